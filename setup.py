@@ -1,0 +1,42 @@
+"""Installs ddit_jax and the `ddit` command."""
+
+from setuptools import find_packages, setup
+
+REQUIRES = [
+  "jax>=0.10.2,<0.13",
+  "flax>=0.12.8,<0.13",
+  "optax>=0.2.8,<0.3",
+  "orbax-checkpoint>=0.12.8,<0.13",
+  "grain>=0.2.18,<0.3",
+  "transformers>=5.17,<6",
+  "ml_collections>=1.1,<2",
+  "tensorflow-datasets>=4.9.10,<5",
+  "absl-py>=2",
+  "jaxtyping>=0.3",
+  "numpy>=2,<3",
+  "pillow>=11",
+  "safetensors>=0.5",
+  "scikit-learn>=1.5",
+  "scipy>=1.14",
+  "tensorboardX>=2.6",
+  "tokenizers>=0.21",
+  "tqdm>=4.66",
+]
+
+EXTRAS = {
+  "test": ["pytest>=8", "beartype>=0.20", "hypothesis>=6", "ruff>=0.8"],
+  "tpu": ["jax[tpu]"],
+  "gpu": ["jax[cuda13]"],
+  "plan": ["libtpu"],
+}
+
+setup(
+  name="ddit_jax",
+  version="0.1.0",
+  description="Dual Diffusion Transformer (D-DiT) in JAX",
+  python_requires=">=3.11",
+  packages=find_packages(include=["ddit_jax", "ddit_jax.*"]),
+  install_requires=REQUIRES,
+  extras_require=EXTRAS,
+  entry_points={"console_scripts": ["ddit=ddit_jax.cli.main:main"]},
+)
