@@ -1,0 +1,1 @@
+"""D-DiT, the Dual Diffusion Transformer, in JAX."""

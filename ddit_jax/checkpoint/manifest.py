@@ -1,0 +1,185 @@
+"""A folder's manifest: size and BLAKE2b hash of every file below it."""
+
+import concurrent.futures
+import hashlib
+import json
+import os
+import pathlib
+from typing import Any
+
+MANIFEST_NAME = "manifest.json"
+_FORMAT = 1
+_DIGEST_BYTES = 32
+_NAMED_PROBLEMS = 5
+
+
+class CheckpointError(ValueError):
+  """A checkpoint is damaged, absent, or not the one that was asked for."""
+
+
+def write_manifest(
+  folder: str | os.PathLike, *, extra: dict[str, Any] | None = None
+) -> None:
+  """Hashes every file below `folder` and writes `manifest.json` into it.
+
+  The manifest appears in one rename, so a killed process leaves none.
+
+  Args:
+    folder: an existing folder; a manifest already in it is replaced.
+    extra: JSON-able facts to carry along; `verify_manifest` returns them.
+
+  Raises:
+    CheckpointError: `folder` is not a folder.
+  """
+  folder = _existing(folder)
+  names = _file_names(folder)
+  with concurrent.futures.ThreadPoolExecutor() as threads:
+    entries = list(threads.map(lambda name: _entry(folder / name), names))
+  body = {
+    "format": _FORMAT,
+    "files": dict(zip(names, entries, strict=True)),
+    "extra": extra or {},
+  }
+  replace_file(
+    folder / MANIFEST_NAME,
+    json.dumps(body | {"self": _body_digest(body)}, indent=1).encode(),
+  )
+
+
+def verify_manifest(
+  folder: str | os.PathLike,
+  *,
+  below: str = "",
+  share: tuple[int, int] = (0, 1),
+) -> dict[str, Any]:
+  """Compares every file below `folder` with the manifest.
+
+  Args:
+    folder: a folder that `write_manifest` has seen.
+    below: only look at this sub-folder ("" looks at everything).
+    share: (index, count): hash only every count-th file, starting at index,
+      so that several processes can divide the reading; names and sizes are
+      always compared for all files.
+
+  Returns:
+    The `extra` facts given to `write_manifest`.
+
+  Raises:
+    CheckpointError: no manifest, or files that are missing, added, truncated
+      or altered; the line names them.
+  """
+  folder = _existing(folder)
+  body = _read_manifest(folder / MANIFEST_NAME)
+  prefix = f"{below}/" if below else ""
+  listed = {
+    name: entry
+    for name, entry in body["files"].items()
+    if name.startswith(prefix)
+  }
+  present = [n for n in _file_names(folder) if n.startswith(prefix)]
+  problems = [f"{n} is missing" for n in sorted(listed.keys() - set(present))]
+  problems += [f"{n} was added" for n in sorted(set(present) - listed.keys())]
+  problems += _wrong_sizes(folder, listed)
+  # Hashing takes seconds to minutes; a name or a size already tells enough.
+  problems = problems or _altered(folder, listed, share)
+  if problems:
+    raise CheckpointError(_damage_line(folder, problems))
+  return body["extra"]
+
+
+def replace_file(path: pathlib.Path, content: bytes) -> None:
+  """Writes `content` so that `path` holds all of it or is left as it was."""
+  beside = path.with_name(path.name + ".tmp")
+  with open(beside, "wb") as file:
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
+  os.replace(beside, path)
+
+
+def _existing(folder: str | os.PathLike) -> pathlib.Path:
+  folder = pathlib.Path(folder)
+  if not folder.is_dir():
+    raise CheckpointError(f"{folder} is not a folder: check the path")
+  return folder
+
+
+def _file_names(folder: pathlib.Path) -> list[str]:
+  """Sorted names, relative to `folder`, of all files but the manifest."""
+  names = (
+    path.relative_to(folder).as_posix()
+    for path in folder.rglob("*")
+    if not path.is_dir()
+  )
+  return sorted(name for name in names if name != MANIFEST_NAME)
+
+
+def _entry(path: pathlib.Path) -> dict[str, Any]:
+  with open(path, "rb") as file:
+    digest = hashlib.file_digest(
+      file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    )
+  return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
+
+
+def _body_digest(body: dict[str, Any]) -> str:
+  canonical = json.dumps(body, sort_keys=True).encode()
+  return hashlib.blake2b(canonical, digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
+  if not path.is_file():
+    raise CheckpointError(
+      f"{path} is missing: this checkpoint was never finished; use another"
+    )
+  try:
+    body = json.loads(path.read_bytes())
+    digest = body.pop("self")
+  except (ValueError, KeyError, AttributeError) as error:
+    raise CheckpointError(f"{path} is damaged ({error!r})") from error
+  if digest != _body_digest(body):
+    raise CheckpointError(f"{path} is damaged (its own hash differs)")
+  if body["format"] != _FORMAT:
+    raise CheckpointError(
+      f"{path} has format {body['format']}, this version reads {_FORMAT}"
+    )
+  return body
+
+
+def _wrong_sizes(folder: pathlib.Path, listed: dict[str, Any]) -> list[str]:
+  problems = []
+  for name, entry in listed.items():
+    path = folder / name
+    if not path.exists():
+      continue  # already reported as missing
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+      word = "truncated" if size < entry["bytes"] else "longer"
+      problems.append(
+        f"{name} is {word} ({size} bytes, written were {entry['bytes']})"
+      )
+  return problems
+
+
+def _altered(
+  folder: pathlib.Path, listed: dict[str, Any], share: tuple[int, int]
+) -> list[str]:
+  index, count = share
+  names = sorted(listed)[index::count]
+  with concurrent.futures.ThreadPoolExecutor() as threads:
+    found = threads.map(lambda name: _entry(folder / name), names)
+    return [
+      f"{name} is altered (its hash differs)"
+      for name, entry in zip(names, found, strict=True)
+      if entry != listed[name]
+    ]
+
+
+def _damage_line(folder: pathlib.Path, problems: list[str]) -> str:
+  named = "; ".join(problems[:_NAMED_PROBLEMS])
+  more = len(problems) - _NAMED_PROBLEMS
+  tail = f"; and {more} more" if more > 0 else ""
+  return (
+    f"{folder} is damaged: {named}{tail}. "
+    "Use another checkpoint, or copy this one again from its source"
+  )

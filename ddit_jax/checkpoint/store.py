@@ -1,0 +1,353 @@
+"""CheckpointStore: save in the background, restore on any mesh, lose nothing.
+
+A step lies in `<folder>/<step>/`: one sub-folder an item (written by Orbax),
+`plain/` (JSON and tokenizer files) and `manifest.json`, which is written last.
+A step without a manifest is unfinished and is never offered.
+"""
+
+import concurrent.futures
+import logging
+import operator
+import os
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from ddit_jax.checkpoint import plain_files, step_folders, tree_match
+from ddit_jax.checkpoint.agreement import raise_on_all
+from ddit_jax.checkpoint.manifest import (
+  CheckpointError,
+  verify_manifest,
+  write_manifest,
+)
+
+_log = logging.getLogger(__name__)
+
+# Folders of a step that are not ours to give away, and Orbax's own items.
+_RESERVED_ITEMS = (plain_files.PLAIN_FOLDER, "metrics", "default")
+
+
+class CheckpointStore:
+  """A folder of checkpoints, for one writer and any number of readers.
+
+  With several processes all of them must make the same calls in the same
+  order, on a folder that all of them see. Use it as a context manager, or call
+  `close()`: a save may still be under way.
+  """
+
+  def __init__(
+    self,
+    folder: str | os.PathLike,
+    *,
+    keep_last: int = 2,
+    best_metric: str | None = None,
+    best_is_higher: bool = False,
+    read_only: bool = False,
+  ):
+    """Opens `folder`; a writer sets unfinished steps of a killed run aside.
+
+    Args:
+      folder: a path of the file system (not a bucket address).
+      keep_last: how many of the newest steps to keep, at least 1.
+      best_metric: also keep the step with the best value of this metric.
+      best_is_higher: True when a higher value is better.
+      read_only: never write or delete; the folder must exist. Required while
+        another program writes there.
+
+    Raises:
+      ValueError: `keep_last` below 1, or a bucket address.
+      CheckpointError: `read_only` and no such folder.
+    """
+    _check_settings(str(folder), keep_last)
+    self._folder = pathlib.Path(folder).absolute()
+    self._keep_last = keep_last
+    self._best_metric = best_metric
+    self._best_is_higher = best_is_higher
+    self._read_only = read_only
+    self._pending: int | None = None
+    self._finisher: concurrent.futures.Future | None = None
+    self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
+    self._manager: ocp.CheckpointManager | None = None
+    self._prepare_folder()
+    self._manager = _manager(self._folder, read_only=read_only)
+
+  def __enter__(self) -> "CheckpointStore":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def save(
+    self,
+    step: int,
+    state: dict[str, Any],
+    *,
+    data_position: dict[str, Any],
+    config: dict[str, Any],
+    files: dict[str, bytes],
+    metrics: dict[str, float] | None = None,
+  ) -> None:
+    """Starts to save a step and returns while the writing goes on.
+
+    Waits for the save before it. The arrays may be donated or replaced as
+    soon as this returns.
+
+    Args:
+      step: larger than every step in the store.
+      state: item name -> tree of arrays, e.g. {"params": ..., "ema": ...}.
+      data_position: where the data stream stands; JSON-able.
+      config: the resolved settings with "schema_version"; JSON-able.
+      files: file name -> bytes, e.g. the tokenizer's.
+      metrics: results at this step, or None when it was not evaluated.
+
+    Raises:
+      ValueError: something that could not be stored or read back unchanged.
+      CheckpointError: a read-only store, a step not larger than the latest, or
+        the failure of the save before this one.
+    """
+    step = operator.index(step)
+    contents = self._check_save(
+      state,
+      config=config,
+      data_position=data_position,
+      metrics=metrics,
+      files=files,
+    )
+    self.wait()
+    latest = self.latest_step()
+    if step < 0 or (latest is not None and step <= latest):
+      raise CheckpointError(
+        f"step {step} cannot be saved into {self._folder}, whose latest is "
+        f"{latest}: resume from there, or take a new folder"
+      )
+    self._set_unfinished_aside()  # a failed save of this very step, say
+    items = {k: ocp.args.PyTreeSave(tree) for k, tree in state.items()}
+    self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+    self._pending = step
+    if jax.process_index() == 0:
+      self._finisher = self._thread.submit(self._finish, step, contents)
+
+  def wait(self) -> None:
+    """Waits for the save under way and deletes the steps it made redundant.
+
+    Raises:
+      Exception: whatever stopped that save; its step does not count.
+    """
+    if self._pending is None:
+      return
+    step, self._pending = self._pending, None
+    finisher, self._finisher = self._finisher, None
+    error = None
+    try:
+      self._manager.wait_until_finished()
+      if finisher is not None:
+        finisher.result()
+    except Exception as caught:
+      error = caught
+    raise_on_all(error, doing=f"saving step {step}")
+    self._delete_redundant()
+
+  def close(self) -> None:
+    """Waits for the save under way and releases all threads."""
+    if self._manager is None:
+      return
+    try:
+      self.wait()
+    finally:
+      manager, self._manager = self._manager, None
+      manager.close()
+      self._thread.shutdown()
+
+  def steps(self) -> list[int]:
+    """All finished steps, ascending; a save under way is not among them."""
+    finished = step_folders.finished_steps(self._folder)
+    return [step for step in finished if step != self._pending]
+
+  def unfinished_steps(self) -> list[int]:
+    """Steps without a manifest, ascending; a save under way is not among."""
+    unfinished = step_folders.unfinished_steps(self._folder)
+    return [step for step in unfinished if step != self._pending]
+
+  def latest_step(self) -> int | None:
+    """The newest finished step, or None."""
+    return max(self.steps(), default=None)
+
+  def best_step(self) -> int | None:
+    """The finished step with the best metric (the earlier one of equals).
+
+    None when no `best_metric` was named or no step has a finite value of it.
+    """
+    if self._best_metric is None:
+      return None
+    return step_folders.best_of(
+      self._folder,
+      self.steps(),
+      metric=self._best_metric,
+      is_higher=self._best_is_higher,
+    )
+
+  def restore(
+    self, step: int, abstract_items: dict[str, Any]
+  ) -> dict[str, Any]:
+    """Reads the asked-for items of a step, onto the shardings asked for.
+
+    First every file's hash is compared with the manifest (the processes share
+    the reading), then all names, shapes and dtypes with what is stored.
+
+    Args:
+      step: a finished step.
+      abstract_items: item name -> tree of `jax.ShapeDtypeStruct` with
+        shardings; the mesh may differ from the one that saved.
+
+    Returns:
+      Item name -> tree of `jax.Array`.
+
+    Raises:
+      ValueError: an abstract leaf without a sharding.
+      CheckpointError: no such step or item, damage, or another model's tree.
+    """
+    for item, tree in abstract_items.items():
+      tree_match.check_restorable(item, tree)
+    folder = self._finished_folder(step)
+    error = None
+    try:
+      share = (jax.process_index(), jax.process_count())
+      verify_manifest(folder, share=share)
+    except CheckpointError as caught:
+      error = caught
+    raise_on_all(error, doing=f"verifying step {step}")
+    for item, tree in abstract_items.items():
+      tree_match.check_fit(folder, item, tree)
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        **{k: tree_match.restore_args(t) for k, t in abstract_items.items()}
+      ),
+    )
+    for item, tree in abstract_items.items():
+      tree_match.check_restored(item, restored[item], tree)
+    return dict(restored.items())
+
+  def config(self, step: int) -> dict[str, Any]:
+    """The resolved settings saved with a step; their hash is checked."""
+    return plain_files.read_record(self._plain_checked(step), "config")
+
+  def data_position(self, step: int) -> dict[str, Any]:
+    """The data stream's position saved with a step; its hash is checked."""
+    return plain_files.read_record(self._plain_checked(step), "data_position")
+
+  def files(self, step: int) -> dict[str, bytes]:
+    """The files saved with a step, by name; their hashes are checked."""
+    return plain_files.read_files(self._plain_checked(step))
+
+  def metrics(self, step: int) -> dict[str, float] | None:
+    """The metrics saved with a step; None when there were none."""
+    return plain_files.read_metrics(self._plain_checked(step))
+
+  def _prepare_folder(self) -> None:
+    if self._read_only:
+      if not self._folder.is_dir():
+        raise CheckpointError(f"{self._folder} does not exist: check the path")
+      if unfinished := self.unfinished_steps():
+        _log.warning("%s: steps %s are unfinished", self._folder, unfinished)
+      return
+    self._folder.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() == 0:
+      step_folders.finish_deleting(self._folder)
+    self._set_unfinished_aside()
+
+  def _finished_folder(self, step: int) -> pathlib.Path:
+    if self._manager is None:
+      raise CheckpointError(f"the store of {self._folder} is closed")
+    if step not in self.steps():
+      raise CheckpointError(
+        f"{self._folder} has no finished step {step}; it has "
+        f"{self.steps() or 'none'}"
+      )
+    return step_folders.step_folder(self._folder, step)
+
+  def _plain_checked(self, step: int) -> pathlib.Path:
+    folder = self._finished_folder(step)
+    verify_manifest(folder, below=plain_files.PLAIN_FOLDER)
+    return folder
+
+  def _check_save(
+    self, state: dict[str, Any], **plain: Any
+  ) -> dict[str, bytes]:
+    """Refuses what cannot be saved; returns the plain files' contents."""
+    if self._manager is None or self._read_only:
+      word = "read-only" if self._read_only else "closed"
+      raise CheckpointError(f"the store of {self._folder} is {word}")
+    for item, tree in state.items():
+      if not item.isidentifier() or item in _RESERVED_ITEMS:
+        raise ValueError(
+          f"item name {item!r} is reserved or not a plain word: rename it"
+        )
+      tree_match.check_savable(item, tree)
+    metrics = plain["metrics"]
+    if metrics is not None and self._best_metric not in (None, *metrics):
+      raise ValueError(
+        f"metrics lack {self._best_metric!r}, by which the best step is "
+        f"chosen; they have {sorted(metrics)}"
+      )
+    return plain_files.encode_plain(**plain)
+
+  def _finish(self, step: int, contents: dict[str, bytes]) -> None:
+    """Runs in a thread of process 0, after Orbax has committed the arrays."""
+    self._manager.wait_until_finished()
+    folder = step_folders.step_folder(self._folder, step)
+    plain_files.write_plain(folder, contents)
+    write_manifest(folder, extra={"step": step})
+
+  def _delete_redundant(self) -> None:
+    steps = self.steps()
+    kept = {*steps[-self._keep_last :], self.best_step()}
+    redundant = [step for step in steps if step not in kept]
+    if jax.process_index() == 0:
+      step_folders.delete_steps(self._folder, redundant)
+    self._see_the_same_folder()
+
+  def _set_unfinished_aside(self) -> None:
+    if jax.process_index() == 0:
+      for step in self.unfinished_steps():
+        new = step_folders.set_aside(self._folder, step)
+        _log.warning(
+          "step %d was never finished (a run was killed?): it is now %s and "
+          "can be deleted",
+          step,
+          new,
+        )
+    self._see_the_same_folder()
+
+  def _see_the_same_folder(self) -> None:
+    """No process lists the folder before process 0 has changed it."""
+    multihost_utils.sync_global_devices("ddit_jax.checkpoint.folder")
+    if self._manager is not None:
+      self._manager.reload()
+
+
+def _manager(folder: pathlib.Path, *, read_only: bool) -> ocp.CheckpointManager:
+  # Orbax keeps every step: it deletes before a manifest could be written, and
+  # its best-step policy may delete the newest.
+  return ocp.CheckpointManager(
+    folder,
+    options=ocp.CheckpointManagerOptions(
+      read_only=read_only,
+      create=not read_only,
+      save_interval_steps=0 if read_only else 1,
+      cleanup_tmp_directories=not read_only,
+    ),
+  )
+
+
+def _check_settings(folder: str, keep_last: int) -> None:
+  if keep_last < 1:
+    raise ValueError(f"keep_last is {keep_last}: the newest step must stay")
+  if "://" in folder:
+    raise ValueError(
+      f"{folder} is a bucket address: mount the bucket (gcsfuse, for "
+      "instance) and give the path, because files are hashed and renamed"
+    )
