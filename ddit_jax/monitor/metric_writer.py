@@ -1,0 +1,190 @@
+"""MetricWriter: scalars and images to JSON lines, TensorBoard and PNG files."""
+
+import logging
+import math
+import os
+import pathlib
+import re
+import time
+from typing import Any
+
+import numpy as np
+
+from ddit_jax.monitor.scalar_file import ScalarFile
+
+_log = logging.getLogger(__name__)
+
+_RESERVED = ("step", "time")
+_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
+
+
+class MetricWriter:
+  """Writes a run's numbers and pictures below one folder.
+
+  `scalars.jsonl` (always), `tensorboard/` (when wanted) and
+  `images/<name>/<step>.png`. Use it on process 0 only, as a context manager or
+  with `close()`.
+
+  Attributes:
+    non_finite_counts: name -> how many of its values were NaN or infinite.
+      They are null in the JSON lines and as they are in TensorBoard.
+  """
+
+  def __init__(
+    self, folder: str | os.PathLike, *, has_tensorboard: bool = True
+  ):
+    """Opens the files, new or from an earlier run.
+
+    Args:
+      folder: the run's folder; made when absent.
+      has_tensorboard: also write TensorBoard events (needs tensorboardX).
+
+    Raises:
+      ValueError: TensorBoard is wanted and tensorboardX is not installed.
+    """
+    self._folder = pathlib.Path(folder)
+    self._scalars = ScalarFile(self._folder / "scalars.jsonl")
+    self._board = _board(self._folder) if has_tensorboard else None
+    self.non_finite_counts: dict[str, int] = {}
+
+  def __enter__(self) -> "MetricWriter":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
+    """Writes one line of `scalars.jsonl` and the TensorBoard scalars.
+
+    Args:
+      step: not smaller than the step before.
+      scalars: name -> number, e.g. {"loss/total": 0.5}; array scalars are
+        fetched from their device.
+
+    Raises:
+      ValueError: a name that is reserved or no path-like word, a value that is
+        not one number, or a step before the last one.
+    """
+    now = time.time()
+    values = {name: _number(name, x) for name, x in scalars.items()}
+    self._scalars.append(
+      step, now, {name: _finite_or_none(x) for name, x in values.items()}
+    )
+    for name, value in values.items():
+      if not math.isfinite(value):
+        self._count_non_finite(step, name, value)
+      if self._board is not None:
+        self._board.add_scalar(name, value, step, walltime=now)
+
+  def write_images(self, step: int, images: dict[str, np.ndarray]) -> None:
+    """Writes `images/<name>/<step>.png` and the TensorBoard images.
+
+    Args:
+      step: the training step.
+      images: name -> uint8 [height, width, 1 or 3 channels].
+
+    Raises:
+      ValueError: a bad name, or an array of another kind.
+    """
+    from PIL import Image
+
+    for name, image in images.items():
+      _check_name(name)
+      _check_image(name, image)
+      path = self._folder / "images" / name / f"{step:08d}.png"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      pixels = image[:, :, 0] if image.shape[2] == 1 else image
+      Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+      if self._board is not None:
+        self._board.add_image(name, image, step, dataformats="HWC")
+
+  def truncate_after(self, step: int) -> int:
+    """Drops what an earlier run wrote beyond the step that was restored.
+
+    TensorBoard is told to hide its events beyond the step; images are
+    overwritten when their step comes again.
+
+    Args:
+      step: the restored step; its own line stays.
+
+    Returns:
+      How many lines of `scalars.jsonl` were dropped; logged if any.
+    """
+    dropped = self._scalars.truncate_after(step)
+    if dropped:
+      _log.warning(
+        "scalars.jsonl: dropped %d lines beyond the restored step %d",
+        dropped,
+        step,
+      )
+    if self._board is not None:
+      self._board.close()
+      self._board = _board(self._folder, purge_step=step + 1)
+    return dropped
+
+  def flush(self) -> None:
+    """Hands everything written so far to the operating system."""
+    if self._board is not None:
+      self._board.flush()
+
+  def close(self) -> None:
+    """Flushes and closes all files; says how many values were not finite."""
+    self._scalars.close()
+    if self._board is not None:
+      self._board.close()
+    if self.non_finite_counts:
+      _log.warning("values that were not finite: %s", self.non_finite_counts)
+
+  def _count_non_finite(self, step: int, name: str, value: float) -> None:
+    if name not in self.non_finite_counts:
+      _log.warning("%s is %s at step %d", name, value, step)
+    self.non_finite_counts[name] = self.non_finite_counts.get(name, 0) + 1
+
+
+def _board(folder: pathlib.Path, **options: Any) -> Any:
+  try:
+    from tensorboardX import SummaryWriter
+  except ImportError as error:
+    raise ValueError(
+      "TensorBoard events need tensorboardX: pip install tensorboardX, or "
+      "pass has_tensorboard=False"
+    ) from error
+  folder = folder / "tensorboard"
+  folder.mkdir(parents=True, exist_ok=True)
+  # Names hold only the second: without a number of its own a second file
+  # within one second would overwrite the first.
+  number = len(list(folder.iterdir()))
+  return SummaryWriter(str(folder), filename_suffix=f".{number}", **options)
+
+
+def _number(name: str, value: Any) -> float:
+  _check_name(name)
+  if np.ndim(value) != 0:
+    raise ValueError(f"{name} has shape {np.shape(value)}: pass one number")
+  return float(value)
+
+
+def _finite_or_none(value: float) -> float | None:
+  return value if math.isfinite(value) else None
+
+
+def _check_name(name: str) -> None:
+  if name in _RESERVED or not _NAME.fullmatch(name):
+    raise ValueError(
+      f"name {name!r} is reserved or no path-like word such as loss/image"
+    )
+
+
+def _check_image(name: str, image: np.ndarray) -> None:
+  is_picture = (
+    isinstance(image, np.ndarray)
+    and image.dtype == np.uint8
+    and image.ndim == 3
+    and image.shape[2] in (1, 3)
+    and image.size > 0
+  )
+  if not is_picture:
+    seen = f"{getattr(image, 'dtype', type(image))} {np.shape(image)}"
+    raise ValueError(
+      f"image {name} is {seen}: pass uint8 [height, width, 1 or 3]"
+    )

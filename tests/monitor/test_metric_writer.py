@@ -1,0 +1,122 @@
+"""What is written can be read back by other readers."""
+
+import json
+import math
+import struct
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboardX.proto import event_pb2
+
+from ddit_jax.monitor.metric_writer import MetricWriter
+
+
+def events(folder):
+  """All TensorBoard events; a record is length, checksum, bytes, checksum."""
+  found = []
+  for path in sorted((folder / "tensorboard").iterdir()):
+    data = path.read_bytes()
+    while data:
+      (length,) = struct.unpack("<Q", data[:8])
+      event = event_pb2.Event()
+      event.ParseFromString(data[12 : 12 + length])
+      found.append(event)
+      data = data[16 + length :]
+  return found
+
+
+def lines_of(folder):
+  def refuse(name):
+    raise AssertionError(f"{name} is not JSON")
+
+  text = (folder / "scalars.jsonl").read_text()
+  return [json.loads(x, parse_constant=refuse) for x in text.splitlines()]
+
+
+def test_scalars_reach_the_lines_and_tensorboard(tmp_path):
+  with MetricWriter(tmp_path) as writer:
+    writer.write_scalars(5, {"loss/total": jnp.float32(0.5), "lr": 1})
+    [line] = lines_of(tmp_path)  # there at once, not only after close
+  assert line.pop("time") > 1.7e9
+  assert line == {"step": 5, "loss/total": 0.5, "lr": 1.0}
+  scalars = {
+    (event.step, value.tag): value.simple_value
+    for event in events(tmp_path)
+    for value in event.summary.value
+  }
+  assert scalars == {(5, "loss/total"): 0.5, (5, "lr"): 1.0}
+
+
+def test_values_that_are_not_finite_are_null_and_counted(tmp_path, caplog):
+  with MetricWriter(tmp_path, has_tensorboard=False) as writer:
+    writer.write_scalars(1, {"a": math.nan, "b": math.inf, "c": 1.0})
+    writer.write_scalars(2, {"a": math.nan, "b": 0.0})
+  assert writer.non_finite_counts == {"a": 2, "b": 1}
+  assert [line["a"] for line in lines_of(tmp_path)] == [None, None]
+  assert "a is nan at step 1" in caplog.text
+  assert "{'a': 2, 'b': 1}" in caplog.text
+
+
+def test_images_are_kept_to_the_last_bit(tmp_path):
+  draw = np.random.default_rng(0)
+  colour = draw.integers(0, 256, (6, 4, 3), np.uint8)
+  grey = draw.integers(0, 256, (5, 7, 1), np.uint8)
+  with MetricWriter(tmp_path) as writer:
+    writer.write_images(40, {"samples/test": colour[:, ::-1], "grey": grey})
+  read = np.asarray(Image.open(tmp_path / "images/samples/test/00000040.png"))
+  np.testing.assert_array_equal(read, colour[:, ::-1])
+  read = np.asarray(Image.open(tmp_path / "images/grey/00000040.png"))
+  np.testing.assert_array_equal(read, grey[:, :, 0])
+  tags = {v.tag for e in events(tmp_path) for v in e.summary.value}
+  assert tags == {"samples/test", "grey"}
+
+
+def test_after_a_resume_the_lost_steps_are_gone_and_reported(tmp_path, caplog):
+  with MetricWriter(tmp_path) as writer:
+    for step in (10, 20, 30):
+      writer.write_scalars(step, {"loss": float(step)})
+  with MetricWriter(tmp_path) as writer:
+    assert writer.truncate_after(10) == 2
+    writer.write_scalars(20, {"loss": 0.0})
+  assert [(x["step"], x["loss"]) for x in lines_of(tmp_path)] == [
+    (10, 10.0),
+    (20, 0.0),
+  ]
+  assert "dropped 2 lines beyond the restored step 10" in caplog.text
+  starts = [
+    e.step
+    for e in events(tmp_path)
+    if e.session_log.status == event_pb2.SessionLog.START
+  ]
+  values = [v for e in events(tmp_path) for v in e.summary.value]
+  assert len(values) == 4  # no file overwrote another
+  assert starts == [11]  # TensorBoard hides older events from step 11 on
+
+
+@pytest.mark.parametrize("name", ["step", "time", "", "/a", "a/../b", "a b"])
+def test_bad_names_are_refused(tmp_path, name):
+  with MetricWriter(tmp_path, has_tensorboard=False) as writer:
+    with pytest.raises(ValueError, match="reserved or no path-like"):
+      writer.write_scalars(1, {name: 1.0})
+    with pytest.raises(ValueError, match="reserved or no path-like"):
+      writer.write_images(1, {name: np.zeros((2, 2, 3), np.uint8)})
+  assert lines_of(tmp_path) == []
+
+
+def test_bad_values_are_refused(tmp_path):
+  with MetricWriter(tmp_path, has_tensorboard=False) as writer:
+    with pytest.raises(ValueError, match=r"loss has shape \(2,\)"):
+      writer.write_scalars(1, {"loss": np.ones(2)})
+    for image in (np.zeros((2, 2, 3)), np.zeros((2, 2), np.uint8), [1]):
+      with pytest.raises(ValueError, match="image x is"):
+        writer.write_images(1, {"x": image})
+
+
+def test_without_tensorboardx_the_way_out_is_named(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "tensorboardX", None)
+  with pytest.raises(ValueError, match="has_tensorboard=False"):
+    MetricWriter(tmp_path)
+  MetricWriter(tmp_path, has_tensorboard=False).close()
