@@ -1,0 +1,103 @@
+"""Image metrics on real scenes, on blank ones, and on mixed-up ones."""
+
+import numpy as np
+import pytest
+
+from ddit_jax.digits import prompts
+from ddit_jax.digits.score_images import generation_metrics, real_images
+from ddit_jax.digits.worlds import WORLDS
+
+WORLD = WORLDS["scenes_32"]
+ASKED = prompts.prompts(WORLD)[::6]
+
+
+@pytest.fixture(scope="module")
+def images():
+  return real_images(WORLD, ASKED, np.random.default_rng(3))
+
+
+@pytest.fixture(scope="module")
+def scored(images):
+  return generation_metrics(WORLD, ASKED, images, seed=0)
+
+
+def test_every_metric_has_its_number_of_images(scored):
+  metrics, verdicts = scored
+  count = {name: record["n"] for name, record in metrics.items()}
+  for tag in prompts.TAGS:
+    assert count[f"generation/{tag}"] == sum(p.tag == tag for p in ASKED)
+  assert count["generation/overall"] == len(ASKED) == len(verdicts)
+  assert count["generation/strict"] == len(ASKED)
+  held_out = sum(p.tag == "colors" and p.is_held_out for p in ASKED)
+  assert count["generation/digit_and_color_heldout_pairs"] == held_out > 0
+  assert (
+    count["generation/digit_and_color"]
+    == count["generation/colors"]
+    == count["generation/digit_and_color_seen_pairs"] + held_out
+  )
+
+
+def test_overall_is_the_mean_of_the_tasks(scored):
+  metrics, verdicts = scored
+  by_tag = {
+    tag: np.mean(
+      [
+        v.is_correct
+        for v, p in zip(verdicts, ASKED, strict=True)
+        if p.tag == tag
+      ]
+    )
+    for tag in prompts.TAGS
+  }
+  for tag, value in by_tag.items():
+    assert metrics[f"generation/{tag}"]["value"] == pytest.approx(value)
+  overall = metrics["generation/overall"]
+  assert overall["value"] == pytest.approx(np.mean(list(by_tag.values())))
+  for key in ("ceiling", "baseline"):
+    assert overall[key] == pytest.approx(
+      np.mean([metrics[f"generation/{tag}"][key] for tag in prompts.TAGS])
+    )
+  assert metrics["generation/strict"]["value"] <= overall["value"]
+
+
+def test_real_scenes_reach_the_ceiling_and_controls_stay_low(scored):
+  overall = scored[0]["generation/overall"]
+  # Measured: value 0.89, ceiling 0.89, baseline 0.00 with 61 images.
+  assert overall["ceiling"] > 0.86
+  low, high = overall["interval"]
+  assert low <= overall["value"] <= high
+  assert high > overall["ceiling"] - 0.03
+  assert overall["baseline"] < 0.1
+  assert overall["controls"]["blank"] == overall["controls"]["noise"] == 0
+  assert overall["controls"]["other_prompt"] < 0.1
+
+
+def test_ignoring_the_prompt_drops_a_perfect_model_to_the_baseline(images):
+  mixed = np.roll(images, 11, axis=0)
+  metrics, verdicts = generation_metrics(WORLD, ASKED, mixed, seed=0)
+  overall = metrics["generation/overall"]
+  assert overall["value"] < 0.1 < 0.86 < overall["ceiling"]
+  assert sum(not v.is_correct for v in verdicts) > 0.9 * len(verdicts)
+
+
+def test_the_seed_decides_everything(scored, images):
+  assert generation_metrics(WORLD, ASKED, images, seed=0)[0] == scored[0]
+
+
+def test_four_images_a_prompt_are_one_group(images):
+  metrics, _ = generation_metrics(
+    WORLD, ASKED * 4, np.concatenate([images] * 4), seed=0
+  )
+  once, _ = generation_metrics(WORLD, ASKED, images, seed=0)
+  for name in ("generation/overall", "generation/colors"):
+    assert metrics[name]["n"] == 4 * once[name]["n"]
+    assert metrics[name]["interval"] == pytest.approx(once[name]["interval"])
+
+
+def test_bad_input_is_named(images):
+  with pytest.raises(ValueError, match=r"61 items for 60 images"):
+    generation_metrics(WORLD, ASKED, images[1:], seed=0)
+  with pytest.raises(ValueError, match="all 2 items ask for the same"):
+    generation_metrics(WORLD, ASKED[:1] * 2, images[:2], seed=0)
+  with pytest.raises(ValueError, match="images must be uint8"):
+    generation_metrics(WORLD, ASKED, images[:, :16, :16], seed=0)
