@@ -1,0 +1,181 @@
+"""One MM-DiT block: two token streams, one attention over both."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ddit_jax.models.attention import attend
+from ddit_jax.models.layers import RMSNorm, layer_norm, linear
+from ddit_jax.models.sizes import MMDiTConfig
+from ddit_jax.sharding.rules import constrain
+
+# Two streams of unequal lengths share this name.
+Tokens = Float[Array, "batch _ width"]
+Vector = Float[Array, "batch width"]
+
+
+def modulate(tokens: Tokens, shift: Vector, scale: Vector) -> Tokens:
+  """Normed tokens, scaled by 1 + scale and shifted."""
+  return layer_norm(tokens) * (1 + scale[:, None]) + shift[:, None]
+
+
+class Modulation(nn.Module):
+  """adaLN: SiLU and a linear map from the time vector to `rows` vectors.
+
+  Attributes:
+    rows: how many vectors; six are shift, scale, gate of the attention, then
+      of the MLP; two are scale, shift.
+    width: features of each.
+    gate_init: initial bias of the gates, rows 2 and 5 of six.
+    dtype: dtype of the computation.
+  """
+
+  rows: int
+  width: int
+  gate_init: float = 0.0
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, vector: Vector) -> list[Vector]:
+    def bias_init(_, shape, dtype):
+      bias = jnp.zeros(shape, dtype)
+      return bias.at[2::3].set(self.gate_init) if self.rows == 6 else bias
+
+    project = linear(
+      (self.rows, self.width),
+      ("embed", "rows", "width"),
+      name="project",
+      dtype=self.dtype,
+      kernel_init=nn.initializers.zeros_init(),
+      bias_init=bias_init,
+    )
+    rows = project(nn.silu(vector))
+    return [rows[:, i] for i in range(self.rows)]
+
+
+class Mlp(nn.Module):
+  """Linear, GELU (tanh approximation), Linear.
+
+  Attributes:
+    width: features in and out.
+    hidden: features between.
+    dtype: dtype of the computation.
+  """
+
+  width: int
+  hidden: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, tokens: Tokens) -> Tokens:
+    widen = linear(self.hidden, ("embed", "mlp"), name="in", dtype=self.dtype)
+    narrow = linear(self.width, ("mlp", "embed"), name="out", dtype=self.dtype)
+    hidden = constrain(widen(tokens), "batch", "tokens", "mlp")
+    return narrow(nn.gelu(hidden, approximate=True))
+
+
+class Stream(nn.Module):
+  """One stream's own weights in a block: modulation, q, k, v, output, MLP.
+
+  Attributes:
+    config: shapes.
+    is_full: False stops after q, k, v (SD3's last text block).
+    dtype: dtype of the computation.
+  """
+
+  config: MMDiTConfig
+  is_full: bool = True
+  dtype: jnp.dtype = jnp.float32
+
+  def setup(self):
+    cfg = self.config
+    self.modulation = Modulation(
+      rows=6 if self.is_full else 2,
+      width=cfg.width,
+      gate_init=cfg.gate_init,
+      dtype=self.dtype,
+    )
+    self.qkv = linear(
+      (3, cfg.num_heads, cfg.head_dim),
+      ("embed", "rows", "heads", "head_dim"),
+      name="qkv",
+      dtype=self.dtype,
+    )
+    if cfg.has_qk_norm:
+      self.query_norm = RMSNorm(axis_name="head_dim")
+      self.key_norm = RMSNorm(axis_name="head_dim")
+    if self.is_full:
+      self.out = linear(
+        cfg.width,
+        ("heads", "head_dim", "embed"),
+        name="out",
+        dtype=self.dtype,
+        axis=(-2, -1),
+      )
+      self.mlp = Mlp(
+        width=cfg.width, hidden=cfg.mlp_ratio * cfg.width, dtype=self.dtype
+      )
+
+  def queries_keys_values(self, tokens: Tokens, vector: Vector):
+    """(q, k, v), each [batch, tokens, heads, head_dim], and later rows."""
+    rows = self.modulation(vector)
+    if self.is_full:
+      shift, scale, *later = rows
+    else:
+      (scale, shift), later = rows, []
+    qkv = self.qkv(modulate(tokens, shift, scale))
+    qkv = constrain(qkv, "batch", "tokens", "rows", "heads", "head_dim")
+    query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+    if self.config.has_qk_norm:
+      query, key = self.query_norm(query), self.key_norm(key)
+    return (query, key, value), later
+
+  def add_results(self, tokens: Tokens, attended, later) -> Tokens:
+    """Both gated residual branches after the attention."""
+    attention_gate, mlp_shift, mlp_scale, mlp_gate = later
+    tokens = tokens + attention_gate[:, None] * self.out(attended)
+    hidden = self.mlp(modulate(tokens, mlp_shift, mlp_scale))
+    return constrain(
+      tokens + mlp_gate[:, None] * hidden, "batch", "tokens", "width"
+    )
+
+
+class JointBlock(nn.Module):
+  """Image and text streams, each modulated by time, attending jointly.
+
+  Attributes:
+    config: shapes.
+    is_text_full: False ends the text stream at this block's attention.
+    dtype: dtype of the computation.
+    attention_kernel: see `attention.attend`.
+  """
+
+  config: MMDiTConfig
+  is_text_full: bool = True
+  dtype: jnp.dtype = jnp.float32
+  attention_kernel: str = "auto"
+
+  @nn.compact
+  def __call__(
+    self, streams: tuple[Tokens, Tokens], vector: Vector
+  ) -> tuple[tuple[Tokens, Tokens], None]:
+    """(image, text) tokens to the same; the None suits `nn.scan`."""
+    image, text = streams
+    image_stream = Stream(self.config, dtype=self.dtype, name="image")
+    text_stream = Stream(
+      self.config, self.is_text_full, dtype=self.dtype, name="text"
+    )
+    image_qkv, image_later = image_stream.queries_keys_values(image, vector)
+    text_qkv, text_later = text_stream.queries_keys_values(text, vector)
+    query, key, value = (
+      jnp.concatenate(pair, axis=1)
+      for pair in zip(image_qkv, text_qkv, strict=True)
+    )
+    attended = attend(query, key, value, kernel=self.attention_kernel)
+    num_image = image.shape[1]
+    image = image_stream.add_results(
+      image, attended[:, :num_image], image_later
+    )
+    if self.is_text_full:
+      text = text_stream.add_results(text, attended[:, num_image:], text_later)
+    return (image, text), None

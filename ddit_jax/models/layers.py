@@ -1,0 +1,80 @@
+"""Linear layers and norms whose parameters carry logical axis names."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def linear(
+  features: int | tuple[int, ...],
+  axes: tuple[str | None, ...],
+  *,
+  name: str,
+  dtype=jnp.float32,
+  axis: int | tuple[int, ...] = -1,
+  kernel_init=None,
+  bias_init=None,
+  use_bias: bool = True,
+) -> nn.DenseGeneral:
+  """A float32-parameter linear map whose kernel's dimensions are named.
+
+  Args:
+    features: output size(s).
+    axes: a logical axis name per kernel dimension, inputs first.
+    name: the module's name in the parameter tree.
+    dtype: dtype of the computation.
+    axis: the input dimension(s) that are contracted.
+    kernel_init: default lecun-normal over the inputs.
+    bias_init: default zeros.
+    use_bias: whether there is a bias.
+  """
+  kernel_init = kernel_init or nn.initializers.lecun_normal()
+  bias_init = bias_init or nn.initializers.zeros_init()
+  num_outputs = 1 if isinstance(features, int) else len(features)
+  return nn.DenseGeneral(
+    features=features,
+    axis=axis,
+    use_bias=use_bias,
+    dtype=dtype,
+    param_dtype=jnp.float32,
+    kernel_init=nn.with_logical_partitioning(kernel_init, axes),
+    bias_init=nn.with_logical_partitioning(bias_init, axes[-num_outputs:]),
+    name=name,
+  )
+
+
+def layer_norm(
+  tokens: Float[Array, "batch tokens width"], epsilon: float = 1e-6
+) -> Float[Array, "batch tokens width"]:
+  """LayerNorm without affine parameters; statistics in float32."""
+  x = tokens.astype(jnp.float32)
+  centred = x - x.mean(axis=-1, keepdims=True)
+  variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+  return (centred / jnp.sqrt(variance + epsilon)).astype(tokens.dtype)
+
+
+class RMSNorm(nn.Module):
+  """Root-mean-square norm over the last dimension, with a learned scale.
+
+  Attributes:
+    axis_name: logical name of the scale's dimension.
+    epsilon: added to the mean square.
+  """
+
+  axis_name: str
+  epsilon: float = 1e-6
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*dims"]) -> Float[Array, "*dims"]:
+    scale = self.param(
+      "scale",
+      nn.with_logical_partitioning(
+        nn.initializers.ones_init(), (self.axis_name,)
+      ),
+      (x.shape[-1],),
+      jnp.float32,
+    )
+    y = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
+    y = y / jnp.sqrt(mean_square + self.epsilon)
+    return (y * scale.reshape((1,) * (y.ndim - 1) + (-1,))).astype(x.dtype)

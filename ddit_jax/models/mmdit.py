@@ -1,0 +1,231 @@
+"""The network: embed both modalities, run the joint blocks, read both heads."""
+
+import dataclasses
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ddit_jax.models.heads import ImageHead, TextHead
+from ddit_jax.models.joint_block import JointBlock
+from ddit_jax.models.layers import linear
+from ddit_jax.models.patches import PatchEmbedding, join_patches
+from ddit_jax.models.positions import centred_crop, sine_cosine_table
+from ddit_jax.models.sizes import MMDiTConfig
+from ddit_jax.models.text_embedding import TokenEmbedding
+from ddit_jax.models.time_embedding import VectorEmbedding, sinusoid
+from ddit_jax.sharding.rules import constrain
+
+REMAT_POLICIES = {
+  "none": None,
+  "full": jax.checkpoint_policies.nothing_saveable,
+  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Execution:
+  """How the network is run; none of it changes what is computed.
+
+  Attributes:
+    dtype: "float32" or "bfloat16"; parameters are float32 in both.
+    remat: what the backward pass recomputes: "none", "dots" (all but the
+      matrix products) or "full" (everything inside a block).
+    scan_unroll: blocks compiled as one piece of the scan.
+    attention_kernel: see `attention.attend`.
+  """
+
+  dtype: str = "float32"
+  remat: str = "none"
+  scan_unroll: int = 1
+  attention_kernel: str = "auto"
+
+  def __post_init__(self):
+    if self.dtype not in ("float32", "bfloat16"):
+      raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
+    if self.remat not in REMAT_POLICIES:
+      raise ValueError(
+        f"remat must be one of {sorted(REMAT_POLICIES)}, got {self.remat!r}"
+      )
+    if self.scan_unroll < 1:
+      raise ValueError(f"scan_unroll must be positive: {self.scan_unroll}")
+
+
+@flax.struct.dataclass
+class Prediction:
+  """What the network says about both modalities.
+
+  Attributes:
+    velocity: [batch, height, width, channels], noise minus clean latents; None
+      without an image.
+    logits: [batch, length, vocab]; None without a text head.
+  """
+
+  velocity: Array | None
+  logits: Array | None
+
+
+class MMDiT(nn.Module):
+  """MM-DiT of SD3, with D-DiT's text head and null image (D-DiT section 3).
+
+  Attributes:
+    config: shapes and variants.
+    execution: precision, rematerialisation, kernels.
+  """
+
+  config: MMDiTConfig
+  execution: Execution = Execution()
+
+  @nn.compact
+  def __call__(
+    self,
+    latents: Float[Array, "batch height width channels"] | None,
+    text: Float[Array, "batch length features"] | Int[Array, "batch length"],
+    sigma: Float[Array, " batch"],
+    pooled: Float[Array, "batch pooled"] | None = None,
+  ) -> Prediction:
+    """Predicts velocity and token logits.
+
+    Args:
+      latents: noisy or clean latents; None uses the learned null image.
+      text: the text encoder's features, or token ids if the network has its
+        own embedding (`config.context_dim` None).
+      sigma: image time in [0, 1]; 0 when the image is a clean condition.
+      pooled: SD3's pooled text vector; None leaves its branch out.
+
+    Raises:
+      ValueError: shapes do not suit the configuration.
+    """
+    dtype = jnp.dtype(self.execution.dtype)
+    image_tokens = self._image_tokens(latents, text.shape[0], dtype)
+    text_tokens = self._text_tokens(text, dtype)
+    vector = self._vector(sigma, pooled, dtype)
+    image_tokens, text_tokens = self._run_blocks(
+      image_tokens, text_tokens, vector, dtype
+    )
+    velocity = self._velocity(latents, image_tokens, vector, dtype)
+    logits = None
+    if self.config.vocab_size:
+      head = TextHead(self.config.vocab_size, dtype, name="text_head")
+      logits = head(text_tokens)
+    return Prediction(velocity=velocity, logits=logits)
+
+  def _image_tokens(self, latents, batch: int, dtype):
+    cfg = self.config
+    table = self.variable(
+      "constants",
+      "position_table",
+      lambda: jnp.asarray(
+        sine_cosine_table(cfg.max_grid, cfg.width, cfg.base_grid)
+      ),
+    ).value
+    # Created even where unused, so that the parameter tree never depends on
+    # which inputs the first call had.
+    null_image = None
+    if cfg.num_null_image_tokens:
+      null_image = self.param(
+        "null_image",
+        nn.with_logical_partitioning(
+          nn.initializers.normal(cfg.width**-0.5), ("tokens", "embed")
+        ),
+        (cfg.num_null_image_tokens, cfg.width),
+        jnp.float32,
+      )
+    embed = PatchEmbedding(
+      cfg.width, cfg.patch_size, dtype, name="patch_embedding"
+    )
+    if latents is None:
+      if null_image is None:
+        raise ValueError("this network has no null image: give it latents")
+      shape = (batch, *null_image.shape)
+      return jnp.broadcast_to(null_image.astype(dtype), shape)
+    if latents.shape[-1] != cfg.latent_channels:
+      raise ValueError(
+        f"latents have {latents.shape[-1]} channels, the network takes "
+        f"{cfg.latent_channels}"
+      )
+    rows, columns = self._grid(latents)
+    tokens = embed(latents) + centred_crop(table, rows, columns).astype(dtype)
+    return constrain(tokens, "batch", "tokens", "width")
+
+  def _text_tokens(self, text, dtype):
+    cfg = self.config
+    if cfg.context_dim is None:
+      if not jnp.issubdtype(text.dtype, jnp.integer):
+        raise ValueError(
+          "this network embeds token ids itself but was given features of "
+          f"dtype {text.dtype}"
+        )
+      tokens = TokenEmbedding(
+        cfg.vocab_size,
+        cfg.max_text_length,
+        cfg.width,
+        dtype,
+        name="token_embedding",
+      )(text)
+    else:
+      if text.shape[-1] != cfg.context_dim or text.ndim != 3:
+        raise ValueError(
+          f"text features have shape {text.shape}, the network takes [batch, "
+          f"length, {cfg.context_dim}]"
+        )
+      project = linear(
+        cfg.width, ("channels", "embed"), name="context_embedding", dtype=dtype
+      )
+      tokens = project(text.astype(dtype))
+    return constrain(tokens, "batch", "tokens", "width")
+
+  def _vector(self, sigma, pooled, dtype):
+    width = self.config.width
+    vector = VectorEmbedding(width, dtype, name="time_embedding")(
+      sinusoid(sigma)
+    )
+    if self.config.pooled_dim:
+      embed = VectorEmbedding(width, dtype, name="pooled_embedding")
+      if pooled is not None:
+        vector = vector + embed(pooled)
+      elif self.is_initializing():
+        embed(jnp.zeros((sigma.shape[0], self.config.pooled_dim), dtype))
+    elif pooled is not None:
+      raise ValueError("this network has no pooled-text branch (pooled_dim 0)")
+    return vector
+
+  def _run_blocks(self, image_tokens, text_tokens, vector, dtype):
+    cfg, run = self.config, self.execution
+    policy = REMAT_POLICIES[run.remat]
+    block = JointBlock
+    if policy is not None:
+      block = nn.remat(JointBlock, prevent_cse=False, policy=policy)
+    num_scanned = cfg.depth - (not cfg.is_last_text_block_full)
+    scanned = nn.scan(
+      block,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      in_axes=nn.broadcast,
+      length=num_scanned,
+      unroll=min(run.scan_unroll, num_scanned),
+      metadata_params={nn.PARTITION_NAME: "layers"},
+    )(cfg, True, dtype, run.attention_kernel, name="blocks")
+    streams, _ = scanned((image_tokens, text_tokens), vector)
+    if not cfg.is_last_text_block_full:
+      last = block(cfg, False, dtype, run.attention_kernel, name="last_block")
+      streams, _ = last(streams, vector)
+    return streams
+
+  def _velocity(self, latents, image_tokens, vector, dtype):
+    cfg = self.config
+    contents = cfg.patch_size**2 * cfg.latent_channels
+    patches = ImageHead(contents, dtype, name="image_head")(
+      image_tokens, vector
+    )
+    if latents is None:
+      return None
+    return join_patches(
+      patches, grid=self._grid(latents), patch_size=cfg.patch_size
+    )
+
+  def _grid(self, latents) -> tuple[int, int]:
+    _, height, width, _ = latents.shape
+    return height // self.config.patch_size, width // self.config.patch_size

@@ -1,0 +1,123 @@
+"""Named sizes of the MM-DiT, and everything that fixes its shapes."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MMDiTConfig:
+  """Shapes and variants of one MM-DiT (SD3 paper figure 2; D-DiT section 3).
+
+  Attributes:
+    depth: number of joint blocks.
+    width: features of both token streams.
+    num_heads: attention heads; divides `width`.
+    mlp_ratio: hidden features of an MLP divided by `width`.
+    patch_size: side of a square patch, in latent pixels.
+    latent_channels: channels of the latents (16 for SD3's autoencoder, 3 for
+      pixels).
+    max_grid: side of the stored position table, in patches.
+    base_grid: grid side at which positions have their training scale, in
+      patches.
+    context_dim: features of the text encoder's output; None means that the
+      text stream starts from its own token embedding (End-to-End variant).
+    max_text_length: length of the learned text position table; only used
+      when `context_dim` is None.
+    vocab_size: rows of the text head, one per tokenizer id; 0 means that
+      there is no text head (plain SD3).
+    pooled_dim: features of SD3's pooled text vector; 0 means none (D-DiT).
+    num_null_image_tokens: learned tokens that stand for a missing image;
+      0 means that an image is always needed (plain SD3).
+    is_last_text_block_full: False means that the last block's text stream
+      stops at its attention, as in SD3 (`context_pre_only`).
+    has_qk_norm: True adds RMS normalisation of queries and keys.
+    gate_init: initial value of the residual gates' biases; 0 makes every
+      block the identity (adaLN-Zero).
+  """
+
+  depth: int
+  width: int
+  num_heads: int
+  mlp_ratio: int = 4
+  patch_size: int = 2
+  latent_channels: int = 16
+  max_grid: int = 192
+  base_grid: int = 64
+  context_dim: int | None = 4096
+  max_text_length: int = 0
+  vocab_size: int = 32100
+  pooled_dim: int = 0
+  num_null_image_tokens: int = 8
+  is_last_text_block_full: bool = True
+  has_qk_norm: bool = False
+  gate_init: float = 0.0
+
+  def __post_init__(self):
+    if self.width % self.num_heads:
+      raise ValueError(
+        f"width {self.width} is not divisible by num_heads {self.num_heads}"
+      )
+    if self.width % 4:
+      raise ValueError(
+        f"width {self.width} must be a multiple of 4: the position table has "
+        "sine and cosine of two coordinates"
+      )
+    if self.context_dim is None and self.max_text_length < 1:
+      raise ValueError(
+        "a network without a text encoder (context_dim None) needs "
+        f"max_text_length >= 1, got {self.max_text_length}"
+      )
+    if not self.is_last_text_block_full and self.vocab_size:
+      raise ValueError("a text head needs is_last_text_block_full=True")
+
+  @property
+  def head_dim(self) -> int:
+    return self.width // self.num_heads
+
+
+def _pixel_size(depth: int, width: int, num_heads: int, grid: int, patch: int):
+  """A from-scratch size on pixels with its own token embedding."""
+  return MMDiTConfig(
+    depth=depth,
+    width=width,
+    num_heads=num_heads,
+    patch_size=patch,
+    latent_channels=3,
+    max_grid=grid,
+    base_grid=grid,
+    context_dim=None,
+    max_text_length=64,
+    vocab_size=64,
+    has_qk_norm=True,
+    gate_init=1.0,
+  )
+
+
+SIZES: dict[str, MMDiTConfig] = {
+  # 16 x 16 pixels in 4 x 4 patches: the laptop quickstart.
+  "tiny": _pixel_size(4, 96, 4, grid=4, patch=4),
+  # 48 x 48 pixels in 4 x 4 patches: one accelerator, minutes.
+  "small": _pixel_size(8, 384, 6, grid=12, patch=4),
+  # D-DiT on SD3-medium and T5-XXL (the paper's main model).
+  "sd3_medium": MMDiTConfig(depth=24, width=1536, num_heads=24),
+  # Untouched SD3-medium, for baselines.
+  "sd3_medium_base": MMDiTConfig(
+    depth=24,
+    width=1536,
+    num_heads=24,
+    vocab_size=0,
+    pooled_dim=2048,
+    num_null_image_tokens=0,
+    is_last_text_block_full=False,
+  ),
+}
+
+
+def size(name: str, **changes) -> MMDiTConfig:
+  """The named size, with `changes` to its fields.
+
+  Raises:
+    ValueError: no size has this name.
+  """
+  if name not in SIZES:
+    raise ValueError(f"unknown model size {name!r}; there are {sorted(SIZES)}")
+  return dataclasses.replace(SIZES[name], **changes)

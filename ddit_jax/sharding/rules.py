@@ -1,0 +1,87 @@
+"""The one table that says on which mesh axes each logical axis is laid out.
+
+Modules name what a dimension *is* ("embed", "heads"); this table says where
+it *goes*. Print it with `table()`.
+"""
+
+import math
+
+import jax
+from jax.sharding import PartitionSpec
+
+MESH_AXES = ("replica", "fsdp", "tensor")
+
+# None: never split. A tuple: split over the product of these mesh axes.
+AXIS_RULES: dict[str, tuple[str, ...] | None] = {
+  "batch": ("replica", "fsdp"),  # examples of a global batch
+  "layers": None,  # the scanned block dimension
+  "tokens": None,  # sequence positions, image patches and text alike
+  "embed": ("fsdp",),  # the width of a weight's input
+  "width": None,  # the width of an activation, or of a weight's output
+  "heads": ("tensor",),
+  "head_dim": None,
+  "mlp": ("tensor",),
+  "vocab": ("tensor",),
+  "channels": None,  # latent channels, sinusoid channels, patch contents
+  "rows": None,  # parallel rows of one weight: q, k, v; shift, scale, gate
+}
+
+
+def partition_spec(*logical_axes: str | None) -> PartitionSpec:
+  """The mesh axes of an array whose dimensions carry these names.
+
+  Raises:
+    ValueError: a name is not in the table, or a mesh axis would be used
+      twice by one array.
+  """
+  entries, used = [], []
+  for name in logical_axes:
+    if name is not None and name not in AXIS_RULES:
+      raise ValueError(
+        f"unknown logical axis {name!r}; the table has {sorted(AXIS_RULES)}"
+      )
+    mesh_axes = AXIS_RULES[name] if name is not None else None
+    entries.append(mesh_axes)
+    used.extend(mesh_axes or ())
+  if len(used) != len(set(used)):
+    raise ValueError(f"{logical_axes} uses a mesh axis twice: {entries}")
+  return PartitionSpec(*entries)
+
+
+def constrain(array: jax.Array, *logical_axes: str | None) -> jax.Array:
+  """Pins an activation's layout under `jax.set_mesh`; else returns it as is.
+
+  A dimension that its mesh axes do not divide is left to the compiler.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or mesh.size == 1:
+    return array
+  spec = divisible_spec(
+    partition_spec(*logical_axes), array.shape, dict(mesh.shape)
+  )
+  return jax.lax.with_sharding_constraint(array, spec)
+
+
+def divisible_spec(
+  spec: PartitionSpec, shape: tuple[int, ...], mesh_shape: dict[str, int]
+) -> PartitionSpec:
+  """`spec` without the entries whose devices do not divide the dimension."""
+  entries = []
+  for entry, size in zip(spec, shape, strict=True):
+    ways = math.prod(mesh_shape[axis] for axis in axes_of(entry))
+    entries.append(entry if size % ways == 0 else None)
+  return PartitionSpec(*entries)
+
+
+def axes_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+  """The mesh axes of one entry of a PartitionSpec."""
+  return (entry,) if isinstance(entry, str) else entry or ()
+
+
+def table() -> str:
+  """The rules as printable text, one line a logical axis."""
+  width = max(map(len, AXIS_RULES))
+  return "\n".join(
+    f"{name:<{width}}  {' x '.join(axes) if axes else '-'}"
+    for name, axes in AXIS_RULES.items()
+  )
