@@ -1,0 +1,64 @@
+"""The image loss: flow matching on latents (paper eq. 3 and 8)."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ddit_jax.diffusion.flow_path import FlowPath
+from ddit_jax.random_streams import key_for
+
+
+@flax.struct.dataclass
+class NoisyImages:
+  """Corrupted examples of the image loss, ready for the network.
+
+  Attributes:
+    latents: noisy latents, the network's input.
+    tokens: caption, or the null caption where the condition was dropped.
+    sigma: image time of each example.
+    velocity: the target.
+    weight: each example's factor; over the global batch the weighted sum of
+      mean squared errors is the loss.
+  """
+
+  latents: Float[Array, "*lead height width channels"]
+  tokens: Int[Array, "*lead length"]
+  sigma: Float[Array, "*lead"]
+  velocity: Float[Array, "*lead height width channels"]
+  weight: Float[Array, "*lead"]
+
+
+def corrupt(
+  latents: Float[Array, "batch height width channels"],
+  tokens: Int[Array, "batch length"],
+  root: jax.Array,
+  step: jax.Array,
+  *,
+  path: FlowPath,
+  null_tokens: Int[Array, " length"],
+  drop_probability: float,
+) -> NoisyImages:
+  """Draws times, noise and dropped conditions for a global batch."""
+  size = latents.shape[0]
+  sigma = path.training_sigmas(key_for(root, "image_time", step), size)
+  noise = jax.random.normal(key_for(root, "image_noise", step), latents.shape)
+  is_dropped = jax.random.bernoulli(
+    key_for(root, "condition_dropout", step), drop_probability, (size,)
+  )
+  return NoisyImages(
+    latents=path.noisy_latents(latents, noise, sigma),
+    tokens=jnp.where(is_dropped[:, None], null_tokens[None], tokens),
+    sigma=sigma,
+    velocity=path.velocity(latents, noise),
+    weight=path.loss_weight(sigma) / size,
+  )
+
+
+def squared_errors(
+  velocity: Float[Array, "batch height width channels"],
+  target: Float[Array, "batch height width channels"],
+) -> Float[Array, " batch"]:
+  """Float32 mean squared velocity error of each example, unweighted."""
+  error = velocity.astype(jnp.float32) - target.astype(jnp.float32)
+  return jnp.mean(jnp.square(error), axis=(1, 2, 3))
