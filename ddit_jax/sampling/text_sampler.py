@@ -1,0 +1,149 @@
+"""Image to text: filling in masked tokens around fixed ones (paper eq. 5).
+
+Captioning fixes nothing, question answering fixes the question, and
+fill-in-the-blank fixes any pattern.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from ddit_jax.diffusion.mask_process import MaskProcess
+
+ORDERS = ("ancestral", "confidence")
+END_TIME = 1e-5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextSampling:
+  """How masked positions are revealed.
+
+  Attributes:
+    num_steps: network calls; "ancestral" adds one that takes the most likely
+      token wherever a mask is left.
+    order: "ancestral" reveals each masked position with the posterior's
+      chance (eq. 5); "confidence" reveals the positions whose drawn token is
+      most probable, equally many at each step.
+    temperature: divides the logits of the draw; 0 takes the most likely
+      token.
+  """
+
+  num_steps: int = 16
+  order: str = "ancestral"
+  temperature: float = 1.0
+
+  def __post_init__(self):
+    if self.order not in ORDERS:
+      raise ValueError(f"order must be one of {ORDERS}, got {self.order!r}")
+    if self.num_steps < 1:
+      raise ValueError(f"num_steps must be positive, got {self.num_steps}")
+    if self.temperature < 0:
+      raise ValueError(f"temperature is negative: {self.temperature}")
+
+
+def infill(
+  predict,
+  tokens: Int[Array, "batch length"],
+  is_fixed: Bool[Array, "batch length"],
+  key: jax.Array,
+  *,
+  process: MaskProcess,
+  sampling: TextSampling,
+) -> tuple[Int[Array, "batch length"], Int[Array, "steps batch length"]]:
+  """Draws every token that is not fixed; fixed tokens never change.
+
+  Args:
+    predict: (tokens) -> logits [batch, length, vocab]; it holds the clean
+      images, seen at sigma 0.
+    tokens: ids; only those at fixed positions are read.
+    is_fixed: True where the token is given.
+    key: randomness of the draws.
+    process: the text diffusion.
+    sampling: steps, order and temperature.
+
+  Returns:
+    The finished tokens, and the partly masked ones after each step.
+  """
+  start = jnp.where(is_fixed, tokens, process.mask_id)
+  if sampling.order == "ancestral":
+    state, trace = _ancestral(predict, start, key, process, sampling)
+    # Noise removal: what the posterior left masked takes its best token.
+    logits = predict(state)
+    best = jnp.argmax(process.log_probabilities(logits), axis=-1)
+    state = jnp.where(state == process.mask_id, best.astype(state.dtype), state)
+    return state, jnp.concatenate([trace, state[None]])
+  return _by_confidence(predict, start, key, process, sampling)
+
+
+def ancestral_update(
+  state: Int[Array, "batch length"],
+  log_p: Array,
+  key: jax.Array,
+  chance: jax.Array,
+  *,
+  mask_id: int,
+  temperature: float,
+) -> Int[Array, "batch length"]:
+  """Reveals each masked token with `chance`, drawn from `log_p`."""
+  reveal_key, token_key = jax.random.split(key)
+  drawn = _draw(log_p, token_key, temperature)[0]
+  is_revealed = jax.random.uniform(reveal_key, state.shape) < chance
+  is_revealed &= state == mask_id
+  return jnp.where(is_revealed, drawn.astype(state.dtype), state)
+
+
+def _ancestral(predict, start, key, process, sampling):
+  times = jnp.linspace(1.0, END_TIME, sampling.num_steps + 1)
+
+  def step(state, inputs):
+    t, s, step_key = inputs
+    log_p = process.log_probabilities(predict(state))
+    state = ancestral_update(
+      state,
+      log_p,
+      step_key,
+      process.reveal_probability(t, s),
+      mask_id=process.mask_id,
+      temperature=sampling.temperature,
+    )
+    return state, state
+
+  keys = jax.random.split(key, sampling.num_steps)
+  return jax.lax.scan(step, start, (times[:-1], times[1:], keys))
+
+
+def _by_confidence(predict, start, key, process, sampling):
+  num_masked = (start == process.mask_id).sum(axis=-1)
+
+  def step(state, inputs):
+    index, step_key = inputs
+    log_p = process.log_probabilities(predict(state))
+    drawn, confidence = _draw(log_p, step_key, sampling.temperature)
+    is_masked = state == process.mask_id
+    # After step i a share (i + 1) / num_steps is revealed, rounded up.
+    share = (index + 1) * num_masked
+    target = -(-share // sampling.num_steps)
+    count = target - (num_masked - is_masked.sum(axis=-1))
+    confidence = jnp.where(is_masked, confidence, -jnp.inf)
+    ranks = jnp.argsort(jnp.argsort(-confidence, axis=-1), axis=-1)
+    is_revealed = is_masked & (ranks < count[:, None])
+    state = jnp.where(is_revealed, drawn.astype(state.dtype), state)
+    return state, state
+
+  steps = jnp.arange(sampling.num_steps)
+  keys = jax.random.split(key, sampling.num_steps)
+  return jax.lax.scan(step, start, (steps, keys))
+
+
+def _draw(log_p, key, temperature: float):
+  """(token, its log probability), each [batch, length]."""
+  if temperature == 0:
+    token = jnp.argmax(log_p, axis=-1)
+  else:
+    # Float32 Gumbel noise: coarser noise lowers the temperature silently.
+    gumbel = jax.random.gumbel(key, log_p.shape, jnp.float32)
+    token = jnp.argmax(log_p / temperature + gumbel, axis=-1)
+  chosen = jnp.take_along_axis(log_p, token[..., None], axis=-1)[..., 0]
+  return token, chosen
