@@ -1,0 +1,118 @@
+"""Coloured handwritten digits: the embedded default.
+
+  ddit train --config=configs/digits.py --workdir=runs/digits
+  ddit train --config=configs/digits.py:gpu --workdir=runs/digits_gpu
+
+Variants:
+  cpu (default): one nearly centred digit on 16 x 16 pixels.
+  gpu: one to four digits on 48 x 48 pixels, all six generation tasks.
+"""
+
+from ddit_jax.config_files import default_config
+
+
+def get_config(variant: str = "cpu"):
+  """The complete config of a variant.
+
+  Raises:
+    ValueError: no such variant.
+  """
+  variants = {"cpu": _cpu, "gpu": _gpu}
+  if variant not in variants:
+    raise ValueError(
+      f"configs/digits.py has no variant {variant!r}; it has "
+      f"{', '.join(variants)}"
+    )
+  config = default_config()
+  variants[variant](config)
+  return config
+
+
+def _cpu(config):
+  config.name = "digits:cpu"
+  config.model.size = "tiny"
+  config.model.scan_unroll = 4
+  config.data.world = "one_digit"
+  config.data.text_length = 10
+  config.data.pool_size = 20000
+  config.data.text_to_image_batch = 44
+  config.data.image_to_text_batch = 36
+  config.data.task_shares = {
+    "caption": 2.0,
+    "what_number": 1.5,
+    "what_color": 0.5,
+    "color_yes_no": 5.5,
+    "is_there": 0.3,
+    "is_there_pair": 0.2,
+  }
+  config.loss.sigma_location = 0.7
+  config.loss.sigma_draw = "stratified"
+  config.loss.is_merged = True
+  config.loss.mask_count = "exact"
+  config.loss.text_weight = 2.0
+  config.optimizer.learning_rate = 2e-3
+  config.optimizer.warmup_steps = 50
+  config.optimizer.decay = "linear"
+  config.optimizer.decay_fraction = 0.3
+  config.optimizer.beta2 = 0.99
+  config.optimizer.clip_norm = 1.0
+  config.optimizer.ema_decay = 0.998
+  config.train.num_steps = 3800
+  config.train.checkpoint_every = 1900
+  config.train.validate_every = 1900
+  config.sample.image_steps = 20
+  config.sample.guidance = 3.0
+  config.sample.shift = 1.0
+  config.sample.text_steps = 10
+  config.sample.text_order = "confidence"
+  config.sample.temperature = 0.0
+  config.sample.batch_size = 200
+
+
+def _gpu(config):
+  config.name = "digits:gpu"
+  config.model.size = "small"
+  config.model.dtype = "bfloat16"
+  config.data.world = "scenes_48"
+  config.data.pool_size = 200_000
+  config.data.text_length = 64
+  config.data.text_to_image_batch = 256
+  config.data.image_to_text_batch = 256
+  config.data.validation_size = 512
+  config.data.task_shares = {
+    "caption": 3.0,
+    "what_number": 1.0,
+    "what_color": 1.0,
+    "how_many": 1.0,
+    "how_many_numbers": 0.5,
+    "is_there": 1.0,
+    "is_there_pair": 1.5,
+    "is_relation": 1.5,
+    "where": 1.0,
+    "what_relation": 1.0,
+  }
+  config.loss.is_merged = True
+  config.loss.mask_count = "exact"
+  config.loss.sigma_draw = "stratified"
+  config.loss.text_weight = 3.0
+  config.optimizer.learning_rate = 6e-4
+  config.optimizer.warmup_steps = 500
+  config.optimizer.decay = "linear"
+  config.optimizer.decay_fraction = 0.4
+  config.optimizer.beta2 = 0.99
+  config.optimizer.clip_norm = 1.0
+  config.optimizer.ema_decay = 0.999
+  config.train.num_steps = 12_000
+  config.train.log_every = 50
+  config.train.validate_every = 1000
+  config.train.checkpoint_every = 2000
+  config.sample.image_steps = 28
+  config.sample.guidance = 4.0
+  config.sample.shift = 1.0
+  config.sample.text_steps = 32
+  config.sample.text_order = "confidence"
+  config.sample.temperature = 0.0
+  config.sample.batch_size = 512
+  config.evaluate.num_captions = 1000
+  config.evaluate.questions_per_kind = 500
+  config.evaluate.num_pope_images = 250

@@ -1,0 +1,72 @@
+"""Moves host batches onto the mesh ahead of the step that needs them."""
+
+import queue
+import threading
+import time
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+
+from ddit_jax.sharding.rules import partition_spec
+
+DEPTH = 2
+
+
+def to_mesh(batch, mesh: Mesh):
+  """This process's rows to global arrays, split over the batch's mesh axes."""
+
+  def place(rows):
+    spec = partition_spec("batch", *(None,) * (rows.ndim - 1))
+    sharding = NamedSharding(mesh, spec)
+    return jax.make_array_from_process_local_data(sharding, rows)
+
+  return jax.tree.map(place, batch)
+
+
+class DeviceFeed:
+  """An iterator of (batch on the mesh, data position after it).
+
+  A thread stays `DEPTH` batches ahead. The position belongs to the batch, so
+  batches that were prepared but never used are not counted as read.
+
+  Attributes:
+    wait_seconds: time the training loop has waited for data so far.
+  """
+
+  def __init__(self, stream, mesh: Mesh):
+    self.wait_seconds = 0.0
+    self._stream = stream
+    self._mesh = mesh
+    self._queue: queue.Queue = queue.Queue(maxsize=DEPTH)
+    self._is_closed = threading.Event()
+    self._thread = threading.Thread(target=self._fill, daemon=True)
+    self._thread.start()
+
+  def __next__(self):
+    start = time.monotonic()
+    item = self._queue.get()
+    self.wait_seconds += time.monotonic() - start
+    if isinstance(item, BaseException):
+      raise item
+    return item
+
+  def close(self) -> None:
+    """Stops the thread and the stream."""
+    self._is_closed.set()
+    while self._thread.is_alive():
+      # The thread may be waiting for room.
+      while not self._queue.empty():
+        self._queue.get_nowait()
+      self._thread.join(timeout=0.05)
+    self._stream.close()
+
+  def _fill(self) -> None:
+    while not self._is_closed.is_set():
+      try:
+        batch, position = next(self._stream)
+        item = (to_mesh(batch, self._mesh), position)
+      except Exception as error:
+        item = error
+      self._queue.put(item)
+      if isinstance(item, BaseException):
+        return

@@ -1,0 +1,312 @@
+"""Everything a run is configured by, as frozen dataclasses.
+
+Importing this file does not import jax, so that configs load at once. Each
+section is read by the part of the same name.
+"""
+
+import dataclasses
+
+SCHEMA_VERSION = 1
+# JAX's keys take 32 bits: a larger seed would be another one in disguise.
+MAX_SEED = 2**32 - 1
+
+
+class ConfigError(ValueError):
+  """A config that cannot be run, with the way out in one line."""
+
+
+def _check_positive(section: str, values: dict[str, float]) -> None:
+  for name, value in values.items():
+    if value <= 0:
+      raise ConfigError(f"{section}.{name} must be positive, got {value}")
+
+
+def _check_seed(name: str, seed: int) -> None:
+  if not 0 <= seed <= MAX_SEED:
+    raise ConfigError(f"{name} must lie in 0 to {MAX_SEED}, got {seed}")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+  if value not in choices:
+    raise ConfigError(f"{name} must be one of {choices}, got {value!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+  """Which network.
+
+  Attributes:
+    size: a name of `ddit_jax.models.sizes`; vocabulary and text length follow
+      from the data.
+    dtype: of the computation, "float32" or "bfloat16"; parameters stay
+      float32.
+    remat: "none", "dots" or "full", what the backward pass recomputes.
+    scan_unroll: blocks compiled as one piece.
+    attention_kernel: "auto", "xla" or "cudnn".
+  """
+
+  size: str = "tiny"
+  dtype: str = "float32"
+  remat: str = "none"
+  scan_unroll: int = 1
+  attention_kernel: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings:
+  """What both streams read.
+
+  Attributes:
+    world: the digit world, see `ddit_jax.digits.worlds`.
+    pool_size: scenes drawn once for each stream.
+    validation_size: examples of each stream's validation loss.
+    text_length: tokens of every text.
+    text_to_image_batch: global batch size of the image loss.
+    image_to_text_batch: global batch size of the text loss.
+    task_shares: weight of each kind of text ("caption" and the question
+      kinds) in the image-to-text stream.
+  """
+
+  world: str = "one_digit"
+  pool_size: int = 20000
+  validation_size: int = 256
+  text_length: int = 10
+  text_to_image_batch: int = 32
+  image_to_text_batch: int = 48
+  task_shares: dict[str, float] = dataclasses.field(
+    default_factory=lambda: {"caption": 1.0}
+  )
+
+  def __post_init__(self):
+    _check_positive(
+      "data",
+      {
+        "pool_size": self.pool_size,
+        "validation_size": self.validation_size,
+        "text_length": self.text_length,
+        "text_to_image_batch": self.text_to_image_batch,
+        "image_to_text_batch": self.image_to_text_batch,
+      },
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LossSettings:
+  """The dual loss; see `FlowPath`, `MaskProcess` and `DualLoss`.
+
+  Attributes:
+    image_weighting: "velocity" (paper) or "sigma_squared" (release).
+    sigma_grid: "continuous", or "thousand" (release).
+    sigma_location: of the logit-normal image times; 0 in the paper.
+    sigma_draw: "independent", or "stratified" over the global batch.
+    text_weight: lambda_text.
+    text_divisor: "all_positions" (release) or "target_positions".
+    mask_count: "bernoulli" (paper) or "exact".
+    mask_chance: "linear" (paper) or "log_linear" (release).
+    min_text_time: smallest text time.
+    condition_dropout: share of captions replaced by the null caption.
+    is_merged: True runs both streams as one batch through the network.
+  """
+
+  image_weighting: str = "velocity"
+  sigma_grid: str = "continuous"
+  sigma_location: float = 0.0
+  sigma_draw: str = "independent"
+  text_weight: float = 0.2
+  text_divisor: str = "all_positions"
+  mask_count: str = "bernoulli"
+  mask_chance: str = "linear"
+  min_text_time: float = 1e-3
+  condition_dropout: float = 0.1
+  is_merged: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+  """AdamW with warm-up, clipping by global norm, and a decay to zero.
+
+  Attributes:
+    learning_rate: after warm-up.
+    warmup_steps: linear warm-up from 0.
+    decay: "constant", or "linear" / "cosine" to 0 at the last step.
+    decay_fraction: share of all steps, at the end, over which it decays.
+    beta1, beta2, epsilon: of AdamW.
+    weight_decay: on every parameter but the null image, decoupled.
+    clip_norm: largest global gradient norm; larger ones are scaled to it.
+    ema_decay: largest decay of the averaged parameters; at step i it is
+      min(ema_decay, (1 + i) / (10 + i)).
+  """
+
+  learning_rate: float = 5e-5
+  warmup_steps: int = 5000
+  decay: str = "constant"
+  decay_fraction: float = 1.0
+  beta1: float = 0.9
+  beta2: float = 0.999
+  epsilon: float = 1e-8
+  weight_decay: float = 1e-2
+  clip_norm: float = 2.0
+  ema_decay: float = 0.9999
+
+  def __post_init__(self):
+    names = ("learning_rate", "epsilon", "clip_norm", "decay_fraction")
+    _check_positive("optimizer", {n: getattr(self, n) for n in names})
+    for name in ("beta1", "beta2", "ema_decay"):
+      if not 0 <= getattr(self, name) < 1:
+        raise ConfigError(
+          f"optimizer.{name} must lie in [0, 1), got {getattr(self, name)}"
+        )
+    _check_choice(
+      "optimizer.decay", self.decay, ("constant", "linear", "cosine")
+    )
+    if self.decay_fraction > 1:
+      raise ConfigError(
+        f"optimizer.decay_fraction is over 1: {self.decay_fraction}"
+      )
+    for name in ("warmup_steps", "weight_decay"):
+      if getattr(self, name) < 0:
+        raise ConfigError(
+          f"optimizer.{name} is negative: {getattr(self, name)}"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshSettings:
+  """Devices along each mesh axis; one may be -1, "the rest".
+
+  Attributes:
+    replica: copies of the parameters.
+    fsdp: ways parameters and batch are split.
+    tensor: ways heads and MLP features are split.
+  """
+
+  replica: int = 1
+  fsdp: int = -1
+  tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+  """The loop.
+
+  Attributes:
+    num_steps: updates in all.
+    num_microbatches: parts of a batch whose gradients are added up.
+    log_every: steps between lines of scalars.
+    validate_every: steps between validation losses on the averaged
+      parameters; also decides which checkpoint is best.
+    checkpoint_every: steps between checkpoints.
+    keep_last: checkpoints kept besides the best.
+  """
+
+  num_steps: int = 1000
+  num_microbatches: int = 1
+  log_every: int = 20
+  validate_every: int = 500
+  checkpoint_every: int = 500
+  keep_last: int = 2
+
+  def __post_init__(self):
+    _check_positive("train", dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleSettings:
+  """Both samplers' defaults.
+
+  Attributes:
+    image_steps: Euler steps.
+    guidance: scale of classifier-free guidance; 1 is none.
+    shift: SD3's shift of the sampling grid; 1 is a uniform grid.
+    text_steps: steps of the text sampler.
+    text_order: "ancestral" or "confidence".
+    temperature: of drawn tokens; 0 takes the most likely.
+    batch_size: examples in one call of a sampler.
+  """
+
+  image_steps: int = 28
+  guidance: float = 7.0
+  shift: float = 3.0
+  text_steps: int = 16
+  text_order: str = "ancestral"
+  temperature: float = 1.0
+  batch_size: int = 64
+
+  def __post_init__(self):
+    names = ("image_steps", "text_steps", "batch_size", "shift")
+    _check_positive("sample", {n: getattr(self, n) for n in names})
+    _check_choice(
+      "sample.text_order", self.text_order, ("ancestral", "confidence")
+    )
+    if self.temperature < 0:
+      raise ConfigError(f"sample.temperature is negative: {self.temperature}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+  """How much is evaluated, and on whose handwriting.
+
+  Attributes:
+    split: "validation" for choosing settings, "test" for reporting.
+    images_per_prompt: drawings of each prompt.
+    num_captions: images captioned.
+    questions_per_kind: questions of each kind.
+    num_pope_images: images of each POPE file, six questions each; 0 leaves
+      POPE out.
+    seed: of the sets and of sampling.
+  """
+
+  split: str = "test"
+  images_per_prompt: int = 4
+  num_captions: int = 400
+  questions_per_kind: int = 400
+  num_pope_images: int = 100
+  seed: int = 0
+
+  def __post_init__(self):
+    _check_choice("evaluate.split", self.split, ("validation", "test"))
+    names = ("images_per_prompt", "num_captions", "questions_per_kind")
+    _check_positive("evaluate", {n: getattr(self, n) for n in names})
+    if self.num_pope_images < 0:
+      raise ConfigError(
+        f"evaluate.num_pope_images is negative: {self.num_pope_images}"
+      )
+    _check_seed("evaluate.seed", self.seed)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExperimentSettings:
+  """A whole run.
+
+  Attributes:
+    schema_version: of this layout of settings.
+    name: shown in reports.
+    seed: root of initialisation, data order and training noise.
+  """
+
+  schema_version: int = SCHEMA_VERSION
+  name: str = "run"
+  seed: int = 0
+  model: ModelSettings = ModelSettings()
+  data: DataSettings = dataclasses.field(default_factory=DataSettings)
+  loss: LossSettings = LossSettings()
+  optimizer: OptimizerSettings = OptimizerSettings()
+  mesh: MeshSettings = MeshSettings()
+  train: TrainSettings = TrainSettings()
+  sample: SampleSettings = SampleSettings()
+  evaluate: EvaluateSettings = EvaluateSettings()
+
+  def __post_init__(self):
+    if self.schema_version != SCHEMA_VERSION:
+      raise ConfigError(
+        f"this config has schema_version {self.schema_version}, this ddit_jax "
+        f"reads version {SCHEMA_VERSION}: install the release that wrote it"
+      )
+    _check_seed("seed", self.seed)
+    for name in ("text_to_image_batch", "image_to_text_batch"):
+      batch = getattr(self.data, name)
+      if batch % self.train.num_microbatches:
+        raise ConfigError(
+          f"data.{name} = {batch} is not divisible by train.num_microbatches "
+          f"= {self.train.num_microbatches}"
+        )

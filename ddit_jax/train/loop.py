@@ -1,0 +1,86 @@
+"""Feeds the step and calls hooks; it knows no mathematics."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ddit_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+  """What a hook sees after a step.
+
+  Attributes:
+    step: updates done.
+    state: after the update; donated to the next step, so never kept.
+    metrics: arrays still on their way; reading one waits for the step.
+    data_position: of the stream, after this step's batch.
+    is_last: True if no step follows.
+    is_early_stop: True if that is because a stop was asked for.
+  """
+
+  step: int
+  state: TrainState
+  metrics: dict[str, Any]
+  data_position: dict[str, Any]
+  is_last: bool
+  is_early_stop: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Hook:
+  """An action every so many steps, and after the last one.
+
+  Attributes:
+    every: steps between calls.
+    act: takes the progress.
+    is_needed_at_stop: False means no extra call when a stop was asked for,
+      because the machine may be taken away in seconds.
+  """
+
+  every: int
+  act: Callable[[Progress], None]
+  is_needed_at_stop: bool = True
+
+  def is_due(self, progress: Progress) -> bool:
+    if progress.step % self.every == 0:
+      return True
+    is_spared = progress.is_early_stop and not self.is_needed_at_stop
+    return progress.is_last and not is_spared
+
+
+def run_loop(
+  step_function,
+  state: TrainState,
+  feed,
+  *,
+  start: int,
+  num_steps: int,
+  hooks: Sequence[Hook],
+  is_stop_asked: Callable[[int], bool],
+) -> TrainState:
+  """Steps `start` + 1 to `num_steps`, or until a stop is asked for.
+
+  Args:
+    step_function: jitted (state, batch) -> (state, metrics).
+    state: after `start` steps.
+    feed: iterator of (batch, data position after it).
+    start: steps already done.
+    num_steps: steps in all.
+    hooks: called in this order when due.
+    is_stop_asked: step -> True to make this step the last.
+  """
+  for step in range(start + 1, num_steps + 1):
+    batch, position = next(feed)
+    state, metrics = step_function(state, batch)
+    is_end = step == num_steps
+    is_early_stop = not is_end and is_stop_asked(step)
+    is_last = is_end or is_early_stop
+    progress = Progress(step, state, metrics, position, is_last, is_early_stop)
+    for hook in hooks:
+      if hook.is_due(progress):
+        hook.act(progress)
+    if is_last:
+      break
+  return state

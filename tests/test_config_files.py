@@ -1,0 +1,123 @@
+"""Config dicts become settings, or one clear line."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import re
+
+import pytest
+from ml_collections import ConfigDict
+
+from ddit_jax.config_files import (
+  default_config,
+  nearest,
+  to_config,
+  to_settings,
+)
+from ddit_jax.settings import ConfigError, DataSettings, ExperimentSettings
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+
+
+def variants():
+  """(file, variant) of every config, from each file's own list of them."""
+  for path in sorted(CONFIGS.glob("*.py")):
+    found = re.search(r"Variants:\n((?:  .*\n)+)", path.read_text())
+    names = re.findall(r"^  (\w+)", found[1], re.MULTILINE) if found else []
+    yield from ((path, name) for name in ["", *names])
+
+
+def get_config(path, variant):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(*([variant] if variant else []))
+
+
+def test_there_are_variants_to_parse():
+  names = [(path.name, variant) for path, variant in variants()]
+  assert ("digits.py", "cpu") in names and ("digits.py", "gpu") in names
+
+
+@pytest.mark.parametrize(
+  ("path", "variant"), [(p, v) for p, v in variants()], ids=str
+)
+def test_every_variant_parses_and_survives_json(path, variant):
+  settings = to_settings(get_config(path, variant))
+  resolved = dataclasses.asdict(settings)
+  assert to_settings(json.loads(json.dumps(resolved))) == settings
+  assert to_settings(to_config(settings)) == settings
+
+
+def test_the_default_config_holds_every_setting():
+  settings = ExperimentSettings()
+  assert default_config().to_dict() == dataclasses.asdict(settings)
+  assert to_settings(default_config()) == settings
+  assert to_settings({}) == settings
+
+
+def test_every_kind_of_value_survives_json():
+  data = DataSettings(task_shares={"caption": 1.0, "what_number": 0.25})
+  settings = ExperimentSettings(name="ünïcode", data=data)
+  text = json.dumps(dataclasses.asdict(settings))
+  assert to_settings(json.loads(text)) == settings
+
+
+@pytest.mark.parametrize(
+  ("section", "values", "message"),
+  [
+    ("train", {"num_step": 5}, "unknown config key train.num_step: did you "),
+    ("trian", {}, "unknown config key trian: did you mean 'train'?"),
+    ("train", {"num_steps": "5"}, "train.num_steps must be int, got '5' of "),
+    ("train", {"num_steps": True}, "must be int, got True of type bool"),
+    ("train", {"num_steps": 5.0}, "must be int, got 5.0 of type float"),
+    ("loss", {"is_merged": 1}, "loss.is_merged must be bool, got 1 of type"),
+    ("data", {"world": ["a"]}, "data.world must be str, got ['a'] of type"),
+    ("data", {"world": ("a",)}, "data.world must be str, got ('a',) of type"),
+    ("data", {"task_shares": [1]}, "data.task_shares must be a mapping"),
+    (
+      "data",
+      {"task_shares": {"caption": "much"}},
+      "data.task_shares.caption must be float, got 'much'",
+    ),
+    (
+      "optimizer",
+      {"learning_rate": float("inf")},
+      "optimizer.learning_rate must be a finite number, got inf",
+    ),
+    ("loss", {"text_weight": float("nan")}, "must be a finite number, got nan"),
+    ("seed", {}, "seed must be int, got {} of type dict"),
+    ("model", None, "model is a section, got None"),
+  ],
+)
+def test_bad_entries_are_named(section, values, message):
+  with pytest.raises(ConfigError) as caught:
+    to_settings({section: values})
+  assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_whole_number_is_good_enough_for_a_float():
+  settings = to_settings({"loss": {"text_weight": 2}})
+  assert type(settings.loss.text_weight) is float
+
+
+def test_a_future_version_is_the_complaint_whatever_else_is_unknown():
+  config = {"schema_version": 7, "hologram": {"depth": 3}}
+  with pytest.raises(ConfigError) as caught:
+    to_settings(config, "the run in runs/x")
+  assert str(caught.value) == (
+    "the run in runs/x has schema_version 7, this ddit_jax reads version 1: "
+    "install the release that wrote it"
+  )
+
+
+def test_misspelt_keys_of_a_config_dict_are_named_too():
+  config = ConfigDict({"model": {"sise": "tiny"}})
+  with pytest.raises(ConfigError, match="model.sise: did you mean 'size'?"):
+    to_settings(config)
+
+
+def test_nearest_names_what_there_is_if_nothing_is_near():
+  assert nearest("trian", ["sample", "train"]) == "did you mean 'train'?"
+  assert nearest("x", ["b", "a"]) == "there are a, b"
