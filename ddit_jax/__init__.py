@@ -1,1 +1,27 @@
-"""D-DiT, the Dual Diffusion Transformer, in JAX."""
+"""D-DiT, the Dual Diffusion Transformer, in JAX.
+
+Read the folders in this order: `settings.py` and `config_files.py` (what a run
+is configured by), `digits` (the embedded data) and `data` (records to
+batches), `models` (the MM-DiT), `diffusion` (the mathematics of both
+diffusions), `losses`, `train`, `sharding`, `checkpoint`, `sampling`,
+`evaluation`, `monitor` and `report`, then `experiment`, which puts them
+together for the verbs of `cli`.
+
+`ddit_jax.load(path)` gives a checkpoint as an object with one method a task.
+"""
+
+import typing
+
+if typing.TYPE_CHECKING:
+  from ddit_jax.experiment.pipeline import Pipeline, load
+
+__all__ = ["Pipeline", "load"]
+
+
+def __getattr__(name: str):
+  # Imported on first use, so that `ddit --help` need not wait for jax.
+  if name in __all__:
+    from ddit_jax.experiment import pipeline
+
+    return getattr(pipeline, name)
+  raise AttributeError(f"module 'ddit_jax' has no attribute {name!r}")

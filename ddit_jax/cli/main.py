@@ -1,0 +1,78 @@
+"""`ddit`: finds the verb, runs it, and turns bad input into one line."""
+
+import logging
+import sys
+
+from absl import logging as absl_logging
+
+from ddit_jax.cli import evaluate, sample, train
+from ddit_jax.cli.config_argument import split_overrides
+from ddit_jax.cli.verb_flags import HelpRequested, UsageError, Verb
+from ddit_jax.config_files import nearest
+from ddit_jax.input_error import InputError
+from ddit_jax.settings import ConfigError
+
+VERBS: dict[str, Verb] = {
+  verb.name: verb for verb in (train.VERB, sample.VERB, evaluate.VERB)
+}
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs `ddit` with arguments (default: the process's); the exit code.
+
+  Bad input (verb, flag, config key, type, value or path) prints one line on
+  stderr and gives 2.
+  """
+  argv = sys.argv[1:] if argv is None else argv
+  _show_messages()
+  try:
+    return _dispatch(argv)
+  except HelpRequested as request:
+    print(request)
+    return 0
+  except (UsageError, ConfigError, InputError) as error:
+    print(f"ddit: {error}", file=sys.stderr)
+    return BAD_INPUT
+  except KeyboardInterrupt:
+    print("ddit: interrupted", file=sys.stderr)
+    return INTERRUPTED
+
+
+def overview() -> str:
+  """The list of verbs."""
+  lines = [
+    "ddit: train, sample and evaluate the Dual Diffusion Transformer",
+    "",
+    "usage: ddit VERB [--flag=value ...]    (ddit VERB --help says more)",
+    "",
+  ]
+  width = max(map(len, VERBS))
+  lines += [f"  {v.name:<{width}}  {v.summary}" for v in VERBS.values()]
+  return "\n".join(lines)
+
+
+def _show_messages() -> None:
+  """This package's messages go to stderr as they are, libraries' warnings too.
+
+  Orbax and Grain log through absl, also about what is as it should be.
+  """
+  logging.basicConfig(format="%(message)s")
+  logging.getLogger("ddit_jax").setLevel(logging.INFO)
+  absl_logging.set_verbosity(absl_logging.ERROR)
+
+
+def _dispatch(argv: list[str]) -> int:
+  if not argv or argv[0] in ("--help", "-h", "help"):
+    print(overview())
+    return 0 if argv else BAD_INPUT
+  name, *rest = argv
+  if name not in VERBS:
+    raise UsageError(f"unknown verb {name!r}: {nearest(name, VERBS)}")
+  verb = VERBS[name]
+  overrides = {}
+  if verb.takes_config:
+    rest, overrides = split_overrides(rest)
+  return verb.run(verb.parse(rest), overrides)

@@ -1,0 +1,63 @@
+"""`ddit train`."""
+
+from absl import flags
+
+from ddit_jax.cli import config_argument
+from ddit_jax.cli.verb_flags import UsageError, Verb, require
+
+DESCRIPTION = """
+Trains one network on two tasks at once: drawing images from text, and writing
+text about images. Starts fresh in an empty --workdir, or goes on exactly where
+an earlier run in it stopped. Ctrl-C or SIGTERM saves a checkpoint and exits 0.
+
+  ddit train --config=configs/digits.py --workdir=runs/digits
+
+The workdir receives checkpoints/, scalars.jsonl, TensorBoard files and
+config.json.
+"""
+
+
+def define(values: flags.FlagValues) -> None:
+  flags.DEFINE_string(
+    "config", None, "config file, FILE.py[:variant]", flag_values=values
+  )
+  flags.DEFINE_string(
+    "workdir", None, "folder the run lives in", flag_values=values
+  )
+  flags.DEFINE_bool(
+    "distributed",
+    False,
+    "join the other processes of a cluster job before starting",
+    flag_values=values,
+  )
+
+
+def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
+  require(values, "config", "workdir")
+  settings = config_argument.load(values.config, overrides)
+  from ddit_jax.experiment import training
+
+  if values.distributed:
+    _join_cluster()
+  return training.train(settings, values.workdir)
+
+
+def _join_cluster() -> None:
+  import jax
+
+  try:
+    jax.distributed.initialize()
+  except (ValueError, RuntimeError) as error:
+    raise UsageError(
+      f"--distributed found no cluster job to join ({error}): leave it out on "
+      "one machine, or start through the cluster's launcher"
+    ) from error
+
+
+VERB = Verb(
+  name="train",
+  summary="train a network, or resume the run in a folder",
+  description=DESCRIPTION,
+  define=define,
+  run=run,
+)

@@ -1,0 +1,112 @@
+"""Names inside a workdir, what guards it, and folders for results."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import tempfile
+
+from ddit_jax.input_error import InputError
+from ddit_jax.settings import ExperimentSettings
+
+# A run may be resumed with other values of these sections only.
+CHANGEABLE = ("name", "mesh", "train", "sample", "evaluate")
+
+
+class RunFolder:
+  """The folder a run lives in.
+
+  Attributes:
+    path: the folder.
+  """
+
+  def __init__(self, path: str | os.PathLike):
+    """Creates the folder and takes its lock.
+
+    Raises:
+      InputError: it cannot be written, or another process trains in it.
+    """
+    self.path = pathlib.Path(path)
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      self._lock = open(self.path / ".lock", "w")
+    except OSError as error:
+      raise InputError(
+        f"the workdir {path} cannot be written ({error.strerror}): choose "
+        "another --workdir"
+      ) from error
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      self._lock.close()
+      raise InputError(
+        f"another process is training in {path}: wait for it or choose another "
+        "--workdir"
+      ) from error
+
+  def __enter__(self) -> "RunFolder":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    """Gives the lock back."""
+    self._lock.close()
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    return checkpoints_in(self.path)
+
+  def check_same_run(
+    self, settings: ExperimentSettings, saved: ExperimentSettings
+  ) -> None:
+    """Raises InputError if a resumed run would differ from its beginning."""
+    old, new = dataclasses.asdict(saved), dataclasses.asdict(settings)
+    changed = [
+      f"{key} was {before!r} and is {now!r}"
+      for key, before, now in _differences(old, new)
+      if key.split(".")[0] not in CHANGEABLE
+    ]
+    if changed:
+      raise InputError(
+        f"{self.path} holds a run with other settings ({changed[0]}"
+        f"{f' and {len(changed) - 1} more' if changed[1:] else ''}): restore "
+        "them or choose another --workdir"
+      )
+
+  def write_config(self, settings: ExperimentSettings) -> None:
+    """Writes the resolved settings, config.json."""
+    text = json.dumps(dataclasses.asdict(settings), indent=2)
+    (self.path / "config.json").write_text(text + "\n")
+
+
+def checkpoints_in(path: str | os.PathLike) -> pathlib.Path:
+  """The checkpoint folder of a workdir, or the folder itself if it is one."""
+  path = pathlib.Path(path)
+  return path if path.name == "checkpoints" else path / "checkpoints"
+
+
+def output_folder(path: str | os.PathLike) -> pathlib.Path:
+  """The folder for results, --out, created if it is not there.
+
+  Raises:
+    InputError: it cannot be written.
+  """
+  path = pathlib.Path(path)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=path).close()
+  except OSError as error:
+    raise InputError(
+      f"--out={path} cannot be written ({error.strerror}): choose another "
+      "folder"
+    ) from error
+  return path
+
+
+def _differences(old, new, path: str = ""):
+  if isinstance(old, dict) and isinstance(new, dict):
+    for key in sorted(set(old) | set(new)):
+      inner = f"{path}.{key}" if path else key
+      yield from _differences(old.get(key), new.get(key), inner)
+  elif old != new:
+    yield path, old, new

@@ -1,0 +1,261 @@
+"""What `ddit train` does: resume or start, then loop."""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import time
+
+import jax
+import numpy as np
+
+from ddit_jax.checkpoint.store import CheckpointStore
+from ddit_jax.config_files import to_settings
+from ddit_jax.data.device_feed import DeviceFeed, to_mesh
+from ddit_jax.data.image_codec import PixelCodec
+from ddit_jax.data.tokenizer import Tokenizer, from_files
+from ddit_jax.experiment import build
+from ddit_jax.experiment.run_folder import RunFolder
+from ddit_jax.input_error import preparing
+from ddit_jax.monitor.metric_writer import MetricWriter
+from ddit_jax.monitor.progress import ProgressBar
+from ddit_jax.random_streams import key_for
+from ddit_jax.settings import ExperimentSettings
+from ddit_jax.sharding import placement
+from ddit_jax.train.loop import Hook, Progress, run_loop
+from ddit_jax.train.optimizer import learning_rate, make_optimizer
+from ddit_jax.train.state import (
+  TrainState,
+  abstract_state,
+  init_state,
+  state_shardings,
+)
+from ddit_jax.train.step import TrainStep
+from ddit_jax.train.stop_signal import StopSignal
+
+BEST_METRIC = "validation/total"
+
+_log = logging.getLogger(__name__)
+
+
+def train(settings: ExperimentSettings, workdir: str) -> int:
+  """Trains in `workdir` until the last step or a stop signal; exit code 0.
+
+  Raises:
+    InputError: settings, devices or folder do not fit, before any compute.
+  """
+  with contextlib.ExitStack() as stack:
+    with preparing():
+      folder = stack.enter_context(RunFolder(workdir))
+      store = stack.enter_context(_open_store(folder, settings))
+      job = TrainingJob(settings, folder, store)
+      restored = None if job.start is None else job.restored()
+    job.report()
+    stack.enter_context(jax.set_mesh(job.mesh))
+    stop = stack.enter_context(StopSignal())
+    job.run(job.fresh() if restored is None else restored, stop)
+  return 0
+
+
+def _open_store(folder: RunFolder, settings: ExperimentSettings):
+  return CheckpointStore(
+    folder.checkpoints,
+    keep_last=settings.train.keep_last,
+    best_metric=BEST_METRIC,
+  )
+
+
+class TrainingJob:
+  """All parts of one run, built and checked; `run` does the work."""
+
+  def __init__(
+    self,
+    settings: ExperimentSettings,
+    folder: RunFolder,
+    store: CheckpointStore,
+  ):
+    self.settings, self.folder, self.store = settings, folder, store
+    self.mesh = build.build_mesh(settings)
+    self.start = store.latest_step()
+    self.tokenizer = self._tokenizer()
+    self.network = build.build_network(settings, self.tokenizer)
+    self.optimizer = make_optimizer(
+      settings.optimizer, settings.train.num_steps
+    )
+    self.loss = build.build_loss(settings, self.tokenizer)
+    self.null_tokens = build.null_tokens(settings, self.tokenizer)
+    self.stream = build.build_stream(settings, self.tokenizer)
+    self.shardings = state_shardings(self.network, self.optimizer, self.mesh)
+    self._validation: tuple[int, dict[str, float]] = (0, {})
+
+  def run(self, state: TrainState, stop: StopSignal) -> None:
+    """Trains from `state` to the end or to a stop signal."""
+    self.folder.write_config(self.settings)
+    train, start = self.settings.train, self.start or 0
+    with (
+      MetricWriter(self.folder.path) as writer,
+      contextlib.closing(DeviceFeed(self.stream, self.mesh)) as feed,
+      ProgressBar(total=train.num_steps, initial=start) as bar,
+    ):
+      writer.truncate_after(start)
+      validate = Validator(self, writer)
+      run_loop(
+        self.step_function(),
+        state,
+        feed,
+        start=start,
+        num_steps=train.num_steps,
+        hooks=[
+          Hook(train.log_every, Logger(self, writer, bar, feed)),
+          Hook(train.validate_every, validate, is_needed_at_stop=False),
+          Hook(train.checkpoint_every, self.save),
+        ],
+        is_stop_asked=stop.is_asked,
+      )
+
+  def fresh(self) -> TrainState:
+    """A newly initialised state, created on its devices."""
+    create = jax.jit(
+      functools.partial(init_state, self.network, self.optimizer),
+      out_shardings=self.shardings,
+    )
+    root = jax.random.key(self.settings.seed)
+    return create(key_for(root, "initialisation"))
+
+  def restored(self) -> TrainState:
+    """The newest checkpoint's state; the data stream goes where it was.
+
+    Raises:
+      ValueError: it is damaged, of another model, or beyond the last step.
+    """
+    num_steps = self.settings.train.num_steps
+    if self.start > num_steps:
+      raise ValueError(
+        f"{self.folder.path} is at step {self.start}, beyond train.num_steps = "
+        f"{num_steps}: raise it or choose another --workdir"
+      )
+    abstract = abstract_state(self.network, self.optimizer, self.shardings)
+    items = self.store.restore(self.start, abstract.items())
+    self.stream.seek(self.store.data_position(self.start))
+    return TrainState.from_items(items)
+
+  def save(self, progress: Progress) -> None:
+    """Starts a checkpoint of this step; the loop goes on meanwhile."""
+    step, losses = self._validation
+    self.store.save(
+      progress.step,
+      progress.state.items(),
+      data_position=progress.data_position,
+      config=dataclasses.asdict(self.settings),
+      files=self.tokenizer.files(),
+      metrics=losses if step == progress.step else None,
+    )
+
+  def note_validation(self, step: int, losses: dict[str, float]) -> None:
+    """Keeps validation losses for the checkpoint of the same step."""
+    self._validation = (step, losses)
+
+  def step_function(self):
+    """The jitted, donating (state, batch) -> (state, metrics)."""
+    train_step = TrainStep(
+      network=self.network,
+      loss=self.loss,
+      optimizer=self.optimizer,
+      ema_decay=self.settings.optimizer.ema_decay,
+      num_microbatches=self.settings.train.num_microbatches,
+      seed=self.settings.seed,
+      encode=PixelCodec().encode,
+    )
+    jitted = jax.jit(
+      train_step, donate_argnums=0, out_shardings=(self.shardings, None)
+    )
+    return lambda state, batch: jitted(state, batch, self.null_tokens)
+
+  def _tokenizer(self) -> Tokenizer:
+    if self.start is None:
+      return build.build_tokenizer(self.settings)
+    source = f"the run in {self.folder.path}"
+    saved = to_settings(self.store.config(self.start), source)
+    self.folder.check_same_run(self.settings, saved)
+    return from_files(self.store.files(self.start))
+
+  def report(self) -> None:
+    """Says what is trained, on which devices, and where it goes on."""
+    rows = self.network.placements(self.mesh)
+    _log.info(
+      "%s: %d parameters on %d devices %s\n%s",
+      self.settings.name,
+      self.network.num_parameters(),
+      self.mesh.size,
+      dict(self.mesh.shape),
+      placement.report(rows),
+    )
+    path, last = self.folder.path, self.settings.train.num_steps
+    if self.start is None:
+      _log.info("starting in %s", path)
+    elif self.start < last:
+      _log.info("resuming %s at step %d of %d", path, self.start, last)
+    else:
+      _log.info("%s is complete: step %d is the last", path, last)
+
+
+class Logger:
+  """Writes a step's scalars and moves the progress bar."""
+
+  def __init__(self, job, writer: MetricWriter, bar: ProgressBar, feed):
+    self._writer, self._bar, self._feed = writer, bar, feed
+    settings = job.settings
+    self._schedule = learning_rate(settings.optimizer, settings.train.num_steps)
+    self._images = settings.data.text_to_image_batch
+    self._images += settings.data.image_to_text_batch
+    self._last = (job.start or 0, time.monotonic(), 0.0)
+
+  def __call__(self, progress: Progress) -> None:
+    scalars = {name: float(x) for name, x in progress.metrics.items()}
+    step, now, waited = progress.step, time.monotonic(), self._feed.wait_seconds
+    last_step, last_time, last_waited = self._last
+    self._last = (step, now, waited)
+    speed = (step - last_step) / max(now - last_time, 1e-9)
+    scalars["learning_rate"] = float(self._schedule(step - 1))
+    scalars["speed/steps_per_second"] = speed
+    scalars["speed/images_per_second"] = speed * self._images
+    scalars["speed/data_wait_seconds"] = waited - last_waited
+    self._writer.write_scalars(step, scalars)
+    self._bar.update(step, scalars)
+
+
+class Validator:
+  """Both losses of the averaged parameters on a fixed, held-out batch."""
+
+  def __init__(self, job: TrainingJob, writer: MetricWriter):
+    self._job, self._writer = job, writer
+    host_batch = build.build_validation_batch(job.settings, job.tokenizer)
+    self._batch = to_mesh(host_batch, job.mesh)
+    self._losses = jax.jit(self._losses_of)
+
+  def __call__(self, progress: Progress) -> None:
+    state = progress.state
+    losses = self._losses(state.ema, state.constants, self._batch)
+    losses = {
+      name.replace("loss/", "validation/"): float(value)
+      for name, value in losses.items()
+    }
+    self._writer.write_scalars(progress.step, losses)
+    self._job.note_validation(progress.step, losses)
+
+  def _losses_of(self, ema, constants, batch):
+    job = self._job
+    # The same times, noise and masks at every call.
+    corrupted = job.loss.corrupt(
+      batch,
+      key_for(jax.random.key(0), "validation"),
+      np.int32(0),
+      encode=PixelCodec().encode,
+      null_tokens=job.null_tokens,
+    )
+
+    def predict(params, latents, tokens, sigma):
+      variables = {"params": params, "constants": constants}
+      return job.network.apply(variables, latents, tokens, sigma)
+
+    return job.loss(predict, ema, corrupted)[1]
