@@ -1,0 +1,48 @@
+# make quickstart   sets up, trains the embedded default, writes a report
+# make test         sets up, passes the tests
+# make lint         checks style
+# make clean        removes environments and runs
+
+PYTHON ?= python3
+VENV ?= .venv
+CONFIG ?= configs/digits.py
+RUN ?= runs/quickstart
+# Further flags of the training run, e.g. TRAIN="--config.seed=1".
+TRAIN ?=
+EVALUATE ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_FOR_TESTS := $(VENV)/.installed_for_tests
+
+.PHONY: quickstart test slow-test lint clean
+
+quickstart: $(INSTALLED)
+	$(BIN)/ddit train --config=$(CONFIG) --workdir=$(RUN) $(TRAIN)
+	$(BIN)/ddit evaluate --checkpoint=$(RUN) --config=$(CONFIG) \
+	  --out=$(RUN) $(EVALUATE)
+
+test: $(INSTALLED_FOR_TESTS)
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+slow-test: $(INSTALLED_FOR_TESTS)
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+lint: $(INSTALLED_FOR_TESTS)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) runs
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(INSTALLED): setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(INSTALLED_FOR_TESTS): setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	touch $@ $(INSTALLED)
