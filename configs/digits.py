@@ -34,27 +34,28 @@ def _cpu(config):
   config.model.scan_unroll = 4
   config.data.world = "one_digit"
   config.data.text_length = 10
-  config.data.pool_size = 20000
-  config.data.text_to_image_batch = 44
-  config.data.image_to_text_batch = 36
+  config.data.pool_size = 60_000
+  config.data.text_to_image_batch = 36
+  config.data.image_to_text_batch = 48
   config.data.task_shares = {
-    "caption": 2.0,
-    "what_number": 1.5,
-    "what_color": 0.5,
-    "color_yes_no": 5.5,
+    "caption": 4.0,
+    "what_number": 2.5,
+    "what_color": 0.3,
+    "color_yes_no": 3.3,
     "is_there": 0.3,
-    "is_there_pair": 0.2,
+    "is_there_pair": 0.3,
   }
   config.loss.sigma_location = 0.7
   config.loss.sigma_draw = "stratified"
   config.loss.is_merged = True
   config.loss.mask_count = "exact"
-  config.loss.text_weight = 2.0
+  config.loss.text_weight = 2.5
   config.optimizer.learning_rate = 2e-3
   config.optimizer.warmup_steps = 50
   config.optimizer.decay = "linear"
   config.optimizer.decay_fraction = 0.3
   config.optimizer.beta2 = 0.99
+  config.optimizer.weight_decay = 0.05
   config.optimizer.clip_norm = 1.0
   config.optimizer.ema_decay = 0.998
   config.train.num_steps = 3800

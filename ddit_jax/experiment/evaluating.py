@@ -269,14 +269,14 @@ class Exam:
     return scoring.most_frequent_answers(pool)
 
   def _write_samples(self) -> None:
-    images = self.folder / "images"
+    images = self.folder / "drawings"
     images.mkdir(exist_ok=True)
     rows = []
     for number, drawing in enumerate(self.drawings):
       name = f"{number:05d}.png"
       Image.fromarray(drawing["image"]).save(images / name)
       row = {k: v for k, v in drawing.items() if k != "image"}
-      rows.append({"image": f"images/{name}", **row})
+      rows.append({"image": f"drawings/{name}", **row})
     _write_lines(self.folder / "generation.jsonl", rows)
     _write_lines(self.folder / "captions.jsonl", self._captions)
     _write_lines(self.folder / "answers.jsonl", self._answers)

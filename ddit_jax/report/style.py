@@ -64,7 +64,8 @@ th,td{text-align:left;vertical-align:top;padding:9px 12px 9px 0;
   border-bottom:1px solid var(--line);font-weight:400}
 thead th{color:var(--muted);font-size:.84rem;vertical-align:bottom}
 .metrics small{display:block}
-.metrics tbody th{font-weight:560;max-width:20rem}
+.metrics tbody th{font-weight:560;max-width:20rem;overflow-wrap:anywhere;
+  padding-right:16px}
 .metrics tbody th small{font-weight:400}
 .metrics td{white-space:nowrap}
 .metrics td[data-label],.metrics th.end{text-align:right;
