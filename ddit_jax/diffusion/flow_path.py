@@ -92,7 +92,8 @@ class FlowPath:
       return jax.nn.sigmoid(normals)
     steps = self.num_train_steps
     index = jnp.floor(jax.nn.sigmoid(normals) * steps)
-    return 1 - jnp.minimum(index, steps - 1) / steps
+    # One division: 1 - index / steps would round twice.
+    return (steps - jnp.minimum(index, steps - 1)) / steps
 
   def sampling_sigmas(self, num_steps: int) -> Float[np.ndarray, " grid"]:
     """Descending times 1, ..., 0 of an Euler solver, float32.

@@ -61,11 +61,17 @@ class MaskProcess:
   def training_times(self, key: jax.Array, batch: int) -> Array:
     """Stratified times over the **global** batch, float32 [batch].
 
-    One uniform u shifts `batch` equal strata of [min_time, 1]: antithetic
-    sampling in the sense of MDLM.
+    One uniform u shifts all strata: antithetic sampling in the sense of MDLM.
     """
     shift = jax.random.uniform(key)
-    strata = (jnp.arange(batch, dtype=jnp.float32) + shift) / batch
+    return self.times_from_uniforms(jnp.broadcast_to(shift, (batch,)))
+
+  def times_from_uniforms(
+    self, uniforms: Float[Array, " batch"]
+  ) -> Float[Array, " batch"]:
+    """Times in [min_time, 1], each shifted from the start of its stratum."""
+    batch = uniforms.shape[0]
+    strata = (jnp.arange(batch, dtype=jnp.float32) + uniforms) / batch
     return self.min_time + (1 - self.min_time) * jnp.mod(strata, 1.0)
 
   def mask_tokens(

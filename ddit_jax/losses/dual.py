@@ -110,9 +110,8 @@ class DualLoss:
       ).velocity
       clean_time = jnp.zeros(texts.tokens.shape[0])
       logits = predict(params, texts.latents, texts.tokens, clean_time).logits
-    errors = image_flow.squared_errors(velocity, images.velocity)
-    nll = text_mask.negative_log_likelihoods(logits, texts, self.process)
-    return (images.weight * errors).sum(), (texts.weight * nll).sum()
+    image_loss = image_flow.weighted_sum(velocity, images)
+    return image_loss, text_mask.weighted_sum(logits, texts, self.process)
 
   def __call__(self, predict: Predict, params, corrupted: CorruptedBatch):
     """(total loss, {"loss/total", "loss/image", "loss/text"})."""

@@ -46,13 +46,38 @@ def corrupt(
   is_dropped = jax.random.bernoulli(
     key_for(root, "condition_dropout", step), drop_probability, (size,)
   )
+  return noisy_images(
+    latents,
+    jnp.where(is_dropped[:, None], null_tokens[None], tokens),
+    sigma=sigma,
+    noise=noise,
+    path=path,
+  )
+
+
+def noisy_images(
+  latents: Float[Array, "batch height width channels"],
+  tokens: Int[Array, "batch length"],
+  *,
+  sigma: Float[Array, " batch"],
+  noise: Float[Array, "batch height width channels"],
+  path: FlowPath,
+) -> NoisyImages:
+  """A global batch of clean latents after the draws of `corrupt`."""
   return NoisyImages(
     latents=path.noisy_latents(latents, noise, sigma),
-    tokens=jnp.where(is_dropped[:, None], null_tokens[None], tokens),
+    tokens=tokens,
     sigma=sigma,
     velocity=path.velocity(latents, noise),
-    weight=path.loss_weight(sigma) / size,
+    weight=path.loss_weight(sigma) / latents.shape[0],
   )
+
+
+def weighted_sum(
+  velocity: Float[Array, "batch height width channels"], images: NoisyImages
+) -> Float[Array, ""]:
+  """The image loss of the predicted velocities, float32."""
+  return (images.weight * squared_errors(velocity, images.velocity)).sum()
 
 
 def squared_errors(

@@ -56,6 +56,15 @@ def corrupt(
   )
 
 
+def weighted_sum(
+  logits: Float[Array, "batch length vocab"],
+  texts: MaskedTexts,
+  process: MaskProcess,
+) -> Float[Array, ""]:
+  """The text loss of the predicted logits, float32."""
+  return (texts.weight * negative_log_likelihoods(logits, texts, process)).sum()
+
+
 def batch_divisor(
   is_target: Bool[Array, "batch length"], divisor: str
 ) -> Float[Array, ""]:
@@ -81,11 +90,20 @@ def negative_log_likelihoods(
   examples: MaskedTexts,
   process: MaskProcess,
 ) -> Float[Array, " batch"]:
-  """Float32 sum over masked positions of -log p(clean token), unweighted.
+  """Float32 sum over masked positions of -log p(clean token), unweighted."""
+  return -token_log_likelihoods(logits, examples, process).sum(axis=-1)
+
+
+def token_log_likelihoods(
+  logits: Float[Array, "batch length vocab"],
+  examples: MaskedTexts,
+  process: MaskProcess,
+) -> Float[Array, "batch length"]:
+  """Float32 log p(clean token) at each position, unweighted.
 
   Visible tokens are copied (SUBS), so they contribute exactly zero.
   """
   log_p = process.log_probabilities(logits)
   clean = examples.clean_tokens[..., None]
   chosen = jnp.take_along_axis(log_p, clean, axis=-1)[..., 0]
-  return -jnp.where(examples.is_masked, chosen, 0.0).sum(axis=-1)
+  return jnp.where(examples.is_masked, chosen, 0.0)

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Shaped
 
 from ddit_jax.diffusion.flow_path import guided
 from ddit_jax.sharding.rules import constrain
@@ -11,8 +11,8 @@ from ddit_jax.sharding.rules import constrain
 def sample_latents(
   predict,
   noise: Float[Array, "batch height width channels"],
-  tokens: Int[Array, "batch length"],
-  null_tokens: Int[Array, " length"],
+  condition: Shaped[Array, "batch length *features"],
+  null_condition: Shaped[Array, "length *features"],
   *,
   sigmas: Float[Array, " grid"],
   guidance: float,
@@ -23,10 +23,10 @@ def sample_latents(
   unconditional one first.
 
   Args:
-    predict: (latents, tokens, sigma) -> object with `.velocity`.
+    predict: (latents, condition, sigma) -> object with `.velocity`.
     noise: standard normal draws, float32.
-    tokens: the prompts, padded.
-    null_tokens: the empty (or negative) prompt.
+    condition: the prompts, as token ids or as a text encoder's features.
+    null_condition: the empty (or negative) prompt.
     sigmas: descending times, first 1 and last 0; see
       `FlowPath.sampling_sigmas`.
     guidance: scale g of eq. 10; 1 leaves the unconditional half out.
@@ -37,14 +37,14 @@ def sample_latents(
   batch = noise.shape[0]
   is_guided = guidance != 1.0
   if is_guided:
-    nulls = jnp.broadcast_to(null_tokens, tokens.shape)
-    tokens = _interleave(nulls, tokens)
+    nulls = jnp.broadcast_to(null_condition, condition.shape)
+    condition = _interleave(nulls, condition)
 
   def step(latents, times):
     sigma, next_sigma = times
     inputs = _interleave(latents, latents) if is_guided else latents
     time = jnp.full((inputs.shape[0],), sigma)
-    velocity = predict(inputs, tokens, time).velocity.astype(jnp.float32)
+    velocity = predict(inputs, condition, time).velocity.astype(jnp.float32)
     if is_guided:
       pair = velocity.reshape(batch, 2, *velocity.shape[1:])
       velocity = guided(pair[:, 1], pair[:, 0], guidance)

@@ -5,6 +5,7 @@ fill-in-the-blank fixes any pattern.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -68,13 +69,56 @@ def infill(
   """
   start = jnp.where(is_fixed, tokens, process.mask_id)
   if sampling.order == "ancestral":
-    state, trace = _ancestral(predict, start, key, process, sampling)
-    # Noise removal: what the posterior left masked takes its best token.
-    logits = predict(state)
-    best = jnp.argmax(process.log_probabilities(logits), axis=-1)
-    state = jnp.where(state == process.mask_id, best.astype(state.dtype), state)
-    return state, jnp.concatenate([trace, state[None]])
+    update = functools.partial(
+      ancestral_update,
+      mask_id=process.mask_id,
+      temperature=sampling.temperature,
+    )
+    keys = jax.random.split(key, sampling.num_steps)
+    return ancestral_states(predict, start, keys, update, process=process)
   return _by_confidence(predict, start, key, process, sampling)
+
+
+def ancestral_states(
+  predict,
+  start: Int[Array, "batch length"],
+  draws: Array,
+  update,
+  *,
+  process: MaskProcess,
+) -> tuple[Int[Array, "batch length"], Int[Array, "states batch length"]]:
+  """One update a draw, from all noise to none, then noise removal.
+
+  Args:
+    predict: (tokens) -> logits.
+    start: partly masked tokens.
+    draws: the randomness of each step, along the first axis.
+    update: (state, log probabilities, one of `draws`, reveal chance) -> state.
+    process: the text diffusion.
+
+  Returns:
+    The finished tokens, and those after each update and the noise removal.
+  """
+  times = jnp.linspace(1.0, END_TIME, draws.shape[0] + 1)
+
+  def step(state, inputs):
+    t, s, draw = inputs
+    log_p = process.log_probabilities(predict(state))
+    state = update(state, log_p, draw, process.reveal_probability(t, s))
+    return state, state
+
+  state, trace = jax.lax.scan(step, start, (times[:-1], times[1:], draws))
+  log_p = process.log_probabilities(predict(state))
+  state = without_noise(state, log_p, mask_id=process.mask_id)
+  return state, jnp.concatenate([trace, state[None]])
+
+
+def without_noise(
+  state: Int[Array, "batch length"], log_p: Array, *, mask_id: int
+) -> Int[Array, "batch length"]:
+  """Gives the most likely token to what the posterior left masked."""
+  best = jnp.argmax(log_p, axis=-1).astype(state.dtype)
+  return jnp.where(state == mask_id, best, state)
 
 
 def ancestral_update(
@@ -87,31 +131,49 @@ def ancestral_update(
   temperature: float,
 ) -> Int[Array, "batch length"]:
   """Reveals each masked token with `chance`, drawn from `log_p`."""
-  reveal_key, token_key = jax.random.split(key)
-  drawn = _draw(log_p, token_key, temperature)[0]
-  is_revealed = jax.random.uniform(reveal_key, state.shape) < chance
-  is_revealed &= state == mask_id
-  return jnp.where(is_revealed, drawn.astype(state.dtype), state)
+  # Float32 Gumbel noise: coarser noise lowers the temperature silently.
+  gumbel = jax.random.gumbel(key, log_p.shape, jnp.float32)
+  return ancestral_draw(
+    state,
+    _tempered(log_p, temperature),
+    gumbel,
+    chance,
+    mask_id=mask_id,
+  )
 
 
-def _ancestral(predict, start, key, process, sampling):
-  times = jnp.linspace(1.0, END_TIME, sampling.num_steps + 1)
+def ancestral_draw(
+  state: Int[Array, "batch length"],
+  log_p: Array,
+  gumbel: Array,
+  chance: jax.Array,
+  *,
+  mask_id: int,
+) -> Int[Array, "batch length"]:
+  """Draws each masked position from its posterior with given Gumbel noise."""
+  log_q = log_posterior(log_p, chance, mask_id=mask_id)
+  drawn = jnp.argmax(log_q + gumbel, axis=-1).astype(state.dtype)
+  return jnp.where(state == mask_id, drawn, state)
 
-  def step(state, inputs):
-    t, s, step_key = inputs
-    log_p = process.log_probabilities(predict(state))
-    state = ancestral_update(
-      state,
-      log_p,
-      step_key,
-      process.reveal_probability(t, s),
-      mask_id=process.mask_id,
-      temperature=sampling.temperature,
-    )
-    return state, state
 
-  keys = jax.random.split(key, sampling.num_steps)
-  return jax.lax.scan(step, start, (times[:-1], times[1:], keys))
+def log_posterior(log_p: Array, chance: jax.Array, *, mask_id: int) -> Array:
+  """Log q(x_s | x_t masked) over the vocabulary (paper eq. 5).
+
+  A token has `chance` times its probability, the mask has the rest.
+  """
+  ids = jax.lax.broadcasted_iota(jnp.int32, log_p.shape, log_p.ndim - 1)
+  return jnp.where(ids == mask_id, jnp.log1p(-chance), jnp.log(chance) + log_p)
+
+
+def _tempered(log_p: Array, temperature: float) -> Array:
+  """Log probabilities at a temperature; at 0 the most likely token is sure."""
+  if temperature == 1:
+    return log_p
+  if temperature > 0:
+    return jax.nn.log_softmax(log_p / temperature, axis=-1)
+  best = jnp.argmax(log_p, axis=-1)[..., None]
+  ids = jax.lax.broadcasted_iota(jnp.int32, log_p.shape, log_p.ndim - 1)
+  return jnp.where(ids == best, 0.0, -jnp.inf)
 
 
 def _by_confidence(predict, start, key, process, sampling):

@@ -52,6 +52,12 @@ class TrainStep:
     corrupted = self.loss.corrupt(
       batch, root, state.step, encode=self.encode, null_tokens=null_tokens
     )
+    return self.update(state, corrupted)
+
+  def update(
+    self, state: TrainState, corrupted: CorruptedBatch
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The step after all random draws: gradients, optimiser, average."""
     grads, metrics = self.gradients(state, corrupted)
     metrics["grad_norm"] = optax.global_norm(grads)
     updates, opt_state = self.optimizer.update(

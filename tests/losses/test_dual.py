@@ -1,0 +1,151 @@
+"""The dual loss: its value at initialisation, and that splitting is exact."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
+from ddit_jax.data.image_codec import PixelCodec
+from ddit_jax.diffusion.flow_path import FlowPath
+from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.losses.dual import DualLoss
+from ddit_jax.models.network import Network
+from ddit_jax.models.sizes import size
+
+VOCAB, LENGTH, BATCH = 11, 5, 8
+NETWORK = Network(
+  dataclasses.replace(
+    size("tiny", vocab_size=VOCAB, max_text_length=LENGTH),
+    depth=1,
+    width=16,
+    num_heads=2,
+  )
+)
+
+
+def batch() -> DualBatch:
+  draw = np.random.default_rng(0)
+  images = draw.integers(0, 256, (2, BATCH, 8, 8, 3), dtype=np.uint8)
+  tokens = draw.integers(0, VOCAB - 1, (2, BATCH, LENGTH)).astype(np.int32)
+  is_target = np.broadcast_to(np.arange(LENGTH) >= 2, (BATCH, LENGTH))
+  return DualBatch(
+    TextToImageBatch(images[0], tokens[0]),
+    ImageToTextBatch(images[1], tokens[1], is_target),
+  )
+
+
+def dual_loss(**changes) -> DualLoss:
+  process = MaskProcess(
+    mask_id=VOCAB - 1, mask_count=changes.pop("mask_count", "bernoulli")
+  )
+  return DualLoss(
+    path=FlowPath(), process=process, **({"text_weight": 0.2} | changes)
+  )
+
+
+def corrupted(loss: DualLoss):
+  return loss.corrupt(
+    batch(),
+    jax.random.key(0),
+    jnp.int32(0),
+    encode=PixelCodec().encode,
+    null_tokens=jnp.ones(LENGTH, jnp.int32),
+  )
+
+
+def predictor(variables):
+  def predict(params, latents, tokens, sigma):
+    return NETWORK.apply(
+      {**variables, "params": params}, latents, tokens, sigma
+    )
+
+  return predict
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+@pytest.mark.parametrize("mask_count", ["bernoulli", "exact"])
+@pytest.mark.parametrize("divisor", ["all_positions", "target_positions"])
+def test_first_loss_is_its_analytic_value(divisor, mask_count, is_merged):
+  """Zero heads: velocity 0, and every token but the mask equally likely."""
+  loss = dual_loss(
+    text_divisor=divisor, mask_count=mask_count, is_merged=is_merged
+  )
+  examples = corrupted(loss)
+  variables = NETWORK.init(jax.random.key(1))
+  total, metrics = loss(predictor(variables), variables["params"], examples)
+  target = np.asarray(examples.images.velocity, np.float64)
+  image_loss = np.square(target).mean()
+  masked = np.asarray(examples.texts.is_masked.sum(-1), np.float64)
+  text_loss = (np.asarray(examples.texts.weight) * masked).sum()
+  text_loss *= np.log(VOCAB - 1)
+  # Errors measured: below 2e-7 relative.
+  np.testing.assert_allclose(metrics["loss/image"], image_loss, rtol=2e-6)
+  np.testing.assert_allclose(metrics["loss/text"], text_loss, rtol=2e-6)
+  np.testing.assert_allclose(total, image_loss + 0.2 * text_loss, rtol=2e-6)
+  if mask_count == "exact" and divisor == "target_positions":
+    # Every example weighs its targets' number: the analytic log(V - 1).
+    np.testing.assert_allclose(text_loss, np.log(VOCAB - 1), rtol=1e-6)
+
+
+def trained_like_params():
+  """Parameters away from zero, so that both heads answer."""
+  variables = NETWORK.init(jax.random.key(1))
+  leaves, tree = jax.tree.flatten(variables["params"])
+  keys = jax.random.split(jax.random.key(2), len(leaves))
+  moved = [
+    leaf + 0.1 * jax.random.normal(key, leaf.shape)
+    for leaf, key in zip(leaves, keys, strict=True)
+  ]
+  return variables, jax.tree.unflatten(tree, moved)
+
+
+def test_merging_the_streams_changes_nothing():
+  variables, params = trained_like_params()
+  apart, merged = dual_loss(), dual_loss(is_merged=True)
+  examples = corrupted(apart)
+  want = apart(predictor(variables), params, examples)[0]
+  got = merged(predictor(variables), params, examples)[0]
+  # Error measured: none; another compiler may round differently.
+  np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole():
+  variables, params = trained_like_params()
+  loss = dual_loss(text_divisor="target_positions")
+  examples = corrupted(loss)
+  predict = predictor(variables)
+  whole = loss(predict, params, examples)[0]
+  first = jax.tree.map(lambda x: x[:3], examples)
+  second = jax.tree.map(lambda x: x[3:], examples)
+  halves = [loss(predict, params, part)[0] for part in (first, second)]
+  # Error measured: 6e-8 relative.
+  np.testing.assert_allclose(sum(halves), whole, rtol=1e-6)
+
+
+def test_merging_unequal_shapes_is_refused():
+  loss = dual_loss(is_merged=True)
+  examples = corrupted(loss)
+  texts = examples.texts.replace(latents=examples.texts.latents[:, :4])
+  variables = NETWORK.init(jax.random.key(1))
+  with pytest.raises(ValueError, match=r"is_merged=False"):
+    loss(
+      predictor(variables),
+      variables["params"],
+      examples.replace(texts=texts),
+    )
+
+
+@pytest.mark.parametrize(
+  ("values", "part"),
+  [
+    ({"text_weight": -1.0}, "-1.0"),
+    ({"drop_probability": 1.5}, "1.5"),
+    ({"text_divisor": "rows"}, "rows"),
+  ],
+)
+def test_bad_settings_name_the_value(values, part):
+  with pytest.raises(ValueError, match=part):
+    dual_loss(**values)

@@ -1,0 +1,152 @@
+"""The text sampler's law, and that it never touches what is fixed."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.sampling.text_sampler import (
+  TextSampling,
+  ancestral_update,
+  infill,
+)
+
+VOCAB, LENGTH, MASK = 7, 6, 6
+PROCESS = MaskProcess(mask_id=MASK)
+LEAST_P = 1e-3
+
+
+def logits_of(batch: int) -> jax.Array:
+  """Known logits, the same for every row, different at every position."""
+  draw = np.random.default_rng(0).normal(size=(LENGTH, VOCAB)) * 1.5
+  return jnp.broadcast_to(jnp.asarray(draw, jnp.float32), (batch, *draw.shape))
+
+
+def probabilities() -> np.ndarray:
+  """Softmax without the mask, in float64 by hand."""
+  logits = np.asarray(logits_of(1)[0], np.float64)[:, :MASK]
+  weights = np.exp(logits - logits.max(-1, keepdims=True))
+  return weights / weights.sum(-1, keepdims=True)
+
+
+def test_reveals_with_the_posteriors_chance_chi_square():
+  rows, t, s = 4000, 0.8, 0.5
+  state = jnp.full((rows, LENGTH), MASK)
+  log_p = PROCESS.log_probabilities(logits_of(rows))
+  chance = PROCESS.reveal_probability(jnp.float32(t), jnp.float32(s))
+  new = ancestral_update(
+    state, log_p, jax.random.key(3), chance, mask_id=MASK, temperature=1.0
+  )
+  counts = np.bincount((np.asarray(new) != MASK).sum(-1), minlength=LENGTH + 1)
+  law = stats.binom(LENGTH, (t - s) / t).pmf(np.arange(LENGTH + 1)) * rows
+  # The two rarest counts are pooled: chi-square wants five expected each.
+  counts = np.append(counts[:-2], counts[-2:].sum())
+  law = np.append(law[:-2], law[-2:].sum())
+  assert stats.chisquare(counts, law).pvalue > LEAST_P
+
+
+@pytest.mark.parametrize("num_steps", [1, 4])
+def test_drawn_tokens_follow_the_prediction_chi_square(num_steps):
+  rows = 4000
+  # The last reveal takes the argmax, so only what came before is compared.
+  sampling = TextSampling(num_steps=num_steps + 1)
+  _, trace = infill(
+    lambda state: logits_of(rows),
+    jnp.zeros((rows, LENGTH), jnp.int32),
+    jnp.zeros((rows, LENGTH), bool),
+    jax.random.key(1),
+    process=PROCESS,
+    sampling=sampling,
+  )
+  before_last = np.asarray(trace[num_steps - 1])
+  for position, law in enumerate(probabilities()):
+    seen = before_last[:, position]
+    seen = seen[seen != MASK]
+    counts = np.bincount(seen, minlength=MASK)
+    pvalue = stats.chisquare(counts, law * len(seen)).pvalue
+    assert pvalue > LEAST_P / LENGTH, position
+
+
+def test_a_whole_ancestral_run_leaves_the_analytic_share_masked():
+  rows, steps = 3000, 5
+  _, trace = infill(
+    lambda state: logits_of(rows),
+    jnp.zeros((rows, LENGTH), jnp.int32),
+    jnp.zeros((rows, LENGTH), bool),
+    jax.random.key(5),
+    process=PROCESS,
+    sampling=TextSampling(num_steps=steps),
+  )
+  times = np.linspace(1.0, 1e-5, steps + 1)
+  for step in range(steps - 1):
+    masked = (np.asarray(trace[step]) == MASK).sum()
+    test = stats.binomtest(int(masked), rows * LENGTH, times[step + 1])
+    assert test.pvalue > LEAST_P, step
+
+
+@functools.partial(jax.jit, static_argnames=("order", "num_steps"))
+def filled_in(tokens, is_fixed, key, order, num_steps):
+  return infill(
+    lambda state: logits_of(2),
+    tokens,
+    is_fixed,
+    key,
+    process=PROCESS,
+    sampling=TextSampling(num_steps=num_steps, order=order),
+  )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+  fixed=st.lists(st.booleans(), min_size=LENGTH, max_size=LENGTH),
+  tokens=st.lists(st.integers(0, MASK - 1), min_size=LENGTH, max_size=LENGTH),
+  order=st.sampled_from(["ancestral", "confidence"]),
+  num_steps=st.sampled_from([1, 3, 9]),
+  seed=st.integers(0, 1000),
+)
+def test_fixed_tokens_never_change(fixed, tokens, order, num_steps, seed):
+  tokens, is_fixed = jnp.asarray([tokens] * 2), jnp.asarray([fixed] * 2)
+  finished, trace = filled_in(
+    tokens, is_fixed, jax.random.key(seed), order, num_steps
+  )
+  for state in [*trace, finished]:
+    np.testing.assert_array_equal(
+      np.where(fixed, state, tokens), np.asarray(tokens)
+    )
+  assert (np.asarray(finished) != MASK).all()
+
+
+def test_confidence_reveals_the_surest_first_and_equally_many():
+  steps = 3
+  finished, trace = infill(
+    lambda state: logits_of(1),
+    jnp.zeros((1, LENGTH), jnp.int32),
+    jnp.zeros((1, LENGTH), bool),
+    jax.random.key(0),
+    process=PROCESS,
+    sampling=TextSampling(num_steps=steps, order="confidence", temperature=0.0),
+  )
+  surest_first = np.argsort(-probabilities().max(-1))
+  for step in range(steps):
+    revealed = np.flatnonzero(np.asarray(trace[step][0]) != MASK)
+    assert set(revealed) == set(surest_first[: 2 * (step + 1)])
+  np.testing.assert_array_equal(finished[0], probabilities().argmax(-1))
+
+
+@pytest.mark.parametrize(
+  ("values", "part"),
+  [
+    ({"order": "random"}, "'random'"),
+    ({"num_steps": 0}, "got 0"),
+    ({"temperature": -1.0}, "-1.0"),
+  ],
+)
+def test_bad_settings_name_the_value(values, part):
+  with pytest.raises(ValueError, match=part):
+    TextSampling(**values)
