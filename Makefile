@@ -1,5 +1,6 @@
 # make quickstart   sets up, trains the embedded default, writes a report
 # make test         sets up, passes the tests
+# make parity-test  compares with PyTorch, diffusers and transformers
 # make lint         checks style
 # make clean        removes environments and runs
 
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_FOR_TESTS := $(VENV)/.installed_for_tests
 
-.PHONY: quickstart test slow-test lint clean
+.PHONY: quickstart test slow-test parity-test lint clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/ddit train --config=$(CONFIG) --workdir=$(RUN) $(TRAIN)
@@ -27,6 +28,11 @@ test: $(INSTALLED_FOR_TESTS)
 
 slow-test: $(INSTALLED_FOR_TESTS)
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+parity-test: $(INSTALLED_FOR_TESTS)
+	$(BIN)/python -m pip install --quiet -e '.[test,parity]'
+	$(BIN)/python -m pytest -m "not gpu" tests/encoders tests/conversion \
+	  tests/parity tests/models
 
 lint: $(INSTALLED_FOR_TESTS)
 	$(BIN)/ruff check .

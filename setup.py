@@ -18,6 +18,7 @@ REQUIRES = [
   "safetensors>=0.5",
   "scikit-learn>=1.5",
   "scipy>=1.14",
+  "sentencepiece>=0.2",
   "tensorboardX>=2.6",
   "tokenizers>=0.21",
   "tqdm>=4.66",
@@ -25,6 +26,8 @@ REQUIRES = [
 
 EXTRAS = {
   "test": ["pytest>=8", "beartype>=0.20", "hypothesis>=6", "ruff>=0.8"],
+  # What tests compare with; the exact PyTorch keeps CUDA's gigabytes out.
+  "parity": ["torch==2.13.0", "diffusers>=0.35", "accelerate>=1"],
   "tpu": ["jax[tpu]"],
   "gpu": ["jax[cuda13]"],
   "plan": ["libtpu"],

@@ -1,5 +1,6 @@
 """Eight virtual CPU devices for all tests; must run before JAX starts."""
 
+import importlib.util
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -9,3 +10,22 @@ from absl import flags
 
 # Some libraries read absl flags at import; pytest never parses them.
 flags.FLAGS.mark_as_parsed()
+
+HAS_TORCH = importlib.util.find_spec("torch") is not None
+NEED_TORCH = [
+  "encoders/*",
+  "conversion/*",
+  "parity/*",
+  "models/test_against_diffusers.py",
+  "models/test_pure_module.py",
+]
+collect_ignore_glob = [] if HAS_TORCH else NEED_TORCH
+
+
+def pytest_report_header(config):
+  """Says aloud what is left out without PyTorch."""
+  if not HAS_TORCH:
+    return (
+      f"not collected, PyTorch is absent: {', '.join(NEED_TORCH)}; "
+      "make parity-test installs it and runs them"
+    )

@@ -38,8 +38,11 @@ class Modulation(nn.Module):
   @nn.compact
   def __call__(self, vector: Vector) -> list[Vector]:
     def bias_init(_, shape, dtype):
-      bias = jnp.zeros(shape, dtype)
-      return bias.at[2::3].set(self.gate_init) if self.rows == 6 else bias
+      # Flax asks for a flat bias and gives it its rows afterwards.
+      bias = jnp.zeros((self.rows, self.width), dtype)
+      if self.rows == 6:
+        bias = bias.at[2::3].set(self.gate_init)
+      return bias.reshape(shape)
 
     project = linear(
       (self.rows, self.width),

@@ -88,9 +88,7 @@ def two_layers(params, x):
 def modulation(params, vector):
   """The rows of adaLN, a list of [batch, width]."""
   kernel, bias = params["project"]["kernel"], params["project"]["bias"]
-  return [
-    silu(vector) @ kernel[:, row] + bias[row] for row in range(len(bias))
-  ]
+  return [silu(vector) @ kernel[:, row] + bias[row] for row in range(len(bias))]
 
 
 def modulate(x, shift, scale):

@@ -69,9 +69,7 @@ def test_a_linear_maps_kernel_and_bias_carry_axis_names():
 
 
 def test_a_linear_map_over_two_dimensions_is_named_inputs_first():
-  module = linear(
-    6, ("heads", "head_dim", "embed"), name="x", axis=(-2, -1)
-  )
+  module = linear(6, ("heads", "head_dim", "embed"), name="x", axis=(-2, -1))
   x = normals(5, 2, 3)
   boxed = module.init(jax.random.key(0), x)["params"]
   assert boxed["kernel"].names == ("heads", "head_dim", "embed")

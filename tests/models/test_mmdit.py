@@ -103,9 +103,7 @@ def error_sum(execution, params, config=OWN_TOKENS, dtype="f4"):
   """A scalar in which both heads matter, and its weights."""
   latents, text, sigma, _ = inputs_of(config)
   variables = variables_of(config) | {"params": params}
-  prediction = Network(config, execution).apply(
-    variables, latents, text, sigma
-  )
+  prediction = Network(config, execution).apply(variables, latents, text, sigma)
   draw = np.random.default_rng(9)
   weights = [
     draw.normal(size=x.shape).astype(dtype)
@@ -113,7 +111,9 @@ def error_sum(execution, params, config=OWN_TOKENS, dtype="f4"):
   ]
   return sum(
     (w * x.astype(jnp.float32)).sum()
-    for w, x in zip(weights, (prediction.velocity, prediction.logits))
+    for w, x in zip(
+      weights, (prediction.velocity, prediction.logits), strict=True
+    )
   )
 
 
@@ -217,7 +217,9 @@ def test_examples_of_a_batch_do_not_see_each_other():
   variables, inputs = variables_of(OWN_TOKENS), inputs_of(OWN_TOKENS)
   apply = jitted(OWN_TOKENS)
   before = apply(variables, *inputs)
-  latents, text, sigma, _ = (np.copy(x) if x is not None else None for x in inputs)
+  latents, text, sigma, _ = (
+    np.copy(x) if x is not None else None for x in inputs
+  )
   latents[1] += 1
   text[1] = (text[1] + 1) % 11
   after = apply(variables, latents, text, sigma)

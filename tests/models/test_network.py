@@ -42,9 +42,7 @@ def test_blocks_start_different_and_keys_matter():
   kernel = first["blocks"]["image"]["qkv"]["kernel"]
   assert kernel.shape == (2, 32, 3, 4, 8)
   assert jnp.abs(kernel[0] - kernel[1]).max() > 0.1
-  assert (
-    jnp.abs(kernel - other["blocks"]["image"]["qkv"]["kernel"]).max() > 0.1
-  )
+  assert jnp.abs(kernel - other["blocks"]["image"]["qkv"]["kernel"]).max() > 0.1
   # Each kernel's variance is 1 / inputs; 6,144 draws, standard error 2 %.
   assert float(kernel.var()) == pytest.approx(1 / 32, rel=0.08)
 

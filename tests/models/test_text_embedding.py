@@ -35,7 +35,7 @@ def test_fresh_tokens_have_unit_variance():
 
 def test_a_text_longer_than_the_table_is_refused():
   module = TokenEmbedding(7, 5, 4)
-  with pytest.raises(ValueError, match="6 tokens .* max_text_length 5"):
+  with pytest.raises(ValueError, match=r"6 tokens .* max_text_length 5"):
     module.init(jax.random.key(0), jnp.zeros((1, 6), jnp.int32))
 
 

@@ -1,0 +1,284 @@
+"""CLIP's text encoders L and G, as Stable Diffusion 3 uses them."""
+
+import dataclasses
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ddit_jax.models.layers import layer_norm, linear
+from ddit_jax.models.precision import checked_dtype
+from ddit_jax.models.pure_module import PureModule
+from ddit_jax.sharding.rules import constrain
+
+Tokens = Float[Array, "batch length width"]
+
+
+def _quick_gelu(x: jax.Array) -> jax.Array:
+  return x * nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {
+  "quick_gelu": _quick_gelu,
+  "gelu": lambda x: nn.gelu(x, approximate=False),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CLIPTextConfig:
+  """Shapes of one CLIP text encoder.
+
+  Attributes:
+    depth: number of blocks.
+    width: features of a token.
+    num_heads: attention heads; divides `width`.
+    mlp_width: hidden features of the MLP.
+    activation: of the MLP: "quick_gelu", x * sigmoid(1.702 x), or "gelu",
+      the exact one.
+    projection_dim: features of the pooled output.
+    vocab_size: number of token ids; the highest one ends every text.
+    max_length: rows of the learned position table.
+    epsilon: added to the variance in the norms.
+  """
+
+  depth: int
+  width: int
+  num_heads: int
+  mlp_width: int
+  activation: str
+  projection_dim: int
+  vocab_size: int = 49408
+  max_length: int = 77
+  epsilon: float = 1e-5
+
+  def __post_init__(self):
+    if self.activation not in ACTIVATIONS:
+      raise ValueError(
+        f"activation must be one of {sorted(ACTIVATIONS)}, got "
+        f"{self.activation!r}"
+      )
+    if self.width % self.num_heads:
+      raise ValueError(
+        f"width {self.width} is not divisible by num_heads {self.num_heads}"
+      )
+
+
+# OpenAI's ViT-L/14 and OpenCLIP's ViT-bigG/14.
+CLIP_SIZES: dict[str, CLIPTextConfig] = {
+  "L": CLIPTextConfig(
+    depth=12,
+    width=768,
+    num_heads=12,
+    mlp_width=3072,
+    activation="quick_gelu",
+    projection_dim=768,
+  ),
+  "G": CLIPTextConfig(
+    depth=32,
+    width=1280,
+    num_heads=20,
+    mlp_width=5120,
+    activation="gelu",
+    projection_dim=1280,
+  ),
+}
+
+
+@flax.struct.dataclass
+class CLIPFeatures:
+  """What Stable Diffusion 3 takes from a CLIP text encoder.
+
+  Attributes:
+    penultimate: [batch, length, width], output of the last block but one,
+      without a norm.
+    pooled: [batch, projection_dim], the normed last output at the text's end,
+      projected.
+  """
+
+  penultimate: Array
+  pooled: Array
+
+
+class AffineLayerNorm(nn.Module):
+  """LayerNorm with learned scale and bias; statistics in float32.
+
+  Attributes:
+    epsilon: added to the variance.
+  """
+
+  epsilon: float
+
+  @nn.compact
+  def __call__(self, tokens: Tokens) -> Tokens:
+    names, shape = ("width",), tokens.shape[-1:]
+    scale_init = nn.with_logical_partitioning(
+      nn.initializers.ones_init(), names
+    )
+    bias_init = nn.with_logical_partitioning(
+      nn.initializers.zeros_init(), names
+    )
+    scale = self.param("scale", scale_init, shape, jnp.float32)
+    bias = self.param("bias", bias_init, shape, jnp.float32)
+    normed = layer_norm(tokens.astype(jnp.float32), self.epsilon)
+    return (normed * scale + bias).astype(tokens.dtype)
+
+
+class CLIPBlock(nn.Module):
+  """Causal self-attention and an MLP, each on normed tokens and added back.
+
+  Attributes:
+    config: shapes.
+    dtype: dtype of the computation.
+  """
+
+  config: CLIPTextConfig
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, state: tuple[Tokens, Tokens], _
+  ) -> tuple[tuple[Tokens, Tokens], None]:
+    """(tokens, what they were a block ago) to the same, one block on."""
+    before, _ = state
+    epsilon = self.config.epsilon
+    normed = AffineLayerNorm(epsilon, name="attention_norm")(before)
+    tokens = before + self._attention(normed)
+    normed = AffineLayerNorm(epsilon, name="mlp_norm")(tokens)
+    tokens = tokens + self._mlp(normed)
+    return (constrain(tokens, "batch", "tokens", "width"), before), None
+
+  def _attention(self, tokens: Tokens) -> Tokens:
+    cfg = self.config
+    project = linear(
+      (3, cfg.num_heads, cfg.width // cfg.num_heads),
+      ("embed", "rows", "heads", "head_dim"),
+      name="qkv",
+      dtype=self.dtype,
+    )
+    qkv = project(tokens)
+    qkv = constrain(qkv, "batch", "tokens", "rows", "heads", "head_dim")
+    attended = jax.nn.dot_product_attention(
+      qkv[:, :, 0],
+      qkv[:, :, 1],
+      qkv[:, :, 2],
+      is_causal=True,
+      implementation="xla",
+    )
+    out = linear(
+      cfg.width,
+      ("heads", "head_dim", "embed"),
+      name="out",
+      dtype=self.dtype,
+      axis=(-2, -1),
+    )
+    return out(attended)
+
+  def _mlp(self, tokens: Tokens) -> Tokens:
+    cfg = self.config
+    widen = linear(
+      cfg.mlp_width, ("embed", "mlp"), name="mlp_in", dtype=self.dtype
+    )
+    narrow = linear(
+      cfg.width, ("mlp", "embed"), name="mlp_out", dtype=self.dtype
+    )
+    hidden = constrain(widen(tokens), "batch", "tokens", "mlp")
+    return narrow(ACTIVATIONS[cfg.activation](hidden))
+
+
+class CLIPTextEncoder(nn.Module):
+  """Token ids to features; a token attends to itself and those before it.
+
+  Attributes:
+    config: shapes.
+    dtype: dtype of the computation, "float32" or "bfloat16".
+  """
+
+  config: CLIPTextConfig
+  dtype: str = "float32"
+
+  @nn.compact
+  def __call__(self, ids: Int[Array, "batch length"]) -> CLIPFeatures:
+    """Features of token ids; each text must hold the highest id, its end.
+
+    Raises:
+      ValueError: the ids are not whole numbers of shape [batch, length], or
+        longer than the position table.
+    """
+    cfg, dtype = self.config, checked_dtype(self.dtype)
+    tokens = constrain(self._embed(ids, dtype), "batch", "tokens", "width")
+    blocks = nn.scan(
+      CLIPBlock,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      length=cfg.depth,
+      metadata_params={nn.PARTITION_NAME: "layers"},
+    )(cfg, dtype, name="blocks")
+    (tokens, penultimate), _ = blocks((tokens, tokens), None)
+    normed = AffineLayerNorm(cfg.epsilon, name="final_norm")(tokens)
+    # Padding may repeat the end's id: argmax takes the first.
+    end = jnp.argmax(ids, axis=1)
+    at_end = jnp.take_along_axis(normed, end[:, None, None], axis=1)[:, 0]
+    project = linear(
+      cfg.projection_dim,
+      ("embed", "width"),
+      name="projection",
+      dtype=dtype,
+      use_bias=False,
+    )
+    return CLIPFeatures(penultimate=penultimate, pooled=project(at_end))
+
+  def _embed(self, ids, dtype) -> Tokens:
+    cfg = self.config
+    if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
+      raise ValueError(
+        "CLIP takes integer token ids of shape [batch, length], got "
+        f"{ids.dtype} of shape {ids.shape}"
+      )
+    if ids.shape[1] > cfg.max_length:
+      raise ValueError(
+        f"text of {ids.shape[1]} tokens but CLIP has {cfg.max_length} "
+        "positions: shorten the text"
+      )
+    tables = {
+      name: self.param(
+        name,
+        nn.with_logical_partitioning(
+          nn.initializers.normal(0.02), (axis, "embed")
+        ),
+        (num_rows, cfg.width),
+        jnp.float32,
+      )
+      for name, axis, num_rows in (
+        ("token_embedding", "vocab", cfg.vocab_size),
+        ("position_embedding", "tokens", cfg.max_length),
+      )
+    }
+    tokens = jnp.take(tables["token_embedding"], ids, axis=0)
+    positions = tables["position_embedding"][None, : ids.shape[1]]
+    return (tokens + positions).astype(dtype)
+
+
+def clip_text_encoder(
+  config: CLIPTextConfig,
+  *,
+  dtype: str = "float32",
+  parameter_dtype: str = "float32",
+) -> PureModule:
+  """`CLIPTextEncoder` as pure functions: `apply(variables, ids)`.
+
+  Args:
+    config: shapes, for example `CLIP_SIZES["L"]`.
+    dtype: dtype of the computation, "float32" or "bfloat16".
+    parameter_dtype: dtype in which parameters are kept, of the same two.
+
+  Raises:
+    ValueError: a dtype is another, such as float16.
+  """
+  checked_dtype(dtype)
+  return PureModule(
+    module=CLIPTextEncoder(config, dtype),
+    example_inputs=(jax.ShapeDtypeStruct((1, 1), jnp.int32),),
+    parameter_dtype=parameter_dtype,
+  )

@@ -1,0 +1,29 @@
+"""What the image autoencoder says about the latents of an image."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+Latents = Float[Array, "batch rows columns channels"]
+
+
+@flax.struct.dataclass
+class Posterior:
+  """A Gaussian of independent latents, before `AutoencoderConfig.to_network`.
+
+  Attributes:
+    mean: [batch, rows, columns, channels], float32.
+    logvar: logarithm of the variance, same shape, in [-30, 20].
+  """
+
+  mean: Latents
+  logvar: Latents
+
+  def at(self, noise: Latents) -> Latents:
+    """The latents that are `noise` standard deviations from the mean."""
+    return self.mean + jnp.exp(0.5 * self.logvar) * noise
+
+  def sample(self, key: Key[Array, ""]) -> Latents:
+    """Random latents."""
+    return self.at(jax.random.normal(key, self.mean.shape))

@@ -1,0 +1,272 @@
+"""The encoder of T5 v1.1, whose features condition the MM-DiT on text."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ddit_jax.encoders.relative_positions import relative_buckets
+from ddit_jax.models.layers import RMSNorm, linear
+from ddit_jax.models.precision import checked_dtype
+from ddit_jax.models.pure_module import PureModule
+from ddit_jax.sharding.rules import constrain
+
+Tokens = Float[Array, "batch length width"]
+Bias = Float[Array, "1 heads queries keys"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class T5Config:
+  """Shapes of one T5 v1.1 encoder.
+
+  Attributes:
+    depth: number of blocks.
+    width: features of a token (`d_model`).
+    num_heads: attention heads.
+    head_dim: features of a head (`d_kv`); num_heads * head_dim need not be
+      `width`.
+    mlp_width: hidden features of the gated MLP (`d_ff`).
+    vocab_size: rows of the embedding table, more than the tokenizer has ids.
+    num_buckets: relative-position buckets, a multiple of four.
+    max_distance: distance in tokens from which all positions look alike.
+    epsilon: added to the mean square in the norms.
+  """
+
+  depth: int
+  width: int
+  num_heads: int
+  head_dim: int
+  mlp_width: int
+  vocab_size: int = 32128
+  num_buckets: int = 32
+  max_distance: int = 128
+  epsilon: float = 1e-6
+
+  def __post_init__(self):
+    if self.num_buckets % 4 or self.num_buckets < 4:
+      raise ValueError(
+        f"num_buckets must be a positive multiple of 4: {self.num_buckets}"
+      )
+    if self.max_distance <= self.num_buckets // 4:
+      raise ValueError(
+        f"max_distance {self.max_distance} must exceed a quarter of "
+        f"num_buckets {self.num_buckets}"
+      )
+
+
+def _size(depth: int, width: int, num_heads: int, mlp_width: int) -> T5Config:
+  return T5Config(
+    depth=depth,
+    width=width,
+    num_heads=num_heads,
+    head_dim=64,
+    mlp_width=mlp_width,
+  )
+
+
+# The published v1.1 sizes; SD3 and D-DiT use "xxl".
+T5_SIZES: dict[str, T5Config] = {
+  "small": _size(8, 512, 6, 1024),
+  "base": _size(12, 768, 12, 2048),
+  "large": _size(24, 1024, 16, 2816),
+  "xl": _size(24, 2048, 32, 5120),
+  "xxl": _size(24, 4096, 64, 10240),
+}
+
+
+class T5Block(nn.Module):
+  """Self-attention and a gated MLP, each on normed tokens and added back.
+
+  Attributes:
+    config: shapes.
+    dtype: dtype of the computation.
+  """
+
+  config: T5Config
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, tokens: Tokens, bias: Bias) -> tuple[Tokens, None]:
+    """Tokens to tokens; the None suits `nn.scan`."""
+    normed = self._norm("attention_norm")(tokens)
+    tokens = tokens + self._attention(normed, bias)
+    normed = self._norm("mlp_norm")(tokens)
+    tokens = tokens + self._gated_mlp(normed)
+    return constrain(tokens, "batch", "tokens", "width"), None
+
+  def _norm(self, name: str) -> RMSNorm:
+    return RMSNorm(axis_name="width", epsilon=self.config.epsilon, name=name)
+
+  def _attention(self, tokens: Tokens, bias: Bias) -> Tokens:
+    cfg = self.config
+    project = linear(
+      (3, cfg.num_heads, cfg.head_dim),
+      ("embed", "rows", "heads", "head_dim"),
+      name="qkv",
+      dtype=self.dtype,
+      kernel_init=_qkv_init(cfg.head_dim),
+      use_bias=False,
+    )
+    qkv = project(tokens)
+    qkv = constrain(qkv, "batch", "tokens", "rows", "heads", "head_dim")
+    # T5 adds a bias to the scores and does not scale them.
+    attended = jax.nn.dot_product_attention(
+      qkv[:, :, 0],
+      qkv[:, :, 1],
+      qkv[:, :, 2],
+      bias,
+      scale=1.0,
+      implementation="xla",
+    )
+    out = linear(
+      cfg.width,
+      ("heads", "head_dim", "embed"),
+      name="out",
+      dtype=self.dtype,
+      axis=(-2, -1),
+      use_bias=False,
+    )
+    return out(attended)
+
+  def _gated_mlp(self, tokens: Tokens) -> Tokens:
+    cfg = self.config
+    widen = linear(
+      (2, cfg.mlp_width),
+      ("embed", "rows", "mlp"),
+      name="mlp_in",
+      dtype=self.dtype,
+      use_bias=False,
+    )
+    narrow = linear(
+      cfg.width,
+      ("mlp", "embed"),
+      name="mlp_out",
+      dtype=self.dtype,
+      use_bias=False,
+    )
+    hidden = constrain(widen(tokens), "batch", "tokens", "rows", "mlp")
+    gate = nn.gelu(hidden[:, :, 0], approximate=True)
+    return narrow(gate * hidden[:, :, 1])
+
+
+class T5Encoder(nn.Module):
+  """Token ids to features; every token attends to every other, padding too.
+
+  Attributes:
+    config: shapes.
+    dtype: dtype of the computation, "float32" or "bfloat16".
+    has_remat: True recomputes each block in the backward pass.
+  """
+
+  config: T5Config
+  dtype: str = "float32"
+  has_remat: bool = False
+
+  def setup(self):
+    cfg = self.config
+    dtype = checked_dtype(self.dtype)
+    self.token_embedding = self.param(
+      "token_embedding",
+      nn.with_logical_partitioning(
+        nn.initializers.normal(1.0), ("vocab", "embed")
+      ),
+      (cfg.vocab_size, cfg.width),
+      jnp.float32,
+    )
+    self.position_bias = self.param(
+      "position_bias",
+      nn.with_logical_partitioning(
+        nn.initializers.normal(cfg.width**-0.5), (None, "heads")
+      ),
+      (cfg.num_buckets, cfg.num_heads),
+      jnp.float32,
+    )
+    block = nn.remat(T5Block, prevent_cse=False) if self.has_remat else T5Block
+    self.blocks = nn.scan(
+      block,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      in_axes=nn.broadcast,
+      length=cfg.depth,
+      metadata_params={nn.PARTITION_NAME: "layers"},
+    )(cfg, dtype)
+    self.final_norm = RMSNorm(axis_name="width", epsilon=cfg.epsilon)
+
+  def __call__(self, ids: Int[Array, "batch length"]) -> Tokens:
+    """Features after the final norm, in the dtype of the computation.
+
+    Raises:
+      ValueError: the ids are not whole numbers of shape [batch, length].
+    """
+    return self.encode_embedded(self.embed(ids))
+
+  def embed(self, ids: Int[Array, "batch length"]) -> Tokens:
+    """Rows of the embedding table, unscaled; an id above it gives NaN."""
+    if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
+      raise ValueError(
+        "T5 takes integer token ids of shape [batch, length], got "
+        f"{ids.dtype} of shape {ids.shape}"
+      )
+    rows = jnp.take(self.token_embedding, ids, axis=0)
+    return rows.astype(jnp.dtype(self.dtype))
+
+  def encode_embedded(self, embedded: Tokens) -> Tokens:
+    """Features of tokens that are embedded already.
+
+    It lets a trained row stand in for one of the frozen table's.
+    """
+    tokens = constrain(embedded, "batch", "tokens", "width")
+    tokens, _ = self.blocks(tokens, self._scores_bias(tokens.shape[1]))
+    return self.final_norm(tokens)
+
+  def _scores_bias(self, length: int) -> Bias:
+    """What the blocks all add to their attention scores, float32."""
+    cfg = self.config
+    buckets = relative_buckets(
+      length, num_buckets=cfg.num_buckets, max_distance=cfg.max_distance
+    )
+    table = jnp.asarray(self.position_bias, jnp.float32)
+    bias = jnp.take(table, buckets, axis=0)
+    return bias.transpose(2, 0, 1)[None]
+
+
+def t5_encoder(
+  config: T5Config,
+  *,
+  dtype: str = "float32",
+  parameter_dtype: str = "float32",
+  has_remat: bool = False,
+) -> PureModule:
+  """`T5Encoder` as pure functions: `apply(variables, ids)` gives features.
+
+  Args:
+    config: shapes, for example `T5_SIZES["xxl"]`.
+    dtype: dtype of the computation, "float32" or "bfloat16".
+    parameter_dtype: dtype in which parameters are kept, of the same two.
+    has_remat: True recomputes each block in the backward pass.
+
+  Raises:
+    ValueError: a dtype is another, such as float16.
+  """
+  checked_dtype(dtype)
+  return PureModule(
+    module=T5Encoder(config, dtype, has_remat),
+    example_inputs=(jax.ShapeDtypeStruct((1, 1), jnp.int32),),
+    parameter_dtype=parameter_dtype,
+  )
+
+
+def _qkv_init(head_dim: int):
+  """Lecun-normal, the queries divided by sqrt(head_dim).
+
+  It makes up for the missing scale of the scores, as in T5's own start.
+  """
+  lecun = nn.initializers.lecun_normal()
+
+  def init(key, shape, dtype):
+    kernel = lecun(key, shape, dtype).reshape(shape[0], 3, -1)
+    return kernel.at[:, 0].divide(head_dim**0.5).reshape(shape)
+
+  return init

@@ -1,0 +1,93 @@
+"""Layouts and bytes of whole trees, the 2 B network among them."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+from ddit_jax.models.network import Network
+from ddit_jax.models.sizes import size
+from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.placement import placements, report, shardings
+
+
+def boxed(shape, names):
+  array = jax.ShapeDtypeStruct(shape, jnp.float32)
+  return nn.LogicallyPartitioned(array, names)
+
+
+TREE = {
+  "kernel": boxed((8, 6), ("embed", "mlp")),
+  "odd": boxed((6, 9), ("embed", "mlp")),
+  "table": jax.ShapeDtypeStruct((5, 4), jnp.float32),
+}
+
+
+def test_each_array_is_split_as_far_as_it_divides():
+  layout = shardings(TREE, make_mesh(fsdp=4, tensor=2))
+  specs = {name: where.spec for name, where in layout.items()}
+  assert specs == {
+    "kernel": PartitionSpec(("fsdp",), ("tensor",)),
+    "odd": PartitionSpec(None, None),
+    "table": PartitionSpec(None, None),
+  }
+
+
+def test_what_could_not_be_split_is_reported():
+  rows = placements(TREE, make_mesh(fsdp=4, tensor=2))
+  by_path = {row.path: row for row in rows}
+  assert by_path["kernel"].dropped == ()
+  assert by_path["odd"].dropped == ("fsdp", "tensor")
+  assert by_path["table"].dropped == ()
+  lines = report(rows).splitlines()
+  assert lines == [
+    "replicated along fsdp, tensor: odd (6, 9)",
+    # (8 * 6 / 8 + 6 * 9 + 5 * 4) * 4 bytes = 320 bytes.
+    "3 arrays, 0.00 MiB a device, 1 not split as the table asks",
+  ]
+
+
+def test_bytes_of_a_device_are_those_of_its_shard():
+  rows = {r.path: r for r in placements(TREE, make_mesh(fsdp=4, tensor=2))}
+  assert rows["kernel"].bytes_per_device == 8 * 6 * 4 // 8
+  assert rows["odd"].bytes_per_device == 6 * 9 * 4
+  assert rows["table"].bytes_per_device == 5 * 4 * 4
+
+
+def abstract_mesh(**sizes) -> AbstractMesh:
+  names = ("replica", "fsdp", "tensor")
+  return AbstractMesh(
+    tuple(sizes.get(name, 1) for name in names),
+    names,
+    axis_types=(AxisType.Auto,) * 3,
+  )
+
+
+@pytest.mark.parametrize(
+  ("sizes", "largest_excess"),
+  # Measured 1.0033 (biases are whole) and 1.332 (so are, along tensor, the
+  # modulation weights).
+  [({"fsdp": 8}, 1.004), ({"fsdp": 4, "tensor": 2}, 1.34)],
+)
+def test_the_2b_network_is_split_almost_evenly(sizes, largest_excess):
+  network = Network(size("sd3_medium"))
+  rows = network.placements(abstract_mesh(**sizes))
+  trained = [row for row in rows if row.path.startswith("params/")]
+  assert not any(row.dropped for row in trained)
+  total = sum(row.bytes_per_device for row in trained)
+  even = 4 * network.num_parameters() / math.prod(sizes.values())
+  assert even <= total < largest_excess * even
+  whole = [row.path for row in trained if not any(row.spec)]
+  assert all("bias" in path for path in whole), whole
+
+
+def test_a_vocabulary_that_does_not_divide_is_named_in_the_report():
+  # 32,100 is divisible by 4 but not by 8.
+  rows = Network(size("sd3_medium")).placements(abstract_mesh(tensor=8))
+  dropped = {row.path for row in rows if row.dropped}
+  head = "params/text_head/project"
+  assert dropped == {f"{head}/kernel", f"{head}/bias"}
+  assert f"replicated along tensor: {head}/bias (32100,)" in report(rows)
