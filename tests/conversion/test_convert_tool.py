@@ -1,0 +1,66 @@
+"""The command line: what it prints, and its exit codes."""
+
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "convert_sd3_weights.py"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+  """Runs the tool in this process: (exit code, output, errors)."""
+
+  def call(*arguments):
+    monkeypatch.setattr(sys, "argv", [str(TOOL), *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+      runpy.run_path(str(TOOL), run_name="__main__")
+    captured = capsys.readouterr()
+    return stop.value.code, captured.out, captured.err
+
+  return call
+
+
+def test_there_and_back(tmp_path, run, sd3_folder):
+  code, out, err = run(sd3_folder, tmp_path / "x", "--target=sd3", "--verify")
+  assert code == 0
+  lines = out.splitlines()
+  assert any(line.startswith("mapped ") for line in lines)
+  assert lines[-1] == f"wrote {tmp_path / 'x'}"
+  assert "peak memory" in lines[-2] and "bound 1.00 GiB" in lines[-2]
+  assert "MB/s" in lines[-3]
+  assert "100%" in err  # the progress bar
+  code, out, _ = run(tmp_path / "x", tmp_path / "y", "--export=a")
+  assert code == 0
+  assert (tmp_path / "y/transformer/config.json").is_file()
+
+
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, run, ddit_folder):
+  missing = tmp_path / "nowhere"
+  for arguments, message in (
+    ((missing, tmp_path / "x"), "does not exist"),
+    ((ddit_folder, tmp_path / "x", "--target=sd3"), "no pooled-text branch"),
+    ((ddit_folder, tmp_path / "x", "--export=c"), "not a checkpoint"),
+    ((ddit_folder, tmp_path / "x", "--layout=q"), "unknown layout"),
+    ((ddit_folder, ddit_folder), "already exists"),
+  ):
+    code, out, err = run(*arguments)
+    last = err.rstrip().splitlines()[-1]
+    assert code == 2 and not out
+    assert last.startswith("error: ") and message in last
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_as_a_program(tmp_path):
+  done = subprocess.run(
+    [sys.executable, TOOL, tmp_path / "nowhere", tmp_path / "x"],
+    capture_output=True,
+    text=True,
+    env={"PYTHONPATH": str(ROOT), "PATH": ""},
+  )
+  assert done.returncode == 2
+  assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
