@@ -58,9 +58,9 @@ def _cpu(config):
   config.optimizer.weight_decay = 0.05
   config.optimizer.clip_norm = 1.0
   config.optimizer.ema_decay = 0.998
-  config.train.num_steps = 3800
-  config.train.checkpoint_every = 1900
-  config.train.validate_every = 1900
+  config.train.num_steps = 3600
+  config.train.checkpoint_every = 1800
+  config.train.validate_every = 1800
   config.sample.image_steps = 20
   config.sample.guidance = 3.0
   config.sample.shift = 1.0

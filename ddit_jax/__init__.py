@@ -13,15 +13,20 @@ together for the verbs of `cli`.
 import typing
 
 if typing.TYPE_CHECKING:
-  from ddit_jax.experiment.pipeline import Pipeline, load
+  from ddit_jax.experiment.loading import load
+from ddit_jax.experiment.pipeline import Pipeline
 
 __all__ = ["Pipeline", "load"]
 
 
 def __getattr__(name: str):
   # Imported on first use, so that `ddit --help` need not wait for jax.
-  if name in __all__:
-    from ddit_jax.experiment import pipeline
+  if name == "load":
+    from ddit_jax.experiment.loading import load
 
-    return getattr(pipeline, name)
+    return load
+  if name == "Pipeline":
+    from ddit_jax.experiment.pipeline import Pipeline
+
+    return Pipeline
   raise AttributeError(f"module 'ddit_jax' has no attribute {name!r}")

@@ -114,7 +114,7 @@ def test_a_future_version_is_the_complaint_whatever_else_is_unknown():
 
 def test_misspelt_keys_of_a_config_dict_are_named_too():
   config = ConfigDict({"model": {"sise": "tiny"}})
-  with pytest.raises(ConfigError, match="model.sise: did you mean 'size'?"):
+  with pytest.raises(ConfigError, match=r"model\.sise: did you mean 'size'"):
     to_settings(config)
 
 

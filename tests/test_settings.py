@@ -123,7 +123,7 @@ def test_a_batch_must_divide_into_its_parts():
 
 
 def test_a_config_of_the_future_is_refused():
-  with pytest.raises(ConfigError, match="has schema_version 2, .* version 1"):
+  with pytest.raises(ConfigError, match=r"schema_version 2, .* version 1"):
     ExperimentSettings(schema_version=2)
 
 

@@ -18,7 +18,7 @@ Runs one task of a trained checkpoint:
     --prompt="a picture of a red seven"
   ddit sample --checkpoint=runs/digits --task=caption --image=seven.png
   ddit sample --checkpoint=runs/digits --task=vqa \\
-    --image=seven.png --question="what color is it?"
+    --image=seven.png --question="what color is the number?"
 
 Many at once: --inputs=FILE.jsonl, one JSON object a line with the keys
 "prompt", "image" and "question" that the task needs. Images are written as
@@ -37,9 +37,9 @@ def define(values: flags.FlagValues) -> None:
   text("task", None, "t2i, caption or vqa")
   text("out", "samples", "folder for PNG files and results.jsonl")
   text("inputs", None, "JSONL file with prompts, images and questions")
-  many("prompt", "what to draw; may be repeated")
-  many("image", "an image file; may be repeated")
-  many("question", "a question about the image; may be repeated")
+  many("prompt", "what to draw")
+  many("image", "an image file")
+  many("question", "a question about the image")
   text("weights", "ema", "ema (averaged parameters) or params")
   flags.DEFINE_integer(
     "step", None, "checkpoint's step; the newest if unset", flag_values=values

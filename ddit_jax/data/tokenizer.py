@@ -8,6 +8,9 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<extra_id_0>"
+GPT2_END = "<|endoftext|>"
+# A tokenizer has one of them.
+END_TOKENS = (END, GPT2_END)
 FILE_NAME = "tokenizer.json"
 
 
@@ -44,9 +47,9 @@ class Tokenizer:
     They become <unk>, or are special tokens, which no text may contain.
     """
     encoding = self.backend.encode(text, add_special_tokens=False)
-    special = {
-      self.backend.token_to_id(token) for token in (PAD, END, UNKNOWN, MASK)
-    }
+    added = self.backend.get_added_tokens_decoder()
+    special = {id_ for id_, token in added.items() if token.special}
+    special.add(self.backend.token_to_id(UNKNOWN))
     found = (
       text[start:stop]
       for id_, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
@@ -83,26 +86,42 @@ def from_backend(backend) -> Tokenizer:
   """Reads the special ids of a `tokenizers.Tokenizer`.
 
   Raises:
-    ValueError: a special token is missing, or the mask is not the last id.
+    ValueError: a special token is missing, there are two end tokens, or the
+      mask is not the last id.
   """
-  ids = {token: backend.token_to_id(token) for token in (END, MASK)}
-  missing = sorted(token for token, value in ids.items() if value is None)
-  if missing:
+  ends = [t for t in END_TOKENS if backend.token_to_id(t) is not None]
+  mask_id = backend.token_to_id(MASK)
+  if len(ends) != 1 or mask_id is None:
     raise ValueError(
-      f"the tokenizer has no {missing}; it needs {END} and {MASK}"
+      f"the tokenizer needs one of the end tokens {END_TOKENS} and has {ends}, "
+      f"and the mask token {MASK}, whose id is {mask_id}: use T5's, GPT-2's or "
+      "one made by ddit_jax"
     )
   vocab_size = backend.get_vocab_size(with_added_tokens=True)
-  if ids[MASK] != vocab_size - 1:
+  if mask_id != vocab_size - 1:
     raise ValueError(
-      f"the mask token {MASK} has id {ids[MASK]} but must be the last of "
+      f"the mask token {MASK} has id {mask_id} but must be the last of "
       f"{vocab_size} ids: the text head has one row per id"
     )
+  # A stored file may carry both: tokens would be lost or added unseen.
+  backend.no_truncation()
+  backend.no_padding()
   return Tokenizer(
     backend=backend,
-    end_id=ids[END],
-    mask_id=ids[MASK],
+    end_id=backend.token_to_id(ends[0]),
+    mask_id=mask_id,
     vocab_size=vocab_size,
   )
+
+
+def check_text_head(tokenizer: Tokenizer, num_rows: int) -> None:
+  """Raises ValueError unless the text head has one row per tokenizer id."""
+  if num_rows != tokenizer.vocab_size:
+    raise ValueError(
+      f"the text head has {num_rows} rows but the tokenizer "
+      f"{tokenizer.vocab_size} ids: use the tokenizer the network was trained "
+      "with"
+    )
 
 
 def word_tokenizer(words: Iterable[str]) -> Tokenizer:

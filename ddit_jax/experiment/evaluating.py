@@ -21,7 +21,8 @@ from ddit_jax.digits import (
   scoring,
 )
 from ddit_jax.experiment import build
-from ddit_jax.experiment.pipeline import Pipeline, load
+from ddit_jax.experiment.loading import load
+from ddit_jax.experiment.pipeline import Pipeline
 from ddit_jax.experiment.run_folder import checkpoints_in, output_folder
 from ddit_jax.input_error import InputError
 from ddit_jax.monitor.scalar_file import read_scalars
@@ -284,7 +285,7 @@ class Exam:
   def _summary(self) -> str:
     settings = self.pipeline.settings
     return (
-      f"{self.pipeline.network.num_parameters():,} parameters, "
+      f"{self.pipeline.model.network.num_parameters():,} parameters, "
       f"{self.pipeline.step:,} steps, seed {settings.seed}. Real handwriting "
       f"of unseen writers ({self.settings.evaluate.split} split); composition "
       "and text are templated."

@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from ddit_jax.experiment.pipeline import Pipeline, load
+from ddit_jax.experiment.loading import load
+from ddit_jax.experiment.pipeline import Pipeline
 from ddit_jax.experiment.requests import Requests, read_image
 from ddit_jax.experiment.run_folder import output_folder
 

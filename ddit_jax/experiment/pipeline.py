@@ -9,28 +9,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ddit_jax.checkpoint.store import CheckpointStore
-from ddit_jax.config_files import to_settings
 from ddit_jax.data.device_feed import to_mesh
-from ddit_jax.data.image_codec import PixelCodec
 from ddit_jax.data.text_layout import (
   answer_text,
   caption_tokens,
   check_known,
   prompt_canvas,
 )
-from ddit_jax.data.tokenizer import Tokenizer, from_files
+from ddit_jax.data.tokenizer import Tokenizer
 from ddit_jax.experiment import build
-from ddit_jax.experiment.run_folder import checkpoints_in
-from ddit_jax.input_error import InputError, preparing
-from ddit_jax.models.network import Network, Variables
+from ddit_jax.experiment.dual_model import DualModel
+from ddit_jax.input_error import preparing
+from ddit_jax.models.pure_module import Variables
 from ddit_jax.random_streams import key_for
 from ddit_jax.sampling.image_sampler import sample_latents
 from ddit_jax.sampling.text_sampler import TextSampling, infill
 from ddit_jax.settings import ExperimentSettings, SampleSettings
-from ddit_jax.sharding.mesh import batch_ways, make_mesh
-
-WEIGHTS = ("ema", "params")
+from ddit_jax.sharding.mesh import batch_ways
 
 
 class Pipeline:
@@ -39,41 +34,41 @@ class Pipeline:
   Attributes:
     settings: of the run that made the checkpoint.
     tokenizer: saved with it.
-    network: shapes and functions.
-    variables: its weights, laid out on `mesh`.
+    model: the network with its encoders.
+    variables: weights of the model's parts, laid out on `mesh`.
     mesh: the devices.
     step: training steps behind the weights.
+    image_size: side of the images it draws unless told otherwise, in pixels.
   """
 
   def __init__(
     self,
     settings: ExperimentSettings,
     tokenizer: Tokenizer,
-    network: Network,
-    variables: Variables,
+    model: DualModel,
+    variables: dict[str, Variables],
     *,
     mesh: Mesh,
     step: int,
+    image_size: int,
   ):
     self.settings = settings
     self.tokenizer = tokenizer
-    self.network = network
+    self.model = model
     self.variables = variables
     self.mesh = mesh
     self.step = step
-    self._codec = PixelCodec()
+    self.image_size = image_size
     self._path = build.build_path(settings)
     self._process = build.build_process(settings, tokenizer)
     self._null = build.null_tokens(settings, tokenizer)
     self._draw = jax.jit(
-      self._draw_batch, static_argnames=("num_steps", "guidance", "shift")
+      self._draw_batch,
+      static_argnames=("latent_shape", "num_steps", "guidance", "shift"),
     )
     self._fill = jax.jit(self._fill_batch, static_argnames="sampling")
-
-  @property
-  def image_size(self) -> int:
-    """Side of the square images, in pixels."""
-    return build.build_world(self.settings).canvas
+    self._encode = jax.jit(self.model.encode)
+    self._decode = jax.jit(self.model.decode)
 
   def text_to_image(
     self,
@@ -81,14 +76,26 @@ class Pipeline:
     *,
     seed: int = 0,
     sample: SampleSettings | None = None,
+    size: tuple[int, int] | None = None,
   ) -> np.ndarray:
-    """Draws one image a prompt, uint8 [prompts, side, side, 3].
+    """Draws one image a prompt, uint8 [prompts, height, width, 3].
+
+    Args:
+      prompts: what to draw.
+      seed: of the noise.
+      sample: overrides the checkpoint's sampling settings.
+      size: (height, width) in pixels; `image_size` squared if None.
 
     Raises:
-      InputError: a prompt is longer than the network's text, or has words
-        that the tokenizer does not know.
+      InputError: a prompt is longer than the network's text or has words
+        that the tokenizer does not know, or the size does not suit the
+        network's patches.
     """
     sample = sample or self.settings.sample
+    with preparing():
+      latent_shape = self.model.latent_shape(
+        *(size or (self.image_size, self.image_size))
+      )
     tokens = np.stack([self._caption_tokens(p) for p in prompts])
     root = key_for(jax.random.key(seed), "text_to_image")
 
@@ -97,6 +104,7 @@ class Pipeline:
         self.variables,
         chunk,
         key,
+        latent_shape=latent_shape,
         num_steps=sample.image_steps,
         guidance=sample.guidance,
         shift=sample.shift,
@@ -175,34 +183,40 @@ class Pipeline:
 
   def encode(self, images: np.ndarray) -> jax.Array:
     """uint8 images to the latents the network sees."""
-    return self._codec.encode(jnp.asarray(images))
+    return self._encode(self.variables, jnp.asarray(images))
 
   def decode(self, latents: jax.Array) -> np.ndarray:
     """Latents to uint8 images."""
-    return np.asarray(self._codec.decode(latents))
+    return np.asarray(self._decode(self.variables, latents))
 
-  def _draw_batch(self, variables, tokens, key, *, num_steps, guidance, shift):
-    side = self.image_size
-    channels = self.network.config.latent_channels
-    noise = jax.random.normal(key, (tokens.shape[0], side, side, channels))
+  def _draw_batch(
+    self, variables, tokens, key, *, latent_shape, num_steps, guidance, shift
+  ):
+    noise = jax.random.normal(key, (tokens.shape[0], *latent_shape))
     path = dataclasses.replace(self._path, shift=shift)
+    # Once a prompt, not once a step.
+    condition = self.model.condition(variables, tokens)
+    null = self.model.condition(variables, jnp.asarray(self._null)[None])
     latents = sample_latents(
-      functools.partial(self.network.apply, variables),
+      functools.partial(self.model.predict, variables),
       noise,
-      tokens,
-      self._null,
+      condition,
+      null[0],
       sigmas=path.sampling_sigmas(num_steps),
       guidance=guidance,
     )
-    return self._codec.decode(latents)
+    return self.model.decode(variables, latents)
 
   def _fill_batch(self, variables, rows, key, *, sampling):
     images, tokens, is_fixed = rows
-    latents = self._codec.encode(images)
+    latents = self.model.encode(variables, images)
     clean_time = jnp.zeros(tokens.shape[0])
 
     def predict(state):
-      return self.network.apply(variables, latents, state, clean_time).logits
+      condition = self.model.condition(variables, state)
+      return self.model.predict(
+        variables, latents, condition, clean_time
+      ).logits
 
     filled, trace = infill(
       predict,
@@ -239,61 +253,6 @@ class Pipeline:
     with preparing():
       check_known(self.tokenizer, prompt)
       return prompt_canvas(self.tokenizer, prompt, self._null.size)
-
-
-def load(
-  path: str,
-  *,
-  weights: str = "ema",
-  step: int | None = None,
-  mesh: Mesh | None = None,
-) -> Pipeline:
-  """The pipeline of a run's checkpoint, its weights straight onto the mesh.
-
-  Args:
-    path: a workdir, or its checkpoints folder.
-    weights: "ema" or "params".
-    step: which checkpoint; the newest if None.
-    mesh: devices; all of them along `fsdp` if None.
-
-  Raises:
-    InputError: no such checkpoint, or it is damaged.
-  """
-  if weights not in WEIGHTS:
-    raise InputError(f"weights must be one of {WEIGHTS}, got {weights!r}")
-  mesh = mesh or make_mesh()
-  folder = checkpoints_in(path)
-  if not folder.is_dir():
-    raise InputError(f"{path} has no checkpoints: give a folder of a run")
-  with preparing(), CheckpointStore(folder, read_only=True) as store:
-    return _from_store(store, weights, step, mesh)
-
-
-def _from_store(store, weights: str, step: int | None, mesh: Mesh) -> Pipeline:
-  steps = store.steps()
-  if not steps:
-    raise InputError("there is no finished checkpoint: train first")
-  step = steps[-1] if step is None else step
-  if step not in steps:
-    raise InputError(
-      f"there is no checkpoint of step {step}; there are {steps}"
-    )
-  settings = to_settings(store.config(step), f"the checkpoint of step {step}")
-  tokenizer = from_files(store.files(step))
-  network = build.build_network(settings, tokenizer)
-  abstract, layout = network.abstract_variables(), network.shardings(mesh)
-  wanted = jax.tree.map(
-    lambda leaf, where: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=where
-    ),
-    abstract,
-    layout,
-  )
-  items = store.restore(
-    step, {weights: wanted["params"], "constants": wanted["constants"]}
-  )
-  variables = {"params": items[weights], "constants": items["constants"]}
-  return Pipeline(settings, tokenizer, network, variables, mesh=mesh, step=step)
 
 
 def _padded_slice(rows: np.ndarray, *, start: int, size: int) -> np.ndarray:

@@ -1,0 +1,106 @@
+"""A network with what turns pixels and tokens into its inputs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ddit_jax.data.image_codec import PixelCodec
+from ddit_jax.models.mmdit import Prediction
+from ddit_jax.models.network import Network
+from ddit_jax.models.pure_module import PureModule, Variables
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DualModel:
+  """The MM-DiT between its encoders; all methods are pure functions.
+
+  Attributes:
+    network: the MM-DiT.
+    text_encoder: T5, or None if the network embeds tokens itself.
+    autoencoder: pixels to latents and back, or None if it works on pixels.
+  """
+
+  network: Network
+  text_encoder: PureModule | None = None
+  autoencoder: PureModule | None = None
+
+  def parts(self) -> dict[str, PureModule]:
+    """The modules by the name of their variables."""
+    parts = {
+      "network": self.network,
+      "text_encoder": self.text_encoder,
+      "vae": self.autoencoder,
+    }
+    return {name: part for name, part in parts.items() if part is not None}
+
+  def abstract_variables(self, mesh: Mesh) -> dict[str, Variables]:
+    """Shapes, dtypes and layouts of all parts."""
+    return {
+      name: jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(
+          leaf.shape, leaf.dtype, sharding=where
+        ),
+        part.abstract_variables(),
+        part.shardings(mesh),
+      )
+      for name, part in self.parts().items()
+    }
+
+  @property
+  def pixels_per_patch(self) -> int:
+    """Images need sides that are multiples of this."""
+    patch = self.network.config.patch_size
+    if self.autoencoder is None:
+      return patch
+    return patch * self.autoencoder.module.config.downsampling
+
+  def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+    """(rows, columns, channels) of the latents of an image.
+
+    Raises:
+      ValueError: the patches do not divide the image.
+    """
+    unit = self.pixels_per_patch
+    if height % unit or width % unit or height < unit or width < unit:
+      raise ValueError(
+        f"images of {height} x {width} pixels do not suit this model: make "
+        f"both sides multiples of {unit}"
+      )
+    patch, channels = (
+      self.network.config.patch_size,
+      self.network.config.latent_channels,
+    )
+    return height // unit * patch, width // unit * patch, channels
+
+  def condition(self, variables, tokens: jax.Array) -> jax.Array:
+    """What the network takes as text: features, or the tokens themselves."""
+    if self.text_encoder is None:
+      return tokens
+    return self.text_encoder.apply(variables["text_encoder"], tokens)
+
+  def predict(
+    self, variables, latents, condition: jax.Array, sigma: jax.Array
+  ) -> Prediction:
+    """Velocity and logits of the network."""
+    return self.network.apply(variables["network"], latents, condition, sigma)
+
+  def encode(self, variables, images: jax.Array) -> jax.Array:
+    """uint8 pixels to clean latents, the posterior's mean if there is one."""
+    scaled = PixelCodec().encode(images)
+    if self.autoencoder is None:
+      return scaled
+    posterior = self.autoencoder.apply(
+      variables["vae"], scaled, method="encode"
+    )
+    config = self.autoencoder.module.config
+    return config.to_network(posterior.mean.astype(jnp.float32))
+
+  def decode(self, variables, latents: jax.Array) -> jax.Array:
+    """Latents to uint8 pixels."""
+    if self.autoencoder is not None:
+      latents = self.autoencoder.apply(
+        variables["vae"], latents, method="decode"
+      )
+    return PixelCodec().decode(latents)

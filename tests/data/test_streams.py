@@ -1,0 +1,132 @@
+"""The order of records: fixed by the seed, continued by one integer."""
+
+import threading
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+
+from ddit_jax.data.records import ArrayRecords
+from ddit_jax.data.streams import DualStream, Stream
+
+# Grain shuffles small sources slowly: a thousand cost less than twenty.
+NUM_IMAGES, NUM_TEXTS = 1000, 700
+IMAGE_BATCH, TEXT_BATCH = 96, 64
+
+
+def numbered(count, **more):
+  """Records whose images (modulo 256) and tokens say their own number."""
+  numbers = np.arange(count)
+  arrays = {
+    "images": np.broadcast_to(
+      numbers[:, None, None, None], (count, 2, 2, 3)
+    ).astype(np.uint8),
+    "tokens": numbers[:, None].repeat(5, axis=1).astype(np.int32),
+  }
+  return ArrayRecords(arrays | more)
+
+
+def dual(seed=0):
+  is_target = np.ones((NUM_TEXTS, 5), bool)
+  return DualStream(
+    Stream(numbered(NUM_IMAGES), IMAGE_BATCH, seed),
+    Stream(numbered(NUM_TEXTS, is_target=is_target), TEXT_BATCH, seed + 1),
+  )
+
+
+def take(stream, count):
+  """The record numbers of the next batches, and the positions after them."""
+  images, texts, positions = [], [], []
+  for _ in range(count):
+    batch, position = next(stream)
+    images.append(batch.text_to_image.tokens[:, 0].tolist())
+    texts.append(batch.image_to_text.tokens[:, 0].tolist())
+    positions.append(position)
+  return images, texts, positions
+
+
+def test_batches_have_their_own_sizes_and_kinds():
+  batch, _ = next(dual())
+  assert batch.text_to_image.images.shape == (IMAGE_BATCH, 2, 2, 3)
+  assert batch.text_to_image.images.dtype == np.uint8
+  assert batch.image_to_text.tokens.shape == (TEXT_BATCH, 5)
+  assert batch.image_to_text.is_target.dtype == bool
+  rows = batch.text_to_image
+  assert (rows.images[:, 0, 0, 0] == rows.tokens[:, 0] % 256).all()
+
+
+def test_the_position_is_one_integer_a_stream():
+  stream = dual()
+  positions = [stream.position(), *take(stream, 3)[2]]
+  for name in ("text_to_image", "image_to_text"):
+    numbers = [list(position[name].values()) for position in positions]
+    assert all(len(n) == 1 and type(n[0]) is int for n in numbers)
+    steps = np.diff([n[0] for n in numbers])
+    assert (steps == steps[0]).all() and steps[0] > 0
+
+
+def test_every_epoch_holds_each_record_once_in_a_new_order():
+  stream = dual()
+  flat = np.concatenate(take(stream, 2 * NUM_IMAGES // IMAGE_BATCH + 1)[0])
+  first, second = flat[:NUM_IMAGES], flat[NUM_IMAGES : 2 * NUM_IMAGES]
+  assert sorted(first) == sorted(second) == list(range(NUM_IMAGES))
+  assert first.tolist() != second.tolist()
+  assert first.tolist() != sorted(first)
+
+
+def test_the_order_depends_on_the_seed_alone():
+  assert take(dual(3), 8) == take(dual(3), 8)
+  assert take(dual(3), 8)[0] != take(dual(4), 8)[0]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3, 4, 9])
+def test_a_stream_continues_exactly_where_another_stopped(steps):
+  reference = take(dual(), 15)
+  stopped = dual()
+  take(stopped, steps)
+  position = stopped.position()
+  assert steps == 0 or position == reference[2][steps - 1]
+  resumed = dual()
+  take(resumed, 2)  # it does not matter where it was
+  resumed.seek(position)
+  images, texts, positions = take(resumed, 15 - steps)
+  assert images == reference[0][steps:]
+  assert texts == reference[1][steps:]
+  assert positions == reference[2][steps:]
+
+
+def test_two_processes_read_what_one_reads():
+  whole = take(dual(), 6)
+  halves = []
+  for index in (0, 1):
+    with (
+      mock.patch.object(jax, "process_index", lambda index=index: index),
+      mock.patch.object(jax, "process_count", lambda: 2),
+    ):
+      halves.append(take(dual(), 6))
+  assert halves[0][2] == halves[1][2] == whole[2]
+  for stream in (0, 1):
+    for step in range(6):
+      both = halves[0][stream][step] + halves[1][stream][step]
+      assert sorted(both) == sorted(whole[stream][step])
+
+
+def test_a_position_of_other_streams_is_refused():
+  stream = dual()
+  with pytest.raises(ValueError, match=r"is of \['audio'\], the streams are"):
+    stream.seek({"audio": {"next_index": 0}})
+
+
+def test_an_empty_source_is_refused():
+  with pytest.raises(ValueError, match="has no records"):
+    DualStream(Stream(numbered(0), 2, 0), Stream(numbered(4), 2, 0))
+
+
+def test_closing_leaves_no_threads_and_no_noise(capfd):
+  before = set(threading.enumerate())
+  stream = dual()
+  take(stream, 5)
+  stream.close()
+  assert set(threading.enumerate()) - before == set()
+  assert capfd.readouterr() == ("", "")

@@ -1,0 +1,118 @@
+"""Names inside a workdir, its lock, and folders for results."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ddit_jax.config_files import to_settings
+from ddit_jax.experiment.run_folder import (
+  CHANGEABLE,
+  RunFolder,
+  checkpoints_in,
+  output_folder,
+)
+from ddit_jax.input_error import InputError
+from ddit_jax.settings import ExperimentSettings
+
+
+def test_the_folder_is_made_and_locked_until_it_is_left(tmp_path):
+  path = tmp_path / "a" / "b"
+  with RunFolder(path):
+    with pytest.raises(InputError) as caught:
+      RunFolder(path)
+    assert str(caught.value) == (
+      f"another process is training in {path}: wait for it or choose another "
+      "--workdir"
+    )
+  with RunFolder(path):
+    pass
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+  program = (
+    "import os, signal; from ddit_jax.experiment.run_folder import RunFolder\n"
+    f"folder = RunFolder({str(tmp_path)!r})\n"
+    "os.kill(os.getpid(), signal.SIGKILL)"
+  )
+  done = subprocess.run([sys.executable, "-c", program])
+  assert done.returncode == -9 and (tmp_path / ".lock").exists()
+  with RunFolder(tmp_path):
+    pass
+
+
+def test_a_folder_below_a_file_cannot_be_written(tmp_path):
+  (tmp_path / "file").touch()
+  for path in (tmp_path / "file", tmp_path / "file" / "run"):
+    with pytest.raises(InputError, match="cannot be written"):
+      RunFolder(path)
+    with pytest.raises(InputError, match=f"--out={path} cannot be written"):
+      output_folder(path)
+
+
+def test_a_folder_for_results_is_made_and_left_empty(tmp_path):
+  assert output_folder(str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
+  assert list((tmp_path / "a" / "b").iterdir()) == []
+  output_folder(tmp_path)  # it may hold something already
+
+
+def test_checkpoints_are_found_from_the_workdir_or_their_own_folder(tmp_path):
+  expected = tmp_path / "checkpoints"
+  assert checkpoints_in(tmp_path) == checkpoints_in(expected) == expected
+  with RunFolder(tmp_path) as folder:
+    assert folder.checkpoints == expected
+
+
+def test_the_settings_are_written_for_people_and_programs(tmp_path):
+  settings = to_settings({"name": "mine", "seed": 3})
+  with RunFolder(tmp_path) as folder:
+    folder.write_config(settings)
+  saved = json.loads((tmp_path / "config.json").read_text())
+  assert to_settings(saved) == settings
+
+
+def changed(**sections) -> ExperimentSettings:
+  return to_settings(sections)
+
+
+@pytest.mark.parametrize(
+  "sections",
+  [
+    {"name": "another"},
+    {"mesh": {"replica": 2}},
+    {"train": {"num_steps": 7, "checkpoint_every": 3}},
+    {"sample": {"guidance": 1.0}},
+    {"evaluate": {"split": "validation"}},
+  ],
+)
+def test_what_does_not_alter_the_training_may_change(tmp_path, sections):
+  assert set(sections) <= set(CHANGEABLE)
+  with RunFolder(tmp_path) as folder:
+    folder.check_same_run(changed(**sections), ExperimentSettings())
+
+
+@pytest.mark.parametrize(
+  ("sections", "message"),
+  [
+    ({"seed": 1}, r"\(seed was 0 and is 1\)"),
+    ({"data": {"world": "x"}}, r"\(data.world was 'one_digit' and is 'x'\)"),
+    ({"optimizer": {"beta1": 0.5}}, r"\(optimizer.beta1 was 0.9 and is 0.5\)"),
+    (
+      {"data": {"task_shares": {"caption": 1.0, "where": 2.0}}},
+      r"\(data.task_shares.where was None and is 2.0\)",
+    ),
+    ({"seed": 1, "loss": {"text_weight": 3}}, r"and is 3.0 and 1 more\)"),
+  ],
+)
+def test_what_alters_the_training_may_not_change(tmp_path, sections, message):
+  with RunFolder(tmp_path) as folder, pytest.raises(InputError, match=message):
+    folder.check_same_run(changed(**sections), ExperimentSettings())
+
+
+def test_every_section_is_either_changeable_or_not_by_decision():
+  fields = {field.name for field in dataclasses.fields(ExperimentSettings)}
+  assert fields - set(CHANGEABLE) == {
+    *("schema_version", "seed", "model", "data", "loss", "optimizer")
+  }

@@ -1,0 +1,290 @@
+"""`ddit train` in this process: what it writes, and resuming exactly."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from ddit_jax.config_files import to_settings
+from ddit_jax.experiment import training
+from ddit_jax.experiment.training import TrainingJob, train
+from ddit_jax.input_error import InputError
+from ddit_jax.train.stop_signal import StopSignal
+from tests import tiny_run
+
+NUM_STEPS = tiny_run.NUM_STEPS
+
+
+class Crash(BaseException):
+  """Ends a run as nothing in the package expects it."""
+
+
+@contextlib.contextmanager
+def at_step(step: int, act):
+  """Runs `act` after the update of `step`, before anything is written."""
+  real = StopSignal.is_asked
+
+  def is_asked(self, now):
+    if now == step:
+      act()
+    return real(self, now)
+
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    monkeypatch.setattr(StopSignal, "is_asked", is_asked)
+    yield
+
+
+def crash():
+  raise Crash
+
+
+def terminate():
+  os.kill(os.getpid(), signal.SIGTERM)
+
+
+def saved_steps(workdir):
+  return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def no_compute(monkeypatch):
+  """Fails the test if a run gets as far as compiling anything."""
+
+  def compiled(*_, **__):
+    raise AssertionError("compiled something")
+
+  for name in ("fresh", "step_function", "run"):
+    monkeypatch.setattr(TrainingJob, name, compiled)
+
+
+@pytest.fixture
+def copy(trained, tmp_path):
+  """A workdir like `trained` that may be changed."""
+  return shutil.copytree(trained, tmp_path / "copy")
+
+
+def test_the_workdir_holds_checkpoints_losses_and_settings(trained):
+  assert saved_steps(trained) == [2, 4, 6]
+  saved = json.loads((trained / "config.json").read_text())
+  assert to_settings(saved) == tiny_run.settings()
+  assert list((trained / "tensorboard").iterdir())
+  losses = tiny_run.logged_losses(trained)
+  logged = [step for step, name, _ in losses if name == "loss/total"]
+  assert logged == [1, 2, 3, 4, 5, 6]
+  checked = [step for step, name, _ in losses if name == "validation/total"]
+  assert checked == [4, 6]
+  weight = tiny_run.settings().loss.text_weight
+  by_name = {(step, name): value for step, name, value in losses}
+  for step in logged:
+    image, text = (by_name[step, f"loss/{x}"] for x in ("image", "text"))
+    np.testing.assert_allclose(
+      by_name[step, "loss/total"], image + weight * text, rtol=1e-6
+    )
+
+
+def test_a_checkpoint_carries_the_losses_of_its_own_step_only(trained):
+  for step in (2, 4, 6):
+    path = trained / "checkpoints" / str(step) / "plain" / "metrics.json"
+    if step == 2:
+      assert not path.exists()
+      continue
+    losses = json.loads(path.read_text())
+    assert losses["validation/total"] == next(
+      value
+      for at, name, value in tiny_run.logged_losses(trained)
+      if (at, name) == (step, "validation/total")
+    )
+
+
+def test_every_step_reads_the_next_records(trained):
+  for step in (2, 4, 6):
+    position = tiny_run.data_position(trained, step)
+    assert sorted(position) == ["image_to_text", "text_to_image"]
+    assert all(len(state) == 1 for state in position.values())
+  first, second = (
+    tiny_run.data_position(trained, step)["text_to_image"] for step in (2, 4)
+  )
+  [(name, number)] = first.items()
+  assert second == {name: 2 * number}
+
+
+@pytest.mark.usefixtures("on_one_device")
+def test_a_run_that_crashes_twice_ends_bit_identical(trained, tmp_path, caplog):
+  settings = tiny_run.settings()
+  # Before any checkpoint, and between two.
+  for step in (1, 5):
+    with at_step(step, crash), pytest.raises(Crash):
+      train(settings, str(tmp_path))
+  caplog.set_level("INFO", "ddit_jax")
+  train(settings, str(tmp_path))
+  assert f"resuming {tmp_path} at step 4 of 6" in caplog.messages
+  tiny_run.assert_bit_identical(tmp_path, trained, NUM_STEPS)
+
+
+@pytest.mark.usefixtures("on_one_device")
+def test_sigterm_saves_the_step_it_stopped_at_and_loses_nothing(
+  trained, tmp_path
+):
+  settings = tiny_run.settings()
+  with at_step(3, terminate):
+    assert train(settings, str(tmp_path)) == 0
+  assert saved_steps(tmp_path) == [2, 3]
+  losses = tiny_run.logged_losses(tmp_path)
+  reference = tiny_run.logged_losses(trained)
+  # Up to step 3, without an extra validation on the way out.
+  assert losses == [line for line in reference if line[0] <= 3]
+  assert train(settings, str(tmp_path)) == 0
+  tiny_run.assert_bit_identical(tmp_path, trained, NUM_STEPS)
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_the_second_half_on_eight_devices_agrees(trained, copy, caplog):
+  shutil.rmtree(copy / "checkpoints" / "6")
+  shutil.rmtree(copy / "checkpoints" / "4")
+  caplog.set_level("INFO", "ddit_jax")
+  train(tiny_run.settings(), str(copy))
+  assert "on 8 devices" in caplog.text and "at step 2 of 6" in caplog.text
+  ours = tiny_run.stored_arrays(copy, NUM_STEPS)
+  theirs = tiny_run.stored_arrays(trained, NUM_STEPS)
+  for name, array in theirs.items():
+    # MEASURED
+    np.testing.assert_allclose(ours[name], array, rtol=0, atol=1e-5)
+  print(
+    "ERR", max((float(np.abs(ours[n] - a).max()), n) for n, a in theirs.items())
+  )
+
+
+def test_a_finished_run_is_left_alone(copy, caplog):
+  before = tiny_run.logged_losses(copy)
+  caplog.set_level("INFO", "ddit_jax")
+  assert train(tiny_run.settings(), str(copy)) == 0
+  assert f"{copy} is complete: step 6 is the last" in caplog.messages
+  assert saved_steps(copy) == [2, 4, 6]
+  assert tiny_run.logged_losses(copy) == before
+
+
+def edit_saved_config(workdir, **changes):
+  """Rewrites the newest checkpoint's config, with a manifest that agrees."""
+  from ddit_jax.checkpoint.manifest import write_manifest
+
+  step = workdir / "checkpoints" / tiny_run.LAST_STEP
+  path = step / "plain" / "config.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+  write_manifest(step, extra={"step": NUM_STEPS})
+
+
+@pytest.mark.usefixtures("no_compute")
+class TestRefused:
+  """Runs that must not even begin."""
+
+  def refused(self, workdir, **overrides):
+    with pytest.raises(InputError) as caught:
+      train(tiny_run.settings(**overrides), str(workdir))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+  def test_other_settings_than_the_run_began_with(self, copy):
+    line = self.refused(copy, model__size="small")
+    assert line == (
+      f"{copy} holds a run with other settings (model.size was 'tiny' and is "
+      "'small'): restore them or choose another --workdir"
+    )
+    line = self.refused(copy, seed="1", loss__text_weight="1.0")
+    assert (
+      "(loss.text_weight was " in line and " and is 1.0 and 1 more)" in line
+    )
+
+  def test_a_run_of_a_future_release(self, copy):
+    edit_saved_config(copy, schema_version=2, hologram=True)
+    assert self.refused(copy) == (
+      f"the run in {copy} has schema_version 2, this ddit_jax reads version 1: "
+      "install the release that wrote it"
+    )
+
+  def test_a_damaged_checkpoint(self, copy):
+    step = copy / "checkpoints" / tiny_run.LAST_STEP
+    files = [path for path in (step / "params").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    line = self.refused(copy)
+    assert f"{step} is damaged" in line and largest.name in line
+
+  def test_a_checkpoint_of_another_model_with_the_same_settings(
+    self, copy, monkeypatch
+  ):
+    from ddit_jax.models import sizes
+
+    wider = {**sizes.SIZES, "tiny": sizes.size("tiny", width=128)}
+    monkeypatch.setattr(sizes, "SIZES", wider)
+    assert "is a checkpoint of another model; item 'params'" in self.refused(
+      copy
+    )
+
+  def test_fewer_steps_than_are_done(self, copy):
+    line = self.refused(copy, train__num_steps="5")
+    assert "is at step 6, beyond train.num_steps = 5: raise it or" in line
+
+  def test_a_batch_that_the_mesh_does_not_divide(self, tmp_path):
+    assert self.refused(tmp_path, data__text_to_image_batch="12") == (
+      "data.text_to_image_batch = 12 is not divisible by replica x fsdp = 8 of "
+      "the mesh; use a multiple of 8"
+    )
+
+  def test_a_mesh_that_the_devices_do_not_fill(self, tmp_path):
+    line = self.refused(tmp_path, mesh__fsdp="3")
+    assert "needs 3 devices but there are 8" in line
+
+  @pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+      ({"data__world": "one_digt"}, "unknown data.world 'one_digt': did you "),
+      ({"model__size": "huge"}, "unknown model size 'huge'; there are ['s"),
+      ({"model__dtype": "float8"}, "dtype must be float32 or bfloat16"),
+      ({"model__attention_kernel": "fast"}, "unknown attention kernel 'fast'"),
+      ({"loss__mask_count": "all"}, "mask_count must be one of"),
+      ({"loss__condition_dropout": "2"}, "must lie in [0, 1], got 2"),
+      ({"data__task_shares.caption": "-1"}, "weights must be 0 or more"),
+      ({"data__text_length": "2"}, "shorten it, or train with a larger"),
+      ({"data__world": "scenes_48"}, "draws at most 16 pixels but data.world"),
+    ],
+  )
+  def test_values_that_no_part_accepts(self, tmp_path, overrides, message):
+    assert message in self.refused(tmp_path, **overrides)
+
+  def test_a_workdir_below_a_regular_file(self, tmp_path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "run"
+    assert self.refused(path) == (
+      f"the workdir {path} cannot be written (Not a directory): choose another "
+      "--workdir"
+    )
+
+  def test_checkpoints_that_are_no_folder(self, tmp_path):
+    (tmp_path / "checkpoints").touch()
+    assert "File exists" in self.refused(tmp_path)
+
+
+def test_a_run_leaves_no_threads_behind(copy):
+  before = set(threading.enumerate())
+  train(tiny_run.settings(), str(copy))
+  left = set(threading.enumerate()) - before
+  assert [thread.name for thread in left if not thread.daemon] == []
+
+
+def test_validation_losses_depend_on_the_weights_alone(trained):
+  """The averaged parameters of a step always give the same losses."""
+  settings = tiny_run.settings()
+  assert settings.train.validate_every == 4
+  lines = [x for x in tiny_run.logged_losses(trained) if "valid" in x[1]]
+  assert len({value for _, _, value in lines}) == len(lines)
+  assert training.BEST_METRIC in {name for _, name, _ in lines}
+  assert all(np.isfinite(value) for _, _, value in lines)
+  assert jax.device_count() == 8
