@@ -1,0 +1,117 @@
+"""Runs of a few steps with the tiny model: settings, commands, comparisons."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ddit_jax.cli.config_argument import load
+from ddit_jax.settings import ExperimentSettings
+
+ROOT = pathlib.Path(__file__).parent.parent
+CONFIG = str(ROOT / "configs" / "digits.py")
+NUM_STEPS = 6
+LAST_STEP = str(NUM_STEPS)
+
+OVERRIDES = {
+  "model.scan_unroll": "1",
+  "data.pool_size": "64",
+  "data.validation_size": "8",
+  "data.text_to_image_batch": "8",
+  "data.image_to_text_batch": "8",
+  "optimizer.warmup_steps": "2",
+  "train.num_steps": LAST_STEP,
+  "train.log_every": "1",
+  "train.validate_every": "4",
+  "train.checkpoint_every": "2",
+  "train.keep_last": "9",
+  "sample.image_steps": "2",
+  "sample.text_steps": "3",
+  "sample.batch_size": "64",
+  "evaluate.images_per_prompt": "1",
+  "evaluate.num_captions": "8",
+  "evaluate.questions_per_kind": "4",
+  "evaluate.num_pope_images": "4",
+}
+
+
+def settings(**overrides: str) -> ExperimentSettings:
+  """The tiny run's settings; "__" in a name stands for a dot."""
+  dotted = {name.replace("__", "."): x for name, x in overrides.items()}
+  return load(CONFIG, OVERRIDES | dotted)
+
+
+def flags(**overrides: str) -> list[str]:
+  """--config and its overrides as a command line has them."""
+  dotted = {name.replace("__", "."): x for name, x in overrides.items()}
+  pairs = (OVERRIDES | dotted).items()
+  return [f"--config={CONFIG}", *(f"--config.{k}={v}" for k, v in pairs)]
+
+
+def ddit(*argv: str, num_devices: int = 1) -> subprocess.Popen:
+  """`ddit argv` as a process of its own, with its output in pipes."""
+  flag = f"--xla_force_host_platform_device_count={num_devices}"
+  return subprocess.Popen(
+    [sys.executable, "-m", "ddit_jax", *argv],
+    cwd=ROOT,
+    env=os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def stored_arrays(workdir, step: int) -> dict[str, np.ndarray]:
+  """Every array of a checkpoint by name, read by Orbax alone."""
+  handler = ocp.PyTreeCheckpointHandler()
+  arrays = {}
+  for path in sorted(pathlib.Path(workdir, "checkpoints", str(step)).iterdir()):
+    if not (path / "_METADATA").is_file():
+      continue
+    to_numpy = jax.tree.map(
+      lambda _: ocp.RestoreArgs(restore_type=np.ndarray),
+      handler.metadata(path).tree,
+    )
+    tree = handler.restore(
+      path, args=ocp.args.PyTreeRestore(restore_args=to_numpy)
+    )
+    for key, leaf in jax.tree_util.tree_leaves_with_path(tree):
+      arrays[path.name + jax.tree_util.keystr(key)] = np.asarray(leaf)
+  return arrays
+
+
+def logged_losses(workdir) -> list[tuple[int, str, float]]:
+  """(step, name, value) of every loss in scalars.jsonl, in their order."""
+  lines = pathlib.Path(workdir, "scalars.jsonl").read_text().splitlines()
+  return [
+    (row["step"], name, value)
+    for row in map(json.loads, lines)
+    for name, value in sorted(row.items())
+    if name.startswith(("loss/", "validation/", "grad_norm"))
+  ]
+
+
+def data_position(workdir, step: int) -> dict:
+  """Where the data streams stood at a checkpoint."""
+  plain = pathlib.Path(workdir, "checkpoints", str(step), "plain")
+  return json.loads((plain / "data_position.json").read_text())
+
+
+def assert_bit_identical(workdir, reference, step: int) -> None:
+  """All arrays of a step, the data position and all losses are the same."""
+  ours, theirs = stored_arrays(workdir, step), stored_arrays(reference, step)
+  assert ours.keys() == theirs.keys()
+  different = [
+    name
+    for name, array in theirs.items()
+    if array.dtype != ours[name].dtype
+    or array.tobytes() != ours[name].tobytes()
+  ]
+  assert different == []
+  assert data_position(workdir, step) == data_position(reference, step)
+  assert logged_losses(workdir) == logged_losses(reference)
