@@ -14,7 +14,7 @@ import typing
 
 if typing.TYPE_CHECKING:
   from ddit_jax.experiment.loading import load
-from ddit_jax.experiment.pipeline import Pipeline
+  from ddit_jax.experiment.pipeline import Pipeline
 
 __all__ = ["Pipeline", "load"]
 

@@ -13,13 +13,13 @@ flags.FLAGS.mark_as_parsed()
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 NEED_TORCH = [
-  "encoders/*",
-  "conversion/*",
-  "parity/*",
+  "encoders",
+  "conversion",
+  "parity",
   "models/test_against_diffusers.py",
   "models/test_pure_module.py",
 ]
-collect_ignore_glob = [] if HAS_TORCH else NEED_TORCH
+collect_ignore = [] if HAS_TORCH else NEED_TORCH
 
 
 def pytest_report_header(config):

@@ -1,5 +1,6 @@
 """One tiny training run, shared by all tests of this folder."""
 
+import contextlib
 import pathlib
 
 import jax
@@ -11,26 +12,30 @@ from ddit_jax.sharding.mesh import make_mesh
 from tests import tiny_run
 
 
-@pytest.fixture(scope="package", autouse=True)
-def compile_once(tmp_path_factory):
-  """Compiles quickly, and reads back what would be compiled again."""
-  options = {
-    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-    "jax_disable_most_optimizations": True,
-  }
-  before = {name: getattr(jax.config, name) for name in options}
-  for name, value in options.items():
-    jax.config.update(name, value)
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
-  compilation_cache.reset_cache()
+@contextlib.contextmanager
+def quick_compilation(folder: pathlib.Path):
+  """Optimises little, and reads back from `folder` what it has seen."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  try:
+    yield
+  finally:
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
 
 
-@pytest.fixture
-def on_one_device(monkeypatch):
-  """Training sees the first device only."""
-  use_first_device(monkeypatch)
+@pytest.fixture(scope="session")
+def compiled_programs(tmp_path_factory) -> pathlib.Path:
+  """Where compiled programs are kept."""
+  return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(compiled_programs):
+  """All tests of this folder compile quickly."""
+  with quick_compilation(compiled_programs):
+    yield
 
 
 def use_first_device(monkeypatch) -> None:
@@ -40,11 +45,20 @@ def use_first_device(monkeypatch) -> None:
   monkeypatch.setattr(build, "make_mesh", first_only)
 
 
+@pytest.fixture
+def on_one_device(monkeypatch):
+  """Training sees the first device only."""
+  use_first_device(monkeypatch)
+
+
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory) -> pathlib.Path:
+def trained(tmp_path_factory, compiled_programs) -> pathlib.Path:
   """The workdir of an undisturbed run on one device. Not to be changed."""
   workdir = tmp_path_factory.mktemp("trained") / "run"
-  with pytest.MonkeyPatch.context() as monkeypatch:
+  with (
+    pytest.MonkeyPatch.context() as monkeypatch,
+    quick_compilation(compiled_programs),
+  ):
     use_first_device(monkeypatch)
     assert training.train(tiny_run.settings(), str(workdir)) == 0
   return workdir
