@@ -86,7 +86,11 @@ def read_image(path: str, side: int) -> np.ndarray:
   if image.size != (side, side):
     if image.width != image.height:
       _log.info("%s is cropped to its centre square", path)
-    image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
+    # Cropped first, so that nothing outside bleeds in through the filter.
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    image = image.crop((left, top, left + short, top + short))
+    image = image.resize((side, side), Image.Resampling.BICUBIC)
   return np.asarray(image)
 
 
