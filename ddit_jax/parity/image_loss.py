@@ -1,0 +1,45 @@
+"""Case e: the flow-matching loss with recorded times, noise and dropout."""
+
+import dataclasses
+
+from ddit_jax.losses import image_flow
+from ddit_jax.models.time_embedding import TIME_SCALE
+from ddit_jax.parity.axes import channels_first
+from ddit_jax.parity.checkpoints import Checkpoints
+from ddit_jax.parity.comparison import Readings
+from ddit_jax.parity.golden_set import Case, GoldenSet
+from ddit_jax.parity.recorded_draws import ImageDraws, release_loss
+
+
+def outputs(
+  golden: GoldenSet, case: Case, checkpoints: Checkpoints
+) -> dict[str, Readings]:
+  """Our side of every array of the case."""
+  ddit = checkpoints.get("ddit")
+  loss = release_loss(golden, ddit.mask_id)
+  draws = ImageDraws(
+    latents=case["latents"],
+    noise=case["noise"],
+    normals=case["z_normal"],
+    uniforms=case["dropout_uniform"],
+    tokens=case["caption_ids"],
+    null_tokens=case["null_ids"],
+  )
+  images = draws.corrupted(loss)
+  velocity = ddit.predict(images.latents, images.tokens, images.sigma).velocity
+  errors = image_flow.squared_errors(velocity, images.velocity)
+  # The paper's weighting of the same examples.
+  unweighted = dataclasses.replace(loss.path, loss_weighting="velocity")
+  by_paper = draws.corrupted(dataclasses.replace(loss, path=unweighted))
+  return {
+    "timestep": images.sigma * TIME_SCALE,
+    "sigma": images.sigma,
+    "noisy_latents": channels_first(images.latents),
+    "text_embeds": ddit["text_encoder"].apply(images.tokens),
+    "velocity_pred": channels_first(velocity),
+    "per_sample_loss_reference": loss.path.loss_weight(images.sigma) * errors,
+    "loss_reference": image_flow.weighted_sum(velocity, images),
+    "velocity_target": channels_first(images.velocity),
+    "per_sample_velocity_mse": errors,
+    "velocity_mse": image_flow.weighted_sum(velocity, by_paper),
+  }
