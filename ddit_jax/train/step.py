@@ -59,7 +59,7 @@ class TrainStep:
   ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The step after all random draws: gradients, optimiser, average."""
     grads, metrics = self.gradients(state, corrupted)
-    metrics["grad_norm"] = optax.global_norm(grads)
+    metrics["grad_norm"] = optax.tree.norm(grads)
     updates, opt_state = self.optimizer.update(
       grads, state.opt_state, state.params
     )

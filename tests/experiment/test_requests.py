@@ -181,7 +181,7 @@ def test_another_size_becomes_the_centre_square_and_says_so(tmp_path, caplog):
   wide[:, 8:16] = 200  # only the middle third is kept
   path = saved(tmp_path, Image.fromarray(wide))
   caplog.set_level("INFO", "ddit_jax")
-  assert (read_image(path, 4) == 200).all()
+  assert (read_image(path, 8) == 200).all()
   assert caplog.messages == [f"{path} is cropped to its centre square"]
   caplog.clear()
   square = saved(tmp_path, Image.fromarray(picture(16)), "square.png")

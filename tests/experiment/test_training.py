@@ -153,11 +153,8 @@ def test_the_second_half_on_eight_devices_agrees(trained, copy, caplog):
   ours = tiny_run.stored_arrays(copy, NUM_STEPS)
   theirs = tiny_run.stored_arrays(trained, NUM_STEPS)
   for name, array in theirs.items():
-    # MEASURED
+    # Sums over rows are added in another order: 1.8e-6 after four steps.
     np.testing.assert_allclose(ours[name], array, rtol=0, atol=1e-5)
-  print(
-    "ERR", max((float(np.abs(ours[n] - a).max()), n) for n, a in theirs.items())
-  )
 
 
 def test_a_finished_run_is_left_alone(copy, caplog):
