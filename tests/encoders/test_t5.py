@@ -180,12 +180,32 @@ def test_fresh_scores_have_unit_scale():
   assert 0.8 < float(scores.std()) < 1.2
 
 
-# Figures of the PyTorch implementation, built on its meta device.
-@pytest.mark.parametrize(
-  "name, count", [("xxl", 4_762_310_656), ("small", 35_332_800)]
-)
-def test_full_sizes_have_as_many_parameters_as_transformers(name, count):
-  assert t5_encoder(T5_SIZES[name]).num_parameters() == count
+# d_model, d_ff, layers and heads in the config.json of google/t5-v1_1-*.
+PUBLISHED = {
+  "small": (512, 1024, 8, 6),
+  "base": (768, 2048, 12, 12),
+  "large": (1024, 2816, 24, 16),
+  "xl": (2048, 5120, 24, 32),
+  "xxl": (4096, 10240, 24, 64),
+}
+
+
+@pytest.mark.parametrize("name", T5_SIZES)
+def test_full_sizes_have_as_many_parameters_as_transformers(name):
+  width, mlp_width, depth, num_heads = PUBLISHED[name]
+  settings = transformers.T5Config(
+    d_model=width,
+    d_kv=64,
+    d_ff=mlp_width,
+    num_layers=depth,
+    num_heads=num_heads,
+    vocab_size=32128,
+    feed_forward_proj="gated-gelu",
+  )
+  with torch.device("meta"):
+    model = transformers.T5EncoderModel(settings)
+  want = sum(parameter.numel() for parameter in model.parameters())
+  assert t5_encoder(T5_SIZES[name]).num_parameters() == want
 
 
 def test_float16_is_refused():

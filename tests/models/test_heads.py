@@ -27,7 +27,7 @@ def test_the_image_head_modulates_by_scale_then_shift_rows():
   for b, i in np.ndindex(2, 3):
     modulated = normed[b, i] * (1 + scale[b]) + shift[b]
     want[b, i] = modulated @ p["project"]["kernel"] + p["project"]["bias"]
-  # Measured 5e-7.
+  # Measured 9e-7 at values up to 4.7.
   np.testing.assert_allclose(got, want, atol=5e-6)
 
 
@@ -38,7 +38,7 @@ def test_the_text_head_is_a_norm_and_a_linear_map():
   got = head.apply({"params": params}, TOKENS)
   p = oracles.in_float64(params)["project"]
   want = oracles.layer_norm(TOKENS.astype("f8")) @ p["kernel"] + p["bias"]
-  # Measured 4e-7.
+  # Measured 1.3e-7.
   np.testing.assert_allclose(got, want, atol=5e-6)
 
 

@@ -12,7 +12,7 @@ from ddit_jax.parity.golden_set import GoldenSetError
 from tests.parity.golden_sets import case_of, golden_of
 
 TEXTS = ["two cats", " ", "a red cat, a red hat"]
-LENGTH = 16
+LENGTH = 24
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 
 from ddit_jax.settings import OptimizerSettings
 from ddit_jax.train.optimizer import is_decayed, learning_rate, make_optimizer
+from tests.train.adamw_by_hand import adamw_by_hand
 
 PEAK = 2.0
 NUM_STEPS = 100
@@ -68,30 +69,6 @@ def test_a_run_shorter_than_its_warm_up_only_warms_up():
   for decay in ("constant", "linear", "cosine"):
     got = rate(4, num_steps=5, decay=decay)
     assert got == pytest.approx(0.8, rel=1e-6)
-
-
-def adamw_by_hand(params, gradients, settings, decayed):
-  """PyTorch's clip_grad_norm_ and AdamW, float64, a list of gradients."""
-  params = {k: v.astype(np.float64) for k, v in params.items()}
-  first = {k: np.zeros_like(v) for k, v in params.items()}
-  second = {k: np.zeros_like(v) for k, v in params.items()}
-  for index, grads in enumerate(gradients):
-    rate = settings.learning_rate * min(index / settings.warmup_steps, 1.0)
-    norm = math.sqrt(sum(np.square(g).sum() for g in grads.values()))
-    factor = min(1.0, settings.clip_norm / norm)
-    for name, value in params.items():
-      g = factor * grads[name]
-      first[name] = settings.beta1 * first[name] + (1 - settings.beta1) * g
-      second[name] = (
-        settings.beta2 * second[name] + (1 - settings.beta2) * g * g
-      )
-      mean = first[name] / (1 - settings.beta1 ** (index + 1))
-      spread = np.sqrt(second[name] / (1 - settings.beta2 ** (index + 1)))
-      change = mean / (spread + settings.epsilon)
-      if name in decayed:
-        change = change + settings.weight_decay * value
-      params[name] = value - rate * change
-  return params
 
 
 def test_four_updates_equal_clipping_and_adamw_by_hand():
