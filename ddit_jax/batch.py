@@ -26,11 +26,13 @@ class ImageToTextBatch:
     tokens: the clean text, padded, [batch, length]; padding is a target like
       any token.
     is_target: True where a token may be masked; question tokens are False.
+    has_image: False where there is only text, [batch]; None if all have one.
   """
 
   images: UInt8[Array, "..."]
   tokens: Int[Array, "..."]
   is_target: Bool[Array, "..."]
+  has_image: Bool[Array, "..."] | None = None
 
 
 @flax.struct.dataclass

@@ -11,8 +11,10 @@ from ddit_jax.batch import DualBatch
 from ddit_jax.diffusion.flow_path import FlowPath
 from ddit_jax.diffusion.mask_process import MaskProcess
 from ddit_jax.losses import image_flow, text_mask
+from ddit_jax.random_streams import key_for
 
-# predict(params, latents, tokens, sigma) -> object with .velocity and .logits
+# predict(params, latents, tokens, sigma[, has_image]) -> object with .velocity
+# and .logits
 Predict = Callable
 
 
@@ -64,7 +66,7 @@ class DualLoss:
     root: jax.Array,
     step: jax.Array,
     *,
-    encode: Callable[[jax.Array], jax.Array],
+    encode: Callable[[jax.Array, jax.Array], jax.Array],
     null_tokens: jax.Array,
   ) -> CorruptedBatch:
     """All random draws of one step, over the global batch of both streams.
@@ -73,11 +75,13 @@ class DualLoss:
       batch: pixels and tokens of both streams.
       root: key of the run's randomness.
       step: number of the step.
-      encode: pixels 0..255 to latents.
+      encode: (pixels 0..255, key) to latents.
       null_tokens: the empty caption, [length].
     """
     images = image_flow.corrupt(
-      encode(batch.text_to_image.images),
+      encode(
+        batch.text_to_image.images, key_for(root, "image_posterior", step)
+      ),
       batch.text_to_image.tokens,
       root,
       step,
@@ -86,13 +90,16 @@ class DualLoss:
       drop_probability=self.drop_probability,
     )
     texts = text_mask.corrupt(
-      encode(batch.image_to_text.images),
+      encode(
+        batch.image_to_text.images, key_for(root, "condition_posterior", step)
+      ),
       batch.image_to_text.tokens,
       batch.image_to_text.is_target,
       root,
       step,
       process=self.process,
       divisor=self.text_divisor,
+      has_image=batch.image_to_text.has_image,
     )
     return CorruptedBatch(images=images, texts=texts)
 
@@ -109,7 +116,10 @@ class DualLoss:
         params, images.latents, images.tokens, images.sigma
       ).velocity
       clean_time = jnp.zeros(texts.tokens.shape[0])
-      logits = predict(params, texts.latents, texts.tokens, clean_time).logits
+      inputs = texts.latents, texts.tokens, clean_time
+      if texts.has_image is not None:
+        inputs += (texts.has_image,)
+      logits = predict(params, *inputs).logits
     image_loss = image_flow.weighted_sum(velocity, images)
     return image_loss, text_mask.weighted_sum(logits, texts, self.process)
 
@@ -135,10 +145,12 @@ def _merged_pass(predict, params, images, texts):
       "loss.is_merged=False"
     )
   size = images.tokens.shape[0]
-  prediction = predict(
-    params,
-    jnp.concatenate([images.latents, texts.latents]),
-    jnp.concatenate([images.tokens, texts.tokens]),
-    jnp.concatenate([images.sigma, jnp.zeros(texts.tokens.shape[0])]),
-  )
+  inputs = [
+    (images.latents, texts.latents),
+    (images.tokens, texts.tokens),
+    (images.sigma, jnp.zeros(texts.tokens.shape[0])),
+  ]
+  if texts.has_image is not None:
+    inputs.append((jnp.ones(size, bool), texts.has_image))
+  prediction = predict(params, *map(jnp.concatenate, inputs))
   return prediction.velocity[:size], prediction.logits[size:]

@@ -22,6 +22,7 @@ class MaskedTexts:
     is_masked: True where a token was hidden; only these count.
     weight: each example's factor; over the global batch the weighted sum of
       negative log likelihoods is the loss.
+    has_image: False where there is only text; None if all have an image.
   """
 
   latents: Float[Array, "*lead height width channels"]
@@ -29,6 +30,7 @@ class MaskedTexts:
   clean_tokens: Int[Array, "*lead length"]
   is_masked: Bool[Array, "*lead length"]
   weight: Float[Array, "*lead"]
+  has_image: Bool[Array, "*lead"] | None = None
 
 
 def corrupt(
@@ -40,6 +42,7 @@ def corrupt(
   *,
   process: MaskProcess,
   divisor: str,
+  has_image: Bool[Array, " batch"] | None = None,
 ) -> MaskedTexts:
   """Draws times and masks for a global batch; see `batch_divisor`."""
   size = tokens.shape[0]
@@ -53,6 +56,7 @@ def corrupt(
     clean_tokens=tokens,
     is_masked=is_masked,
     weight=weight / batch_divisor(is_target, divisor),
+    has_image=has_image,
   )
 
 

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ddit_jax.models.attention import attend
 from ddit_jax.models.layers import RMSNorm, layer_norm, linear
@@ -160,9 +160,15 @@ class JointBlock(nn.Module):
 
   @nn.compact
   def __call__(
-    self, streams: tuple[Tokens, Tokens], vector: Vector
+    self,
+    streams: tuple[Tokens, Tokens],
+    vector: Vector,
+    is_key: Bool[Array, "batch keys"] | None = None,
   ) -> tuple[tuple[Tokens, Tokens], None]:
-    """(image, text) tokens to the same; the None suits `nn.scan`."""
+    """(image, text) tokens to the same; the None suits `nn.scan`.
+
+    Where `is_key` is False nobody attends to the token.
+    """
     image, text = streams
     image_stream = Stream(self.config, dtype=self.dtype, name="image")
     text_stream = Stream(
@@ -174,7 +180,9 @@ class JointBlock(nn.Module):
       jnp.concatenate(pair, axis=1)
       for pair in zip(image_qkv, text_qkv, strict=True)
     )
-    attended = attend(query, key, value, kernel=self.attention_kernel)
+    attended = attend(
+      query, key, value, is_key=is_key, kernel=self.attention_kernel
+    )
     num_image = image.shape[1]
     image = image_stream.add_results(
       image, attended[:, :num_image], image_later

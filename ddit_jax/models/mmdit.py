@@ -6,7 +6,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ddit_jax.models.heads import ImageHead, TextHead
 from ddit_jax.models.joint_block import JointBlock
@@ -85,6 +85,7 @@ class MMDiT(nn.Module):
     text: Float[Array, "batch length features"] | Int[Array, "batch length"],
     sigma: Float[Array, " batch"],
     pooled: Float[Array, "batch pooled"] | None = None,
+    has_image: Bool[Array, " batch"] | None = None,
   ) -> Prediction:
     """Predicts velocity and token logits.
 
@@ -94,6 +95,8 @@ class MMDiT(nn.Module):
         own embedding (`config.context_dim` None).
       sigma: image time in [0, 1]; 0 when the image is a clean condition.
       pooled: SD3's pooled text vector; None leaves its branch out.
+      has_image: False where the learned null image stands for the latents (the
+        velocity of such rows means nothing); None where all rows have one.
 
     Raises:
       ValueError: shapes do not suit the configuration.
@@ -102,8 +105,13 @@ class MMDiT(nn.Module):
     image_tokens = self._image_tokens(latents, text.shape[0], dtype)
     text_tokens = self._text_tokens(text, dtype)
     vector = self._vector(sigma, pooled, dtype)
+    is_key = None
+    if has_image is not None:
+      image_tokens, is_image_key = self._or_null_image(image_tokens, has_image)
+      is_text_key = jnp.ones(text_tokens.shape[:2], bool)
+      is_key = jnp.concatenate([is_image_key, is_text_key], axis=1)
     image_tokens, text_tokens = self._run_blocks(
-      image_tokens, text_tokens, vector, dtype
+      image_tokens, text_tokens, vector, is_key, dtype
     )
     velocity = self._velocity(latents, image_tokens, vector, dtype)
     logits = None
@@ -192,7 +200,28 @@ class MMDiT(nn.Module):
       raise ValueError("this network has no pooled-text branch (pooled_dim 0)")
     return vector
 
-  def _run_blocks(self, image_tokens, text_tokens, vector, dtype):
+  def _or_null_image(self, image_tokens, has_image):
+    """Null image tokens in rows without an image, and who may be seen there.
+
+    Such a row's first tokens are the null image; attention never looks at the
+    others, so the text sees exactly what it would without latents.
+    """
+    null_image = self.get_variable("params", "null_image")
+    num_tokens = image_tokens.shape[1]
+    if null_image is None or len(null_image) > num_tokens:
+      have = 0 if null_image is None else len(null_image)
+      raise ValueError(
+        f"has_image needs a null image of at most {num_tokens} tokens, as many "
+        f"as there are patches; this network's has {have}"
+      )
+    null_image = nn.unbox(null_image).astype(image_tokens.dtype)
+    missing = num_tokens - len(null_image)
+    padded = jnp.pad(null_image, ((0, missing), (0, 0)))
+    is_null = jnp.arange(num_tokens) < len(null_image)
+    tokens = jnp.where(has_image[:, None, None], image_tokens, padded)
+    return tokens, has_image[:, None] | is_null
+
+  def _run_blocks(self, image_tokens, text_tokens, vector, is_key, dtype):
     cfg, run = self.config, self.execution
     policy = REMAT_POLICIES[run.remat]
     block = JointBlock
@@ -203,15 +232,15 @@ class MMDiT(nn.Module):
       block,
       variable_axes={"params": 0},
       split_rngs={"params": True},
-      in_axes=nn.broadcast,
+      in_axes=(nn.broadcast, nn.broadcast),
       length=num_scanned,
       unroll=min(run.scan_unroll, num_scanned),
       metadata_params={nn.PARTITION_NAME: "layers"},
     )(cfg, True, dtype, run.attention_kernel, name="blocks")
-    streams, _ = scanned((image_tokens, text_tokens), vector)
+    streams, _ = scanned((image_tokens, text_tokens), vector, is_key)
     if not cfg.is_last_text_block_full:
       last = block(cfg, False, dtype, run.attention_kernel, name="last_block")
-      streams, _ = last(streams, vector)
+      streams, _ = last(streams, vector, is_key)
     return streams
 
   def _velocity(self, latents, image_tokens, vector, dtype):

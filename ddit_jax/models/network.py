@@ -39,10 +39,16 @@ class Network(PureModule):
     return self.module.execution
 
   def apply(
-    self, variables: Variables, latents, text, sigma, pooled=None
+    self,
+    variables: Variables,
+    latents,
+    text,
+    sigma,
+    pooled=None,
+    has_image=None,
   ) -> Prediction:
     """See `MMDiT.__call__`."""
-    return self.module.apply(variables, latents, text, sigma, pooled)
+    return self.module.apply(variables, latents, text, sigma, pooled, has_image)
 
 
 def _smallest_inputs(config: MMDiTConfig) -> tuple[jax.ShapeDtypeStruct, ...]:

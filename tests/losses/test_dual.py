@@ -22,6 +22,7 @@ NETWORK = Network(
     depth=1,
     width=16,
     num_heads=2,
+    num_null_image_tokens=2,
   )
 )
 
@@ -51,15 +52,16 @@ def corrupted(loss: DualLoss):
     batch(),
     jax.random.key(0),
     jnp.int32(0),
-    encode=PixelCodec().encode,
+    encode=lambda images, _: PixelCodec().encode(images),
     null_tokens=jnp.ones(LENGTH, jnp.int32),
   )
 
 
 def predictor(variables):
-  def predict(params, latents, tokens, sigma):
+  def predict(params, latents, tokens, sigma, has_image=None):
+    variables_now = {**variables, "params": params}
     return NETWORK.apply(
-      {**variables, "params": params}, latents, tokens, sigma
+      variables_now, latents, tokens, sigma, has_image=has_image
     )
 
   return predict
@@ -149,3 +151,26 @@ def test_merging_unequal_shapes_is_refused():
 def test_bad_settings_name_the_value(values, part):
   with pytest.raises(ValueError, match=part):
     dual_loss(**values)
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_texts_without_an_image_do_not_see_their_pixels(is_merged):
+  variables, params = trained_like_params()
+  loss = dual_loss(is_merged=is_merged)
+  examples = corrupted(loss)
+  has_image = jnp.arange(BATCH) % 2 == 0
+
+  def text_loss(has_image, noise):
+    latents = examples.texts.latents
+    latents += noise * ~(jnp.arange(BATCH) % 2 == 0)[:, None, None, None]
+    texts = examples.texts.replace(latents=latents, has_image=has_image)
+    now = examples.replace(texts=texts)
+    return loss(predictor(variables), params, now)[1]["loss/text"]
+
+  assert text_loss(has_image, 0.0) == text_loss(has_image, 1.0)
+  everywhere = jnp.ones(BATCH, bool)
+  assert text_loss(everywhere, 0.0) != text_loss(everywhere, 1.0)
+  # Error measured: 6e-8 relative.
+  np.testing.assert_allclose(
+    text_loss(everywhere, 0.0), text_loss(None, 0.0), rtol=1e-6
+  )
