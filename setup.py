@@ -11,6 +11,8 @@ REQUIRES = [
   "transformers>=5.17,<6",
   "ml_collections>=1.1,<2",
   "tensorflow-datasets>=4.9.10,<5",
+  # tensorflow-datasets 4.9.10 imports it without asking for it.
+  "importlib_resources>=6",
   "absl-py>=2",
   "jaxtyping>=0.3",
   "numpy>=2,<3",
@@ -28,6 +30,8 @@ EXTRAS = {
   "test": ["pytest>=8", "beartype>=0.20", "hypothesis>=6", "ruff>=0.8"],
   # What tests compare with; the exact PyTorch keeps CUDA's gigabytes out.
   "parity": ["torch==2.13.0", "diffusers>=0.35", "accelerate>=1"],
+  # A published set of questions about drawn shapes; its wheel holds the data.
+  "easy_vqa": ["easy-vqa"],
   "tpu": ["jax[tpu]"],
   "gpu": ["jax[cuda13]"],
   "plan": ["libtpu"],

@@ -48,7 +48,7 @@ def lay_out(
     raise ValueError(
       f"the prompt {prompt!r} has {len(prompt_ids)} tokens, which leaves no "
       f"room in a text of {length}: shorten it, or train with a larger "
-      "data.text_length"
+      "text_length of the stream"
     )
   ids = [*prompt_ids, *tokenizer.encode(text), tokenizer.end_id]
   tokens = np.full(length, tokenizer.end_id, np.int32)
@@ -74,7 +74,7 @@ def caption_tokens(
     raise ValueError(
       f"the caption {caption!r} has {laid_out.num_truncated + length - 1} "
       f"tokens but the text length is {length}: shorten it, or train with a "
-      "larger data.text_length"
+      "larger text_length of the stream"
     )
   return laid_out.tokens
 

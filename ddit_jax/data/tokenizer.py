@@ -125,10 +125,11 @@ def check_text_head(tokenizer: Tokenizer, num_rows: int) -> None:
 
 
 def word_tokenizer(words: Iterable[str]) -> Tokenizer:
-  """A tokenizer of a closed grammar, with T5's special tokens.
+  """A tokenizer of a closed set of words, with T5's special tokens.
 
   Ids: <pad>, </s>, <unk>, the words in the given order, <extra_id_0>. Text is
-  split at blanks and before "?" and ","; letters keep their case.
+  split at blanks, and the marks "?", ",", "." and "!" are words of their own;
+  letters keep their case.
 
   Raises:
     ValueError: a word is given twice.
@@ -144,10 +145,10 @@ def word_tokenizer(words: Iterable[str]) -> Tokenizer:
   backend.pre_tokenizer = pre_tokenizers.Sequence(
     [
       pre_tokenizers.WhitespaceSplit(),
-      pre_tokenizers.Split(Regex(r"[?,]"), behavior="isolated"),
+      pre_tokenizers.Split(Regex(r"[?,.!]"), behavior="isolated"),
     ]
   )
-  # Joins words with blanks, without one before "?" and ",".
+  # Joins words with blanks, without one before marks.
   backend.decoder = decoders.WordPiece(cleanup=True)
   backend.add_special_tokens(
     [AddedToken(t, special=True) for t in (PAD, END, UNKNOWN, MASK)]

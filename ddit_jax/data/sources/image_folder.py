@@ -1,0 +1,215 @@
+"""Images in a folder, with captions in one list or in files beside them."""
+
+import collections
+import itertools
+import math
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from ddit_jax.data.examples import BadRecord
+from ddit_jax.data.filters import Filters, filters_from
+from ddit_jax.data.image_headers import ImageSize
+from ddit_jax.data.sources import entry_files, file_lists, sample_texts
+from ddit_jax.data.sources.file_source import FileSource
+from ddit_jax.data.sources.record_table import FileRecord, RecordTable
+from ddit_jax.data.sources.safe_files import SafeFolder, is_unsafe
+from ddit_jax.data.sources.sample_texts import TextError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+# Headers are read by many threads: network folders answer slowly.
+_THREADS, _BATCH = 16, 4096
+
+
+class _Candidate(NamedTuple):
+  """A record before filters; sides and ratio are None if nothing says them."""
+
+  record: FileRecord
+  size: ImageSize | None
+  ratio: float | None
+
+
+# A candidate, or the reason why there is none.
+_Candidates = Iterator[_Candidate | str]
+
+
+def open_image_folder(
+  name: str,
+  *,
+  path: str,
+  images: str | None = None,
+  filters: Mapping[str, Any] | Filters | None = None,
+  image_key: str = "image_path",
+  caption_key: str = "caption",
+  rewritten_key: str = "re_caption",
+) -> FileSource:
+  """Opens a folder of captioned images.
+
+  A list is a JSON list, JSON lines or CSV of records with `image_path`,
+  `caption`, `re_caption`, and, where known, `height`, `width` and `ratio`, as
+  the D-DiT release has them. Without a list, NAME.jpg (.jpeg, .png, .webp, in
+  small or capital letters) belongs to NAME.txt beside it, in all subfolders.
+
+  Image headers are read only where filters need sides that the list does not
+  give. A missing image is else noticed when it is read. Texts are held in
+  memory: use WebDataset for more than some ten million images.
+
+  Args:
+    name: as the config calls it.
+    path: the list, or a folder without one.
+    images: folder that image paths start from; by default the list's own.
+    filters: see `Filters`.
+    image_key: of the image's path in the list.
+    caption_key: of the caption, a string or a list of strings.
+    rewritten_key: of the rewritten caption, the same.
+
+  Raises:
+    ValueError: nothing is there, the list is none, or no record is left.
+  """
+  chosen = filters_from(filters)
+  if not isinstance(path, str | os.PathLike):
+    raise ValueError(f"path must be a file or folder, not {path!r}")
+  start = pathlib.Path(path).expanduser()
+  if start.is_dir():
+    if images is not None:
+      raise ValueError(
+        f"images={images} needs a list: path {path} is a folder, whose images "
+        "have their captions beside them"
+      )
+    folder = SafeFolder(start)
+    candidates = _side_by_side(folder)
+  else:
+    file = file_lists.existing_file(path, what="path")
+    folder = SafeFolder(
+      file_lists.existing_folder(images or file.parent, what="images")
+    )
+    keys = image_key, caption_key, rewritten_key
+    candidates = _listed(file, keys)
+  removed, table = collections.Counter(), RecordTable()
+  for kept in _filtered(candidates, folder, chosen):
+    if isinstance(kept, str):
+      removed[kept] += 1
+    else:
+      table.append(kept)
+  return FileSource(name, table, images=folder.path, removed=removed)
+
+
+def _listed(file: pathlib.Path, keys: tuple[str, str, str]) -> _Candidates:
+  for record_id, entry in entry_files.entries(file):
+    if isinstance(entry, TextError):
+      yield entry.reason
+      continue
+    try:
+      yield _candidate(record_id, entry, keys)
+    except TextError as error:
+      yield error.reason
+
+
+def _candidate(
+  record_id: str, entry: Mapping[str, Any], keys: tuple[str, str, str]
+) -> _Candidate | str:
+  """Raises TextError if a field has another type."""
+  image_key, caption_key, rewritten_key = keys
+  if entry.get(image_key) is None:
+    return "no_image"
+  image = sample_texts.clean_text(entry[image_key])
+  if is_unsafe(image):
+    return "unsafe_path"
+  plain = sample_texts.clean_texts(entry.get(caption_key))
+  rewritten = sample_texts.clean_texts(entry.get(rewritten_key))
+  record = FileRecord(
+    *(record_id, image, ""),
+    texts=sample_texts.captions(plain, rewritten),
+    rewritten=rewritten,
+  )
+  height = sample_texts.positive_int(entry, "height")
+  width = sample_texts.positive_int(entry, "width")
+  size = ImageSize(height, width) if height and width else None
+  return _Candidate(record, size, _ratio(entry.get("ratio")))
+
+
+def _ratio(value: Any) -> float | None:
+  """A quotient of sides, or None if it is no positive number."""
+  try:
+    ratio = float(value)
+  except (TypeError, ValueError, OverflowError):
+    return None
+  return ratio if math.isfinite(ratio) and ratio > 0 else None
+
+
+def _side_by_side(folder: SafeFolder) -> _Candidates:
+  """Images and texts of the same name, folder by folder in sorted order."""
+  for place, folders, names in os.walk(folder.path):
+    folders.sort()
+    texts, images = {}, []
+    for name in sorted(names):
+      stem, suffix = os.path.splitext(name)
+      if suffix.lower() == ".txt":
+        texts.setdefault(stem, name)
+      elif suffix.lower() in IMAGE_SUFFIXES:
+        images.append((stem, name))
+    below = os.path.relpath(place, folder.path)
+    for stem, name in images:
+      if stem not in texts:
+        yield "no_text"
+        continue
+      image = os.path.normpath(os.path.join(below, name))
+      text = os.path.normpath(os.path.join(below, texts[stem]))
+      yield _with_text(folder, image, text)
+    yield from ["no_image"] * len(set(texts) - {stem for stem, _ in images})
+
+
+def _with_text(folder: SafeFolder, image: str, text: str) -> _Candidate | str:
+  try:
+    image = sample_texts.clean_text(image)
+    caption = sample_texts.text_of_bytes(folder.read(text, image))
+  except (TextError, BadRecord) as error:
+    return error.reason
+  texts = (caption,) if caption else ()
+  return _Candidate(FileRecord(image, image, "", texts), None, None)
+
+
+def _filtered(
+  candidates: _Candidates, folder: SafeFolder, filters: Filters
+) -> Iterator[FileRecord | str]:
+  """Records that stay, and the reasons of those that do not, in order."""
+
+  def judge(candidate: _Candidate | str) -> FileRecord | str:
+    if isinstance(candidate, str):
+      return candidate
+    record = candidate.record
+    if filters.drop_empty_captions and not record.texts:
+      return "empty_caption"
+    refused = _refused_size(candidate, folder, filters)
+    return refused or record._replace(texts=record.texts or ("",))
+
+  with ThreadPoolExecutor(_THREADS) as pool:
+    while batch := list(itertools.islice(candidates, _BATCH)):
+      # Threads only cost where no file is read.
+      needs_files = filters.needs_size and any(
+        not isinstance(one, str) and one.size is None for one in batch
+      )
+      yield from pool.map(judge, batch) if needs_files else map(judge, batch)
+
+
+def _refused_size(
+  candidate: _Candidate, folder: SafeFolder, filters: Filters
+) -> str | None:
+  """The reason to leave out an image for its sides, or None."""
+  if not filters.needs_size:
+    return None
+  if candidate.size is not None:
+    return filters.refused_size(candidate.size)
+  if candidate.ratio is not None:
+    refused = filters.refused_ratio(candidate.ratio)
+    if refused or not filters.needs_sides:
+      return refused
+  record = candidate.record
+  try:
+    size = folder.image_size(record.image, record.record_id)
+  except BadRecord as error:
+    return error.reason
+  return filters.refused_size(size)

@@ -1,0 +1,198 @@
+"""Parquet files as Hugging Face datasets store images and texts.
+
+Parquet is read in row groups of a hundred rows and more, so one row costs a
+whole group. The groups read last are kept: reading in order is fast, but
+shuffled reading of a large set reads a group (ten megabytes, say) for nearly
+every row. `ddit prepare` rewrites such a set as ArrayRecord shards.
+"""
+
+import bisect
+import hashlib
+import itertools
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from ddit_jax.data.examples import BadRecord, Example
+from ddit_jax.data.sources.file_lists import PathSpec, list_files
+from ddit_jax.data.sources.parquet_columns import (
+  ParquetColumns,
+  checked_footer,
+  image_bytes,
+)
+from ddit_jax.data.sources.question_prompts import question_prompt
+from ddit_jax.data.sources.recent_values import RecentValues
+from ddit_jax.data.sources.text_values import optional_texts_of, texts_of
+
+# The first word of a file's name, as Hugging Face names the files of a split.
+_SPLITS = {"train", "test", "validation", "val", "dev"}
+
+
+class ParquetSource:
+  """The rows of some files, one file after the other."""
+
+  def __init__(
+    self,
+    name: str,
+    files: Sequence[pathlib.Path],
+    *,
+    columns: ParquetColumns,
+    cached_row_groups: int,
+  ):
+    """Reads the files' footers.
+
+    Args:
+      name: as the config calls it.
+      files: local files, at least one.
+      columns: what to read.
+      cached_row_groups: row groups kept in memory.
+
+    Raises:
+      ValueError: pyarrow is absent, a footer cannot be read, a column is
+        missing or of another type, or there are no rows.
+    """
+    self.name = name
+    self.removed: dict[str, int] = {}
+    self._files, self._columns = list(files), columns
+    self._footers = [checked_footer(file, columns) for file in files]
+    self._row_groups = [
+      (file, group)
+      for file, footer in enumerate(self._footers)
+      for group in range(footer.num_row_groups)
+    ]
+    self._ends = list(
+      itertools.accumulate(
+        self._footers[file].row_group(group).num_rows
+        for file, group in self._row_groups
+      )
+    )
+    if not len(self):
+      raise ValueError(f"the files of {files[0].parent} have no rows")
+    self._tables = RecentValues(self._read_table, capacity=cached_row_groups)
+
+  def __len__(self) -> int:
+    return self._ends[-1] if self._ends else 0
+
+  def __getitem__(self, index: int) -> Example:
+    """One row.
+
+    Raises:
+      BadRecord: corrupt_shard, missing_file (no image bytes), bad_text or
+        empty_text.
+      IndexError: index outside 0..len-1.
+    """
+    if not 0 <= index < len(self):
+      raise IndexError(f"{self.name} has {len(self)} records, not {index}")
+    group = bisect.bisect_right(self._ends, index)
+    start = self._ends[group - 1] if group else 0
+    file, group_in_file = self._row_groups[group]
+    place = f"{group_in_file}:{index - start}"
+    record_id = f"{self._files[file].name}:{place}"
+    columns = self._columns
+    row = self._row(group, index - start, record_id)
+    return Example(
+      record_id=record_id,
+      image=image_bytes(row[columns.image], record_id)
+      if columns.image
+      else None,
+      texts=texts_of(row[columns.text], record_id),
+      rewritten=optional_texts_of(row[columns.rewritten], record_id)
+      if columns.rewritten
+      else (),
+      prompt=question_prompt(texts_of(row[columns.question], record_id)[0])
+      if columns.question
+      else "",
+    )
+
+  def fingerprint(self) -> str:
+    """Digest of the files' names, sizes and times, and of the columns."""
+    digest = hashlib.blake2b(repr(self._columns).encode(), digest_size=16)
+    for file in self._files:
+      status = file.stat()
+      line = f"{file.name} {status.st_size} {status.st_mtime_ns}\n"
+      digest.update(line.encode())
+    return digest.hexdigest()
+
+  def _row(self, group: int, row: int, record_id: str) -> dict[str, Any]:
+    """Column's name to the row's value."""
+    import pyarrow
+
+    try:
+      table = self._tables[group]
+    except (pyarrow.ArrowException, OSError) as error:
+      detail = " ".join(str(error).split())
+      raise BadRecord("corrupt_shard", detail, record_id) from error
+    try:
+      return {name: table[name][row].as_py() for name in table.column_names}
+    except UnicodeDecodeError as error:
+      raise BadRecord("bad_text", str(error), record_id) from error
+
+  def _read_table(self, group: int):
+    """One row group as a table."""
+    from pyarrow import parquet
+
+    number, group_in_file = self._row_groups[group]
+    # One ParquetFile must not be read by two threads; its footer may.
+    with parquet.ParquetFile(
+      self._files[number], metadata=self._footers[number]
+    ) as file:
+      return file.read_row_group(
+        group_in_file, columns=self._columns.names(), use_threads=False
+      )
+
+
+def open_parquet(
+  name: str,
+  *,
+  path: PathSpec,
+  image_column: str | None = "image",
+  text_column: str = "text",
+  rewritten_column: str | None = None,
+  question_column: str | None = None,
+  cached_row_groups: int = 16,
+) -> ParquetSource:
+  """Opens local parquet files.
+
+  Args:
+    name: as the config calls it.
+    path: a folder with *.parquet files, or a pattern such as
+      "data/train-*.parquet", see `list_files`.
+    image_column: binary, or Hugging Face's struct of bytes and path; None if
+      there are only texts.
+    text_column: strings, or lists of strings.
+    rewritten_column: the same, for rewritten captions.
+    question_column: strings; makes the prompt "Q: ... A: ".
+    cached_row_groups: row groups kept in memory; at least the number of
+      threads that read in order at once.
+
+  Raises:
+    ValueError: no such file, splits mixed in a folder, or what
+      `ParquetSource` raises.
+  """
+  if type(cached_row_groups) is not int or cached_row_groups < 1:
+    raise ValueError(
+      "cached_row_groups must be a number of at least 1, got "
+      f"{cached_row_groups!r}"
+    )
+  files = list_files(path, suffixes=(".parquet",))
+  _require_one_split(path, files)
+  columns = ParquetColumns(
+    image=image_column,
+    text=text_column,
+    rewritten=rewritten_column,
+    question=question_column,
+  )
+  return ParquetSource(
+    name, files, columns=columns, cached_row_groups=cached_row_groups
+  )
+
+
+def _require_one_split(path: PathSpec, files: Sequence[pathlib.Path]) -> None:
+  """Raises ValueError if a folder's files are of several splits."""
+  splits = sorted({file.name.partition("-")[0] for file in files} & _SPLITS)
+  if len(splits) > 1 and isinstance(path, str) and os.path.isdir(path):
+    raise ValueError(
+      f"{path} holds the splits {' and '.join(splits)}: choose one with a "
+      f"pattern such as {path}/{splits[-1]}-*.parquet"
+    )

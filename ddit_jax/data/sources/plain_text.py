@@ -1,0 +1,204 @@
+"""Documents of text without images: .txt, JSON lines, or parquet."""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ddit_jax.data.examples import BadRecord, Example, Source
+from ddit_jax.data.sources import file_lists, sample_texts
+from ddit_jax.data.sources.file_lists import PathSpec
+from ddit_jax.data.sources.open_files import ChangedFile, OpenFiles
+from ddit_jax.data.sources.parquet import open_parquet
+from ddit_jax.data.sources.sample_texts import TextError
+
+DOCUMENTS = ("file", "line")
+
+_SUFFIXES = (".txt", ".jsonl", ".parquet")
+_MAX_DOCUMENT_BYTES = 2**28
+_CHUNK_BYTES = 2**24
+_LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
+
+
+class _File(NamedTuple):
+  """One file when it was indexed."""
+
+  path: pathlib.Path
+  num_bytes: int
+  mtime_ns: int
+
+
+class PlainTexts:
+  """Documents, read in place; 16 bytes of memory each.
+
+  Attributes:
+    name: as the config calls it.
+    removed: {"empty_text": empty lines or files}.
+  """
+
+  name: str
+  removed: Mapping[str, int]
+
+  def __init__(
+    self,
+    name: str,
+    paths: Sequence[pathlib.Path],
+    *,
+    documents: str,
+    text_key: str | None,
+  ):
+    """Finds where documents begin and end.
+
+    Args:
+      name: as the config calls it.
+      paths: files, at least one.
+      documents: "file" or "line".
+      text_key: of the text in a line's JSON object; None for plain text.
+
+    Raises:
+      ValueError: a file cannot be read, or there is no document.
+    """
+    self.name, self._text_key = name, text_key
+    self._files, spans, num_empty = [], [], 0
+    for path in paths:
+      try:
+        status = path.stat()
+        found = (
+          _line_spans(path)
+          if documents == "line"
+          else np.array([[0, status.st_size]])
+        )
+      except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}") from error
+      is_empty = found[:, 0] == found[:, 1]
+      num_empty += int(is_empty.sum())
+      spans.append(found[~is_empty])
+      self._files.append(_File(path, status.st_size, status.st_mtime_ns))
+    self.removed = {"empty_text": num_empty} if num_empty else {}
+    self._spans = np.concatenate(spans)
+    self._ends = np.cumsum([len(found) for found in spans])
+    self._open = OpenFiles(
+      [file.path for file in self._files],
+      [file.num_bytes for file in self._files],
+    )
+    if not len(self):
+      raise ValueError(f"there is no document in {paths[0]} and its like")
+    self._description = f"{documents} {text_key}"
+
+  def __len__(self) -> int:
+    return len(self._spans)
+
+  def __getitem__(self, index: int) -> Example:
+    """One document; its record_id is "file:byte where it begins".
+
+    Raises:
+      BadRecord: missing_file, unreadable_file (it has changed, too),
+        wrong_length (over 256 MiB), bad_text, bad_json or empty_text.
+      IndexError: index outside 0..len-1.
+    """
+    if not 0 <= index < len(self):
+      raise IndexError(f"{self.name} has {len(self)} records, not {index}")
+    number = int(np.searchsorted(self._ends, index, side="right"))
+    start, stop = self._spans[index].tolist()
+    record_id = f"{self._files[number].path.name}:{start}"
+    if stop - start > _MAX_DOCUMENT_BYTES:
+      raise BadRecord("wrong_length", f"{stop - start} bytes", record_id)
+    try:
+      text = self._text(self._open[number].read(start, stop - start))
+    except TextError as error:
+      raise BadRecord(error.reason, str(error), record_id) from error
+    except FileNotFoundError as error:
+      raise BadRecord("missing_file", str(error), record_id) from error
+    except (ChangedFile, OSError) as error:
+      raise BadRecord("unreadable_file", str(error), record_id) from error
+    if not text:
+      raise BadRecord("empty_text", "only blanks", record_id)
+    return Example(record_id=record_id, image=None, texts=(text,))
+
+  def fingerprint(self) -> str:
+    """Digest of the files' names, sizes and times, and of the settings."""
+    digest = hashlib.blake2b(self._description.encode(), digest_size=16)
+    for file in self._files:
+      line = f"{file.path.name} {file.num_bytes} {file.mtime_ns}\n"
+      digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+  def _text(self, data: bytes) -> str:
+    if self._text_key is None:
+      return sample_texts.text_of_bytes(data)
+    fields = sample_texts.parse_object(data)
+    if self._text_key not in fields:
+      raise TextError("bad_json", f"there is no {self._text_key!r}")
+    return sample_texts.clean_text(fields[self._text_key])
+
+
+def open_plain_text(
+  name: str,
+  *,
+  path: PathSpec,
+  documents: str = "file",
+  text_key: str = "text",
+) -> Source:
+  """Opens texts without images.
+
+  Args:
+    name: as the config calls it.
+    path: files that all end in .txt, .jsonl or .parquet; see
+      `file_lists.list_files`.
+    documents: what a document is in .txt: a "file", or a "line"; in the others
+      it is a line or row.
+    text_key: of the text in a line's object, or a parquet column.
+
+  Raises:
+    ValueError: a file is missing, suffixes are mixed or unknown, or there is
+      no document.
+  """
+  if documents not in DOCUMENTS:
+    raise ValueError(f"documents must be one of {DOCUMENTS}, not {documents!r}")
+  paths = file_lists.list_files(path, suffixes=_SUFFIXES)
+  suffixes = sorted({file.suffix.lower() for file in paths})
+  if len(suffixes) != 1 or suffixes[0] not in _SUFFIXES:
+    raise ValueError(
+      f"path must name files of one kind, {' or '.join(_SUFFIXES)}, not "
+      f"{suffixes}: choose with a pattern such as folder/*.txt"
+    )
+  if suffixes[0] == ".parquet":
+    return _parquet(name, paths, path, text_key)
+  is_json = suffixes[0] == ".jsonl"
+  return PlainTexts(
+    name,
+    paths,
+    documents="line" if is_json else documents,
+    text_key=text_key if is_json else None,
+  )
+
+
+def _parquet(
+  name: str, paths: Sequence[pathlib.Path], path: PathSpec, text_key: str
+) -> Source:
+  if not isinstance(path, str | os.PathLike) and len(paths) > 1:
+    raise ValueError("parquet texts need one path: a file, folder or pattern")
+  return open_parquet(
+    name, path=str(path), image_column=None, text_column=text_key
+  )
+
+
+def _line_spans(path: pathlib.Path) -> np.ndarray:
+  """First byte of each line and the byte behind its last, int64 [lines, 2]."""
+  starts, stops = [np.zeros(1, np.int64)], []
+  offset, before = 0, b"\0"
+  with open(path, "rb") as file:
+    while chunk := file.read(_CHUNK_BYTES):
+      data = np.frombuffer(before + chunk, np.uint8)
+      at = np.flatnonzero(data[1:] == _LINE_FEED)
+      # The byte before a line feed is one place to the left in `data`.
+      stops.append(at + offset - (data[at] == _CARRIAGE_RETURN))
+      starts.append(at + offset + 1)
+      offset, before = offset + len(chunk), chunk[-1:]
+  stops.append(np.array([offset]))
+  spans = np.stack([np.concatenate(starts), np.concatenate(stops)], axis=1)
+  # Behind a last line feed begins no line.
+  return spans[:-1] if before in (b"\n", b"\0") else spans

@@ -1,0 +1,196 @@
+"""`ddit prepare`: flags, what it prints, and one line for bad input."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from ddit_jax.cli import main as main_module
+from ddit_jax.cli.prepare import VERB, ProgressLines
+from ddit_jax.data.examples import BadRecord, Example
+from ddit_jax.data.sources.array_records import open_array_record
+
+
+class TinySource:
+  """Ten texts, one of which is bad."""
+
+  name = "tiny"
+  removed = {"ratio": 1_234}  # noqa: RUF012
+
+  def __len__(self):
+    return 10
+
+  def __getitem__(self, index):
+    if index == 4:
+      raise BadRecord("bad_json", "broken", "r4")
+    return Example(record_id=f"r{index}", image=None, texts=(f"text {index}",))
+
+  def fingerprint(self):
+    return "f"
+
+
+def png(width, height, shade) -> bytes:
+  file = io.BytesIO()
+  Image.new("RGB", (width, height), (shade, 0, 0)).save(file, "PNG")
+  return file.getvalue()
+
+
+@pytest.fixture
+def opened(monkeypatch):
+  """Calls of open_source; the verb gets a TinySource."""
+  calls = []
+
+  def open_source(name, spec):
+    calls.append((name, dict(spec)))
+    if spec["kind"] == "unknown":
+      raise ValueError("no kind\n'unknown'")
+    return TinySource()
+
+  fake = type(sys)("open_source")
+  fake.open_source = open_source
+  path = "ddit_jax.data.sources.open_source"
+  monkeypatch.setitem(sys.modules, path, fake)
+  monkeypatch.setitem(main_module.VERBS, "prepare", VERB)
+  return calls
+
+
+@pytest.fixture
+def run(opened, capsys):
+  def run_with(*argv):
+    """(exit code, stdout, stderr) of `ddit prepare argv`."""
+    code = main_module.main(["prepare", *argv])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+  return run_with
+
+
+def test_counts_and_places_are_printed(tmp_path, opened, run):
+  out = tmp_path / "out"
+  flags = ["--kind=tiny", "--path=p", f"--out={out}", "--max_bad_rate=0.1"]
+  code, printed, _ = run(*flags)
+  assert opened == [("tiny", {"kind": "tiny", "path": "p"})]
+  assert code == 0
+  assert printed == (
+    f"{out}: 9 records in 1 shard, 0.000131 GB\n"
+    "left out by filters: ratio 1,234\n"
+    "bad records left out: 1 (bad_json 1), listed in "
+    f"{out / 'bad_records.jsonl'}\n"
+  )
+  source = open_array_record("prepared", path=str(out))
+  assert source[4].texts == ("text 5",)
+  # Once more: it is finished, and says the same.
+  assert run(*flags) == (0, printed, "")
+
+
+def test_the_source_is_read_from_json(tmp_path, opened, run):
+  spec = {"kind": "tiny", "path": "p", "filters": {"max_ratio": 2.0}}
+  (tmp_path / "vqa.json").write_text(json.dumps(spec))
+  code, _, _ = run(
+    f"--source={tmp_path / 'vqa.json'}",
+    f"--out={tmp_path / 'out'}",
+    "--max_bad_rate=0.2",
+    "--shards=3",
+    "--short_side=32",
+    "--jpeg_quality=80",
+    "--max_ratio=3",
+    "--min_short_side=8",
+    "--threads=2",
+  )
+  assert code == 0
+  assert opened == [("vqa", spec)]
+  body = json.loads((tmp_path / "out" / "dataset.json").read_text())
+  assert body["options"] == {
+    "num_shards": 3,
+    "short_side": 32,
+    "jpeg_quality": 80,
+    "max_ratio": 3.0,
+    "min_short_side": 8,
+  }
+
+
+def test_parquet_to_shards_to_smaller_shards(tmp_path, monkeypatch, capsys):
+  """With real sources, by the shorthand flags and by a JSON file."""
+  monkeypatch.setitem(main_module.VERBS, "prepare", VERB)
+  images = [png(64, 48, shade) for shade in range(5)]
+  rows = {"image": [{"bytes": b, "path": None} for b in images]}
+  rows["text"] = [f"text {i}" for i in range(5)]
+  parquet.write_table(pa.table(rows), tmp_path / "rows.parquet")
+  first, second = tmp_path / "first", tmp_path / "second"
+  flags = [f"--path={tmp_path / 'rows.parquet'}", f"--out={first}"]
+  assert main_module.main(["prepare", "--kind=parquet", *flags]) == 0
+  source = open_array_record("first", path=str(first))
+  assert [source[i].image for i in range(5)] == images
+  spec = {"kind": "array_record", "path": str(first), "check_hashes": True}
+  (tmp_path / "spec.json").write_text(json.dumps(spec))
+  flags = [f"--source={tmp_path / 'spec.json'}", f"--out={second}"]
+  assert main_module.main(["prepare", *flags, "--short_side=24"]) == 0
+  source = open_array_record("second", path=str(second))
+  sizes = {Image.open(io.BytesIO(source[i].image)).size for i in range(5)}
+  assert sizes == {(32, 24)}
+  assert [source[i].texts for i in range(5)] == [(t,) for t in rows["text"]]
+  assert "5 records in 1 shard" in capsys.readouterr().out
+  assert main_module.main(["prepare", "--kind=parket", *flags[1:], "--path=p"])
+  assert "did you mean 'parquet'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("flags", "line"),
+  [
+    ([], "--out is missing: new folder"),
+    (["--out=o"], "--source is missing: a JSON file that describes the sour"),
+    (["--out=o", "--kind=tiny"], "--path is missing"),
+    (["--out=o", "--path=p"], "--kind is missing"),
+    (["--out=o", "--source=s", "--kind=tiny"], "--source and --kind or"),
+    (["--out=o", "--source=none.json"], "--source=none.json is no file: give"),
+    (["--out=o", "--source=bad.json"], "bad.json is no JSON"),
+    (["--out=o", "--kind=unknown", "--path=p"], "no kind 'unknown'"),
+    (["--out=o", "--kind=tiny", "--path=p", "--shards=0"], "shards must lie"),
+    (["--out=o", "--kind=tiny", "--path=p"], "tiny: 1 of 10 records are bad"),
+    (["--out=bad.json", "--kind=tiny", "--path=p"], "bad.json is a file: choo"),
+    (["--out=bad.json/o", "--kind=tiny", "--path=p"], "[Errno 20] Not a dir"),
+    (["--out=o", "--shard=3"], "ddit prepare has no flag --shard: did you mea"),
+  ],
+)
+def test_bad_input_is_one_line(tmp_path, monkeypatch, run, flags, line):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "bad.json").write_text("{")
+  code, out, err = run(*flags)
+  assert (code, out) == (2, "")
+  assert err.startswith(f"ddit: {line}") and err.count("\n") == 1
+
+
+def test_flags_are_checked_without_heavy_imports():
+  program = (
+    "import sys\n"
+    "from ddit_jax.cli.prepare import VERB\n"
+    "from ddit_jax.cli.verb_flags import HelpRequested\n"
+    "try:\n"
+    "  VERB.parse(['--help'])\n"
+    "except HelpRequested as request:\n"
+    "  assert max(map(len, str(request).splitlines())) <= 80\n"
+    "heavy = {'jax', 'numpy', 'PIL', 'pyarrow', 'array_record', 'grain'}\n"
+    "print(heavy & set(sys.modules))\n"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", program], capture_output=True, text=True
+  )
+  assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
+
+
+def test_progress_lines_come_every_few_seconds():
+  seconds, stream = iter([100.0, 104.0, 110.0, 111.0, 120.0]), io.StringIO()
+  progress = ProgressLines(
+    stream, seconds_between_lines=10, clock=lambda: next(seconds)
+  )
+  for done in (1_000, 1_200, 1_500, 1_550, 2_000):
+    progress(done, 4_000)
+  assert stream.getvalue() == (
+    "1,500 of 4,000 records, 50 records/s, 50s left\n"
+    "2,000 of 4,000 records, 50 records/s, 40s left\n"
+  )

@@ -1,0 +1,151 @@
+"""LLaVA's conversations become questions with answers."""
+
+import json
+
+import pytest
+
+from ddit_jax.data.examples import Example
+from ddit_jax.data.sources.instructions import open_llava
+
+
+def turn(speaker, value):
+  return {"from": speaker, "value": value}
+
+
+# The layouts of LLaVA-Pretrain and of LLaVA-1.5's mix.
+PRETRAIN = {
+  "id": "004539375",
+  "image": "00453/004539375.jpg",
+  "conversations": [
+    turn("human", "Render a clear summary of the photo.\n<image>"),
+    turn("gpt", "select luxury furniture"),
+  ],
+}
+MIX = {
+  "id": "000000033471",
+  "image": "coco/33471.jpg",
+  "conversations": [
+    turn("human", "<image>\nWhat color is it?\nAnswer with one word."),
+    turn("gpt", "Red\nand white."),
+    turn("human", "Is it wet?"),
+    turn("gpt", "No"),
+  ],
+}
+TEXT_ONLY = {
+  "id": "wgByO4Y_0",
+  "model": "",
+  "conversations": [turn("human", "Who are you?"), turn("gpt", "Nobody.")],
+}
+
+
+@pytest.fixture
+def images(tmp_path):
+  folder = tmp_path / "images"
+  for entry in (PRETRAIN, MIX):
+    path = folder / entry["image"]
+    path.parent.mkdir(parents=True)
+    path.write_bytes(entry["id"].encode())
+  return folder
+
+
+def opened(entries, images, *, name="mix.json", **options):
+  path = images.parent / name
+  path.write_text(json.dumps(entries))
+  return open_llava("mix", path=str(path), images=str(images), **options)
+
+
+def test_the_first_turn_is_taken_as_the_release_does(images):
+  source = opened([PRETRAIN, MIX, TEXT_ONLY], images)
+  assert [source[i] for i in range(len(source))] == [
+    Example(
+      record_id="mix.json:0:0",
+      image=b"004539375",
+      prompt="Q: Render a clear summary of the photo. A: ",
+      texts=("select luxury furniture",),
+    ),
+    Example(
+      record_id="mix.json:1:0",
+      image=b"000000033471",
+      prompt="Q: What color is it? Answer with one word. A: ",
+      texts=("Red\nand white.",),
+    ),
+    Example(
+      record_id="mix.json:2:0",
+      image=None,
+      prompt="Q: Who are you? A: ",
+      texts=("Nobody.",),
+    ),
+  ]
+  assert source.removed == {"later_turn": 1}
+
+
+def test_all_turns_are_examples_of_their_own(images):
+  source = opened([MIX], images, turns="all")
+  assert (len(source), source.removed) == (2, {})
+  assert source[1] == Example(
+    record_id="mix.json:0:1",
+    image=b"000000033471",
+    prompt="Q: Is it wet? A: ",
+    texts=("No",),
+  )
+
+
+def test_json_lines_are_read(images):
+  source = opened(MIX, images, name="mix.jsonl")
+  assert source[0].record_id == "mix.jsonl:1:0"
+
+
+HUMAN, GPT = turn("human", "Why?"), turn("gpt", "Because.")
+
+
+@pytest.mark.parametrize(
+  ("conversations", "removed", "kept"),
+  [
+    ([], {"bad_json": 1}, 0),
+    (None, {"bad_json": 1}, 0),
+    ("Why?", {"bad_json": 1}, 0),
+    ([GPT, HUMAN], {"bad_json": 1}, 0),
+    ([HUMAN, HUMAN], {"bad_json": 1}, 0),
+    ([HUMAN, 7], {"bad_json": 1}, 0),
+    ([turn("human", 7), GPT], {"bad_json": 1}, 0),
+    ([turn("system", "Be nice."), HUMAN, GPT], {"bad_json": 2}, 0),
+    ([HUMAN], {"no_answer": 1}, 0),
+    ([HUMAN, GPT, HUMAN], {"no_answer": 1}, 1),
+    ([HUMAN, turn("gpt", " ")], {"empty_text": 1}, 0),
+    ([turn("human", "<image>Why?"), GPT], {"no_image": 1}, 0),
+    ([turn("human", " "), GPT, HUMAN, GPT], {"empty_text": 1}, 1),
+  ],
+)
+def test_turns_that_are_no_pair_are_counted(
+  conversations, removed, kept, images
+):
+  broken = {"id": "x", "conversations": conversations}
+  source = opened([TEXT_ONLY, broken], images, turns="all")
+  assert source.removed == removed and len(source) == 1 + kept
+
+
+@pytest.mark.parametrize(
+  ("entry", "reason"),
+  [
+    (7, "bad_json"),
+    ({}, "bad_json"),
+    (MIX | {"image": "../a.jpg"}, "unsafe_path"),
+    (MIX | {"image": ["a.jpg", "b.jpg"]}, "bad_text"),
+    (MIX | {"image": None}, "no_image"),
+  ],
+)
+def test_entries_that_cannot_be_used_are_counted(entry, reason, images):
+  source = opened([TEXT_ONLY, entry], images)
+  source.removed.pop("later_turn", 0)
+  assert source.removed == {reason: 1}
+
+
+def test_wrong_settings_are_refused(images):
+  with pytest.raises(ValueError, match=r"turns must be one of .*, not 'last'"):
+    opened([MIX], images, turns="last")
+  with pytest.raises(ValueError, match="must hold a JSON list"):
+    opened({"a": 1}, images)
+  with pytest.raises(ValueError, match="images must be a folder"):
+    open_llava("mix", path=str(images.parent / "mix.json"), images="none")
+  with pytest.raises(ValueError, match="path must be a file"):
+    open_llava("mix", path="none", images=str(images))

@@ -1,0 +1,122 @@
+"""Every kind of source is opened from a mapping, or refused kindly."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ddit_jax.data.sources.open_source import KINDS, keys_of, open_source
+from tests.source_files import encoded, write_shard
+
+
+def test_every_kind_has_an_opener_with_keys():
+  assert len(KINDS) == 13
+  for kind in KINDS:
+    keys = keys_of(kind)
+    assert keys and "name" not in keys
+    assert keys.get("path", True) or kind in ("easy_vqa",)
+
+
+def test_kinds_name_the_keys_they_need():
+  assert keys_of("webdataset") == {
+    "path": True,
+    "filters": False,
+    "caption_key": False,
+    "rewritten_key": False,
+    "index_folder": False,
+    "workers": False,
+  }
+  needed = {key for key, is_needed in keys_of("vqav2").items() if is_needed}
+  assert needed == {"questions", "annotations", "images"}
+
+
+def test_a_mapping_opens_a_source(tmp_path):
+  write_shard(tmp_path / "a.tar", ["0", "1"])
+  spec = {"kind": "webdataset", "path": str(tmp_path), "workers": 1}
+  source = open_source("shards", spec)
+  assert (source.name, len(source)) == ("shards", 2)
+  assert spec["kind"] == "webdataset"
+
+
+def test_config_dicts_are_mappings_too(tmp_path):
+  from ml_collections import ConfigDict
+
+  (tmp_path / "a.jpg").write_bytes(encoded(60, 60))
+  (tmp_path / "a.txt").write_text("a dog")
+  spec = {"kind": "image_folder", "path": str(tmp_path)}
+  spec["filters"] = {"min_short_side": 50}
+  assert len(open_source("folder", ConfigDict(spec))) == 1
+
+
+def test_every_question_kind_can_be_opened(tmp_path):
+  entry = {"image": "a.jpg", "question": "Is it?", "answers": [{"answer": "x"}]}
+  (tmp_path / "v.json").write_text(json.dumps([entry]))
+  spec = {
+    "kind": "vizwiz",
+    "path": f"{tmp_path}/v.json",
+    "images": str(tmp_path),
+  }
+  assert open_source("viz", spec).name == "viz"
+
+
+@pytest.mark.parametrize(
+  ("spec", "message"),
+  [
+    ({}, "^set: the key 'kind' is missing: there are array_record, easy_vqa"),
+    ({"kind": "webdatset"}, "^set: .* 'webdatset': did you mean 'webdataset'"),
+    ({"kind": "vqa_v2"}, "did you mean 'vqav2'"),
+    ({"kind": 7}, "^set: there is no source of kind 7: there are"),
+    ({"kind": None}, "there is no source of kind None"),
+    (
+      {"kind": "webdataset", "path": "x", "filter": {}},
+      "^set: a source of kind 'webdataset' has no key 'filter': did you mean "
+      "'filters'",
+    ),
+    ({"kind": "webdataset", "name": "x"}, "has no key 'name'"),
+    ({"kind": "webdataset"}, "^set: .* needs the key path$"),
+    (
+      {"kind": "vqav2", "images": "x"},
+      "needs the key questions and annotations",
+    ),
+    ({"kind": "webdataset", "path": "/none.tar"}, "^set: path /none.tar is no"),
+    (
+      {"kind": "image_folder", "path": "/none"},
+      "^set: path must be a file, but",
+    ),
+    ({"kind": "llava", "path": "/none", "images": "/"}, "/none does not exist"),
+    ({"kind": "plain_text", "path": "/none"}, "^set: path /none is no file"),
+    ({"kind": "parquet", "path": "/none"}, "^set: [^:]*/none"),
+    ({"kind": "array_record", "path": "/none"}, "^set: .*/none"),
+  ],
+)
+def test_what_is_wrong_is_told_with_the_way_out(spec, message):
+  with pytest.raises(ValueError, match=message):
+    open_source("set", spec)
+
+
+def test_a_kind_whose_package_is_absent_is_refused(monkeypatch):
+  def fail(name):
+    raise ImportError("No module named 'x'")
+
+  monkeypatch.setattr(importlib, "import_module", fail)
+  with pytest.raises(ValueError, match="kind 'tfds' cannot be used: No module"):
+    open_source("set", {"kind": "tfds", "path": "x"})
+
+
+def test_sources_open_where_jax_cannot_be_imported(tmp_path):
+  """Index tools and worker processes start quickly."""
+  write_shard(tmp_path / "a.tar", ["0"])
+  script = (
+    "import sys\n"
+    "sys.modules['jax'] = sys.modules['pyarrow'] = None\n"
+    "from ddit_jax.data.sources.open_source import open_source\n"
+    "source = open_source('s', {'kind': 'webdataset', 'path': sys.argv[1]})\n"
+    "assert source[0].texts == ('0',)\n"
+    "import ddit_jax.data.sources.plain_text\n"
+    "import ddit_jax.data.sources.image_folder\n"
+    "import ddit_jax.data.sources.packed_texts\n"
+    "import ddit_jax.data.sources.vqa_files\n"
+  )
+  subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)

@@ -1,0 +1,41 @@
+"""Prompts are those of D-DiT's release, to the last blank."""
+
+import pytest
+
+from ddit_jax.data.sources.question_prompts import (
+  MAY_BE_UNANSWERABLE,
+  SHORT_ANSWER,
+  question_prompt,
+)
+from ddit_jax.digits.questions import presence_question, prompt_text
+
+
+@pytest.mark.parametrize(
+  ("question", "instruction", "prompt"),
+  [
+    ("What is it?", "", "Q: What is it? A: "),
+    (
+      "What is it?",
+      SHORT_ANSWER,
+      "Q: What is it? Answer the question using a single word or phrase. A: ",
+    ),
+    (
+      "What is it?",
+      f"{SHORT_ANSWER} {MAY_BE_UNANSWERABLE}",
+      "Q: What is it? Answer the question using a single word or phrase. "
+      "Reply unanswerable if information is not present in the image. A: ",
+    ),
+    (
+      "\nWhich one?\nA. cat\nB. dog\nAnswer with the option's letter.",
+      "",
+      "Q: Which one? A. cat B. dog Answer with the option's letter. A: ",
+    ),
+  ],
+)
+def test_prompts_are_those_of_the_release(question, instruction, prompt):
+  assert question_prompt(question, instruction) == prompt
+
+
+def test_digits_are_asked_about_in_the_same_words():
+  question = presence_question(7, is_present=True)
+  assert question_prompt(question.text) == prompt_text(question)

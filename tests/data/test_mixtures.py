@@ -1,0 +1,199 @@
+"""One order of several sources: exact, once an epoch, and kept by edits."""
+
+import collections
+import dataclasses
+import sys
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddit_jax.data.mixtures import Mixture
+from ddit_jax.data.schedules import parse_schedule
+
+# Grain shuffles small sources slowly: larger ones cost less.
+SIZES = {"art": 60, "photos": 90, "web": 130}
+
+
+@dataclasses.dataclass
+class Records:
+  """A reader that says what it was asked for."""
+
+  name: str
+  count: int
+  record_bytes: int = 100
+
+  def __len__(self):
+    return self.count
+
+  def read(self, index, visit):
+    assert 0 <= index < self.count
+    return self.name, index, visit
+
+
+def mixture(config, batch_size=4, seed=0, sizes=SIZES):
+  readers = {name: Records(name, count) for name, count in sizes.items()}
+  return Mixture(
+    readers, parse_schedule(config), batch_size=batch_size, seed=seed
+  )
+
+
+def take(mixed, count, start=0):
+  return [mixed[position] for position in range(start, start + count)]
+
+
+WEIGHTS = st.fixed_dictionaries(
+  {name: st.integers(0, 9) for name in SIZES}
+).filter(lambda weights: any(weights.values()))
+SCHEDULES = st.dictionaries(st.integers(1, 30), WEIGHTS, max_size=3).flatmap(
+  lambda later: WEIGHTS.map(lambda first: {0: first} | later)
+)
+QUICK = settings(deadline=None, max_examples=15)
+
+
+@QUICK
+@given(config=SCHEDULES, batch_size=st.integers(1, 5))
+def test_weights_hold_within_one_record_in_every_piece(config, batch_size):
+  mixed = mixture(config, batch_size)
+  pieces = parse_schedule(config).pieces
+  stops = [piece.start for piece in pieces[1:]] + [40]
+  for piece, stop in zip(pieces, stops, strict=True):
+    parts, counts = dict(piece.parts), collections.Counter()
+    first = piece.start * batch_size
+    for place in range(1, (stop - piece.start) * batch_size + 1):
+      counts[mixed.locate(first + place - 1)[0]] += 1
+      for name in SIZES:
+        share = Fraction(place * parts.get(name, 0), sum(parts.values()))
+        assert abs(counts[name] - share) < 1
+
+
+@QUICK
+@given(config=SCHEDULES, seed=st.integers(0, 99))
+def test_every_source_is_read_once_an_epoch_across_pieces(config, seed):
+  visits = collections.defaultdict(list)
+  mixed = mixture(config, 4, seed)
+  for place, (name, index, visit) in enumerate(take(mixed, 300)):
+    assert mixed.locate(place) == (name, visit)
+    assert visit == len(visits[name])
+    visits[name].append(index)
+  for name, indices in visits.items():
+    size = SIZES[name]
+    for start in range(0, len(indices), size):
+      epoch = indices[start : start + size]
+      assert len(set(epoch)) == len(epoch)
+  counts = {name: len(visits[name]) for name in mixed.visits(300)}
+  assert mixed.visits(300) == counts
+
+
+@QUICK
+@given(config=SCHEDULES, edit=WEIGHTS, step=st.integers(0, 30))
+def test_a_future_piece_leaves_earlier_records_alone(config, edit, step):
+  kept = {start: weights for start, weights in config.items() if start < step}
+  edited = kept | {step: edit}
+  if step == 0:
+    return
+  before, after = mixture(config), mixture(edited)
+  assert take(before, 4 * step) == take(after, 4 * step)
+  # And every source goes on where it was.
+  assert {k: v for k, v in before.visits(4 * step).items() if v} == {
+    k: v for k, v in after.visits(4 * step).items() if v
+  }
+
+
+def test_records_may_be_read_in_any_order():
+  config = {"0": {"web": 3, "art": 1}, "7": {"photos": 1, "art": 1}}
+  forwards = take(mixture(config), 60)
+  mixed = mixture(config)
+  assert [mixed[p] for p in reversed(range(60))] == forwards[::-1]
+
+
+def test_epochs_differ_and_seeds_differ():
+  mixed = mixture({"0": {"web": 1}})
+  first, second = take(mixed, 130), take(mixed, 130, 130)
+  assert sorted(r[1] for r in first) == sorted(r[1] for r in second)
+  orders = [[record[1] for record in epoch] for epoch in (first, second)]
+  orders.append([r[1] for r in take(mixture({"0": {"web": 1}}, seed=1), 130)])
+  orders.append(list(range(130)))
+  assert len({tuple(order) for order in orders}) == 4
+
+
+def test_sources_of_one_length_have_orders_of_their_own():
+  sizes = {"a": 90, "b": 90}
+  mixed = mixture({"0": {"a": 1, "b": 1}}, sizes=sizes)
+  orders = collections.defaultdict(list)
+  for name, index, _ in take(mixed, 900):
+    orders[name].append(index)
+  epochs = [
+    tuple(order[start : start + 90])
+    for order in orders.values()
+    for start in range(0, 450, 90)
+  ]
+  assert len(set(epochs)) == 10
+
+
+def test_other_sources_do_not_change_a_sources_order():
+  alone = [r[1] for r in take(mixture({"0": {"web": 1}}), 40)]
+  mixed = mixture({"0": {"web": 2, "art": 3}, "6": {"web": 1, "photos": 7}})
+  among = [r[1] for r in take(mixed, 150) if r[0] == "web"]
+  assert len(among) > 15
+  assert among == alone[: len(among)]
+
+
+def test_a_source_of_weight_zero_is_never_read():
+  mixed = mixture({"0": {"web": 1, "art": 0}, "3": {"art": 1}})
+  names = [record[0] for record in take(mixed, 20)]
+  assert names == ["web"] * 12 + ["art"] * 8
+
+
+def test_steps_are_of_the_global_batch():
+  for batch_size in (1, 3, 8):
+    mixed = mixture({"0": {"web": 1}, "5": {"art": 1}}, batch_size)
+    names = [record[0] for record in take(mixed, 7 * batch_size)]
+    assert names == ["web"] * 5 * batch_size + ["art"] * 2 * batch_size
+
+
+def test_it_is_endless_and_far_places_are_quick():
+  mixed = mixture({"0": {"web": 3, "art": 1}})
+  assert len(mixed) == sys.maxsize
+  name, index, visit = mixed[10**14]
+  assert index < SIZES[name] and visit > 10**13
+  counts = mixed.visits(10**14)
+  assert sum(counts.values()) == 10**14
+  assert counts["web"] == 3 * counts["art"]
+
+
+def test_a_real_proportion():
+  mixed = mixture({"0": {"web": 0.7, "art": 0.2, "photos": 0.1}})
+  counts = collections.Counter(mixed.locate(p)[0] for p in range(1000))
+  assert counts == {"web": 700, "art": 200, "photos": 100}
+
+
+def test_the_largest_record_is_reserved_for():
+  readers = {"a": Records("a", 2, 70), "b": Records("b", 2, 90)}
+  schedule = parse_schedule({"0": {"a": 1}})
+  mixed = Mixture(readers, schedule, batch_size=2, seed=0)
+  assert mixed.record_bytes == 90
+
+
+def test_bad_input_is_refused():
+  with pytest.raises(ValueError, match=r"name \['maps'\]; there are \['art'"):
+    mixture({"0": {"maps": 1}})
+  with pytest.raises(ValueError, match="batch size must be positive, got 0"):
+    mixture({"0": {"web": 1}}, batch_size=0)
+  with pytest.raises(IndexError, match="begin at 0, got -1"):
+    mixture({"0": {"web": 1}})[-1]
+
+
+def test_the_order_is_the_one_published():
+  """The first records of a fixed seed: a change would break running jobs."""
+  mixed = mixture({"0": {"web": 2, "art": 1}}, seed=7)
+  found = [(name, int(index)) for name, index, _ in take(mixed, 6)]
+  assert found == [
+    ("web", 70),
+    ("art", 55),
+    ("web", 99),
+    ("web", 35),
+    ("art", 58),
+    ("web", 93),
+  ]

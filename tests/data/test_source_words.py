@@ -1,0 +1,50 @@
+"""Words of sources become ids, each once."""
+
+import dataclasses
+
+import pytest
+
+from ddit_jax.data import source_words
+from ddit_jax.data.examples import BadRecord, Example
+from ddit_jax.data.source_words import tokenizer_of_sources
+
+
+@dataclasses.dataclass
+class Texts:
+  texts: list
+  name: str = "texts"
+  removed: dict = dataclasses.field(default_factory=dict)
+
+  def __len__(self):
+    return len(self.texts)
+
+  def __getitem__(self, index):
+    text = self.texts[index]
+    if text is None:
+      raise BadRecord("missing_file", "gone", str(index))
+    return Example(
+      record_id=str(index), image=None, texts=(text,), rewritten=("a dog.",)
+    )
+
+  def fingerprint(self):
+    return ""
+
+
+def test_all_words_come_back_and_frequent_ones_have_low_ids():
+  tokenizer = tokenizer_of_sources([Texts(["a cat, a dog", None, "is it?"])])
+  words = ["a", "dog", ".", "cat", ",", "is", "it", "?"]
+  assert tokenizer.vocab_size == 4 + len(words)
+  assert tokenizer.tokens([3]) == ["a"]
+  for text in ("a cat, a dog.", "is it?"):
+    ids = tokenizer.encode(text)
+    assert tokenizer.unknown_pieces(text) == []
+    assert tokenizer.decode(ids) == text
+  assert tokenizer.unknown_pieces("a bird") == ["bird"]
+
+
+def test_large_or_empty_sets_are_refused(monkeypatch):
+  with pytest.raises(ValueError, match="have 0 words"):
+    tokenizer_of_sources([Texts([None])])
+  monkeypatch.setattr(source_words, "MAX_RECORDS", 1)
+  with pytest.raises(ValueError, match=r"at most 1 records, .* have 2: set"):
+    tokenizer_of_sources([Texts(["a", "b"])])

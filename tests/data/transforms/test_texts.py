@@ -1,0 +1,169 @@
+"""Which text a visit draws, and what its tokens are."""
+
+import collections
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddit_jax.data.examples import BadRecord, Example
+from ddit_jax.data.tokenizer import word_tokenizer
+from ddit_jax.data.transforms.texts import (
+  MAX_CHARACTERS,
+  TextTransform,
+  names_a_side,
+)
+
+TOKENIZER = word_tokenizer(["Q:", "A:", "?", "a", "b", "c", "d"])
+END = TOKENIZER.end_id
+A, B, C, D = (TOKENIZER.encode(word)[0] for word in "abcd")
+
+
+def transform(**options):
+  return TextTransform(**({"tokenizer": TOKENIZER, "length": 4} | options))
+
+
+def example(texts=(), rewritten=()):
+  return Example(
+    record_id="r", image=None, texts=tuple(texts), rewritten=tuple(rewritten)
+  )
+
+
+def drawn(found, options, count=2000):
+  rng = np.random.default_rng(0)
+  return collections.Counter(
+    transform(**options).draw(found, rng) for _ in range(count)
+  )
+
+
+def test_every_answer_has_its_share():
+  counts = drawn(example("abcd"), {})
+  assert set(counts) == set("abcd")
+  # Four standard deviations of a binomial of 2000 and 1/4.
+  assert all(abs(n - 500) < 4 * np.sqrt(375) for n in counts.values())
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.3, 1.0])
+def test_rewritten_captions_have_their_share(probability):
+  options = {"rewritten_probability": probability}
+  counts = drawn(example(["own"], ["new", "newer"]), options)
+  share = 1 - counts["own"] / 2000
+  assert abs(share - probability) <= 4 * np.sqrt(
+    probability * (1 - probability) / 2000
+  )
+  if probability:
+    assert counts["new"] and counts["newer"]
+
+
+def test_one_kind_of_text_is_enough():
+  none = {"rewritten_probability": 0.0}
+  assert set(drawn(example([], ["new"]), none, 9)) == {"new"}
+  assert set(drawn(example(["own"]), {}, 9)) == {"own"}
+
+
+def test_a_draw_repeats_with_its_seed_and_takes_two_numbers():
+  for found in (example("abcd"), example("ab", "cd"), example([], "cd")):
+    rng, again = np.random.default_rng(3), np.random.default_rng(3)
+    assert transform().draw(found, rng) == transform().draw(found, again)
+    reference = np.random.default_rng(3)
+    reference.random(2)
+    assert rng.bit_generator.state == reference.bit_generator.state
+
+
+@pytest.mark.parametrize(
+  "found", [example(), example(["", " \n"]), example([""])]
+)
+def test_a_blank_text_is_a_bad_record(found):
+  with pytest.raises(BadRecord) as caught:
+    transform().draw(found, np.random.default_rng(0))
+  assert (caught.value.reason, caught.value.record_id) == ("empty_text", "r")
+
+
+def test_prompt_text_and_padding_are_laid_out():
+  found = transform(length=6).lay_out("Q: a ? A: ", "b", "r")
+  prompt = TOKENIZER.encode("Q: a ? A: ")
+  assert found.tokens.tolist() == [*prompt, B, END]
+  assert found.tokens.dtype == np.int32
+  assert found.is_target.tolist() == [False] * 4 + [True] * 2
+  assert found.num_truncated == 0
+
+
+def test_a_long_text_is_cut_and_counted():
+  found = transform(length=2).lay_out("", "a b c d", "r")
+  assert found.tokens.tolist() == [A, B]
+  assert found.num_truncated == 3  # two words and the end token
+
+
+@pytest.mark.parametrize(
+  ("prompt", "text", "reason"),
+  [
+    ("a b c d", "a", "wrong_length"),
+    ("", "a " * MAX_CHARACTERS, "wrong_length"),
+    ("", "half of a pair: \ud800", "bad_text"),
+    ("\udfff", "a", "bad_text"),
+    ("", "a </s> b", "bad_text"),
+    ("", "a <extra_id_0>", "bad_text"),
+    ("<extra_id_0>", "a", "bad_text"),
+    ("</s>", "a", "bad_text"),
+  ],
+)
+def test_texts_that_cannot_be_learned_are_bad_records(prompt, text, reason):
+  with pytest.raises(BadRecord) as caught:
+    transform().lay_out(prompt, text, "r")
+  assert (caught.value.reason, caught.value.record_id) == (reason, "r")
+
+
+def test_unknown_words_are_no_error():
+  found = transform().lay_out("", "a zebra \0 \N{PILE OF POO}", "r")
+  assert found.tokens[0] == A and END not in found.tokens[:2]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_any_text_gives_tokens_or_a_bad_record(prompt, text):
+  try:
+    found = transform(length=8).lay_out(prompt, text, "r")
+  except BadRecord:
+    return
+  assert found.tokens.shape == found.is_target.shape == (8,)
+  assert TOKENIZER.mask_id not in found.tokens
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "a dog left of a cat",
+    "Right!",
+    "the RIGHTMOST car",
+    "left-hand traffic",
+    "his lefthand glove",
+    "turn (leftwards)",
+    "the hands go counter-clockwise",
+    "anticlockwise",
+    "two\nlefts",
+  ],
+)
+def test_sides_are_named(text):
+  assert names_a_side(text)
+  assert names_a_side("a cat", text)
+
+
+@pytest.mark.parametrize(
+  "text",
+  ["", "a bright cleft", "upright", "copyright", "righteous", "leftover"],
+)
+def test_other_words_name_no_side(text):
+  assert not names_a_side(text)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"length": 0}, "length must be positive, got 0"),
+    ({"rewritten_probability": -0.1}, r"in \[0, 1\], got -0.1"),
+  ],
+)
+def test_senseless_settings_are_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    transform(**options)
