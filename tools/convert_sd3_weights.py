@@ -12,6 +12,7 @@ import argparse
 import pathlib
 import sys
 import time
+from typing import NoReturn
 
 import tqdm
 
@@ -21,17 +22,24 @@ from ddit_jax.conversion.dtypes import OUTPUT_DTYPES
 from ddit_jax.conversion.peak_memory import GIB, memory_bound, peak_memory
 
 BAD_INPUT = 2
+# What shells expect of a program that Ctrl-C ended.
+STOPPED = 130
+IMPORT_FLAGS = ("layout", "target", "seed", "tokenizer", "vocab_size")
+EXPORT_FLAGS = ("params",)
 
 
 def main() -> int:
-  """Runs the tool; 0 is success, 2 bad input."""
-  args = _parser().parse_args()
+  """Runs the tool; 0 is success, 2 bad input, 130 an interrupt."""
   try:
+    args = _parse()
     start = time.monotonic()
-    outcome = _export(args) if args.export else _import(args)
+    outcome = _import(args) if args.export is None else _export(args)
   except (ValueError, OSError) as error:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return BAD_INPUT
+  except KeyboardInterrupt:
+    print("stopped: nothing was left behind", file=sys.stderr)
+    return STOPPED
   seconds = time.monotonic() - start
   print("\n".join(outcome.lines))
   print(
@@ -47,34 +55,50 @@ def main() -> int:
   return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
+class _Parser(argparse.ArgumentParser):
+  """Says in one line what is wrong with the flags."""
+
+  def error(self, message: str) -> NoReturn:
+    """Raises ValueError."""
+    raise ValueError(f"{message}; --help lists what there is")
+
+
+def _parser() -> _Parser:
+  parser = _Parser(
     description=__doc__, formatter_class=argparse.RawTextHelpFormatter
   )
   add = parser.add_argument
   add("src", type=pathlib.Path, metavar="SRC")
   add("dst", type=pathlib.Path, metavar="DST")
   add("--export", metavar="a|c", help="go back, to this layout")
-  add("--layout", metavar="a|b|c", help="insist on a layout of SRC")
-  add("--target", default="ddit", choices=TARGETS, help="network to make")
   add("--dtype", choices=OUTPUT_DTYPES, help="dtype of all arrays")
   add("--verify", action="store_true", help="re-read and compare both sides")
-  add("--seed", type=int, default=0, help="of parameters that start fresh")
+  add = parser.add_argument_group("of an import").add_argument
+  add("--layout", metavar="a|b|c", help="insist on a layout of SRC")
+  add("--target", choices=TARGETS, help="network to make (default: ddit)")
+  add("--seed", type=int, help="of parameters that start fresh (default: 0)")
   add("--tokenizer", type=pathlib.Path, help="T5's tokenizer, if SRC has none")
   add("--vocab_size", type=int, help="rows of a fresh text head")
+  add = parser.add_argument_group("of an export").add_argument
   add("--params", type=pathlib.Path, help="export these network parameters")
   return parser
 
 
+def _parse() -> argparse.Namespace:
+  args = _parser().parse_args()
+  unused = EXPORT_FLAGS if args.export is None else IMPORT_FLAGS
+  if given := [f"--{f}" for f in unused if getattr(args, f) is not None]:
+    kind = "an export" if args.export is None else "an import"
+    raise ValueError(f"{', '.join(given)} is for {kind} only: leave it out")
+  return args
+
+
 def _import(args: argparse.Namespace) -> convert.Outcome:
+  given = {flag: getattr(args, flag) for flag in IMPORT_FLAGS}
   options = convert.ConvertOptions(
-    layout=args.layout,
-    target=args.target,
     dtype=args.dtype,
-    seed=args.seed,
-    tokenizer=args.tokenizer,
-    vocab_size=args.vocab_size,
     is_verified=args.verify,
+    **{flag: value for flag, value in given.items() if value is not None},
   )
   plan = convert.plan_import(args.src, options)
   with _progress(convert.work_bytes(plan, options)) as bar:

@@ -44,7 +44,8 @@ class ArrayFolder:
       entries = metadata["tree_metadata"].values()
     except (OSError, ValueError, KeyError) as error:
       raise ConversionError(
-        f"{folder} is not a folder of arrays written by Orbax: {error!r}"
+        f"{folder} is not a folder of arrays written by Orbax (it has no "
+        f"readable {METADATA_NAME}): give one, e.g. RUN/checkpoints/STEP/ema"
       ) from error
     self._is_zarr3 = bool(metadata.get("use_zarr3"))
     self._is_ocdbt = (folder / _OCDBT_NAME).is_file()

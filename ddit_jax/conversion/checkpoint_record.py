@@ -67,8 +67,8 @@ def read_record(folder: pathlib.Path) -> CheckpointRecord:
     version = body["schema_version"]
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise ConversionError(
-      f"{folder} is not a checkpoint that this tool has written ({error!r}): "
-      "convert one first"
+      f"{folder} is not a checkpoint that this tool has written (it has no "
+      f"readable {CONFIG_NAME}): convert one first"
     ) from error
   if version != SCHEMA_VERSION:
     raise ConversionError(

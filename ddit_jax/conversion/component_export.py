@@ -130,7 +130,8 @@ def open_component(
   if wrong := sorted(found ^ shapes.keys()):
     raise ConversionError(
       f"the arrays of {name} in {named(folders.values())} are not those of its "
-      f"config.json: {named(wrong)} missing or unexpected"
+      f"config.json: {named(wrong)} missing or unexpected; give those of the "
+      "same network"
     )
   pieces = expected_pieces(
     naming, shapes, counts=counters(config), sizes=pattern_sizes(config)

@@ -33,7 +33,16 @@ from ddit_jax.conversion.plan import (
   slabs,
 )
 from ddit_jax.conversion.safetensors_files import StoredTensor
-from ddit_jax.conversion.text_head_size import check_head, fresh_head_size
+from ddit_jax.conversion.text_head_size import (
+  check_head,
+  check_wanted_size,
+  fresh_head_size,
+)
+from ddit_jax.conversion.tokenizer_choice import (
+  T5_TOKENIZER,
+  tokenizer_folders,
+  tokenizer_notes,
+)
 
 TARGETS = ("ddit", "sd3")
 
@@ -86,7 +95,7 @@ class ConversionPlan:
     target: "ddit" or "sd3".
     components: the networks that are converted.
     left_over: (tensor, reason) of networks that are not.
-    tokenizer: folder of T5's tokenizer, or None.
+    tokenizers: our folder -> the one that is copied.
     notes: choices made and things not used, one line each.
   """
 
@@ -94,8 +103,13 @@ class ConversionPlan:
   target: str
   components: tuple[ComponentPlan, ...]
   left_over: tuple[tuple[StoredTensor, str], ...]
-  tokenizer: pathlib.Path | None
+  tokenizers: Mapping[str, pathlib.Path]
   notes: tuple[str, ...]
+
+  @property
+  def tokenizer(self) -> pathlib.Path | None:
+    """Folder of T5's tokenizer, or None."""
+    return self.tokenizers.get(T5_TOKENIZER)
 
 
 def plan_conversion(
@@ -112,7 +126,7 @@ def plan_conversion(
     source: an opened checkpoint.
     target: which network to make: "ddit" or "sd3".
     dtype: a key of `dtypes.OUTPUT_DTYPES`, or None to keep what is stored.
-    tokenizer: T5's tokenizer, for sources without one.
+    tokenizer: for sources without them, see `tokenizer_folders`.
     vocab_size: rows of a fresh text head; None asks the tokenizer.
 
   Raises:
@@ -130,10 +144,12 @@ def plan_conversion(
       f"{source.path} is D-DiT and has no pooled-text branch: it cannot become "
       "SD3; leave --target out"
     )
-  tokenizer = tokenizer or source.plain_folders.get("tokenizer")
+  tokenizers = tokenizer_folders(source, tokenizer)
   components, left_over, notes = [], [], list(source.notes)
   absent = LAYOUTS[source.layout].places.keys() - source.components.keys()
   notes += [f"{name} is not in the source" for name in sorted(absent)]
+  if target == "sd3":
+    notes += tokenizer_notes(tokenizers)
   for name, part in source.components.items():
     if name.startswith("clip"):
       plan, reason = _try_clip(name, part, target, dtype)
@@ -143,7 +159,11 @@ def plan_conversion(
         continue
     elif name == "network":
       plan = _plan_network(
-        source, target, dtype, (tokenizer, vocab_size), notes
+        source,
+        target,
+        dtype,
+        (tokenizers.get(T5_TOKENIZER), vocab_size),
+        notes,
       )
     else:
       config = read_config(name, part.naming, part.tensors, part.config)
@@ -155,7 +175,7 @@ def plan_conversion(
     target=target,
     components=tuple(components),
     left_over=tuple(left_over),
-    tokenizer=tokenizer,
+    tokenizers=tokenizers,
     notes=tuple(notes),
   )
 
@@ -222,6 +242,8 @@ def _try_clip(
 def _plan_network(source, target, dtype, vocabulary, notes) -> ComponentPlan:
   part = source.components["network"]
   tokenizer, vocab_size = vocabulary
+  is_ddit = source.layout == "ddit_folder"
+  check_wanted_size(vocab_size, is_head_fresh=target == "ddit" and not is_ddit)
   config = read_config("network", part.naming, part.tensors, part.config)
   if source.layout == "single_file":
     notes.append(
@@ -229,10 +251,10 @@ def _plan_network(source, target, dtype, vocabulary, notes) -> ComponentPlan:
       f"{config.head_dim}, as in all of Stability's SD3 files; base_grid "
       f"{config.base_grid} was read off the position table"
     )
-  if source.layout == "ddit_folder":
+  if is_ddit:
     check_head(config.vocab_size, tokenizer)
   elif target == "ddit":
-    if not vocab_size:
+    if vocab_size is None:
       vocab_size, note = fresh_head_size(source, config, tokenizer)
       notes += [note] if note else []
     check_head(vocab_size, tokenizer)
@@ -257,21 +279,21 @@ def _check_widths(configs: Mapping[str, ComponentConfig]) -> None:
       if given != taken:
         raise ConversionError(
           f"the {name} has {field} {given} but the network {theirs} {taken}: "
-          "these belong to different checkpoints"
+          f"these belong to different checkpoints; use the network's own {name}"
         )
 
 
 def _check_tensor(tensor: StoredTensor, piece: Piece) -> None:
   if tensor.shape != piece.shape:
     raise ConversionError(
-      f"tensor {tensor.name} of {tensor.file} has shape {list(tensor.shape)}, "
-      f"this model needs {list(piece.shape)}: the file or its config.json is "
-      "of another model"
+      f"tensor {tensor.label} has shape {list(tensor.shape)}, this model needs "
+      f"{list(piece.shape)}: the file, or a config.json beside it, is of "
+      "another model; fetch all of it from one place"
     )
   if tensor.dtype not in INPUT_DTYPES:
     raise ConversionError(
-      f"tensor {tensor.name} of {tensor.file} has dtype {tensor.dtype}; "
-      f"weights may be {', '.join(INPUT_DTYPES)}: re-save it"
+      f"tensor {tensor.label} has dtype {tensor.dtype}; weights may be "
+      f"{', '.join(INPUT_DTYPES)}: re-save it"
     )
 
 

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ddit_jax.conversion.errors import ConversionError
+from ddit_jax.conversion.errors import ConversionError, named
 from ddit_jax.conversion.safetensors_files import StoredTensor
 
 
@@ -65,9 +65,11 @@ def read_json(path: pathlib.Path) -> JsonConfig:
       f"{path} is missing: fetch it beside the weights"
     ) from None
   except ValueError as error:
-    raise ConversionError(f"{path} is not JSON: {error}") from error
+    raise ConversionError(
+      f"{path} is not JSON ({error}): fetch it again"
+    ) from error
   if not isinstance(fields, dict):
-    raise ConversionError(f"{path} is not a JSON table")
+    raise ConversionError(f"{path} is not a JSON table: fetch it again")
   return JsonConfig(path, fields)
 
 
@@ -81,15 +83,17 @@ def shape_of(
       dimensions.
   """
   if name not in tensors:
+    files = {str(tensor.file) for tensor in tensors.values()}
     raise ConversionError(
-      f"tensor {name} is missing: the checkpoint is incomplete or of another "
-      "model"
+      f"{named(sorted(files)) or 'the checkpoint'} lacks tensor {name}: it is "
+      "incomplete or another model; fetch it again"
     )
   shape = tensors[name].shape
   if len(shape) != num_dimensions:
     raise ConversionError(
-      f"tensor {tensors[name].name} has shape {list(shape)}, expected "
-      f"{num_dimensions} dimensions"
+      f"tensor {tensors[name].label} has shape {list(shape)}, not the "
+      f"{num_dimensions} dimensions it needs: it is damaged or another model; "
+      "fetch it again"
     )
   return shape
 
@@ -109,6 +113,6 @@ def count_numbered(tensors: Mapping[str, StoredTensor], prefix: str) -> int:
   if not numbers or numbers != expected:
     raise ConversionError(
       f"modules {prefix}* are numbered {sorted(numbers)}: the checkpoint is "
-      "incomplete"
+      "incomplete; fetch it again"
     )
   return len(numbers)

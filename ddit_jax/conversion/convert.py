@@ -1,10 +1,12 @@
 """Import: a checkpoint of SD3 or D-DiT into our arrays, block by block."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -56,7 +58,8 @@ class ConvertOptions:
     target: "ddit" or "sd3".
     dtype: "float32", "bfloat16", "float16", or None to keep what is stored.
     seed: of fresh parameters.
-    tokenizer: folder of T5's tokenizer, for sources without one.
+    tokenizer: folder of T5's tokenizer, or of SD3's three, for sources
+      without them; see `tokenizer_folders`.
     vocab_size: rows of a fresh text head; None asks the tokenizer.
     is_verified: True reads both sides again and compares them.
   """
@@ -111,8 +114,9 @@ def convert(
   """Writes a checkpoint that training starts from and sampling loads.
 
   `destination` gets a folder for every network (Orbax trees `params` and
-  `constants`), `tokenizer/`, `config.json`, `report.json`, `source.json` and
-  `manifest.json`, which is written last.
+  `constants`), `tokenizer/` (T5's), of SD3 also `tokenizer_clip_l/` and
+  `tokenizer_clip_g/`, `config.json`, `report.json`, `source.json` and
+  `manifest.json`, which is written last and covers them all.
 
   Args:
     plan: what `plan_import` gave.
@@ -127,12 +131,15 @@ def convert(
   check_free(destination)
   check_space(destination, sum(part.nbytes() for part in plan.components))
   counter = CastCounter()
-  # Sources are hashed while the disk is busy with what was converted.
+  is_over = threading.Event()
+  # Sources are hashed while the disk is busy with what was converted; an error
+  # does not wait for that.
   with (
     ThreadPoolExecutor(1) as background,
+    _set_at_end(is_over),
     partial_folder(destination) as folder,
   ):
-    facts = background.submit(_manifest_facts, plan.source)
+    facts = background.submit(_manifest_facts, plan.source, is_over)
     for component in plan.components:
       _write_component(component, folder, options.seed, counter, progress)
     _copy_plain_folders(plan, folder)
@@ -214,9 +221,7 @@ def _nbytes(plan: ComponentPlan, slab: Slab) -> int:
 
 
 def _copy_plain_folders(plan: ConversionPlan, folder: pathlib.Path) -> None:
-  sources = dict(plan.source.plain_folders)
-  if plan.tokenizer is not None:
-    sources["tokenizer"] = plan.tokenizer
+  sources = {**plan.source.plain_folders, **plan.tokenizers}
   for name, source in sources.items():
     shutil.copytree(source, folder / name)
 
@@ -250,13 +255,23 @@ def _write_facts(
   write_json(folder / REPORT_NAME, body)
 
 
-def _manifest_facts(source: Source) -> dict[str, object]:
+@contextlib.contextmanager
+def _set_at_end(event: threading.Event) -> Iterator[None]:
+  try:
+    yield
+  finally:
+    event.set()
+
+
+def _manifest_facts(
+  source: Source, is_over: threading.Event
+) -> dict[str, object]:
   root = source.path if source.path.is_dir() else source.path.parent
   return {
     "source": str(source.path),
     "layout": source.layout,
     "source_files": {
-      path.relative_to(root).as_posix(): hash_file(path)
+      path.relative_to(root).as_posix(): hash_file(path, is_over.is_set)
       for path in source.files()
     },
   }

@@ -88,10 +88,14 @@ def largest_magnitude(name: str, array: np.ndarray) -> float:
   )
   largest = float(highest.view(array.dtype).astype(np.float32))
   if not np.isfinite(largest):
-    what = "NaN" if np.isnan(largest) else "infinite"
+    what = "NaN" if np.isnan(largest) else "infinity"
+    is_broken = ~np.isfinite(array)
+    first = np.unravel_index(is_broken.argmax(), array.shape)
     raise ConversionError(
-      f"tensor {name} holds {what} numbers: the checkpoint is broken or was "
-      "saved after a diverged run; fetch it again or use an earlier one"
+      f"tensor {name} holds {what} ({np.count_nonzero(is_broken):,} of its "
+      f"{array.size:,} numbers, the first at {[int(i) for i in first]}): it is "
+      "broken or was saved after a diverged run; fetch it again or use an "
+      "earlier one"
     )
   return largest
 

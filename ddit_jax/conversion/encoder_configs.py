@@ -130,10 +130,7 @@ def vae_config(
   """
   if json_config is None:
     return _vae_from_shapes(tensors)
-  for name in ("use_quant_conv", "use_post_quant_conv"):
-    json_config.refuse_unless(
-      name, False, reason="SD3's autoencoder does not have"
-    )
+  _refuse_quant_convs(json_config)
   json_config.refuse_unless("act_fn", "silu", reason="is not SD3's activation")
   need = json_config.need
   channels = need("in_channels")
@@ -175,6 +172,18 @@ def vae_json(config: AutoencoderConfig) -> dict[str, Any]:
     "use_post_quant_conv": False,
     "use_quant_conv": False,
   }
+
+
+def _refuse_quant_convs(json_config: JsonConfig) -> None:
+  """Raises if there are convolutions between autoencoder and latents."""
+  for name in ("use_quant_conv", "use_post_quant_conv"):
+    # Where the field is absent, diffusers takes it as true.
+    if json_config.fields.get(name, True) is not False:
+      raise ConversionError(
+        f"{json_config.path} does not say {name} = false: SD3's autoencoder "
+        "has no such convolution beside its latents, and none is computed "
+        "here; give SD3's autoencoder"
+      )
 
 
 def _t5_from_shapes(tensors: Tensors) -> T5Config:

@@ -16,11 +16,13 @@ class ForeignModel:
     title: its name.
     marks: pieces of tensor names, one of which it always has.
     reason: why it cannot be converted.
+    way_out: what to do instead.
   """
 
   title: str
   marks: tuple[str, ...]
   reason: str
+  way_out: str = "use SD3-medium or D-DiT"
 
 
 _UNET = "its network is a U-Net, not an MM-DiT"
@@ -29,13 +31,14 @@ FOREIGN_MODELS = (
   ForeignModel(
     "a LoRA or adapter",
     ("lora_up.", "lora_A.", "lora_down."),
-    "it holds differences to a model: merge it into SD3 first",
+    "it holds differences to a model",
+    "merge it into SD3-medium first",
   ),
   ForeignModel(
     "a checkpoint of scaled eight-bit floats",
     ("scaled_fp8", ".scale_weight", ".weight_scale"),
-    "its numbers mean nothing without their scales: use a file in fp16 or "
-    "bf16, or in fp8 without scales",
+    "its numbers mean nothing without their scales",
+    "use a file in fp16 or bf16, or in fp8 without scales",
   ),
   ForeignModel(
     "Flux",
@@ -72,7 +75,23 @@ _FOREIGN_CLASSES = (
   ("Flux", "Flux", FOREIGN_MODELS[2].reason),
 )
 PICKLE_SUFFIXES = (".pth", ".ckpt", ".pt", ".bin", ".pkl")
-_WAY_OUT = "use SD3-medium or D-DiT"
+_RE_SAVE = (
+  "which can run any code when it is read: re-save it once with "
+  "torch.load(path, weights_only=True) and "
+  "safetensors.torch.save_file(tensors, 'model.safetensors')"
+)
+_PICKLE = f"a PyTorch pickle under another name, {_RE_SAVE}"
+_PAGE = "a web page: log in where it was fetched, and fetch it again"
+# How files begin that are often found under the name of a .safetensors file.
+_BEGINNINGS = (
+  (b"version https://git-lfs", "a git-lfs pointer: run `git lfs pull` there"),
+  (b"<!doctype", _PAGE),
+  (b"<html", _PAGE),
+  (b"pk\x03\x04", _PICKLE),
+  (b"\x80\x02", _PICKLE),
+  (b"gguf", "a GGUF file: fetch the same model as .safetensors"),
+)
+BEGINNING_BYTES = 32
 
 
 def refuse_foreign_tensors(names: Iterable[str], where: Any) -> None:
@@ -87,7 +106,7 @@ def refuse_foreign_tensors(names: Iterable[str], where: Any) -> None:
     if (hit := next(hits, None)) is not None:
       raise ConversionError(
         f"{where} is {model.title} (it has tensor {hit}): {model.reason}; "
-        f"{_WAY_OUT}"
+        f"{model.way_out}"
       )
 
 
@@ -102,10 +121,11 @@ def refuse_foreign_class(class_name: Any, where: Any) -> None:
   for start, title, reason in _FOREIGN_CLASSES:
     if str(class_name).startswith(start):
       raise ConversionError(
-        f"{where} is {title} (class {class_name}): {reason}; {_WAY_OUT}"
+        f"{where} is {title} (class {class_name}): {reason}; "
+        f"{ForeignModel.way_out}"
       )
   raise ConversionError(
-    f"{where} is a {class_name}, which is another model; {_WAY_OUT}"
+    f"{where} is a {class_name}, which is another model; {ForeignModel.way_out}"
   )
 
 
@@ -116,12 +136,21 @@ def refuse_pickle(path: pathlib.Path) -> None:
     ConversionError: the line says how to re-save it, or what is read.
   """
   if path.suffix in PICKLE_SUFFIXES:
-    raise ConversionError(
-      f"{path} is a pickle, which can run any code when it is read: re-save it "
-      "once with torch.load(path, weights_only=True) and "
-      "safetensors.torch.save_file(tensors, 'model.safetensors')"
-    )
+    raise ConversionError(f"{path} is a pickle, {_RE_SAVE}")
   if path.suffix != ".safetensors":
     raise ConversionError(
-      f"{path} is not a .safetensors file; nothing else is read"
+      f"{path} is not a .safetensors file, and nothing else is read: fetch the "
+      "same model as .safetensors"
     )
+
+
+def format_under_wrong_name(beginning: bytes) -> str:
+  """What a file is that is no safetensors file, or "" if it is not known.
+
+  Args:
+    beginning: the file's first `BEGINNING_BYTES`, or all it has.
+  """
+  for mark, what in _BEGINNINGS:
+    if beginning.lstrip().lower().startswith(mark):
+      return what
+  return ""

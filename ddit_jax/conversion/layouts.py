@@ -2,9 +2,9 @@
 
 import dataclasses
 import pathlib
-import re
 from collections.abc import Mapping
 
+from ddit_jax.conversion.component_files import read_component
 from ddit_jax.conversion.config_fields import JsonConfig, read_json
 from ddit_jax.conversion.errors import ConversionError, named
 from ddit_jax.conversion.foreign import (
@@ -18,15 +18,10 @@ from ddit_jax.conversion.mapping import (
   SINGLE_FILE_ENCODER_PREFIX,
 )
 from ddit_jax.conversion.safetensors_files import (
-  INDEX_SUFFIX,
   StoredTensor,
   read_header,
-  read_shards,
 )
 
-# In names of files that hold the same tensors once more, e.g.
-# model.fp16.safetensors.
-_VARIANT = re.compile(r"\.(fp16|fp32|bf16|non_ema|ema)[.-]")
 _NETWORK_MARKS = {
   "ddit_folder": "null_image_embd",
   "sd3_folder": "time_text_embed.text_embedder.linear_1.weight",
@@ -106,6 +101,7 @@ def open_source(path: pathlib.Path, layout: str | None = None) -> Source:
     source = _open_folder(path)
   elif path.is_file():
     refuse_pickle(path)
+    _refuse_single_network(path)
     source = _open_single_file(path)
   else:
     raise ConversionError(f"{path} does not exist: check the path")
@@ -131,6 +127,18 @@ def _lone_file(folder: pathlib.Path) -> pathlib.Path | None:
   return None
 
 
+def _refuse_single_network(path: pathlib.Path) -> None:
+  """Raises if a file is one network of a folder's several."""
+  folder = path.absolute().parent
+  if (folder / "config.json").is_file() and (
+    folder.parent / "model_index.json"
+  ).is_file():
+    raise ConversionError(
+      f"{path} is one network of the checkpoint {folder.parent}: give that "
+      "folder"
+    )
+
+
 def _open_folder(folder: pathlib.Path) -> Source:
   if (folder / "model_index.json").is_file():
     index = read_json(folder / "model_index.json")
@@ -142,13 +150,14 @@ def _open_folder(folder: pathlib.Path) -> Source:
       f"{folder} is already converted: to go back, name --export"
     )
   if not (folder / "transformer").is_dir():
+    what = "has no transformer/ folder" if any(folder.iterdir()) else "is empty"
     raise ConversionError(
-      f"{folder} has no transformer/ folder: SRC must be a diffusers folder of "
-      "SD3, Stability's single .safetensors file, or a D-DiT folder"
+      f"{folder} {what}: SRC must be a diffusers folder of SD3, Stability's "
+      "single .safetensors file, or a D-DiT folder"
     )
   config = read_json(folder / "transformer" / "config.json")
   refuse_foreign_class(config.fields.get("_class_name"), folder)
-  network, notes = _read_component(folder / "transformer")
+  network, notes = read_component(folder / "transformer")
   refuse_foreign_tensors(network, folder / "transformer")
   found = [n for n, mark in _NETWORK_MARKS.items() if mark in network]
   if len(found) != 1:
@@ -169,7 +178,7 @@ def _assemble_folder(
     if component == "network":
       tensors = network
     elif where.is_dir():
-      tensors, more = _read_component(where)
+      tensors, more = read_component(where)
       notes += more
     else:
       continue
@@ -198,48 +207,6 @@ def _assemble_folder(
   )
 
 
-def _read_component(
-  folder: pathlib.Path,
-) -> tuple[dict[str, StoredTensor], list[str]]:
-  """The tensors of a folder, and notes on files that were not read."""
-  files = sorted(folder.glob("*.safetensors"))
-  indices = sorted(folder.glob("*.safetensors.index*.json"))
-  main_files = [f for f in files if not _VARIANT.search(f.name)]
-  main_indices = [f for f in indices if not _VARIANT.search(f.name)]
-  if not main_files and not main_indices:
-    main_files, main_indices = files, indices
-  if len(main_indices) == 1:
-    tensors = read_shards(main_indices[0])
-  elif len(main_files) == 1 and not main_indices:
-    tensors = read_header(main_files[0])
-  else:
-    _refuse_weights(folder, [*main_indices, *main_files])
-  used = {tensor.file for tensor in tensors.values()}
-  if stray := [f.name for f in main_files if f not in used]:
-    raise ConversionError(
-      f"{folder} also holds {named(stray)}, which its index does not list: "
-      "remove what does not belong there"
-    )
-  notes = [
-    f"{f} was not read: another variant of the same tensors"
-    for f in files
-    if f not in used
-  ]
-  return tensors, notes
-
-
-def _refuse_weights(folder: pathlib.Path, found: list[pathlib.Path]) -> None:
-  if found:
-    raise ConversionError(
-      f"{folder} holds {named(f.name for f in found)}: keep one file, or one "
-      f"NAME{INDEX_SUFFIX} with its shards"
-    )
-  for entry in sorted(folder.iterdir()):
-    if entry.suffix in PICKLE_SUFFIXES:
-      refuse_pickle(entry)
-  raise ConversionError(f"{folder} holds no .safetensors file: fetch it")
-
-
 def _open_single_file(path: pathlib.Path) -> Source:
   tensors = read_header(path)
   refuse_foreign_tensors(tensors, path)
@@ -257,17 +224,21 @@ def _open_single_file(path: pathlib.Path) -> Source:
       short = short.removeprefix(SINGLE_FILE_ENCODER_PREFIX)
     group = groups.setdefault(component, {})
     if short in group:
-      raise ConversionError(f"{path} has both {name} and {group[short].name}")
+      raise ConversionError(
+        f"{path} has both {name} and {group[short].name}, which stand for one "
+        "tensor: fetch it again"
+      )
     group[short] = tensor
   if "network" not in groups:
     raise ConversionError(
       f"{path} has no tensors {spec.places['network']}* (its first are "
-      f"{named(tensors)}): it is not {spec.title}; of a folder, give the folder"
+      f"{named(tensors)}): it is not {spec.title}, which holds all networks "
+      "under such prefixes; fetch that, or give a whole folder"
     )
   if unknown:
     raise ConversionError(
-      f"{path} has {len(unknown)} tensors of no known component: "
-      f"{named(unknown)}"
+      f"{path} has tensors of no known network: {named(unknown)}; known "
+      f"prefixes are {', '.join(spec.places.values())}"
     )
   return Source(
     path=path,

@@ -5,11 +5,13 @@ import hashlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 
 from ddit_jax.conversion.errors import ConversionError
 
 SUFFIX = ".partial"
+_HASHED_AT_ONCE = 2**22
 
 
 @contextlib.contextmanager
@@ -74,8 +76,22 @@ def sync_files(folder: pathlib.Path) -> None:
         os.fsync(file.fileno())
 
 
-def hash_file(path: pathlib.Path) -> dict[str, object]:
-  """Size and BLAKE2b hash of a file, as manifests list them."""
+def hash_file(
+  path: pathlib.Path, is_given_up: Callable[[], bool] = lambda: False
+) -> dict[str, object]:
+  """Size and BLAKE2b hash of a file, as manifests list them.
+
+  Args:
+    path: the file.
+    is_given_up: asked now and then; True ends the hashing.
+
+  Raises:
+    CancelledError: it was given up.
+  """
+  digest = hashlib.blake2b(digest_size=32)
   with open(path, "rb") as file:
-    digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32))
+    while chunk := file.read(_HASHED_AT_ONCE):
+      if is_given_up():
+        raise CancelledError
+      digest.update(chunk)
   return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}

@@ -222,7 +222,8 @@ def check_names(
   if missing := sorted(expected - tensors.keys()):
     raise ConversionError(
       f"{where} lacks {len(missing)} of {len(expected)} tensors: "
-      f"{named(missing)}; the checkpoint is incomplete or of another model"
+      f"{named(missing)}; it, or a config.json beside it, is incomplete or of "
+      "another model: fetch all of it from one place"
     )
   left_over, unknown = {}, []
   for name in sorted(tensors.keys() - expected):
@@ -238,8 +239,9 @@ def check_names(
       left_over[name] = known
   if unknown:
     raise ConversionError(
-      f"{where} has {len(unknown)} tensors that no array of ours takes: "
-      f"{named(unknown)}; it is another model, or its config.json is of another"
+      f"{where} has tensors that no array of ours takes: {named(unknown)}; it, "
+      "or a config.json beside it, is of another model: fetch all of it from "
+      "one place"
     )
   return left_over
 

@@ -15,6 +15,10 @@ import ml_dtypes
 import numpy as np
 
 from ddit_jax.conversion.errors import ConversionError, named
+from ddit_jax.conversion.foreign import (
+  BEGINNING_BYTES,
+  format_under_wrong_name,
+)
 
 DTYPES: dict[str, np.dtype] = {
   "F64": np.dtype(np.float64),
@@ -34,6 +38,8 @@ INDEX_SUFFIX = ".safetensors.index.json"
 METADATA_KEY = "__metadata__"
 # The format's own limit; a larger number is not a header's length.
 MAX_HEADER_BYTES = 100_000_000
+# A file begins with the length of its header.
+_LENGTH_BYTES = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,6 +59,11 @@ class StoredTensor:
   dtype: str
   shape: tuple[int, ...]
   start: int
+
+  @property
+  def label(self) -> str:
+    """Its name and file, for messages."""
+    return f"{self.name} of {self.file}"
 
   @property
   def nbytes(self) -> int:
@@ -87,8 +98,8 @@ def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
     position = entry["end"]
   if position != data_size:
     raise ConversionError(
-      f"{path} has {data_size - position} bytes after its last tensor: it is "
-      "damaged; fetch it again"
+      f"{path} is damaged: {data_size - position} bytes follow its last "
+      "tensor; fetch it again"
     )
   return {
     entry["name"]: StoredTensor(
@@ -112,7 +123,10 @@ def read_shards(index: pathlib.Path) -> dict[str, StoredTensor]:
   tensors: dict[str, StoredTensor] = {}
   for file_name in sorted(set(weight_map.values())):
     if pathlib.PurePath(file_name).name != file_name:
-      raise ConversionError(f"{index} lists {file_name!r}, not a file name")
+      raise ConversionError(
+        f"{index} lists {file_name!r}, which is no name of a file beside it: "
+        "fetch the index again"
+      )
     path = index.parent / file_name
     if not path.is_file():
       raise ConversionError(
@@ -123,13 +137,13 @@ def read_shards(index: pathlib.Path) -> dict[str, StoredTensor]:
     if absent := sorted(listed - found.keys()):
       raise ConversionError(
         f"{index} places {named(absent)} in {file_name}, which lacks them: "
-        "the index belongs to other files"
+        "the index belongs to other files; fetch both again"
       )
     if extra := sorted(found.keys() - listed):
       where = "lists elsewhere" if extra[0] in weight_map else "does not list"
       raise ConversionError(
-        f"{path} holds {named(extra)}, which {index.name} {where}: duplicated "
-        "or stray tensors"
+        f"{path} holds {named(extra)}, which {index.name} {where}: the index "
+        "belongs to other files, or tensors are duplicated; fetch both again"
       )
     tensors |= found
   return tensors
@@ -138,25 +152,36 @@ def read_shards(index: pathlib.Path) -> dict[str, StoredTensor]:
 def _parse_header(path: pathlib.Path) -> tuple[dict, int]:
   size = path.stat().st_size
   with open(path, "rb") as file:
-    prefix = file.read(8)
-    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else size
-    if length > min(size - 8, MAX_HEADER_BYTES):
+    beginning = file.read(BEGINNING_BYTES)
+    if len(beginning) < _LENGTH_BYTES:
+      raise ConversionError(f"{path} has only {size} bytes: fetch it again")
+    length = struct.unpack("<Q", beginning[:_LENGTH_BYTES])[0]
+    if length > min(size - _LENGTH_BYTES, MAX_HEADER_BYTES):
+      # Not asked before: a header's length may begin like another format.
+      if what := format_under_wrong_name(beginning):
+        raise ConversionError(f"{path} is no safetensors file but {what}")
       raise ConversionError(
         f"{path} ({size} bytes) is truncated or not a safetensors file: its "
-        f"first bytes announce a header of {length} bytes"
+        f"first bytes announce a header of {length} bytes; fetch it again"
       )
+    file.seek(_LENGTH_BYTES)
     raw = file.read(length)
   try:
     header = json.loads(raw, object_pairs_hook=_without_repetition)
   except _RepeatedKey as error:
-    raise ConversionError(f"{path} names {error} twice") from error
+    raise ConversionError(
+      f"{path} is damaged: it names {error} twice; fetch it again"
+    ) from error
   except ValueError as error:
     raise ConversionError(
-      f"{path} is not a safetensors file: its header is no JSON ({error})"
+      f"{path} is damaged or not a safetensors file: its header is no JSON "
+      f"({error}); fetch it again"
     ) from error
   if not isinstance(header, dict):
-    raise ConversionError(f"{path} has a header that is no table")
-  return header, 8 + length
+    raise ConversionError(
+      f"{path} is damaged: its header is no table; fetch it again"
+    )
+  return header, _LENGTH_BYTES + length
 
 
 def _entry(path: pathlib.Path, name: str, entry: dict) -> dict:
@@ -168,7 +193,10 @@ def _entry(path: pathlib.Path, name: str, entry: dict) -> dict:
   except (KeyError, TypeError, ValueError):
     is_whole = False
   if not is_whole:
-    raise ConversionError(f"{path} describes tensor {name!r} wrongly: {entry}")
+    raise ConversionError(
+      f"{path} is damaged: it describes tensor {name!r} wrongly, {entry}; "
+      "fetch it again"
+    )
   if dtype not in DTYPES:
     raise ConversionError(
       f"{path}: tensor {name} has dtype {dtype!r}, which is not readable; "
@@ -190,13 +218,14 @@ def _check_bytes(
     what = "overlaps the one before" if begin < position else "leaves a hole"
     raise ConversionError(
       f"{path} is damaged: tensor {name} starts at byte {begin}, not "
-      f"{position}, and {what}"
+      f"{position}, and {what}; fetch it again"
     )
   needed = math.prod(entry["shape"]) * DTYPES[entry["dtype"]].itemsize
   if end - begin != needed:
     raise ConversionError(
       f"{path} is damaged: tensor {name} of shape {list(entry['shape'])} and "
-      f"dtype {entry['dtype']} needs {needed} bytes but has {end - begin}"
+      f"dtype {entry['dtype']} needs {needed} bytes but has {end - begin}; "
+      "fetch it again"
     )
 
 
@@ -207,14 +236,18 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
     )
     weight_map = dict(table["weight_map"])
   except _RepeatedKey as error:
-    raise ConversionError(f"{index} lists {error} twice") from error
+    raise ConversionError(
+      f"{index} lists {error} twice: fetch it again"
+    ) from error
   except (ValueError, TypeError, KeyError) as error:
     raise ConversionError(
-      f"{index} is not a shard index (a JSON table with a weight_map): "
-      f"{error!r}"
+      f"{index} is not a shard index, a JSON table with a weight_map: fetch it "
+      "again"
     ) from error
   if not weight_map or not all(isinstance(f, str) for f in weight_map.values()):
-    raise ConversionError(f"{index} has an empty or malformed weight_map")
+    raise ConversionError(
+      f"{index} has an empty or malformed weight_map: fetch it again"
+    )
   return weight_map
 
 

@@ -54,7 +54,7 @@ def build_slab(
   built = np.empty(slab.shape, dtype)
   for piece in slab.pieces:
     tensor = tensors[piece.name]
-    stored = cast(tensor.name, tensor.read(), dtype, counter)
+    stored = cast(tensor.label, tensor.read(), dtype, counter)
     copy_into(built[piece.index], piece.to_ours(stored))
   for piece in slab.fresh:
     built[piece.index] = fresh_values(piece, seed).astype(dtype)
@@ -89,7 +89,7 @@ def check_slab(
   """
   for piece in slab.pieces:
     tensor = tensors[piece.name]
-    theirs = cast(tensor.name, tensor.read(), ours.dtype, CastCounter())
+    theirs = cast(tensor.label, tensor.read(), ours.dtype, CastCounter())
     _check_equal(tensor.name, piece.to_theirs(ours[piece.index]), theirs)
   if seed is None:
     return
@@ -107,8 +107,8 @@ def check_twin(tensor: StoredTensor, twin: StoredTensor) -> None:
   is_alike = (tensor.dtype, tensor.shape) == (twin.dtype, twin.shape)
   if not is_alike or not _equal_bits(tensor.read(), twin.read()):
     raise ConversionError(
-      f"tensor {tensor.name} should be a copy of {twin.name} but differs: "
-      "it is unclear which of them is meant"
+      f"tensor {tensor.label} should be a copy of {twin.name} but differs, so "
+      "it is unclear which of them is meant: fetch the file again"
     )
 
 

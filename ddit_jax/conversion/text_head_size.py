@@ -12,6 +12,30 @@ _PADDED_VOCABULARIES = {32128: 32100}
 _T5_XXL_WIDTH, _T5_XXL_IDS = 4096, 32100
 
 
+def check_wanted_size(vocab_size: int | None, *, is_head_fresh: bool) -> None:
+  """Raises unless the rows that were asked for can be made.
+
+  Args:
+    vocab_size: rows of the text head; None asks for nothing.
+    is_head_fresh: True for D-DiT made from SD3, False where the head is the
+      checkpoint's own or there is none.
+
+  Raises:
+    ConversionError: no such head can be made.
+  """
+  if vocab_size is None:
+    return
+  if vocab_size < 1:
+    raise ConversionError(
+      f"--vocab_size={vocab_size} is no number of rows: name at least 1"
+    )
+  if not is_head_fresh:
+    raise ConversionError(
+      f"--vocab_size={vocab_size} is for a text head that starts fresh, which "
+      "only D-DiT made from SD3 has: leave it out"
+    )
+
+
 def fresh_head_size(
   source: Source, config: MMDiTConfig, tokenizer: pathlib.Path | None
 ) -> tuple[int, str]:

@@ -100,7 +100,7 @@ def test_missing_tensor(editable):
 
 def test_unknown_tensor(editable):
   folder = editable(lambda tensors: tensors.update(stray=torch.ones(1)))
-  with pytest.raises(ConversionError, match=r"1 tensors that no array.*stray"):
+  with pytest.raises(ConversionError, match=r"tensors that no array.*: stray;"):
     plan(folder)
 
 

@@ -55,9 +55,9 @@ def test_read_json(tmp_path):
 def test_shape_of():
   tensors = {"a": tensor("pre.a", (2, 3))}
   assert shape_of(tensors, "a", 2) == (2, 3)
-  with pytest.raises(ConversionError, match=r"pre.a has shape \[2, 3\]"):
+  with pytest.raises(ConversionError, match=r"pre.a of f has shape \[2, 3\]"):
     shape_of(tensors, "a", 1)
-  with pytest.raises(ConversionError, match="tensor b is missing"):
+  with pytest.raises(ConversionError, match=r"^f lacks tensor b"):
     shape_of(tensors, "b", 1)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import jax
 import ml_dtypes
@@ -177,15 +178,15 @@ T5 = "text_encoders.t5xxl.transformer."
   [
     (
       lambda t: t["model.diffusion_model.pos_embed"].fill_(torch.nan),
-      "pos_embed holds NaN",
+      r"pos_embed of .*edited.safetensors holds NaN",
     ),
     (
       lambda t: t["first_stage_model.decoder.conv_out.bias"].fill_(torch.inf),
-      "conv_out.bias holds infinite",
+      r"conv_out.bias of .* holds infinity \(3 of its 3",
     ),
     (
       lambda t: t[T5 + "encoder.embed_tokens.weight"][3, 4].add_(1),
-      "embed_tokens.weight should be a copy",
+      "embed_tokens.weight of .* should be a copy",
     ),
   ],
 )
@@ -202,7 +203,9 @@ def test_number_out_of_range(tmp_path, single_file):
     tensors[name] = torch.full((3,), 1e5)
 
   path = edited(single_file, tmp_path, change)
-  with pytest.raises(ConversionError, match=r"conv_out.bias reaches 100000"):
+  with pytest.raises(
+    ConversionError, match=r"conv_out.bias of .*reaches 100000"
+  ):
     run(path, tmp_path / "out", dtype="float16")
 
 
@@ -231,6 +234,28 @@ def test_interrupt_leaves_nothing_that_looks_finished(
   with pytest.raises(KeyboardInterrupt):
     run(sd3_folder, tmp_path / "out")
   assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_does_not_wait_for_the_hashes(
+  tmp_path, single_file, monkeypatch
+):
+  path = edited(
+    single_file,
+    tmp_path,
+    lambda t: t["model.diffusion_model.pos_embed"].fill_(torch.nan),
+  )
+  given_up = []
+
+  def hash_slowly(path, is_given_up):
+    end = time.monotonic() + 60
+    while not is_given_up() and time.monotonic() < end:
+      time.sleep(0.01)
+    given_up.append(is_given_up())
+
+  monkeypatch.setattr(convert_module, "hash_file", hash_slowly)
+  with pytest.raises(ConversionError, match="holds NaN"):
+    run(path, tmp_path / "out")
+  assert given_up == [True]
 
 
 def test_taken_destination(tmp_path, sd3_folder):

@@ -55,6 +55,33 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, run, ddit_folder):
   assert list(tmp_path.iterdir()) == []
 
 
+def test_flags_that_cannot_be_are_one_line(tmp_path, run, sd3_folder):
+  for flags, message in (
+    (["--dtype=fp16"], "invalid choice: 'fp16'"),
+    (["--quick"], "unrecognized arguments: --quick"),
+    (["--vocab_size=many"], "invalid int value"),
+    (["--params=x"], "--params is for an export only"),
+    (["--export=a", "--seed=0", "--layout=a"], "--layout, --seed is for an im"),
+    (["--export="], "is not a checkpoint"),
+  ):
+    code, out, err = run(sd3_folder, tmp_path / "x", *flags)
+    assert code == 2 and not out
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert message in err
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupt_leaves_nothing(tmp_path, run, sd3_folder, monkeypatch):
+  def interrupt(*args, **kwargs):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr("ddit_jax.conversion.convert.write_manifest", interrupt)
+  code, out, err = run(sd3_folder, tmp_path / "x")
+  assert code == 130 and not out
+  assert err.splitlines()[-1] == "stopped: nothing was left behind"
+  assert list(tmp_path.iterdir()) == []
+
+
 def test_runs_as_a_program(tmp_path):
   done = subprocess.run(
     [sys.executable, TOOL, tmp_path / "nowhere", tmp_path / "x"],

@@ -88,8 +88,6 @@ def test_vae_json_builds_the_same_autoencoder():
     ("text_encoder", "feed_forward_proj", "relu"),
     ("text_encoder", "d_kv", None),
     ("text_encoder", "layer_norm_epsilon", "small"),
-    ("vae", "use_quant_conv", True),
-    ("vae", "use_post_quant_conv", True),
     ("vae", "act_fn", "relu"),
     ("vae", "out_channels", 4),
     ("vae", "block_out_channels", 32),
@@ -109,13 +107,26 @@ def test_bad_fields_are_named(parts, name, field, value):
     read(part.tensors, config)
 
 
+@pytest.mark.parametrize("field", ["use_quant_conv", "use_post_quant_conv"])
+def test_autoencoders_with_quant_convolutions_are_refused(parts, field):
+  """The field says so, or is absent: diffusers then builds them as well."""
+  assert getattr(diffusers.AutoencoderKL(norm_num_groups=2).config, field)
+  part = parts[0]["vae"]
+  fields = {k: v for k, v in part.config.fields.items() if k != field}
+  for changed in ({**fields, field: True}, fields):
+    with pytest.raises(
+      ConversionError, match=rf"config.json .*{field}.* no such convolution"
+    ):
+      vae_config(part.tensors, JsonConfig(part.config.path, changed))
+
+
 def test_missing_tensors_are_named(parts):
   part = parts[1]["clip_l"]
   some = {"text_model.embeddings.token_embedding.weight"}
   few = {k: v for k, v in part.tensors.items() if k in some}
-  with pytest.raises(ConversionError, match=r"position_embedding.* is missing"):
+  with pytest.raises(ConversionError, match=r"lacks tensor .*position_emb"):
     clip_config(few, None, "L")
-  with pytest.raises(ConversionError, match=r"shared.weight is missing"):
+  with pytest.raises(ConversionError, match=r"lacks tensor shared.weight"):
     t5_config({}, None)
   with pytest.raises(ConversionError, match="incomplete"):
     vae_config({}, None)

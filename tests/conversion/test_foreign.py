@@ -9,6 +9,7 @@ import torch
 from ddit_jax.conversion.errors import ConversionError
 from ddit_jax.conversion.foreign import (
   FOREIGN_MODELS,
+  format_under_wrong_name,
   refuse_foreign_class,
   refuse_foreign_tensors,
   refuse_pickle,
@@ -74,6 +75,16 @@ def test_our_own_are_not_refused(sd3_folder, single_file, ddit_folder):
 
 
 def test_pickles_and_others(tmp_path):
+  assert format_under_wrong_name(b"{}") == ""
+  for beginning, what in (
+    (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    (b"\n<!DOCTYPE html><html>", "web page"),
+    (b"<HTML><head>", "web page"),
+    (b"PK\x03\x04\x00\x00", "re-save it"),
+    (b"\x80\x02}q\x00", "re-save it"),
+    (b"GGUF\x03\x00\x00\x00", "GGUF"),
+  ):
+    assert what in format_under_wrong_name(beginning)
   with pytest.raises(ConversionError, match=r"re-save it .*weights_only=True"):
     refuse_pickle(tmp_path / "x.ckpt")
   with pytest.raises(ConversionError, match="nothing else is read"):

@@ -1,6 +1,7 @@
 """A destination is whole or absent."""
 
 import hashlib
+from concurrent.futures import CancelledError
 
 import pytest
 
@@ -67,3 +68,12 @@ def test_hash(tmp_path):
   (tmp_path / "a").write_bytes(b"abc")
   expected = hashlib.blake2b(b"abc", digest_size=32).hexdigest()
   assert hash_file(tmp_path / "a") == {"bytes": 3, "blake2b": expected}
+  with pytest.raises(CancelledError):
+    hash_file(tmp_path / "a", lambda: True)
+
+
+def test_hash_of_a_file_longer_than_is_read_at_once(tmp_path):
+  content = b"0123456789" * 500_000
+  (tmp_path / "a").write_bytes(content)
+  expected = hashlib.blake2b(content, digest_size=32).hexdigest()
+  assert hash_file(tmp_path / "a")["blake2b"] == expected

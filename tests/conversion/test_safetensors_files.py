@@ -67,7 +67,7 @@ DAMAGED = {
   "overlaps": ({"a": entry(0, 8), "b": entry(4, 12)}, 12),
   "leaves a hole": ({"a": entry(0, 8), "b": entry(12, 20)}, 20),
   "is truncated": ({"a": entry(0, 8), "b": entry(8, 16)}, 15),
-  "bytes after its last": ({"a": entry(0, 8)}, 9),
+  "1 bytes follow its last tensor": ({"a": entry(0, 8)}, 9),
   "needs 8 bytes but has 4": ({"a": entry(0, 4)}, 4),
   "dtype 'F4'": ({"a": entry(0, 8, dtype="F4")}, 8),
   "wrongly": ({"a": {"dtype": "F32", "shape": [2]}}, 8),
@@ -104,8 +104,26 @@ def test_header_longer_than_the_file(tmp_path, length):
 def test_file_too_short_for_a_header(tmp_path, content):
   path = tmp_path / "x.safetensors"
   path.write_bytes(content)
-  with pytest.raises(ConversionError, match="truncated or not a safetensors"):
+  with pytest.raises(ConversionError, match=f"has only {len(content)} bytes"):
     read_header(path)
+
+
+def test_other_formats_under_this_name(tmp_path):
+  path = tmp_path / "x.safetensors"
+  torch.save({"a": torch.ones(2)}, path)
+  with pytest.raises(ConversionError, match=r"pickle .* re-save it"):
+    read_header(path)
+  path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+  with pytest.raises(ConversionError, match="git lfs pull"):
+    read_header(path)
+
+
+@pytest.mark.parametrize("length", [0x0280, 0x2020])
+def test_header_whose_length_looks_like_another_format(tmp_path, length):
+  # Its first bytes are those of a pickle, or spaces before a web page.
+  text = json.dumps({"a": entry(0, 8)}).encode().ljust(length)
+  path = raw_file(tmp_path / "x.safetensors", text, b"\0" * 8)
+  assert read_header(path)["a"].shape == (2,)
 
 
 def test_every_truncation_is_noticed(tmp_path):
@@ -201,5 +219,5 @@ def test_index_with_a_repeated_name(shards):
 
 def test_index_may_not_leave_its_folder(shards):
   _, _, write = shards
-  with pytest.raises(ConversionError, match="not a file name"):
+  with pytest.raises(ConversionError, match="no name of a file beside it"):
     read_shards(write({"a": "../m-1.safetensors"}))

@@ -86,7 +86,7 @@ def test_build(tensors, dtype):
 
 
 def test_nan_stops_the_build(tensors):
-  with pytest.raises(ConversionError, match="tensor nan holds NaN"):
+  with pytest.raises(ConversionError, match=r"tensor nan of .* holds NaN"):
     build({"w": tensors["nan"]})
 
 
@@ -112,7 +112,7 @@ def test_other_seed_is_noticed_unless_not_compared(tensors):
 def test_twins(tensors):
   check_twin(tensors["same"], tensors["w"])
   for name in ("other", "nan"):
-    with pytest.raises(ConversionError, match=f"tensor {name} should be a"):
+    with pytest.raises(ConversionError, match=f"{name} of .* should be a"):
       check_twin(tensors[name], tensors["w"])
 
 

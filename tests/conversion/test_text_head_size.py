@@ -24,6 +24,15 @@ def test_text_head_size_without_tokenizer(single_file):
   assert named.components[0].config.vocab_size == 12
 
 
+def test_wanted_rows_that_cannot_be(single_file, ddit_folder):
+  for size in (0, -5):
+    with pytest.raises(ConversionError, match=f"={size} is no number of rows"):
+      plan(single_file, vocab_size=size)
+  for path, target in ((ddit_folder, "ddit"), (single_file, "sd3")):
+    with pytest.raises(ConversionError, match="leave it out"):
+      plan(path, target=target, vocab_size=9)
+
+
 def test_text_head_size_of_t5_xxl_alone(tmp_path, sd3_folder):
   path = tmp_path / "x.safetensors"
   checkpoints.save_single_file(path, sd3_folder, has_encoders=False)

@@ -19,8 +19,13 @@ def test_mask_must_be_the_last_id(tmp_path):
   backend = Tokenizer(models.WordLevel(vocabulary, unk_token="</s>"))
   tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
   tokenizer.save_pretrained(tmp_path / "t")
-  with pytest.raises(ConversionError, match=r"<extra_id_0> is 1: the mask"):
+  with pytest.raises(ConversionError, match=r"<extra_id_0> is 1, but the mask"):
     tokenizer_size(tmp_path / "t")
+
+
+def test_folder_without_tokenizer(tmp_path):
+  with pytest.raises(ConversionError, match=r"no tokenizer .tokenizer.json or"):
+    tokenizer_size(tmp_path)
 
 
 def test_unreadable_folder(tmp_path):
