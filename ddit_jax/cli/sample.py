@@ -23,6 +23,9 @@ Runs one task of a trained checkpoint:
 Many at once: --inputs=FILE.jsonl, one JSON object a line with the keys
 "prompt", "image" and "question" that the task needs. Images are written as
 PNG files, texts to results.jsonl, both in --out.
+
+--checkpoint also takes what tools/convert_sd3_weights.py wrote; weights of
+plain SD3 (--target=sd3) only draw.
 """
 
 
@@ -33,7 +36,9 @@ def define(values: flags.FlagValues) -> None:
   def many(name, help_text):
     flags.DEFINE_multi_string(name, None, help_text, flag_values=values)
 
-  text("checkpoint", None, "folder of a run, or its checkpoints")
+  text(
+    "checkpoint", None, "folder of a run, its checkpoints, or converted weights"
+  )
   text("task", None, "t2i, caption or vqa")
   text("out", "samples", "folder for PNG files and results.jsonl")
   text("inputs", None, "JSONL file with prompts, images and questions")

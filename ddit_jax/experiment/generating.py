@@ -10,6 +10,7 @@ from ddit_jax.experiment.loading import load
 from ddit_jax.experiment.pipeline import Pipeline
 from ddit_jax.experiment.requests import Requests, read_image
 from ddit_jax.experiment.run_folder import output_folder
+from ddit_jax.experiment.sd3_loading import refuse_sd3
 
 
 def generate(
@@ -27,6 +28,9 @@ def generate(
     InputError: checkpoint, image files, prompts or folder cannot be used.
   """
   folder = output_folder(out)
+  if requests.task != "t2i":
+    # Before its weights are read, which takes minutes.
+    refuse_sd3(checkpoint, f"--task={requests.task}")
   pipeline = load(checkpoint, weights=weights, step=step)
   rows = requests.rows
   if requests.task == "t2i":

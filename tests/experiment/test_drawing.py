@@ -1,0 +1,55 @@
+"""Euler's steps by hand, with a model whose velocity is known."""
+
+import itertools
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddit_jax.experiment.drawing import draw_latents
+
+SIGMAS = np.array([1.0, 0.75, 0.25, 0.0], np.float32)
+
+
+class LinearModel:
+  """Velocity = latents times a text's number, plus sigma."""
+
+  num_conditions = 0
+
+  def condition(self, variables, texts):
+    self.num_conditions += 1
+    return variables["scale"] * texts
+
+  def predict(self, variables, latents, condition, sigma):
+    rate = condition[:, :1, None, None] * latents
+    velocity = rate + sigma[:, None, None, None]
+    return types.SimpleNamespace(velocity=velocity)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_steps_equal_a_loop(guidance):
+  noise = np.random.default_rng(0).normal(size=(2, 3, 1, 1)).astype("f4")
+  texts, null = np.array([[2.0], [-1.0]]), np.array([[0.5]])
+  model = LinearModel()
+  got = draw_latents(
+    model,
+    {"scale": 0.5},
+    jnp.asarray(texts, jnp.float32),
+    jnp.asarray(null, jnp.float32),
+    noise,
+    sigmas=SIGMAS,
+    guidance=guidance,
+  )
+  want = noise.astype(np.float64)
+  for sigma, after in itertools.pairwise(SIGMAS):
+    for row in range(2):
+      x = want[row]
+      with_text = 0.5 * texts[row, 0] * x + sigma
+      without = 0.5 * null[0, 0] * x + sigma
+      velocity = without + guidance * (with_text - without)
+      want[row] = x + (after - sigma) * velocity
+  # Measured 2e-7.
+  np.testing.assert_allclose(got, want, atol=2e-6)
+  # Texts are encoded once, not once a step.
+  assert model.num_conditions == 2

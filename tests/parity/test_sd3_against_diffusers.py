@@ -1,0 +1,194 @@
+"""Plain SD3, from diffusers' folder to images, against diffusers itself."""
+
+import dataclasses
+import functools
+import shutil
+
+import diffusers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from ddit_jax.checkpoint.manifest import CheckpointError, verify_manifest
+from ddit_jax.conversion.convert import ConvertOptions, convert, plan_import
+from ddit_jax.experiment.drawing import draw_latents
+from ddit_jax.experiment.loading import load
+from ddit_jax.random_streams import key_for
+from ddit_jax.sharding.mesh import make_mesh
+from tests.encoders.torch_weights import largest_error, relative_distance
+from tests.parity import tiny_sd3
+
+PROMPTS = [
+  "a red cat",
+  # Too long for CLIP, and unknown to T5 in part.
+  "two dogs! and a lamp, " * 12,
+  # Too long for T5, too.
+  "the seven birds ran over the hill " * 40,
+]
+SIZE, LATENTS = (16, 24), (8, 12, 16)
+NUM_STEPS, GUIDANCE, SEED = 4, 7.0, 3
+# What the pipeline draws from that seed for its first batch.
+NOISE = np.asarray(
+  jax.random.normal(
+    jax.random.fold_in(key_for(jax.random.key(SEED), "text_to_image"), 0),
+    (len(PROMPTS), *LATENTS),
+  )
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+def converted(source, destination):
+  options = ConvertOptions(target="sd3", is_verified=True)
+  outcome = convert(plan_import(source, options), destination, options)
+  return outcome.lines
+
+
+def loaded(folder):
+  """On one device, which compiles faster."""
+  return load(str(folder), mesh=make_mesh(devices=jax.devices()[:1]))
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+  return tiny_sd3.pipeline(tmp_path_factory.mktemp("tokenizers"))
+
+
+@pytest.fixture(scope="module")
+def folder(theirs, tmp_path_factory):
+  """What diffusers saves, converted. Do not change."""
+  root = tmp_path_factory.mktemp("sd3")
+  theirs.save_pretrained(root / "theirs")
+  converted(root / "theirs", root / "ours")
+  return root
+
+
+@pytest.fixture(scope="module")
+def ours(folder):
+  return loaded(folder / "ours")
+
+
+def test_ids_equal_diffusers(theirs, ours):
+  got = ours.prompt_ids([*PROMPTS, ""])
+  for name, tokenizer, length in (
+    ("clip_l", theirs.tokenizer, 77),
+    ("clip_g", theirs.tokenizer_2, 77),
+    ("text_encoder", theirs.tokenizer_3, 256),
+  ):
+    want = tokenizer(
+      [*PROMPTS, ""], padding="max_length", max_length=length, truncation=True
+    )
+    np.testing.assert_array_equal(got[name], want.input_ids)
+  # CLIP-L pads with its end, the others with 0: "!" and <pad>.
+  pads = {name: int(ids[-1, -1]) for name, ids in got.items()}
+  end = theirs.tokenizer.eos_token_id
+  assert pads == {"clip_l": end, "clip_g": 0, "text_encoder": 0}
+
+
+def test_context_and_pooled_vector_equal_diffusers(theirs, ours):
+  with torch.no_grad():
+    context, null_context, pooled, null_pooled = theirs.encode_prompt(
+      PROMPTS, None, None, negative_prompt="a lamp!"
+    )
+  encode = functools.partial(jax.jit(ours.model.encode_text), ours.variables)
+  got = encode(ours.prompt_ids(PROMPTS))
+  got_null = encode(ours.prompt_ids(["a lamp!"] * 3))
+  assert got[0].shape == (3, 77 + 256, tiny_sd3.CONTEXT)
+  # Measured 8e-7.
+  assert largest_error(got, (context.numpy(), pooled.numpy())) < 1e-5
+  want_null = (null_context.numpy(), null_pooled.numpy())
+  assert largest_error(got_null, want_null) < 1e-5
+
+
+def drawn(pipeline):
+  """(weights, ids, null ids, noise) -> latents and images in [0, 1], jitted."""
+  model = pipeline.model
+
+  def draw(variables, ids, null_ids, noise):
+    latents = draw_latents(
+      model,
+      variables,
+      ids,
+      null_ids,
+      noise,
+      sigmas=pipeline.path.sampling_sigmas(NUM_STEPS),
+      guidance=GUIDANCE,
+    )
+    vae = variables["vae"]
+    decoded = model.autoencoder.apply(vae, latents, method="decode")
+    return latents, jnp.clip(decoded / 2 + 0.5, 0, 1)
+
+  return jax.jit(draw)
+
+
+def by_diffusers(theirs, negative):
+  return tiny_sd3.draw(
+    theirs,
+    PROMPTS,
+    NOISE,
+    negative_prompt=negative,
+    num_inference_steps=NUM_STEPS,
+    guidance_scale=GUIDANCE,
+    height=SIZE[0],
+    width=SIZE[1],
+  )
+
+
+def check_drawn(draw, ours, negative, want):
+  ids = ours.prompt_ids(PROMPTS), ours.prompt_ids([negative])
+  latents, images = draw(ours.variables, *ids, NOISE)
+  # Measured 3e-6.
+  assert relative_distance(latents, want[0]) < 3e-5
+  assert want[1].std() > 0.1
+  # Measured 7e-7.
+  np.testing.assert_allclose(images, want[1], atol=1e-5)
+
+
+def test_guided_latents_and_images_equal_diffusers(theirs, ours):
+  draw = drawn(ours)
+  for negative in ("", "a lamp!"):
+    want = by_diffusers(theirs, negative)
+    check_drawn(draw, ours, negative, want)
+
+
+def test_the_pipelines_images_equal_diffusers(theirs, ours):
+  sample = dataclasses.replace(ours.sample, image_steps=NUM_STEPS)
+  images = ours.text_to_image(
+    PROMPTS, negative="a lamp!", seed=SEED, sample=sample, size=SIZE
+  )
+  assert images.dtype == np.uint8 and images.shape == (3, *SIZE, 3)
+  _, want = by_diffusers(theirs, "a lamp!")
+  # Half a level of rounding.
+  np.testing.assert_allclose(images / 255, want, atol=0.501 / 255)
+
+
+def test_without_t5_zeros_stand_for_it_as_in_diffusers(
+  theirs, folder, tmp_path, caplog
+):
+  source = shutil.copytree(folder / "theirs", tmp_path / "theirs")
+  for name in ("text_encoder_3", "tokenizer_3"):
+    shutil.rmtree(source / name)
+  lines = converted(source, tmp_path / "ours")
+  assert "note  text_encoder is not in the source" in lines
+  parts = theirs.components | {"text_encoder_3": None, "tokenizer_3": None}
+  bare = diffusers.StableDiffusion3Pipeline(**parts)
+  bare.set_progress_bar_config(disable=True)
+  ours = loaded(tmp_path / "ours")
+  assert "has no T5: SD3 reads CLIP alone" in caplog.text
+  assert "text_encoder" not in ours.variables
+  check_drawn(drawn(ours), ours, "", by_diffusers(bare, ""))
+
+
+def test_the_manifest_covers_the_tokenizers(folder, tmp_path):
+  copy = shutil.copytree(folder / "ours", tmp_path / "copy")
+  path = copy / "tokenizer_clip_g" / "tokenizer_config.json"
+  path.write_text(path.read_text().replace('"!"', '"?"'))
+  with pytest.raises(CheckpointError, match=r"tokenizer_clip_g/.* is altered"):
+    verify_manifest(copy)
