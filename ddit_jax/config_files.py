@@ -73,6 +73,8 @@ def _value(kind, value, where: str):
     if not isinstance(value, dict):
       raise ConfigError(f"{where} is a section, got {value!r}")
     return _parse(kind, value, f"{where}.")
+  if kind is object:
+    return value
   if typing.get_origin(kind) is dict:
     item = typing.get_args(kind)[1]
     if not isinstance(value, dict):

@@ -9,6 +9,8 @@ import dataclasses
 SCHEMA_VERSION = 1
 # JAX's keys take 32 bits: a larger seed would be another one in disguise.
 MAX_SEED = 2**32 - 1
+# The `model.size` that takes its shapes from `model.encoders_from`.
+OF_ENCODERS = "of_encoders"
 
 
 class ConfigError(ValueError):
@@ -36,8 +38,13 @@ class ModelSettings:
   """Which network.
 
   Attributes:
-    size: a name of `ddit_jax.models.sizes`; vocabulary and text length follow
-      from the data.
+    size: a name of `ddit_jax.models.sizes`, whose vocabulary and text length
+      follow from the data; or "of_encoders", the shapes of the network in
+      `encoders_from`.
+    encoders_from: converted weights whose T5, autoencoder and tokenizer are
+      used, frozen; "" works on pixels and embeds tokens itself.
+    encoder_dtype: in which they are kept and compute, "float32" or "bfloat16".
+    encoder_placement: "sharded" like the network, or "replicated".
     dtype: of the computation, "float32" or "bfloat16"; parameters stay
       float32.
     remat: "none", "dots" or "full", what the backward pass recomputes.
@@ -46,10 +53,46 @@ class ModelSettings:
   """
 
   size: str = "tiny"
+  encoders_from: str = ""
+  encoder_dtype: str = "bfloat16"
+  encoder_placement: str = "sharded"
   dtype: str = "float32"
   remat: str = "none"
   scan_unroll: int = 1
   attention_kernel: str = "auto"
+
+  def __post_init__(self):
+    _check_choice(
+      "model.encoder_placement",
+      self.encoder_placement,
+      ("sharded", "replicated"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StreamSettings:
+  """One of the two streams of examples.
+
+  Attributes:
+    batch_size: global batch size.
+    image_size: side of the square images of `data.sources`, in pixels; the
+      digit world has its own.
+    text_length: tokens of every text.
+    mixture: step -> name -> weight, from that step on. Names are those of
+      `data.sources`; in the digit world they are kinds of text ("caption" and
+      the kinds of question), and its images need none.
+    crop: "centre" or "random" square of an image.
+    flip_probability: of mirroring an image whose text names no side.
+    rewritten_probability: of taking a rewritten caption where there is one.
+  """
+
+  batch_size: int
+  image_size: int = 256
+  text_length: int = 10
+  mixture: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+  crop: str = "centre"
+  flip_probability: float = 0.0
+  rewritten_probability: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,37 +100,55 @@ class DataSettings:
   """What both streams read.
 
   Attributes:
-    world: the digit world, see `ddit_jax.digits.worlds`.
+    world: the digit world, see `ddit_jax.digits.worlds`; only used without
+      `sources`.
+    sources: name -> what `ddit_jax.data.sources.open_source` takes; {} draws
+      the digit world.
+    tokenizer: "KIND:FOLDER", KIND "t5" or "gpt2"; "" takes T5's of
+      `model.encoders_from`, or without it the digit world's.
+    max_bad_share: of a source's records that may be unreadable; more stop the
+      run.
     pool_size: scenes drawn once for each stream.
     validation_size: examples of each stream's validation loss.
-    text_length: tokens of every text.
-    text_to_image_batch: global batch size of the image loss.
-    image_to_text_batch: global batch size of the text loss.
-    task_shares: weight of each kind of text ("caption" and the question
-      kinds) in the image-to-text stream.
+    text_to_image: the stream of the image loss.
+    image_to_text: the stream of the text loss.
   """
 
   world: str = "one_digit"
+  sources: dict[str, dict[str, object]] = dataclasses.field(
+    default_factory=dict
+  )
+  tokenizer: str = ""
+  max_bad_share: float = 0.01
   pool_size: int = 20000
   validation_size: int = 256
-  text_length: int = 10
-  text_to_image_batch: int = 32
-  image_to_text_batch: int = 48
-  task_shares: dict[str, float] = dataclasses.field(
-    default_factory=lambda: {"caption": 1.0}
+  text_to_image: StreamSettings = StreamSettings(batch_size=32)
+  image_to_text: StreamSettings = StreamSettings(
+    batch_size=48, mixture={"0": {"caption": 1.0}}
   )
 
+  def streams(self) -> dict[str, StreamSettings]:
+    """Both streams by name."""
+    return {
+      "text_to_image": self.text_to_image,
+      "image_to_text": self.image_to_text,
+    }
+
+  @property
+  def max_text_length(self) -> int:
+    """Tokens of the longer stream's texts."""
+    return max(stream.text_length for stream in self.streams().values())
+
   def __post_init__(self):
-    _check_positive(
-      "data",
-      {
-        "pool_size": self.pool_size,
-        "validation_size": self.validation_size,
-        "text_length": self.text_length,
-        "text_to_image_batch": self.text_to_image_batch,
-        "image_to_text_batch": self.image_to_text_batch,
-      },
-    )
+    sizes = {
+      "pool_size": self.pool_size,
+      "validation_size": self.validation_size,
+    }
+    for name, stream in self.streams().items():
+      sizes[f"{name}.batch_size"] = stream.batch_size
+      sizes[f"{name}.image_size"] = stream.image_size
+      sizes[f"{name}.text_length"] = stream.text_length
+    _check_positive("data", sizes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -282,11 +343,17 @@ class ExperimentSettings:
     schema_version: of this layout of settings.
     name: shown in reports.
     seed: root of initialisation, data order and training noise.
+    init_from: a workdir, or converted weights, whose network this run starts
+      from; "" starts fresh.
+    init_weights: "ema" or "params" of a workdir's checkpoint; converted
+      weights have only one kind.
   """
 
   schema_version: int = SCHEMA_VERSION
   name: str = "run"
   seed: int = 0
+  init_from: str = ""
+  init_weights: str = "ema"
   model: ModelSettings = ModelSettings()
   data: DataSettings = dataclasses.field(default_factory=DataSettings)
   loss: LossSettings = LossSettings()
@@ -303,10 +370,10 @@ class ExperimentSettings:
         f"reads version {SCHEMA_VERSION}: install the release that wrote it"
       )
     _check_seed("seed", self.seed)
-    for name in ("text_to_image_batch", "image_to_text_batch"):
-      batch = getattr(self.data, name)
-      if batch % self.train.num_microbatches:
+    _check_choice("init_weights", self.init_weights, ("ema", "params"))
+    for name, stream in self.data.streams().items():
+      if stream.batch_size % self.train.num_microbatches:
         raise ConfigError(
-          f"data.{name} = {batch} is not divisible by train.num_microbatches "
-          f"= {self.train.num_microbatches}"
+          f"data.{name}.batch_size = {stream.batch_size} is not divisible by "
+          f"train.num_microbatches = {self.train.num_microbatches}"
         )

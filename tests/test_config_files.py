@@ -15,7 +15,12 @@ from ddit_jax.config_files import (
   to_config,
   to_settings,
 )
-from ddit_jax.settings import ConfigError, DataSettings, ExperimentSettings
+from ddit_jax.settings import (
+  ConfigError,
+  DataSettings,
+  ExperimentSettings,
+  StreamSettings,
+)
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
@@ -58,7 +63,9 @@ def test_the_default_config_holds_every_setting():
 
 
 def test_every_kind_of_value_survives_json():
-  data = DataSettings(task_shares={"caption": 1.0, "what_number": 0.25})
+  mixture = {"0": {"caption": 1.0}, "7": {"caption": 1.0, "where": 0.25}}
+  stream = StreamSettings(batch_size=4, mixture=mixture)
+  data = DataSettings(image_to_text=stream)
   settings = ExperimentSettings(name="ünïcode", data=data)
   text = json.dumps(dataclasses.asdict(settings))
   assert to_settings(json.loads(text)) == settings
@@ -75,11 +82,15 @@ def test_every_kind_of_value_survives_json():
     ("loss", {"is_merged": 1}, "loss.is_merged must be bool, got 1 of type"),
     ("data", {"world": ["a"]}, "data.world must be str, got ['a'] of type"),
     ("data", {"world": ("a",)}, "data.world must be str, got ('a',) of type"),
-    ("data", {"task_shares": [1]}, "data.task_shares must be a mapping"),
     (
       "data",
-      {"task_shares": {"caption": "much"}},
-      "data.task_shares.caption must be float, got 'much'",
+      {"text_to_image": {"batch_size": 4, "mixture": [1]}},
+      "data.text_to_image.mixture must be a mapping",
+    ),
+    (
+      "data",
+      {"text_to_image": {"batch_size": 4, "mixture": {"0": {"a": "much"}}}},
+      "data.text_to_image.mixture.0.a must be float, got 'much'",
     ),
     (
       "optimizer",

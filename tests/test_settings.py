@@ -20,6 +20,7 @@ from ddit_jax.settings import (
   ModelSettings,
   OptimizerSettings,
   SampleSettings,
+  StreamSettings,
   TrainSettings,
 )
 from ddit_jax.sharding.mesh import make_mesh
@@ -89,7 +90,11 @@ def test_settings_survive_json():
   ("kind", "changes", "message"),
   [
     (DataSettings, {"pool_size": 0}, "data.pool_size must be positive, got 0"),
-    (DataSettings, {"text_length": -1}, "data.text_length must be positive"),
+    (
+      DataSettings,
+      {"image_to_text": StreamSettings(batch_size=8, text_length=-1)},
+      "data.image_to_text.text_length must be positive, got -1",
+    ),
     (TrainSettings, {"num_steps": 0}, "train.num_steps must be positive"),
     (TrainSettings, {"log_every": 0}, "train.log_every must be positive"),
     (OptimizerSettings, {"beta2": 1.0}, r"optimizer.beta2 must lie in \[0, 1"),
@@ -117,7 +122,7 @@ def test_a_batch_must_divide_into_its_parts():
   with pytest.raises(ConfigError) as caught:
     ExperimentSettings(train=train)
   assert str(caught.value) == (
-    "data.text_to_image_batch = 32 is not divisible by "
+    "data.text_to_image.batch_size = 32 is not divisible by "
     "train.num_microbatches = 5"
   )
 

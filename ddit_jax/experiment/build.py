@@ -1,30 +1,38 @@
 """Settings to parts: tokenizer, network, losses, data streams."""
 
 import dataclasses
+import pathlib
+import types
+from collections.abc import Mapping
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.config_files import nearest
-from ddit_jax.data import records
-from ddit_jax.data.streams import DualStream, Stream
+from ddit_jax.data.examples import Source
+from ddit_jax.data.pretrained_tokenizers import pretrained_tokenizer
+from ddit_jax.data.source_words import tokenizer_of_sources
+from ddit_jax.data.sources.open_source import open_source
 from ddit_jax.data.text_layout import caption_tokens
 from ddit_jax.data.tokenizer import Tokenizer, word_tokenizer
 from ddit_jax.diffusion.flow_path import FlowPath
 from ddit_jax.diffusion.mask_process import MaskProcess
-from ddit_jax.digits import grammar, pools
+from ddit_jax.digits import grammar
 from ddit_jax.digits.worlds import WORLDS, World
+from ddit_jax.experiment.converted import ENCODER_PARTS, ConvertedWeights
+from ddit_jax.experiment.digit_data import DigitData
+from ddit_jax.experiment.dual_model import DualModel
+from ddit_jax.experiment.source_data import SourceData
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import size
-from ddit_jax.settings import ExperimentSettings
+from ddit_jax.models.pure_module import Variables
+from ddit_jax.models.sizes import MMDiTConfig, size
+from ddit_jax.settings import OF_ENCODERS, ExperimentSettings
 from ddit_jax.sharding.mesh import check_batch_divides, make_mesh
 
-# Apart from `seed` itself, so that no two draws share a generator.
-_ORDER_SEED, _POOL_SEED, _VALIDATION_SEED = 1, 2, 3
+# The `data.tokenizer` that is made of the sources' own words.
+WORDS = "words"
 
 
 def build_mesh(settings: ExperimentSettings) -> Mesh:
@@ -36,11 +44,11 @@ def build_mesh(settings: ExperimentSettings) -> Mesh:
   mesh = make_mesh(**dataclasses.asdict(settings.mesh))
   parts = settings.train.num_microbatches
   data = settings.data
-  for name in ("text_to_image_batch", "image_to_text_batch"):
-    label = f"data.{name}"
+  for name, stream in data.streams().items():
+    label = f"data.{name}.batch_size"
     if parts > 1:
       label += f" / train.num_microbatches ({parts})"
-    check_batch_divides(mesh, getattr(data, name) // parts, label)
+    check_batch_divides(mesh, stream.batch_size // parts, label)
   check_batch_divides(mesh, data.validation_size, "data.validation_size")
   return mesh
 
@@ -57,36 +65,150 @@ def build_world(settings: ExperimentSettings) -> World:
   return WORLDS[name]
 
 
-def build_tokenizer(settings: ExperimentSettings) -> Tokenizer:
-  """The tokenizer of a fresh run; a resumed one reads its checkpoint's."""
-  del settings  # The digit worlds share one grammar.
+def open_encoders(settings: ExperimentSettings) -> ConvertedWeights | None:
+  """The converted weights whose frozen encoders the run uses, if it does.
+
+  Raises:
+    ValueError: they are damaged or not there.
+  """
+  if not settings.model.encoders_from:
+    return None
+  return ConvertedWeights.open(settings.model.encoders_from)
+
+
+def open_sources(settings: ExperimentSettings) -> dict[str, Source]:
+  """The sources of `data.sources`; their indexes are built if need be.
+
+  Raises:
+    ValueError: one of them cannot be opened.
+  """
+  return {
+    name: open_source(name, spec)
+    for name, spec in settings.data.sources.items()
+  }
+
+
+def build_tokenizer(
+  settings: ExperimentSettings,
+  encoders: ConvertedWeights | None = None,
+  sources: Mapping[str, Source] = types.MappingProxyType({}),
+) -> Tokenizer:
+  """The tokenizer of a fresh run; a resumed one reads its checkpoint's.
+
+  Raises:
+    ValueError: its folder or kind cannot be used, or there is none.
+  """
+  asked = settings.data.tokenizer
+  kind, _, folder = asked.partition(":")
+  if asked == WORDS and sources:
+    return tokenizer_of_sources(sources.values())
+  if folder:
+    return pretrained_tokenizer(kind, folder)
+  if asked or (sources and encoders is None):
+    raise ValueError(
+      f"data.tokenizer is {asked!r}: write KIND:FOLDER, e.g. "
+      f"gpt2:path/to/gpt2, or for small data.sources {WORDS!r}, or set "
+      "model.encoders_from"
+    )
+  if encoders is not None:
+    return encoders.tokenizer
+  # The digit worlds share one grammar.
   return word_tokenizer(grammar.words())
 
 
 def build_network(
-  settings: ExperimentSettings, tokenizer: Tokenizer
+  settings: ExperimentSettings,
+  tokenizer: Tokenizer,
+  encoders: ConvertedWeights | None = None,
 ) -> Network:
   """The network, with one row of the text head per tokenizer id."""
   model = settings.model
-  config = size(
-    model.size,
-    vocab_size=tokenizer.vocab_size,
-    max_text_length=settings.data.text_length,
-  )
-  world = build_world(settings)
-  if world.canvas > config.max_grid * config.patch_size:
-    raise ValueError(
-      f"model.size {model.size!r} draws at most "
-      f"{config.max_grid * config.patch_size} pixels but data.world "
-      f"{settings.data.world!r} has {world.canvas}: choose a larger size"
-    )
   execution = Execution(
     dtype=model.dtype,
     remat=model.remat,
     scan_unroll=model.scan_unroll,
     attention_kernel=model.attention_kernel,
   )
-  return Network(config, execution)
+  return Network(_network_config(settings, tokenizer, encoders), execution)
+
+
+def build_model(
+  settings: ExperimentSettings,
+  tokenizer: Tokenizer,
+  encoders: ConvertedWeights | None = None,
+) -> DualModel:
+  """The network between its frozen encoders, if it has any.
+
+  Raises:
+    ValueError: network, encoders and image size do not suit each other.
+  """
+  network = build_network(settings, tokenizer, encoders)
+  model = DualModel(network=network)
+  if encoders is not None:
+    dtype = settings.model.encoder_dtype
+    # The End-to-End variant embeds its tokens itself.
+    needs_text_encoder = network.config.context_dim is not None
+    names = ENCODER_PARTS if needs_text_encoder else ("vae",)
+    encoders.check_has(names)
+    parts = {name: encoders.encoder(name, dtype) for name in names}
+    model = DualModel(
+      network=network,
+      text_encoder=parts.get("text_encoder"),
+      autoencoder=parts["vae"],
+    )
+  model.check_fits()
+  for side in image_sides(settings):
+    model.latent_shape(side, side)
+  return model
+
+
+def image_sides(settings: ExperimentSettings) -> tuple[int, int]:
+  """Sides of both streams' square images, in pixels."""
+  data = settings.data
+  if data.sources:
+    return data.text_to_image.image_size, data.image_to_text.image_size
+  canvas = build_world(settings).canvas
+  return canvas, canvas
+
+
+def frozen_variables(
+  settings: ExperimentSettings,
+  model: DualModel,
+  encoders: ConvertedWeights | None,
+  mesh: Mesh,
+) -> dict[str, Variables]:
+  """The encoders' weights, laid out as `model.encoder_placement` says."""
+  if encoders is None:
+    return {}
+  placement = settings.model.encoder_placement
+  return {
+    name: encoders.restore(name, part, mesh, placement)
+    for name, part in model.parts().items()
+    if name in ENCODER_PARTS
+  }
+
+
+def _network_config(settings, tokenizer, encoders) -> MMDiTConfig:
+  name = settings.model.size
+  if name != OF_ENCODERS:
+    return size(
+      name,
+      vocab_size=tokenizer.vocab_size,
+      max_text_length=settings.data.max_text_length,
+    )
+  if encoders is None or "network" not in encoders.record.configs:
+    raise ValueError(
+      f"model.size={OF_ENCODERS!r} takes the shapes of the network beside the "
+      "encoders: set model.encoders_from to converted weights that have one"
+    )
+  config = encoders.record.configs["network"]
+  if config.vocab_size != tokenizer.vocab_size:
+    raise ValueError(
+      f"the network in {encoders.folder} has {config.vocab_size} rows of text "
+      f"head, its tokenizer {tokenizer.vocab_size} ids: convert with "
+      "--target=ddit"
+    )
+  return config
 
 
 def build_process(
@@ -129,72 +251,26 @@ def null_tokens(
   settings: ExperimentSettings, tokenizer: Tokenizer
 ) -> np.ndarray:
   """The empty caption, int32 [length]."""
-  return caption_tokens(tokenizer, "", settings.data.text_length)
+  return caption_tokens(tokenizer, "", settings.data.text_to_image.text_length)
 
 
-def build_records(
+def build_data(
   settings: ExperimentSettings,
   tokenizer: Tokenizer,
-  *,
-  split: str,
-  size: int,
-  seed: int,
-) -> tuple[records.ArrayRecords, records.ArrayRecords]:
-  """Records of the image loss and of the text loss, `size` each."""
-  world, length = build_world(settings), settings.data.text_length
-  drawn = pools.text_to_image_pool(world, split, size, seed)
-  asked = pools.image_to_text_pool(
-    world, split, size, seed + 1, settings.data.task_shares
-  )
-  return (
-    records.text_to_image_records(
-      drawn.images, drawn.captions, tokenizer, length
-    ),
-    records.image_to_text_records(
-      asked.images, asked.prompts, asked.texts, tokenizer, length
-    ),
-  )
+  sources: Mapping[str, Source],
+  workdir: pathlib.Path,
+) -> DigitData | SourceData:
+  """What both streams and the validation batch come from.
 
+  Args:
+    settings: of the run.
+    tokenizer: of its texts.
+    sources: what `open_sources` gave.
+    workdir: where unreadable records are listed.
 
-def build_stream(
-  settings: ExperimentSettings, tokenizer: Tokenizer
-) -> DualStream:
-  """Both training streams."""
-  data, seed = settings.data, settings.seed
-  images, texts = build_records(
-    settings,
-    tokenizer,
-    split="train",
-    size=data.pool_size,
-    seed=_seed(seed, _POOL_SEED),
-  )
-  order = _seed(seed, _ORDER_SEED)
-  return DualStream(
-    Stream(images, data.text_to_image_batch, order),
-    Stream(texts, data.image_to_text_batch, order + 1),
-  )
-
-
-def build_validation_batch(
-  settings: ExperimentSettings, tokenizer: Tokenizer
-) -> DualBatch:
-  """A fixed batch of both streams from the validation writers."""
-  size = settings.data.validation_size
-  images, texts = build_records(
-    settings,
-    tokenizer,
-    split="validation",
-    size=size,
-    seed=_seed(0, _VALIDATION_SEED),
-  )
-  rows = slice(jax.process_index(), None, jax.process_count())
-  return DualBatch(
-    TextToImageBatch(**{k: v[rows] for k, v in images.arrays.items()}),
-    ImageToTextBatch(**{k: v[rows] for k, v in texts.arrays.items()}),
-  )
-
-
-def _seed(seed: int, purpose: int) -> int:
-  """A 31-bit seed of its own for each purpose."""
-  words = np.random.SeedSequence([seed, purpose]).generate_state(1)
-  return int(words[0] >> 1)
+  Raises:
+    ValueError: a world or mixture cannot be used.
+  """
+  if sources:
+    return SourceData.open(settings, tokenizer, sources, workdir)
+  return DigitData(settings, build_world(settings), tokenizer)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ddit_jax.data.image_codec import PixelCodec
+from ddit_jax.encoders.posterior import Posterior
 from ddit_jax.models.mmdit import Prediction
 from ddit_jax.models.network import Network
 from ddit_jax.models.pure_module import PureModule, Variables
@@ -54,7 +55,28 @@ class DualModel:
     patch = self.network.config.patch_size
     if self.autoencoder is None:
       return patch
-    return patch * self.autoencoder.module.config.downsampling
+    return patch * self._config.downsampling
+
+  def check_fits(self) -> None:
+    """Raises ValueError if network and encoders have different features."""
+    config = self.network.config
+    given = None
+    if self.text_encoder is not None:
+      given = self.text_encoder.module.config.width
+    if config.context_dim != given:
+      raise ValueError(
+        f"the network takes text features of {config.context_dim}, the text "
+        f"encoder gives {given}: choose a model.size with a text encoder if "
+        "and only if model.encoders_from is set"
+      )
+    channels = 3
+    if self.autoencoder is not None:
+      channels = self._config.latent_channels
+    if config.latent_channels != channels:
+      raise ValueError(
+        f"the network takes {config.latent_channels} channels, the images "
+        f"have {channels}: choose another model.size"
+      )
 
   def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
     """(rows, columns, channels) of the latents of an image.
@@ -68,10 +90,14 @@ class DualModel:
         f"images of {height} x {width} pixels do not suit this model: make "
         f"both sides multiples of {unit}"
       )
-    patch, channels = (
-      self.network.config.patch_size,
-      self.network.config.latent_channels,
-    )
+    config = self.network.config
+    largest = config.max_grid * unit
+    if max(height, width) > largest:
+      raise ValueError(
+        f"images of {height} x {width} pixels are too large: this model's "
+        f"position table ends at {largest}"
+      )
+    patch, channels = config.patch_size, config.latent_channels
     return height // unit * patch, width // unit * patch, channels
 
   def condition(self, variables, tokens: jax.Array) -> jax.Array:
@@ -81,21 +107,48 @@ class DualModel:
     return self.text_encoder.apply(variables["text_encoder"], tokens)
 
   def predict(
-    self, variables, latents, condition: jax.Array, sigma: jax.Array
+    self,
+    variables,
+    latents,
+    condition: jax.Array,
+    sigma: jax.Array,
+    has_image: jax.Array | None = None,
   ) -> Prediction:
-    """Velocity and logits of the network."""
-    return self.network.apply(variables["network"], latents, condition, sigma)
+    """Velocity and logits of the network; see `MMDiT.__call__`."""
+    return self.network.apply(
+      variables["network"], latents, condition, sigma, has_image=has_image
+    )
+
+  def apply(
+    self,
+    variables,
+    latents,
+    tokens: jax.Array,
+    sigma: jax.Array,
+    has_image: jax.Array | None = None,
+  ) -> Prediction:
+    """Velocity and logits at tokens, which are encoded first."""
+    condition = self.condition(variables, tokens)
+    return self.predict(variables, latents, condition, sigma, has_image)
 
   def encode(self, variables, images: jax.Array) -> jax.Array:
     """uint8 pixels to clean latents, the posterior's mean if there is one."""
-    scaled = PixelCodec().encode(images)
     if self.autoencoder is None:
-      return scaled
-    posterior = self.autoencoder.apply(
-      variables["vae"], scaled, method="encode"
-    )
-    config = self.autoencoder.module.config
-    return config.to_network(posterior.mean.astype(jnp.float32))
+      return PixelCodec().encode(images)
+    mean = self._posterior(variables, images).mean
+    return self._config.to_network(mean.astype(jnp.float32))
+
+  def draw_latents(
+    self, variables, images: jax.Array, key: jax.Array
+  ) -> jax.Array:
+    """uint8 pixels to clean latents, drawn from the posterior if there is one.
+
+    What the network is trained on; `encode` is what it is asked about.
+    """
+    if self.autoencoder is None:
+      return PixelCodec().encode(images)
+    drawn = self._posterior(variables, images).sample(key)
+    return self._config.to_network(drawn.astype(jnp.float32))
 
   def decode(self, variables, latents: jax.Array) -> jax.Array:
     """Latents to uint8 pixels."""
@@ -104,3 +157,11 @@ class DualModel:
         variables["vae"], latents, method="decode"
       )
     return PixelCodec().decode(latents)
+
+  @property
+  def _config(self):
+    return self.autoencoder.module.config
+
+  def _posterior(self, variables, images: jax.Array) -> Posterior:
+    scaled = PixelCodec().encode(images)
+    return self.autoencoder.apply(variables["vae"], scaled, method="encode")

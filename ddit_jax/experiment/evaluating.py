@@ -24,6 +24,7 @@ from ddit_jax.experiment import build
 from ddit_jax.experiment.loading import load
 from ddit_jax.experiment.pipeline import Pipeline
 from ddit_jax.experiment.run_folder import checkpoints_in, output_folder
+from ddit_jax.experiment.sd3_loading import refuse_sd3
 from ddit_jax.input_error import InputError
 from ddit_jax.monitor.scalar_file import read_scalars
 from ddit_jax.report.page import write_report
@@ -52,6 +53,7 @@ def evaluate(
       folder cannot be written.
   """
   folder = output_folder(out)
+  refuse_sd3(checkpoint, "ddit evaluate")
   pipeline = load(checkpoint, weights=weights, step=step)
   trained_on = pipeline.settings.data.world
   if trained_on != settings.data.world:
@@ -197,7 +199,7 @@ class Exam:
 
   def _unmask(self, image: np.ndarray) -> dict:
     """One caption at every step of the text sampler (paper figure 6)."""
-    length = self.pipeline.settings.data.text_length
+    length = self.pipeline.settings.data.image_to_text.text_length
     tokenizer = self.pipeline.tokenizer
     _, trace = self.pipeline.infill(
       image[None],

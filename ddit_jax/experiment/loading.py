@@ -2,26 +2,26 @@
 
 import pathlib
 
-import jax
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from ddit_jax.checkpoint.manifest import verify_manifest
 from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.config_files import to_settings
-from ddit_jax.conversion.checkpoint_record import read_record
-from ddit_jax.data.pretrained_tokenizers import pretrained_tokenizer
 from ddit_jax.data.tokenizer import check_text_head, from_files
-from ddit_jax.encoders.t5 import t5_encoder
-from ddit_jax.encoders.vae import autoencoder
 from ddit_jax.experiment import build
+from ddit_jax.experiment.converted import ConvertedWeights
 from ddit_jax.experiment.dual_model import DualModel
 from ddit_jax.experiment.pipeline import Pipeline
 from ddit_jax.experiment.run_folder import checkpoints_in
+from ddit_jax.experiment.sd3_loading import sd3_pipeline
+from ddit_jax.experiment.sd3_pipeline import Sd3Pipeline
 from ddit_jax.input_error import InputError, preparing
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.network import Network
-from ddit_jax.settings import DataSettings, ExperimentSettings
+from ddit_jax.settings import (
+  DataSettings,
+  ExperimentSettings,
+  StreamSettings,
+)
 from ddit_jax.sharding.mesh import make_mesh
 
 WEIGHTS = ("ema", "params")
@@ -29,6 +29,7 @@ WEIGHTS = ("ema", "params")
 NEEDED_PARTS = ("network", "text_encoder", "vae", "tokenizer")
 # Length of T5's input in the paper's second stage.
 PRETRAINED_TEXT_LENGTH = 256
+_TEXTS = StreamSettings(batch_size=1, text_length=PRETRAINED_TEXT_LENGTH)
 # The D-DiT release's resolution; SD3's own base is 1024.
 PRETRAINED_IMAGE_SIZE = 512
 
@@ -40,8 +41,11 @@ def load(
   step: int | None = None,
   mesh: Mesh | None = None,
   dtype: str = "float32",
-) -> Pipeline:
+) -> Pipeline | Sd3Pipeline:
   """The pipeline of a run's checkpoint or of converted weights.
+
+  Weights that were converted with --target=sd3 give an `Sd3Pipeline`, which
+  only draws.
 
   Args:
     path: a workdir, its checkpoints folder, or what
@@ -58,7 +62,7 @@ def load(
   if weights not in WEIGHTS:
     raise InputError(f"weights must be one of {WEIGHTS}, got {weights!r}")
   mesh = mesh or make_mesh()
-  if (pathlib.Path(path) / "network").is_dir():
+  if ConvertedWeights.is_at(path):
     with preparing():
       return _from_converted(pathlib.Path(path), mesh, dtype)
   folder = checkpoints_in(path)
@@ -79,37 +83,34 @@ def _from_store(store, weights: str, step: int | None, mesh: Mesh) -> Pipeline:
     )
   settings = to_settings(store.config(step), f"the checkpoint of step {step}")
   tokenizer = from_files(store.files(step))
-  model = DualModel(network=build.build_network(settings, tokenizer))
+  encoders = build.open_encoders(settings)
+  model = build.build_model(settings, tokenizer, encoders)
   wanted = model.abstract_variables(mesh)["network"]
   items = store.restore(
     step, {weights: wanted["params"], "constants": wanted["constants"]}
   )
   network = {"params": items[weights], "constants": items["constants"]}
+  frozen = build.frozen_variables(settings, model, encoders, mesh)
   return Pipeline(
     settings,
     tokenizer,
     model,
-    {"network": network},
+    {**frozen, "network": network},
     mesh=mesh,
     step=step,
-    image_size=build.build_world(settings).canvas,
+    image_size=build.image_sides(settings)[0],
   )
 
 
-def _from_converted(folder: pathlib.Path, mesh: Mesh, dtype: str) -> Pipeline:
-  verify_manifest(folder)
-  record = read_record(folder)
-  if record.target != "ddit":
-    raise InputError(
-      f"{folder} holds plain SD3, which has no text head and needs CLIP's "
-      "pooled text: convert with --target=ddit to sample it as D-DiT"
-    )
-  missing = [part for part in NEEDED_PARTS if not (folder / part).is_dir()]
-  if missing:
-    raise InputError(
-      f"{folder} lacks {', '.join(missing)}: convert a source that has it"
-    )
-  tokenizer = pretrained_tokenizer("t5", folder / "tokenizer")
+def _from_converted(
+  folder: pathlib.Path, mesh: Mesh, dtype: str
+) -> Pipeline | Sd3Pipeline:
+  weights = ConvertedWeights.open(folder)
+  record = weights.record
+  if record.target == "sd3":
+    return sd3_pipeline(weights, mesh, dtype=dtype)
+  weights.check_has(NEEDED_PARTS)
+  tokenizer = weights.tokenizer
   check_text_head(tokenizer, record.configs["network"].vocab_size)
   model = DualModel(
     network=Network(
@@ -117,26 +118,17 @@ def _from_converted(folder: pathlib.Path, mesh: Mesh, dtype: str) -> Pipeline:
       Execution(dtype=dtype),
       parameter_dtype=dtype,
     ),
-    text_encoder=t5_encoder(
-      record.configs["text_encoder"], dtype=dtype, parameter_dtype=dtype
-    ),
-    autoencoder=autoencoder(
-      record.configs["vae"], dtype=dtype, parameter_dtype=dtype
-    ),
+    text_encoder=weights.encoder("text_encoder", dtype),
+    autoencoder=weights.encoder("vae", dtype),
   )
-  wanted = model.abstract_variables(mesh)
   variables = {
-    name: {
-      kind: _restore(folder / name / kind, tree)
-      for kind, tree in collections.items()
-    }
-    for name, collections in wanted.items()
+    name: weights.restore(name, part, mesh)
+    for name, part in model.parts().items()
   }
-  unit = model.pixels_per_patch
-  largest = record.configs["network"].max_grid * unit
+  largest = record.configs["network"].max_grid * model.pixels_per_patch
   settings = ExperimentSettings(
     name=folder.name,
-    data=DataSettings(text_length=PRETRAINED_TEXT_LENGTH),
+    data=DataSettings(text_to_image=_TEXTS, image_to_text=_TEXTS),
   )
   return Pipeline(
     settings,
@@ -147,16 +139,3 @@ def _from_converted(folder: pathlib.Path, mesh: Mesh, dtype: str) -> Pipeline:
     step=0,
     image_size=min(PRETRAINED_IMAGE_SIZE, largest),
   )
-
-
-def _restore(folder: pathlib.Path, wanted):
-  """An Orbax tree onto its shardings, cast to the dtypes asked for."""
-  args = ocp.args.PyTreeRestore(
-    wanted, restore_args=ocp.checkpoint_utils.construct_restore_args(wanted)
-  )
-  with ocp.PyTreeCheckpointer() as checkpointer:
-    restored = checkpointer.restore(folder.absolute(), args=args)
-  left = [x for x in jax.tree.leaves(restored) if not isinstance(x, jax.Array)]
-  if left:
-    raise InputError(f"{folder} lacks {len(left)} arrays: convert again")
-  return restored

@@ -1,7 +1,6 @@
 """A checkpoint as an object with one method a task, all batched and jitted."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -9,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ddit_jax.data.device_feed import to_mesh
 from ddit_jax.data.text_layout import (
   answer_text,
   caption_tokens,
@@ -18,14 +16,14 @@ from ddit_jax.data.text_layout import (
 )
 from ddit_jax.data.tokenizer import Tokenizer
 from ddit_jax.experiment import build
+from ddit_jax.experiment.batching import in_batches
+from ddit_jax.experiment.drawing import draw_latents
 from ddit_jax.experiment.dual_model import DualModel
 from ddit_jax.input_error import preparing
 from ddit_jax.models.pure_module import Variables
 from ddit_jax.random_streams import key_for
-from ddit_jax.sampling.image_sampler import sample_latents
 from ddit_jax.sampling.text_sampler import TextSampling, infill
 from ddit_jax.settings import ExperimentSettings, SampleSettings
-from ddit_jax.sharding.mesh import batch_ways
 
 
 class Pipeline:
@@ -110,7 +108,9 @@ class Pipeline:
         shift=sample.shift,
       )
 
-    return self._in_batches(draw, tokens, root, sample.batch_size)
+    return in_batches(
+      draw, tokens, root, mesh=self.mesh, batch_size=sample.batch_size
+    )
 
   def caption(
     self,
@@ -179,7 +179,9 @@ class Pipeline:
       return self._fill(self.variables, chunk, key, sampling=sampling)
 
     rows = (images, tokens, is_fixed)
-    return self._in_batches(fill, rows, root, sample.batch_size)
+    return in_batches(
+      fill, rows, root, mesh=self.mesh, batch_size=sample.batch_size
+    )
 
   def encode(self, images: np.ndarray) -> jax.Array:
     """uint8 images to the latents the network sees."""
@@ -194,14 +196,12 @@ class Pipeline:
   ):
     noise = jax.random.normal(key, (tokens.shape[0], *latent_shape))
     path = dataclasses.replace(self._path, shift=shift)
-    # Once a prompt, not once a step.
-    condition = self.model.condition(variables, tokens)
-    null = self.model.condition(variables, jnp.asarray(self._null)[None])
-    latents = sample_latents(
-      functools.partial(self.model.predict, variables),
+    latents = draw_latents(
+      self.model,
+      variables,
+      tokens,
+      jnp.asarray(self._null)[None],
       noise,
-      condition,
-      null[0],
       sigmas=path.sampling_sigmas(num_steps),
       guidance=guidance,
     )
@@ -228,22 +228,6 @@ class Pipeline:
     )
     return filled, jnp.swapaxes(trace, 0, 1)
 
-  def _in_batches(self, function, rows, root, batch_size: int):
-    """Runs `function` on equal batches of rows; the last one is padded."""
-    num_rows = len(jax.tree.leaves(rows)[0])
-    ways = batch_ways(self.mesh)
-    size = -(-min(batch_size, num_rows) // ways) * ways
-    results = []
-    with jax.set_mesh(self.mesh):
-      for index, start in enumerate(range(0, num_rows, size)):
-        chunk = jax.tree.map(
-          functools.partial(_padded_slice, start=start, size=size), rows
-        )
-        key = jax.random.fold_in(root, index)
-        results.append(function(to_mesh(chunk, self.mesh), key))
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
-    return jax.tree.map(lambda array: array[:num_rows], joined)
-
   def _caption_tokens(self, prompt: str) -> np.ndarray:
     with preparing():
       check_known(self.tokenizer, prompt)
@@ -252,11 +236,5 @@ class Pipeline:
   def _canvas(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
     with preparing():
       check_known(self.tokenizer, prompt)
-      return prompt_canvas(self.tokenizer, prompt, self._null.size)
-
-
-def _padded_slice(rows: np.ndarray, *, start: int, size: int) -> np.ndarray:
-  """`size` rows; past the end the last is repeated (its results are cut)."""
-  rows = rows[start : start + size]
-  missing = size - len(rows)
-  return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
+      length = self.settings.data.image_to_text.text_length
+      return prompt_canvas(self.tokenizer, prompt, length)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import tempfile
 
+from ddit_jax.data.schedules import check_schedule_edit
 from ddit_jax.input_error import InputError
 from ddit_jax.settings import ExperimentSettings
 
@@ -57,10 +58,21 @@ class RunFolder:
     return checkpoints_in(self.path)
 
   def check_same_run(
-    self, settings: ExperimentSettings, saved: ExperimentSettings
+    self, settings: ExperimentSettings, saved: ExperimentSettings, step: int
   ) -> None:
-    """Raises InputError if a resumed run would differ from its beginning."""
+    """Refuses to resume a run that would differ from its beginning.
+
+    Mixtures of `data.sources` may change from `step` on: what was read before
+    stays as it was.
+
+    Raises:
+      InputError: a setting differs that shapes what was trained so far.
+    """
     old, new = dataclasses.asdict(saved), dataclasses.asdict(settings)
+    if settings.data.sources:
+      _check_mixtures(settings, saved, step)
+      for name in settings.data.streams():
+        old["data"][name]["mixture"] = new["data"][name]["mixture"]
     changed = [
       f"{key} was {before!r} and is {now!r}"
       for key, before, now in _differences(old, new)
@@ -101,6 +113,15 @@ def output_folder(path: str | os.PathLike) -> pathlib.Path:
       "folder"
     ) from error
   return path
+
+
+def _check_mixtures(settings, saved, step: int) -> None:
+  before, now = saved.data.streams(), settings.data.streams()
+  for name, stream in now.items():
+    try:
+      check_schedule_edit(before[name].mixture, stream.mixture, step)
+    except ValueError as error:
+      raise InputError(f"data.{name}.mixture: {error}") from error
 
 
 def _differences(old, new, path: str = ""):

@@ -7,16 +7,18 @@ import logging
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.config_files import to_settings
 from ddit_jax.data.device_feed import DeviceFeed, to_mesh
-from ddit_jax.data.image_codec import PixelCodec
 from ddit_jax.data.tokenizer import Tokenizer, from_files
 from ddit_jax.experiment import build
 from ddit_jax.experiment.run_folder import RunFolder
+from ddit_jax.experiment.starting_weights import StartingWeights
 from ddit_jax.input_error import preparing
+from ddit_jax.models.parameter_counts import counts_table, parameter_counts
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import ProgressBar
 from ddit_jax.random_streams import key_for
@@ -53,7 +55,8 @@ def train(settings: ExperimentSettings, workdir: str) -> int:
     job.report()
     stack.enter_context(jax.set_mesh(job.mesh))
     stop = stack.enter_context(StopSignal())
-    job.run(job.fresh() if restored is None else restored, stop)
+    state = job.fresh() if restored is None else restored
+    job.run(job.with_encoders(state), stop)
   return 0
 
 
@@ -77,14 +80,21 @@ class TrainingJob:
     self.settings, self.folder, self.store = settings, folder, store
     self.mesh = build.build_mesh(settings)
     self.start = store.latest_step()
+    self.encoders = build.open_encoders(settings)
+    self.sources = build.open_sources(settings)
     self.tokenizer = self._tokenizer()
-    self.network = build.build_network(settings, self.tokenizer)
+    self.model = build.build_model(settings, self.tokenizer, self.encoders)
+    self.network = self.model.network
+    self.start_weights = self._start_weights()
     self.optimizer = make_optimizer(
       settings.optimizer, settings.train.num_steps
     )
     self.loss = build.build_loss(settings, self.tokenizer)
     self.null_tokens = build.null_tokens(settings, self.tokenizer)
-    self.stream = build.build_stream(settings, self.tokenizer)
+    self.data = build.build_data(
+      settings, self.tokenizer, self.sources, folder.path
+    )
+    self.stream = self.data.training_stream()
     self.shardings = state_shardings(self.network, self.optimizer, self.mesh)
     self._validation: tuple[int, dict[str, float]] = (0, {})
 
@@ -100,7 +110,7 @@ class TrainingJob:
       writer.truncate_after(start)
       validate = Validator(self, writer)
       run_loop(
-        self.step_function(),
+        self.step_function(state),
         state,
         feed,
         start=start,
@@ -120,7 +130,20 @@ class TrainingJob:
       out_shardings=self.shardings,
     )
     root = jax.random.key(self.settings.seed)
-    return create(key_for(root, "initialisation"))
+    state = create(key_for(root, "initialisation"))
+    if self.start_weights is None:
+      return state
+    params = self.start_weights.load(state.params, self.shardings.params)
+    # A copy: an aliased average would keep the buffers from being donated.
+    ema = jax.tree.map(jnp.copy, params)
+    return state.replace(params=params, ema=ema)
+
+  def with_encoders(self, state: TrainState) -> TrainState:
+    """The state with the frozen encoders' weights on their devices."""
+    frozen = build.frozen_variables(
+      self.settings, self.model, self.encoders, self.mesh
+    )
+    return state.replace(frozen=frozen)
 
   def restored(self) -> TrainState:
     """The newest checkpoint's state; the data stream goes where it was.
@@ -155,44 +178,61 @@ class TrainingJob:
     """Keeps validation losses for the checkpoint of the same step."""
     self._validation = (step, losses)
 
-  def step_function(self):
+  def step_function(self, state: TrainState):
     """The jitted, donating (state, batch) -> (state, metrics)."""
     train_step = TrainStep(
-      network=self.network,
+      model=self.model,
       loss=self.loss,
       optimizer=self.optimizer,
       ema_decay=self.settings.optimizer.ema_decay,
       num_microbatches=self.settings.train.num_microbatches,
       seed=self.settings.seed,
-      encode=PixelCodec().encode,
     )
-    jitted = jax.jit(
-      train_step, donate_argnums=0, out_shardings=(self.shardings, None)
+    layout = self.shardings.replace(
+      frozen=jax.tree.map(lambda array: array.sharding, state.frozen)
     )
+    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(layout, None))
     return lambda state, batch: jitted(state, batch, self.null_tokens)
+
+  def _start_weights(self) -> StartingWeights | None:
+    settings = self.settings
+    if not settings.init_from or self.start is not None:
+      return None
+    wanted = self.network.abstract_variables()["params"]
+    return StartingWeights.open(
+      settings.init_from, settings.init_weights, wanted
+    )
 
   def _tokenizer(self) -> Tokenizer:
     if self.start is None:
-      return build.build_tokenizer(self.settings)
+      return build.build_tokenizer(self.settings, self.encoders, self.sources)
     source = f"the run in {self.folder.path}"
     saved = to_settings(self.store.config(self.start), source)
-    self.folder.check_same_run(self.settings, saved)
+    self.folder.check_same_run(self.settings, saved, self.start)
     return from_files(self.store.files(self.start))
 
   def report(self) -> None:
     """Says what is trained, on which devices, and where it goes on."""
     rows = self.network.placements(self.mesh)
+    counts = {
+      name: parameter_counts(part.abstract_variables())
+      for name, part in self.model.parts().items()
+    }
     _log.info(
-      "%s: %d parameters on %d devices %s\n%s",
+      "%s: %d parameters on %d devices %s\n%s\n%s",
       self.settings.name,
       self.network.num_parameters(),
       self.mesh.size,
       dict(self.mesh.shape),
+      counts_table(counts),
       placement.report(rows),
     )
+    _log.info("%s", self.data.report())
     path, last = self.folder.path, self.settings.train.num_steps
     if self.start is None:
       _log.info("starting in %s", path)
+      if self.start_weights is not None:
+        _log.info("%s", self.start_weights.report())
     elif self.start < last:
       _log.info("resuming %s at step %d of %d", path, self.start, last)
     else:
@@ -206,8 +246,9 @@ class Logger:
     self._writer, self._bar, self._feed = writer, bar, feed
     settings = job.settings
     self._schedule = learning_rate(settings.optimizer, settings.train.num_steps)
-    self._images = settings.data.text_to_image_batch
-    self._images += settings.data.image_to_text_batch
+    streams = settings.data.streams().values()
+    self._images = sum(stream.batch_size for stream in streams)
+    self._data = job.data
     self._last = (job.start or 0, time.monotonic(), 0.0)
 
   def __call__(self, progress: Progress) -> None:
@@ -220,6 +261,7 @@ class Logger:
     scalars["speed/steps_per_second"] = speed
     scalars["speed/images_per_second"] = speed * self._images
     scalars["speed/data_wait_seconds"] = waited - last_waited
+    scalars |= self._data.counts()
     self._writer.write_scalars(step, scalars)
     self._bar.update(step, scalars)
 
@@ -229,13 +271,12 @@ class Validator:
 
   def __init__(self, job: TrainingJob, writer: MetricWriter):
     self._job, self._writer = job, writer
-    host_batch = build.build_validation_batch(job.settings, job.tokenizer)
-    self._batch = to_mesh(host_batch, job.mesh)
+    self._batch = to_mesh(job.data.validation_batch(), job.mesh)
     self._losses = jax.jit(self._losses_of)
 
   def __call__(self, progress: Progress) -> None:
     state = progress.state
-    losses = self._losses(state.ema, state.constants, self._batch)
+    losses = self._losses(state, self._batch)
     losses = {
       name.replace("loss/", "validation/"): float(value)
       for name, value in losses.items()
@@ -243,19 +284,22 @@ class Validator:
     self._writer.write_scalars(progress.step, losses)
     self._job.note_validation(progress.step, losses)
 
-  def _losses_of(self, ema, constants, batch):
+  def _losses_of(self, state: TrainState, batch):
     job = self._job
+
+    def encode(images, key):
+      return job.model.draw_latents(state.variables(state.ema), images, key)
+
     # The same times, noise and masks at every call.
     corrupted = job.loss.corrupt(
       batch,
       key_for(jax.random.key(0), "validation"),
       np.int32(0),
-      encode=PixelCodec().encode,
+      encode=encode,
       null_tokens=job.null_tokens,
     )
 
-    def predict(params, latents, tokens, sigma):
-      variables = {"params": params, "constants": constants}
-      return job.network.apply(variables, latents, tokens, sigma)
+    def predict(params, *inputs):
+      return job.model.apply(state.variables(params), *inputs)
 
-    return job.loss(predict, ema, corrupted)[1]
+    return job.loss(predict, state.ema, corrupted)[1]

@@ -16,9 +16,9 @@ from ddit_jax.conversion.components import ComponentConfig
 from ddit_jax.conversion.convert import ConvertOptions, convert, plan_import
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
+from ddit_jax.experiment.dual_model import DualModel
 from ddit_jax.models.network import Network
 from ddit_jax.models.sizes import MMDiTConfig
-from ddit_jax.parity.encoded_network import EncodedNetwork
 from ddit_jax.parity.golden_set import GoldenSetError
 
 # Name -> (folder, layout).
@@ -100,22 +100,20 @@ class Loaded:
     return self["network"].config.vocab_size - 1
 
   @functools.cached_property
-  def encoded(self) -> EncodedNetwork:
-    """The network behind its text encoder."""
-    return EncodedNetwork(self["network"].module, self["text_encoder"].module)
-
-  @property
-  def encoded_variables(self) -> dict[str, Any]:
-    """The weights of `encoded`."""
-    return self.encoded.join(
-      self["network"].variables, self["text_encoder"].variables
+  def dual(self) -> DualModel:
+    """The network behind its text encoder; latents are given."""
+    return DualModel(
+      network=self["network"].module,
+      text_encoder=self["text_encoder"].module,
     )
 
   @functools.cached_property
   def predict(self):
     """(latents, tokens, sigma) -> Prediction, jitted."""
-    jitted = jax.jit(self.encoded.apply)
-    return functools.partial(jitted, self.encoded_variables)
+    variables = {
+      name: self[name].variables for name in ("network", "text_encoder")
+    }
+    return functools.partial(jax.jit(self.dual.apply), variables)
 
 
 class Checkpoints:

@@ -29,12 +29,10 @@ def outputs(
 ) -> dict[str, Readings]:
   """Our side of every array of the case."""
   ddit = checkpoints.get("ddit")
-  names = golden.extra.get("h_param_names")
-  if not isinstance(names, list):
-    raise GoldenSetError("the manifest lacks extra.h_param_names")
   step = _train_step(golden, case, ddit)
   state = _start(step, ddit)
   start = their_tensors(ddit["network"].plan, state.params)
+  names = _parameter_names(golden, start)
   update, gradients = jax.jit(step.update), jax.jit(step.gradients)
   results: dict[str, Readings] = {}
   batches = sorted(case.groups("x0"), key=_number)
@@ -49,6 +47,18 @@ def outputs(
   return results
 
 
+def _parameter_names(golden: GoldenSet, parameters) -> list[str]:
+  """The order in which norms of all parameters were recorded."""
+  names = golden.extra.get("h_param_names")
+  if not isinstance(names, list):
+    raise GoldenSetError("the manifest lacks extra.h_param_names")
+  if missing := sorted(set(names) - parameters.keys()):
+    raise GoldenSetError(
+      f"the network has no parameters {missing[:3]} of extra.h_param_names"
+    )
+  return names
+
+
 def _number(batch: str) -> int:
   """3 of "batch3"."""
   return int(batch.removeprefix("batch"))
@@ -57,19 +67,18 @@ def _number(batch: str) -> int:
 def _train_step(golden: GoldenSet, case: Case, ddit: Loaded) -> TrainStep:
   num_steps = len(case.groups("x0"))
   return TrainStep(
-    network=ddit.encoded,
+    model=ddit.dual,
     loss=release_loss(golden, ddit.mask_id),
     optimizer=make_optimizer(_OPTIMIZER, num_steps),
     ema_decay=_OPTIMIZER.ema_decay,
     num_microbatches=1,
-    # All that is random was recorded, and the latents are.
+    # All that is random was recorded.
     seed=0,
-    encode=lambda latents: latents,
   )
 
 
 def _start(step: TrainStep, ddit: Loaded) -> TrainState:
-  variables = ddit.encoded_variables
+  variables = ddit["network"].variables
   params = variables["params"]
   return TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -77,6 +86,7 @@ def _start(step: TrainStep, ddit: Loaded) -> TrainState:
     ema=params,
     opt_state=step.optimizer.init(params),
     constants=variables["constants"],
+    frozen={"text_encoder": ddit["text_encoder"].variables},
   )
 
 
@@ -127,8 +137,4 @@ def _tensor_results(case: Case, index, grads, changes) -> dict[str, Readings]:
 
 
 def _norms(tensors: dict[str, np.ndarray], names: list[str]) -> np.ndarray:
-  if missing := sorted(set(names) - tensors.keys()):
-    raise GoldenSetError(
-      f"the network has no parameters {missing[:3]} of extra.h_param_names"
-    )
   return np.array([np.linalg.norm(tensors[name]) for name in names])

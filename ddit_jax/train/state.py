@@ -21,6 +21,8 @@ class TrainState:
     ema: their moving average, float32.
     opt_state: the optimiser's moments.
     constants: stored arrays that are not trained (the position table).
+    frozen: variables of the encoders by the model's names for them; they
+      come from elsewhere at every start, so no checkpoint holds them.
   """
 
   step: jax.Array
@@ -28,9 +30,15 @@ class TrainState:
   ema: Any
   opt_state: Any
   constants: Any
+  frozen: dict[str, Any] = flax.struct.field(default_factory=dict)
+
+  def variables(self, params: Any) -> dict[str, Any]:
+    """The whole model's, with `params` (trained or averaged) as weights."""
+    network = {"params": params, "constants": self.constants}
+    return {**self.frozen, "network": network}
 
   def items(self) -> dict[str, Any]:
-    """The state as named trees, as a checkpoint stores it."""
+    """The state as named trees, as a checkpoint stores it; not `frozen`."""
     return {
       "progress": {"step": self.step},
       "params": self.params,
@@ -41,7 +49,7 @@ class TrainState:
 
   @classmethod
   def from_items(cls, items: dict[str, Any]) -> "TrainState":
-    """The inverse of `items`."""
+    """The inverse of `items`, with nothing frozen."""
     return cls(
       step=items["progress"]["step"],
       params=items["params"],

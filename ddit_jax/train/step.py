@@ -1,7 +1,7 @@
 """One training step, as the algorithm reads in the paper."""
 
 import dataclasses
-from collections.abc import Callable
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,29 @@ import optax
 
 from ddit_jax.batch import DualBatch
 from ddit_jax.losses.dual import CorruptedBatch, DualLoss
-from ddit_jax.models.network import Network
+from ddit_jax.models.mmdit import Prediction
 from ddit_jax.random_streams import key_for
 from ddit_jax.sharding.rules import constrain
 from ddit_jax.train.state import TrainState
+
+
+class Model(Protocol):
+  """The network between its frozen encoders, see `TrainState.variables`."""
+
+  def draw_latents(
+    self, variables: dict[str, Any], images: jax.Array, key: jax.Array
+  ) -> jax.Array:
+    """Pixels 0..255 to clean latents, drawn from their posterior."""
+
+  def apply(
+    self,
+    variables: dict[str, Any],
+    latents,
+    tokens: jax.Array,
+    sigma,
+    has_image: jax.Array | None = None,
+  ) -> Prediction:
+    """Velocity and logits at (partly masked) tokens."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,23 +39,21 @@ class TrainStep:
   """(state, batch) -> (state, metrics); a pure function, meant to be jitted.
 
   Attributes:
-    network: the MM-DiT.
+    model: the network that is trained, and what encodes its inputs.
     loss: the dual loss.
     optimizer: the optax chain.
     ema_decay: see `OptimizerSettings`.
     num_microbatches: parts whose gradients are added up; the result is the
       global batch's gradient whatever their number.
     seed: root of all of training's randomness.
-    encode: pixels 0..255 to latents, see `data.image_codec`.
   """
 
-  network: Network
+  model: Model
   loss: DualLoss
   optimizer: optax.GradientTransformation
   ema_decay: float
   num_microbatches: int
   seed: int
-  encode: Callable[[jax.Array], jax.Array]
 
   def __call__(
     self, state: TrainState, batch: DualBatch, null_tokens: jax.Array
@@ -49,8 +66,13 @@ class TrainStep:
       null_tokens: the empty caption, [length].
     """
     root = key_for(jax.random.key(self.seed), "training")
+    variables = state.variables(state.params)
+
+    def encode(images, key):
+      return self.model.draw_latents(variables, images, key)
+
     corrupted = self.loss.corrupt(
-      batch, root, state.step, encode=self.encode, null_tokens=null_tokens
+      batch, root, state.step, encode=encode, null_tokens=null_tokens
     )
     return self.update(state, corrupted)
 
@@ -76,7 +98,7 @@ class TrainStep:
     """Gradients and losses of the global batch, added over micro-batches."""
 
     def loss_of(params, part):
-      return self.loss(self._predictor(state.constants), params, part)
+      return self.loss(self._predictor(state), params, part)
 
     differentiate = jax.grad(loss_of, has_aux=True)
     if self.num_microbatches == 1:
@@ -92,10 +114,9 @@ class TrainStep:
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return jax.lax.scan(add_part, zeros, parts)[0]
 
-  def _predictor(self, constants):
-    def predict(params, latents, tokens, sigma):
-      variables = {"params": params, "constants": constants}
-      return self.network.apply(variables, latents, tokens, sigma)
+  def _predictor(self, state: TrainState):
+    def predict(params, *inputs):
+      return self.model.apply(state.variables(params), *inputs)
 
     return predict
 

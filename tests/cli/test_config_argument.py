@@ -61,14 +61,14 @@ def test_variants_and_overrides_reach_the_settings():
       "optimizer.learning_rate": "1",
       "loss.is_merged": "false",
       "name": "true",
-      "data.task_shares.caption": "0.5",
+      "data.image_to_text.mixture.0.caption": "0.5",
     },
   )
   assert changed.train.num_steps == 12
   assert changed.optimizer.learning_rate == 1.0
   assert changed.loss.is_merged is False and default.loss.is_merged is True
   assert changed.name == "true"
-  assert changed.data.task_shares["caption"] == 0.5
+  assert changed.data.image_to_text.mixture["0"]["caption"] == 0.5
   assert changed.model == default.model
 
 

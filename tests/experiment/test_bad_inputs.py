@@ -100,9 +100,9 @@ def test_a_wrong_type(refused):
 
 
 def test_a_batch_that_the_mesh_does_not_divide(refused):
-  assert refused(NEW, *train("data.text_to_image_batch=12")) == (
-    "data.text_to_image_batch = 12 is not divisible by replica x fsdp = 8 of "
-    "the mesh; use a multiple of 8"
+  assert refused(NEW, *train("data.text_to_image.batch_size=12")) == (
+    "data.text_to_image.batch_size = 12 is not divisible by replica x fsdp = "
+    "8 of the mesh; use a multiple of 8"
   )
 
 
@@ -188,7 +188,7 @@ def test_a_prompt_too_long_for_the_text(refused):
   prompt = "a red seven " * 4
   assert refused(f"{SAMPLE} --task=t2i", f"--prompt={prompt}") == (
     f"the caption {prompt!r} has 12 tokens but the text length is 10: shorten "
-    "it, or train with a larger data.text_length"
+    "it, or train with a larger text_length of the stream"
   )
   question = "is it red and is it blue and is it green?"
   line = refused(
@@ -196,7 +196,7 @@ def test_a_prompt_too_long_for_the_text(refused):
   )
   assert line == (
     f"the prompt 'Q: {question} A: ' has 14 tokens, which leaves no room in a "
-    "text of 10: shorten it, or train with a larger data.text_length"
+    "text of 10: shorten it, or train with a larger text_length of the stream"
   )
 
 

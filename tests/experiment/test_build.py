@@ -1,9 +1,5 @@
 """Settings become parts that fit each other."""
 
-import dataclasses
-
-import jax
-import numpy as np
 import pytest
 
 from ddit_jax.config_files import to_settings
@@ -19,7 +15,7 @@ def settings():
 
 @pytest.fixture(scope="module")
 def tokenizer(settings):
-  return build.build_tokenizer(settings)
+  return build.build_tokenizer(tiny_run.settings(), None)
 
 
 def test_the_mesh_takes_all_devices_and_splits_all_batches(settings):
@@ -34,12 +30,18 @@ def test_the_mesh_takes_all_devices_and_splits_all_batches(settings):
 @pytest.mark.parametrize(
   ("overrides", "message"),
   [
-    ({"data__text_to_image_batch": "4"}, "data.text_to_image_batch = 4 is not"),
-    ({"data__image_to_text_batch": "9"}, "data.image_to_text_batch = 9 is not"),
+    (
+      {"data__text_to_image__batch_size": "4"},
+      "data.text_to_image.batch_size = 4 is not",
+    ),
+    (
+      {"data__image_to_text__batch_size": "9"},
+      "data.image_to_text.batch_size = 9 is not",
+    ),
     ({"data__validation_size": "10"}, "data.validation_size = 10 is not"),
     (
       {"train__num_microbatches": "2"},
-      r"text_to_image_batch / train.num_microbatches \(2\) = 4 is not divisibl",
+      r"image.batch_size / train.num_microbatches \(2\) = 4 is not",
     ),
   ],
 )
@@ -52,15 +54,15 @@ def test_the_network_fits_tokenizer_text_and_image(settings, tokenizer):
   network = build.build_network(settings, tokenizer)
   config = network.config
   assert config.vocab_size == tokenizer.vocab_size
-  assert config.max_text_length == settings.data.text_length
+  assert config.max_text_length == settings.data.image_to_text.text_length
   assert config.max_grid * config.patch_size >= WORLDS["one_digit"].canvas
   assert network.execution.scan_unroll == settings.model.scan_unroll
 
 
 def test_an_image_larger_than_the_network_is_refused(tokenizer):
   settings = tiny_run.settings(data__world="scenes_32")
-  with pytest.raises(ValueError, match="draws at most 16 pixels but"):
-    build.build_network(settings, tokenizer)
+  with pytest.raises(ValueError, match=r"32 x 32 pixels .* ends at 16"):
+    build.build_model(settings, tokenizer)
 
 
 def test_the_losses_are_those_of_the_settings(tokenizer):
@@ -94,58 +96,9 @@ def test_the_losses_are_those_of_the_settings(tokenizer):
   assert (loss.drop_probability, loss.is_merged) == (0.75, True)
 
 
-def batches(settings, tokenizer, count=3):
-  stream = build.build_stream(settings, tokenizer)
-  found = [next(stream)[0] for _ in range(count)]
-  stream.close()
-  return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-
-
-def test_a_seed_fixes_records_and_order(settings, tokenizer):
-  first, again = (batches(settings, tokenizer) for _ in range(2))
-  jax.tree.map(np.testing.assert_array_equal, first, again)
-  other = batches(dataclasses.replace(settings, seed=1), tokenizer)
-  assert (first.text_to_image.images != other.text_to_image.images).any()
-  assert (first.image_to_text.tokens != other.image_to_text.tokens).any()
-
-
-def test_batches_have_the_sizes_and_types_of_the_settings(settings, tokenizer):
-  batch = batches(settings, tokenizer, count=1)
-  side, length = WORLDS["one_digit"].canvas, settings.data.text_length
-  for part in (batch.text_to_image, batch.image_to_text):
-    assert part.images.shape == (8, side, side, 3)
-    assert part.images.dtype == np.uint8
-    assert part.tokens.shape == (8, length)
-    assert part.tokens.max() < tokenizer.mask_id
-  assert batch.image_to_text.is_target.shape == (8, length)
-
-
-def test_no_text_loses_a_word_to_the_tokenizer(settings, tokenizer):
-  unknown = tokenizer.backend.token_to_id("<unk>")
-  images, texts = build.build_records(
-    settings, tokenizer, split="train", size=300, seed=0
-  )
-  for records in (images, texts):
-    assert (records.arrays["tokens"] != unknown).all()
-  assert texts.num_truncated == 0
-
-
-def test_validation_is_the_same_for_every_seed_and_shares_no_image(
-  settings, tokenizer
-):
-  batch = build.build_validation_batch(settings, tokenizer)
-  other = dataclasses.replace(settings, seed=1)
-  again = build.build_validation_batch(other, tokenizer)
-  jax.tree.map(np.testing.assert_array_equal, batch, again)
-  images, _ = build.build_records(
-    settings, tokenizer, split="train", size=64, seed=0
-  )
-  seen = {image.tobytes() for image in images.arrays["images"]}
-  held_out = {image.tobytes() for image in batch.text_to_image.images}
-  assert len(held_out) == settings.data.validation_size
-  assert not seen & held_out
-
-
 def test_the_null_caption_holds_no_word(settings, tokenizer):
   null = build.null_tokens(settings, tokenizer)
-  assert null.tolist() == [tokenizer.end_id] * settings.data.text_length
+  assert (
+    null.tolist()
+    == [tokenizer.end_id] * settings.data.image_to_text.text_length
+  )

@@ -90,7 +90,7 @@ def changed(**sections) -> ExperimentSettings:
 def test_what_does_not_alter_the_training_may_change(tmp_path, sections):
   assert set(sections) <= set(CHANGEABLE)
   with RunFolder(tmp_path) as folder:
-    folder.check_same_run(changed(**sections), ExperimentSettings())
+    folder.check_same_run(changed(**sections), ExperimentSettings(), 5)
 
 
 @pytest.mark.parametrize(
@@ -100,19 +100,41 @@ def test_what_does_not_alter_the_training_may_change(tmp_path, sections):
     ({"data": {"world": "x"}}, r"\(data.world was 'one_digit' and is 'x'\)"),
     ({"optimizer": {"beta1": 0.5}}, r"\(optimizer.beta1 was 0.9 and is 0.5\)"),
     (
-      {"data": {"task_shares": {"caption": 1.0, "where": 2.0}}},
-      r"\(data.task_shares.where was None and is 2.0\)",
+      {
+        "data": {
+          "text_to_image": {"batch_size": 32, "mixture": {"0": {"a": 2.0}}}
+        }
+      },
+      r"\(data.text_to_image.mixture.0 was None and is {'a': 2.0}\)",
     ),
     ({"seed": 1, "loss": {"text_weight": 3}}, r"and is 3.0 and 1 more\)"),
   ],
 )
 def test_what_alters_the_training_may_not_change(tmp_path, sections, message):
   with RunFolder(tmp_path) as folder, pytest.raises(InputError, match=message):
-    folder.check_same_run(changed(**sections), ExperimentSettings())
+    folder.check_same_run(changed(**sections), ExperimentSettings(), 5)
 
 
 def test_every_section_is_either_changeable_or_not_by_decision():
   fields = {field.name for field in dataclasses.fields(ExperimentSettings)}
   assert fields - set(CHANGEABLE) == {
-    *("schema_version", "seed", "model", "data", "loss", "optimizer")
+    *("schema_version", "seed", "init_from", "init_weights"),
+    *("model", "data", "loss", "optimizer"),
   }
+
+
+def with_mixture(mixture) -> ExperimentSettings:
+  stream = {"batch_size": 8, "mixture": mixture}
+  sources = {name: {"kind": "image_folder", "path": name} for name in "ab"}
+  data = {"sources": sources, "image_to_text": stream}
+  return to_settings({"data": data})
+
+
+def test_a_mixture_of_sources_may_change_in_the_future_only(tmp_path):
+  saved = with_mixture({"0": {"a": 1.0}})
+  edited = with_mixture({"0": {"a": 1.0}, "5": {"a": 1.0, "b": 2.0}})
+  with RunFolder(tmp_path) as folder:
+    folder.check_same_run(edited, saved, 5)
+    message = r"data.image_to_text.mixture: the weights from step 5 are .*'b'"
+    with pytest.raises(InputError, match=message):
+      folder.check_same_run(edited, saved, 6)

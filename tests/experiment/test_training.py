@@ -230,9 +230,9 @@ class TestRefused:
     assert "is at step 6, beyond train.num_steps = 5: raise it or" in line
 
   def test_a_batch_that_the_mesh_does_not_divide(self, tmp_path):
-    assert self.refused(tmp_path, data__text_to_image_batch="12") == (
-      "data.text_to_image_batch = 12 is not divisible by replica x fsdp = 8 of "
-      "the mesh; use a multiple of 8"
+    assert self.refused(tmp_path, data__text_to_image__batch_size="12") == (
+      "data.text_to_image.batch_size = 12 is not divisible by replica x fsdp = "
+      "8 of the mesh; use a multiple of 8"
     )
 
   def test_a_mesh_that_the_devices_do_not_fill(self, tmp_path):
@@ -248,9 +248,15 @@ class TestRefused:
       ({"model__attention_kernel": "fast"}, "unknown attention kernel 'fast'"),
       ({"loss__mask_count": "all"}, "mask_count must be one of"),
       ({"loss__condition_dropout": "2"}, "must lie in [0, 1], got 2"),
-      ({"data__task_shares.caption": "-1"}, "weights must be 0 or more"),
-      ({"data__text_length": "2"}, "shorten it, or train with a larger"),
-      ({"data__world": "scenes_48"}, "draws at most 16 pixels but data.world"),
+      (
+        {"data__image_to_text__mixture__0__caption": "-1"},
+        "the weight of 'caption' is -1",
+      ),
+      (
+        {"data__image_to_text__text_length": "2"},
+        "shorten it, or train with a larger",
+      ),
+      ({"data__world": "scenes_48"}, "position table ends at 16"),
     ],
   )
   def test_values_that_no_part_accepts(self, tmp_path, overrides, message):

@@ -12,9 +12,9 @@ from jax.sharding import PartitionSpec
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.data.device_feed import to_mesh
-from ddit_jax.data.image_codec import PixelCodec
 from ddit_jax.diffusion.flow_path import FlowPath
 from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.experiment.dual_model import DualModel
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.network import Network
 from ddit_jax.models.sizes import size
@@ -62,13 +62,12 @@ def train_step(num_microbatches: int, optimizer) -> TrainStep:
     text_divisor="target_positions",
   )
   return TrainStep(
-    network=NETWORK,
+    model=DualModel(network=NETWORK),
     loss=loss,
     optimizer=optimizer,
     ema_decay=0.9,
     num_microbatches=num_microbatches,
     seed=0,
-    encode=PixelCodec().encode,
   )
 
 

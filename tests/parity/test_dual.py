@@ -16,9 +16,3 @@ def test_tokens_are_encoded_first(ddit):
   np.testing.assert_allclose(got.velocity, expected.velocity, atol=1e-5)
   np.testing.assert_allclose(got.logits, expected.logits, atol=1e-5)
   assert got.logits.shape == (2, 3, VOCABULARY)
-
-
-def test_only_the_network_is_trained(ddit):
-  variables = ddit.encoded_variables
-  assert variables["params"] is ddit["network"].variables["params"]
-  assert set(variables["constants"]) == {"network", "encoder"}

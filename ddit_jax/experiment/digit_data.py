@@ -1,0 +1,133 @@
+"""Both streams of the digit world, drawn once and held in memory."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
+from ddit_jax.data import records
+from ddit_jax.data.known_names import check_known
+from ddit_jax.data.mixtures import Mixture
+from ddit_jax.data.schedules import WeightSchedule, parse_schedule
+from ddit_jax.data.streams import DualStream, MixtureStream, Stream
+from ddit_jax.data.tokenizer import Tokenizer
+from ddit_jax.digits import pools, questions
+from ddit_jax.digits.worlds import World
+from ddit_jax.settings import ExperimentSettings
+
+# Apart from `seed` itself, so that no two draws share a generator.
+_ORDER_SEED, _POOL_SEED, _VALIDATION_SEED = 1, 2, 3
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitData:
+  """The digit world as training reads it.
+
+  Attributes:
+    settings: of the run.
+    world: which scenes.
+    tokenizer: of their texts.
+  """
+
+  settings: ExperimentSettings
+  world: World
+  tokenizer: Tokenizer
+
+  def training_stream(self) -> DualStream:
+    """Shuffled scenes with captions, and a mixture of kinds of text.
+
+    Raises:
+      ValueError: a text does not fit, or the mixture names unknown kinds.
+    """
+    data, schedule = self.settings.data, self._schedule()
+    drawn = {"split": "train", "seed": _seed(self.settings.seed, _POOL_SEED)}
+    images = self.image_records(size=data.pool_size, **drawn)
+    drawn["seed"] += 1
+    texts = {
+      # As many as at its largest share.
+      kind: self.text_records(
+        {kind: 1.0}, size=max(1, round(share * data.pool_size)), **drawn
+      )
+      for kind, share in _largest_shares(schedule).items()
+    }
+    order = _seed(self.settings.seed, _ORDER_SEED)
+    mixture = Mixture(
+      texts, schedule, batch_size=data.image_to_text.batch_size, seed=order + 1
+    )
+    return DualStream(
+      Stream(images, data.text_to_image.batch_size, order),
+      # Threads cost more than they give while records are array rows.
+      MixtureStream(mixture=mixture, num_threads=0),
+    )
+
+  def validation_batch(self) -> DualBatch:
+    """This process's rows of a fixed batch by the validation writers.
+
+    Kinds of text have their shares at the end of training.
+    """
+    drawn = {
+      "split": "validation",
+      "size": self.settings.data.validation_size,
+      "seed": _seed(0, _VALIDATION_SEED),
+    }
+    last = self._schedule().pieces[-1]
+    images = self.image_records(**drawn)
+    texts = self.text_records(dict(last.parts), **drawn)
+    rows = slice(jax.process_index(), None, jax.process_count())
+    return DualBatch(
+      TextToImageBatch(**{k: v[rows] for k, v in images.arrays.items()}),
+      ImageToTextBatch(**{k: v[rows] for k, v in texts.arrays.items()}),
+    )
+
+  def counts(self) -> dict[str, int]:
+    """What reading met: nothing can be wrong with scenes drawn in memory."""
+    return {}
+
+  def report(self) -> str:
+    """Which world."""
+    return f"digit world {self.settings.data.world}"
+
+  def image_records(self, **drawn) -> records.ArrayRecords:
+    """Records of the image loss; `drawn` is split, size and seed."""
+    pool = pools.text_to_image_pool(self.world, **drawn)
+    length = self.settings.data.text_to_image.text_length
+    return records.text_to_image_records(
+      pool.images, pool.captions, self.tokenizer, length
+    )
+
+  def text_records(
+    self, shares: Mapping[str, float], **drawn
+  ) -> records.ArrayRecords:
+    """Records of the text loss; `drawn` is split, size and seed."""
+    pool = pools.image_to_text_pool(self.world, shares=shares, **drawn)
+    length = self.settings.data.image_to_text.text_length
+    return records.image_to_text_records(
+      pool.images, pool.prompts, pool.texts, self.tokenizer, length
+    )
+
+  def _schedule(self) -> WeightSchedule:
+    mixture = self.settings.data.image_to_text.mixture
+    kinds = {pools.CAPTION, *questions.kinds(self.world)}
+    for weights in mixture.values():
+      check_known(
+        weights, kinds, what="data.image_to_text.mixture names the kind"
+      )
+    return parse_schedule(mixture)
+
+
+def _largest_shares(schedule: WeightSchedule) -> dict[str, float]:
+  """Each kind's largest share of the stream at any step."""
+  largest: dict[str, float] = {}
+  for piece in schedule.pieces:
+    total = sum(weight for _, weight in piece.parts)
+    for kind, weight in piece.parts:
+      largest[kind] = max(largest.get(kind, 0.0), weight / total)
+  return largest
+
+
+def _seed(seed: int, purpose: int) -> int:
+  """A 31-bit seed of its own for each purpose."""
+  words = np.random.SeedSequence([seed, purpose]).generate_state(1)
+  return int(words[0] >> 1)
