@@ -53,6 +53,15 @@ def test_sd3_medium_has_the_published_parameter_count():
   assert math.prod(table.shape) == 56_623_104
 
 
+def test_the_end_to_end_variant_has_the_papers_1_1_billion():
+  """Table 9 gives "1.1B" and GPT-2's tokenizer of 50257 ids, and no more."""
+  config = size("end_to_end")
+  assert config.vocab_size == 50257 + 1
+  num_parameters = Network(config).num_parameters()
+  assert num_parameters == 1_076_789_522
+  assert round(num_parameters / 1e9, 1) == 1.1
+
+
 @pytest.mark.parametrize("name", sorted(SIZES))
 def test_parameters_are_those_counted_by_hand(name):
   assert Network(SIZES[name]).num_parameters() == numbers_by_hand(SIZES[name])

@@ -1,0 +1,177 @@
+"""D-DiT from Stable Diffusion 3 medium: the paper's stages (Table 6).
+
+  tools/convert_sd3_weights.py path/to/stable-diffusion-3-medium weights/sd3
+  ddit train --config=configs/ddit_sd3.py:stage1 --workdir=runs/stage1
+  ddit train --config=configs/ddit_sd3.py:stage2 --workdir=runs/stage2 \\
+    --config.init_from=runs/stage1
+  ddit train --config=configs/ddit_sd3.py:stage3 --workdir=runs/stage3 \\
+    --config.init_from=runs/stage2
+
+The paths under `data.sources` are yours to fill in; docs/data.md lists the
+formats. Each stage starts from the averaged weights of the one before.
+
+Variants:
+  stage1: dual pretraining, 60,000 steps at 256 pixels and 64 tokens.
+  stage2: continued, 200,000 steps at 256 pixels and 256 tokens.
+  stage2_highres: optional, 80,000 steps at 512 pixels.
+  stage3: instruction tuning, 50,000 steps at 512 pixels and 128 tokens.
+
+Where we differ from the paper: T5's mask token stays frozen in stage 2, which
+the paper trains there.
+"""
+
+from ddit_jax.config_files import default_config
+
+_WEIGHTS = "weights/sd3"
+
+
+def get_config(variant: str = "stage1"):
+  """The complete config of a variant.
+
+  Raises:
+    ValueError: no such variant.
+  """
+  variants = {
+    "stage1": _stage1,
+    "stage2": _stage2,
+    "stage2_highres": _stage2_highres,
+    "stage3": _stage3,
+  }
+  if variant not in variants:
+    raise ValueError(
+      f"configs/ddit_sd3.py has no variant {variant!r}; it has "
+      f"{', '.join(variants)}"
+    )
+  config = _common()
+  config.name = f"ddit_sd3:{variant}"
+  variants[variant](config)
+  return config
+
+
+def _common():
+  """What all stages share (paper section 4.1 and the release)."""
+  config = default_config()
+  config.model.size = "sd3_medium"
+  config.model.encoders_from = _WEIGHTS
+  config.model.dtype = "bfloat16"
+  config.model.remat = "full"
+  config.loss.image_weighting = "velocity"
+  config.loss.text_divisor = "all_positions"
+  config.optimizer.decay = "constant"
+  config.optimizer.clip_norm = 2.0
+  config.optimizer.ema_decay = 0.9999
+  config.data.validation_size = 512
+  config.data.text_to_image.crop = "random"
+  config.train.log_every = 50
+  config.train.validate_every = 2000
+  config.train.checkpoint_every = 2000
+  return config
+
+
+def _streams(config, *, batch_size, image_size, text_length):
+  for stream in (config.data.text_to_image, config.data.image_to_text):
+    stream.batch_size = batch_size
+    stream.image_size = image_size
+    stream.text_length = text_length
+
+
+def _stage1(config):
+  config.init_from = _WEIGHTS
+  config.data.sources = {
+    "datacomp": {"kind": "webdataset", "path": "data/recap_datacomp/*.tar"}
+  }
+  _streams(config, batch_size=512, image_size=256, text_length=64)
+  config.data.text_to_image.mixture = {"0": {"datacomp": 1.0}}
+  config.data.image_to_text.mixture = {"0": {"datacomp": 1.0}}
+  config.loss.text_weight = 0.2
+  config.optimizer.learning_rate = 5e-5
+  config.optimizer.warmup_steps = 5000
+  config.train.num_steps = 60_000
+
+
+def _stage2(config):
+  config.init_from = "runs/stage1"
+  config.data.sources = _captioned()
+  _streams(config, batch_size=512, image_size=256, text_length=256)
+  captioned = {"0": {"sharegpt4v": 1.3, "openimages": 1.9}}
+  config.data.text_to_image.mixture = captioned
+  config.data.image_to_text.mixture = captioned
+  config.loss.text_weight = 0.2
+  config.optimizer.learning_rate = 3e-5
+  config.optimizer.warmup_steps = 1000
+  config.train.num_steps = 200_000
+
+
+def _stage2_highres(config):
+  _stage2(config)
+  config.init_from = "runs/stage2"
+  config.data.sources = _captioned() | {
+    "laion": {"kind": "webdataset", "path": "data/laion_1024/*.tar"},
+    "midjourney": {"kind": "webdataset", "path": "data/midjourney/*.tar"},
+  }
+  _streams(config, batch_size=768, image_size=512, text_length=256)
+  config.data.text_to_image.mixture = {"0": {"laion": 9.0, "midjourney": 1.0}}
+  config.data.validation_size = 768
+  config.train.num_steps = 80_000
+
+
+def _stage3(config):
+  config.init_from = "runs/stage2"
+  llava, vqa = "data/llava", "data/vqa"
+  config.data.sources = {
+    "laion_aesthetic": {
+      "kind": "webdataset",
+      "path": "data/laion_aesthetic/*.tar",
+    },
+    "llava_pretrain": {
+      "kind": "llava",
+      "path": f"{llava}/blip_laion_cc_sbu_558k.json",
+      "images": f"{llava}/pretrain_images",
+    },
+    "llava_mix": {
+      "kind": "llava",
+      "path": f"{llava}/llava_v1_5_mix665k.json",
+      "images": llava,
+      "turns": "all",
+    },
+    "textvqa": {
+      "kind": "textvqa",
+      "path": f"{vqa}/TextVQA_0.5.1_train.json",
+      "images": f"{vqa}/textvqa_images",
+    },
+    "vizwiz": {
+      "kind": "vizwiz",
+      "path": f"{vqa}/vizwiz_train.json",
+      "images": f"{vqa}/vizwiz_images",
+    },
+  }
+  _streams(config, batch_size=512, image_size=512, text_length=128)
+  config.data.text_to_image.mixture = {"0": {"laion_aesthetic": 1.0}}
+  # In proportion to their numbers of images or questions, in thousands.
+  config.data.image_to_text.mixture = {
+    "0": {
+      "llava_pretrain": 558.0,
+      "llava_mix": 665.0,
+      "textvqa": 35.0,
+      "vizwiz": 21.0,
+    }
+  }
+  config.loss.text_weight = 1.0
+  config.optimizer.learning_rate = 3e-5
+  config.optimizer.warmup_steps = 1000
+  config.train.num_steps = 50_000
+
+
+def _captioned():
+  return {
+    "sharegpt4v": {
+      "kind": "image_folder",
+      "path": "data/sharegpt4v/pretrain.json",
+      "images": "data/sharegpt4v",
+    },
+    "openimages": {
+      "kind": "image_folder",
+      "path": "data/openimages/recaptioned.json",
+      "images": "data/openimages",
+    },
+  }
