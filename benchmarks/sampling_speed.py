@@ -1,0 +1,288 @@
+"""Seconds an image and a caption at full size, beside diffusers on one device.
+
+Random weights of D-DiT on SD3 medium, bfloat16. Images: from text features to
+pixels, 512 pixels, 28 Euler steps with guidance, by our sampler and by
+diffusers' StableDiffusion3Pipeline with its transformer and decoder under
+torch.compile; text encoders are left out on both sides. Captions: encoder
+and network at each of 16 steps, ours alone, as diffusers has no such model.
+Rounds alternate, so that other work on the machine disturbs both alike.
+
+  pip install '.[gpu,parity]'
+  python benchmarks/sampling_speed.py --batch=1 > sampling_speed.json
+
+Runs unattended, prints one JSON object, and without PyTorch leaves diffusers
+out and says so. `--size=tiny` only shows that it runs.
+"""
+
+import argparse
+import dataclasses
+import functools
+import importlib.util
+import json
+import statistics
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddit_jax.diffusion.flow_path import FlowPath
+from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.encoders.t5 import T5_SIZES, T5Config, t5_encoder
+from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
+from ddit_jax.experiment.dual_model import DualModel
+from ddit_jax.models.mmdit import Execution
+from ddit_jax.models.network import Network
+from ddit_jax.models.sizes import MMDiTConfig, size
+from ddit_jax.sampling.image_sampler import sample_latents
+from ddit_jax.sampling.text_sampler import TextSampling, infill
+from ddit_jax.sharding.mesh import make_mesh
+
+DTYPE = "bfloat16"
+GUIDANCE, SHIFT, IMAGE_STEPS, TEXT_STEPS = 7.0, 3.0, 28, 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """One size of everything that is measured."""
+
+  network: MMDiTConfig
+  text_encoder: T5Config
+  vae: AutoencoderConfig
+  pixels: int
+  text_length: int
+
+
+SIZES = {
+  "sd3_medium": Sizes(
+    network=size("sd3_medium"),
+    text_encoder=T5_SIZES["xxl"],
+    vae=AutoencoderConfig(),
+    pixels=512,
+    text_length=256,
+  ),
+  "tiny": Sizes(
+    network=dataclasses.replace(
+      size("sd3_medium"),
+      depth=2,
+      width=64,
+      num_heads=2,
+      context_dim=32,
+      vocab_size=64,
+    ),
+    text_encoder=T5Config(
+      depth=2,
+      width=32,
+      num_heads=2,
+      head_dim=16,
+      mlp_width=64,
+      vocab_size=64,
+    ),
+    vae=AutoencoderConfig(block_widths=(32, 32), layers_per_block=1),
+    pixels=32,
+    text_length=16,
+  ),
+}
+
+
+class Ours:
+  """Our samplers with random weights made on the device."""
+
+  def __init__(self, sizes: Sizes, batch: int, steps: int):
+    self._sizes, self._batch = sizes, batch
+    self._model = DualModel(
+      network=Network(
+        sizes.network, Execution(dtype=DTYPE), parameter_dtype=DTYPE
+      ),
+      text_encoder=t5_encoder(
+        sizes.text_encoder, dtype=DTYPE, parameter_dtype=DTYPE
+      ),
+      autoencoder=autoencoder(sizes.vae, dtype=DTYPE, parameter_dtype=DTYPE),
+    )
+    mesh = make_mesh(devices=jax.devices()[:1])
+    self._variables = {
+      name: part.init_sharded(jax.random.key(0), mesh)
+      for name, part in self._model.parts().items()
+    }
+    self._sigmas = FlowPath(shift=SHIFT).sampling_sigmas(steps)
+    self._draw = jax.jit(self._draw_images)
+    self._fill = jax.jit(self._fill_texts)
+
+  def images(self) -> np.ndarray:
+    """Pixels of one batch, on the host."""
+    return np.asarray(self._draw(self._variables, jax.random.key(1)))
+
+  def captions(self) -> np.ndarray:
+    """Tokens of one batch, on the host."""
+    return np.asarray(self._fill(self._variables, jax.random.key(1)))
+
+  def _draw_images(self, variables, key):
+    sizes = self._sizes
+    shape = self._model.latent_shape(sizes.pixels, sizes.pixels)
+    features = (sizes.text_length, sizes.network.context_dim)
+    condition = jnp.ones((self._batch, *features), jnp.bfloat16)
+    latents = sample_latents(
+      functools.partial(self._model.predict, variables),
+      jax.random.normal(key, (self._batch, *shape)),
+      condition,
+      jnp.zeros(features, jnp.bfloat16),
+      sigmas=self._sigmas,
+      guidance=GUIDANCE,
+    )
+    return self._model.decode(variables, latents)
+
+  def _fill_texts(self, variables, key):
+    sizes = self._sizes
+    shape = self._model.latent_shape(sizes.pixels, sizes.pixels)
+    latents = jax.random.normal(key, (self._batch, *shape))
+    time_zero = jnp.zeros(self._batch)
+
+    def predict(tokens):
+      return self._model.apply(variables, latents, tokens, time_zero).logits
+
+    tokens = jnp.zeros((self._batch, sizes.text_length), jnp.int32)
+    process = MaskProcess(mask_id=sizes.network.vocab_size - 1)
+    sampling = TextSampling(num_steps=TEXT_STEPS, order="confidence")
+    return infill(
+      predict,
+      tokens,
+      jnp.zeros(tokens.shape, bool),
+      key,
+      process=process,
+      sampling=sampling,
+    )[0]
+
+
+class Diffusers:
+  """StableDiffusion3Pipeline from features to pixels, compiled."""
+
+  def __init__(self, sizes: Sizes, batch: int, steps: int):
+    import diffusers
+    import torch
+
+    self._torch, self._steps = torch, steps
+    network, device = sizes.network, "cuda"
+    if not torch.cuda.is_available():
+      device = "cpu"
+    with torch.device(device):
+      transformer = diffusers.SD3Transformer2DModel(
+        sample_size=128,
+        patch_size=network.patch_size,
+        in_channels=network.latent_channels,
+        out_channels=network.latent_channels,
+        num_layers=network.depth,
+        attention_head_dim=network.head_dim,
+        num_attention_heads=network.num_heads,
+        joint_attention_dim=network.context_dim,
+        caption_projection_dim=network.width,
+        pooled_projection_dim=2048,
+        pos_embed_max_size=network.max_grid,
+      )
+      num_blocks = len(sizes.vae.block_widths)
+      vae = diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * num_blocks,
+        up_block_types=("UpDecoderBlock2D",) * num_blocks,
+        block_out_channels=sizes.vae.block_widths,
+        layers_per_block=sizes.vae.layers_per_block,
+        latent_channels=sizes.vae.latent_channels,
+        norm_num_groups=sizes.vae.num_groups,
+        scaling_factor=sizes.vae.scale,
+        shift_factor=sizes.vae.shift,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+      )
+    self._pipeline = diffusers.StableDiffusion3Pipeline(
+      transformer=transformer,
+      scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=SHIFT),
+      vae=vae,
+      **dict.fromkeys(
+        f"{kind}{number}"
+        for kind in ("text_encoder", "tokenizer")
+        for number in ("", "_2", "_3")
+      ),
+    ).to(device, torch.bfloat16)
+    self._pipeline.set_progress_bar_config(disable=True)
+    transformer.compile(mode="max-autotune-no-cudagraphs")
+    vae.decode = torch.compile(vae.decode)
+    features = (batch, sizes.text_length, network.context_dim)
+    kwargs = {"device": device, "dtype": torch.bfloat16}
+    pooled = torch.ones((batch, 2048), **kwargs)
+    self._inputs = {
+      "prompt_embeds": torch.ones(features, **kwargs),
+      "negative_prompt_embeds": torch.zeros(features, **kwargs),
+      "pooled_prompt_embeds": pooled,
+      "negative_pooled_prompt_embeds": pooled,
+      "height": sizes.pixels,
+      "width": sizes.pixels,
+    }
+
+  def images(self) -> np.ndarray:
+    """Pixels of one batch, on the host."""
+    with self._torch.no_grad():
+      return self._pipeline(
+        **self._inputs,
+        guidance_scale=GUIDANCE,
+        num_inference_steps=self._steps,
+        output_type="np",
+      ).images
+
+
+def alternate(functions, rounds: int) -> dict[str, dict[str, float]]:
+  """Seconds of each function: the first call, then median and range."""
+  first, seconds = {}, {name: [] for name in functions}
+  for name, function in functions.items():
+    start = time.perf_counter()
+    function()
+    first[name] = time.perf_counter() - start
+  for _ in range(rounds):
+    for name, function in functions.items():
+      start = time.perf_counter()
+      function()
+      seconds[name].append(time.perf_counter() - start)
+  return {
+    name: {
+      "first_call": first[name],
+      "median": statistics.median(times),
+      "fastest": min(times),
+      "slowest": max(times),
+    }
+    for name, times in seconds.items()
+  }
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--size", choices=sorted(SIZES), default="sd3_medium")
+  parser.add_argument("--batch", type=int, default=1)
+  parser.add_argument("--steps", type=int, default=IMAGE_STEPS)
+  parser.add_argument("--rounds", type=int, default=5)
+  options = parser.parse_args()
+  sizes = SIZES[options.size]
+  setup = (sizes, options.batch, options.steps)
+  ours = Ours(*setup)
+  functions = {"images/ours": ours.images, "captions/ours": ours.captions}
+  if importlib.util.find_spec("torch") and importlib.util.find_spec(
+    "diffusers"
+  ):
+    functions["images/diffusers"] = Diffusers(*setup).images
+  else:
+    print("PyTorch or diffusers is absent: ours alone", file=sys.stderr)
+  result = {
+    "device": jax.devices()[0].device_kind,
+    "size": options.size,
+    "batch": options.batch,
+    "image_steps": options.steps,
+    "text_steps": TEXT_STEPS,
+    "seconds_a_batch": alternate(functions, options.rounds),
+  }
+  if "images/diffusers" in functions:
+    times = result["seconds_a_batch"]
+    result["diffusers_over_ours"] = (
+      times["images/diffusers"]["median"] / times["images/ours"]["median"]
+    )
+  print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+  main()
