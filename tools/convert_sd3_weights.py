@@ -77,7 +77,11 @@ def _parser() -> _Parser:
   add("--layout", metavar="a|b|c", help="insist on a layout of SRC")
   add("--target", choices=TARGETS, help="network to make (default: ddit)")
   add("--seed", type=int, help="of parameters that start fresh (default: 0)")
-  add("--tokenizer", type=pathlib.Path, help="T5's tokenizer, if SRC has none")
+  add(
+    "--tokenizer",
+    type=pathlib.Path,
+    help="T5's tokenizer, or a folder with SD3's three, if SRC has none",
+  )
   add("--vocab_size", type=int, help="rows of a fresh text head")
   add = parser.add_argument_group("of an export").add_argument
   add("--params", type=pathlib.Path, help="export these network parameters")

@@ -1,7 +1,11 @@
 """From records to batches on devices.
 
 `tokenizer` is the interface of every tokenizer, `text_layout` says how
-captions, questions and answers lie in a fixed length, `records` turns a
-source's examples into arrays, `streams` orders and batches them with Grain,
-`device_feed` puts them on the mesh ahead of time.
+captions, questions and answers lie in a fixed length. Data in memory are
+`records`. Data on disk are `examples` of `sources/`, made into records by
+`transforms/` and `reading`, which replaces and counts what is bad
+(`read_log`). `mixtures` says which record lies at which place, `read_ahead` and
+`streams` give batches, `device_feed` puts them on the mesh ahead of time.
+`prepare_records` writes shards in `record_format`. `clip_tokenizers` and
+`prompt_tokenizers` are SD3's own.
 """

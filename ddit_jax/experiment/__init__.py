@@ -1,7 +1,9 @@
 """The composition root: the only folder that knows all the others.
 
-`settings` (strict configuration), `config_files` (ConfigDict to settings),
-`build` (settings to parts), `training`, `generating` and `evaluating` (what
-the verbs do), `run_folder` (names inside a workdir), `sampling_functions`
-(a checkpoint's jitted samplers).
+`training`, `generating` and `evaluating` are what the verbs do. `build` makes
+parts of settings: `dual_model` (the network between its encoders),
+`digit_data` or `source_data` (what is trained on), `converted` and
+`starting_weights` (what training starts from). `loading` makes a `pipeline`, or
+`sd3_*` for the untouched SD3, of a checkpoint. `run_folder` names what lies in
+a workdir.
 """

@@ -4,12 +4,15 @@ import dataclasses
 import threading
 from unittest import mock
 
+import grain
 import jax
 import numpy as np
 import pytest
+from grain.experimental import ElasticIterator
 
 from ddit_jax.data.examples import BadRecord, Example
 from ddit_jax.data.mixtures import Mixture
+from ddit_jax.data.read_ahead import ReadAheadBatches, plan_read_ahead
 from ddit_jax.data.read_log import BadRecordLimits, ReadLog, TooManyBadRecords
 from ddit_jax.data.reading import ReadExamples
 from ddit_jax.data.records import ArrayRecords
@@ -128,6 +131,27 @@ def test_two_processes_read_what_one_reads(tmp_path, reference):
       np.testing.assert_array_equal(
         rows.reshape(whole[name].shape), whole[name]
       )
+
+
+@pytest.mark.parametrize("shard", [(0, 1), (1, 3)])
+def test_grains_elastic_iterator_gives_the_same(tmp_path, shard):
+  mixture = stream(tmp_path).mixture
+  grains = iter(
+    ElasticIterator(
+      grain.MapDataset.source(mixture),
+      BATCH,
+      grain.sharding.ShardOptions(*shard),
+      read_options=grain.ReadOptions(0, 0),
+    )
+  )
+  plan = plan_read_ahead(mixture.record_bytes, BATCH)
+  ours = ReadAheadBatches(
+    mixture, batch_size=BATCH, shard=shard, read_ahead=plan
+  )
+  assert_equal(take(ours, 3), take(grains, 3))
+  assert ours.get_state() == grains.get_state()
+  ours.close()
+  grains.close()
 
 
 def test_image_to_text_says_which_rows_have_an_image(tmp_path):
