@@ -126,7 +126,8 @@ def test_every_section_is_either_changeable_or_not_by_decision():
 def with_mixture(mixture) -> ExperimentSettings:
   stream = {"batch_size": 8, "mixture": mixture}
   sources = {name: {"kind": "image_folder", "path": name} for name in "ab"}
-  data = {"sources": sources, "image_to_text": stream}
+  always = {"batch_size": 8, "mixture": {"0": {"a": 1.0}}}
+  data = {"sources": sources, "text_to_image": always, "image_to_text": stream}
   return to_settings({"data": data})
 
 

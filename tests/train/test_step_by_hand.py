@@ -141,7 +141,7 @@ def test_three_steps_equal_those_by_hand(num_microbatches):
     state, metrics = run(state, batch, NULL_TOKENS)
     norm = np.sqrt(sum(np.square(g).sum() for g in gradients[-1].values()))
     norms.append(norm)
-    # Measured relative errors up to 4.5e-7.
+    # Measured relative errors up to 4.9e-7.
     assert float(metrics["grad_norm"]) == pytest.approx(norm, rel=2e-6)
     by_hand = adamw_by_hand(first_params(), gradients, SETTINGS, set(by_hand))
     decay = min(LARGEST_DECAY, (1 + i) / (10 + i))
