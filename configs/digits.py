@@ -39,15 +39,16 @@ def _cpu(config):
   rare = {"what_color": 0.2, "is_there": 0.1, "is_there_pair": 0.1}
   config.data.image_to_text.mixture = {
     # "Is it red?" needs two colours compared, which is learned suddenly and
-    # late beside easier questions, but in a minute when most texts ask it.
-    "0": {"caption": 1.0, "what_number": 0.8, "color_yes_no": 7.8, **rare},
-    "800": {"caption": 4.8, "what_number": 3.6, "color_yes_no": 1.2, **rare},
+    # late beside easier questions, but soon when most texts ask it.
+    "0": {"caption": 0.7, "what_number": 0.4, "color_yes_no": 8.5, **rare},
+    "1000": {"caption": 4.2, "what_number": 2.4, "color_yes_no": 3.0, **rare},
+    "2000": {"caption": 5.0, "what_number": 3.8, "color_yes_no": 0.8, **rare},
   }
   config.loss.sigma_location = 0.7
   config.loss.sigma_draw = "stratified"
   config.loss.is_merged = True
   config.loss.mask_count = "exact"
-  config.loss.text_weight = 3.0
+  config.loss.text_weight = 2.5
   config.optimizer.learning_rate = 2e-3
   config.optimizer.warmup_steps = 50
   config.optimizer.decay = "linear"
@@ -56,9 +57,9 @@ def _cpu(config):
   config.optimizer.weight_decay = 0.05
   config.optimizer.clip_norm = 1.0
   config.optimizer.ema_decay = 0.998
-  config.train.num_steps = 3700
-  config.train.checkpoint_every = 1850
-  config.train.validate_every = 1850
+  config.train.num_steps = 3900
+  config.train.checkpoint_every = 1950
+  config.train.validate_every = 1950
   config.sample.image_steps = 20
   config.sample.guidance = 3.0
   config.sample.shift = 1.0
