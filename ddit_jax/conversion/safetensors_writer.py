@@ -1,11 +1,13 @@
 """Writing safetensors files tensor by tensor, in shards with an index."""
 
+import collections
 import dataclasses
 import json
 import math
 import pathlib
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -75,14 +77,15 @@ def write_folder(
   stem: str,
   read: Callable[[TensorSpec], np.ndarray],
 ) -> None:
-  """Writes all tensors of a folder, one in memory at a time.
+  """Writes all tensors of a folder, each while the next one is read.
 
   Args:
     folder: an existing folder.
     specs: the tensors.
     files: tensor name to file name, e.g. from `assign_shards`.
     stem: name of the index, which is written when there are several files.
-    read: gives a tensor's numbers.
+    read: gives a tensor's numbers; called in another thread, for one
+      tensor after another.
   """
   names = sorted(set(files.values()))
   for file_name in names:
@@ -118,8 +121,21 @@ def _write_file(
   raw += b" " * (-len(raw) % 8)
   with open(path, "wb") as file:
     file.write(struct.pack("<Q", len(raw)) + raw)
-    for spec in specs:
-      array = np.asarray(read(spec), order="C")
+    for spec, stored in zip(specs, _read_ahead(specs, read), strict=True):
+      array = np.asarray(stored, order="C")
       if array.shape != spec.shape or array.dtype != DTYPES[spec.dtype]:
         raise AssertionError(f"{spec} was given {array.dtype} {array.shape}")
       file.write(array.reshape(-1).view(np.uint8).data)
+
+
+def _read_ahead(
+  specs: list[TensorSpec], read: Callable[[TensorSpec], np.ndarray]
+) -> Iterator[np.ndarray]:
+  """`read` of every spec, begun before the one before it is asked for."""
+  pending: collections.deque[Future] = collections.deque()
+  with ThreadPoolExecutor(1) as reader:
+    for spec in specs:
+      pending.append(reader.submit(read, spec))
+      if len(pending) > 1:
+        yield pending.popleft().result()
+    yield from (future.result() for future in pending)

@@ -1,6 +1,7 @@
 """Writing against safetensors' own reader."""
 
 import json
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -90,3 +91,32 @@ def test_numbers_of_another_shape_are_a_bug(tmp_path):
       stem="m",
       read=lambda spec: np.zeros((9, 9), np.float32),
     )
+
+
+def test_few_tensors_are_in_memory(tmp_path):
+  alive, most = set(), []
+
+  def read(spec):
+    array = np.zeros(spec.shape, np.uint8)
+    alive.add(spec.name)
+    most.append(len(alive))
+    weakref.finalize(array, alive.discard, spec.name)
+    return array
+
+  listed = [TensorSpec(name=f"t{i}", dtype="U8", shape=(3,)) for i in range(20)]
+  write_folder(
+    tmp_path, listed, assign_shards(listed, "m"), stem="m", read=read
+  )
+  # One is written, one waits, one is being read.
+  assert len(most) == 20 and max(most) <= 3
+
+
+def test_an_error_of_reading_comes_out(tmp_path):
+  def read(spec):
+    if spec.name == "scalar":
+      raise ValueError("no such number")
+    return ARRAYS[spec.name]
+
+  files = assign_shards(specs(), "m")
+  with pytest.raises(ValueError, match="no such number"):
+    write_folder(tmp_path, specs(), files, stem="m", read=read)
