@@ -243,7 +243,7 @@ class TestRefused:
     ("overrides", "message"),
     [
       ({"data__world": "one_digt"}, "unknown data.world 'one_digt': did you "),
-      ({"model__size": "huge"}, "unknown model size 'huge'; there are ['s"),
+      ({"model__size": "huge"}, "unknown model size 'huge'; there are ['"),
       ({"model__dtype": "float8"}, "dtype must be float32 or bfloat16"),
       ({"model__attention_kernel": "fast"}, "unknown attention kernel 'fast'"),
       ({"loss__mask_count": "all"}, "mask_count must be one of"),
