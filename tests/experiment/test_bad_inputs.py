@@ -174,7 +174,8 @@ def test_a_wrong_verb(refused):
 
 def test_a_missing_flag(refused):
   assert refused("sample --task=t2i") == (
-    "--checkpoint is missing: folder of a run, or its checkpoints"
+    "--checkpoint is missing: folder of a run, its checkpoints, or "
+    "converted weights"
   )
 
 
