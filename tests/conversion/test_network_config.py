@@ -139,5 +139,5 @@ def test_single_file_needs_heads_of_64(single_file):
   with pytest.raises(ConversionError, match="numbered"):
     network_config(part.naming, some, None)
   del some["x_embedder.proj.weight"]
-  with pytest.raises(ConversionError, match="is missing"):
+  with pytest.raises(ConversionError, match="lacks tensor x_embedder"):
     network_config(part.naming, some, None)
