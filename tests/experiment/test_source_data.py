@@ -99,6 +99,7 @@ def test_the_unreadable_picture_is_replaced_listed_and_counted(finished):
   assert last["step"] == tiny_run.NUM_STEPS
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_bit_identical(pictures, finished, tmp_path):
   early = dataclasses.replace(
     settings(pictures),

@@ -100,6 +100,7 @@ def test_training_moves_the_network_and_leaves_the_encoders(
   assert np.isfinite(losses).all()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_bit_identical(converted, finetuned, tmp_path):
   first = settings(converted, train__num_steps="4")
   assert train(first, str(tmp_path)) == 0
@@ -112,6 +113,7 @@ def test_a_resumed_run_is_bit_identical(converted, finetuned, tmp_path):
   assert different == []
 
 
+@pytest.mark.slow
 def test_its_checkpoint_samples_all_tasks(finetuned):
   pipeline = load(str(finetuned))
   images = pipeline.text_to_image(["a red seven"] * 2)
