@@ -1,7 +1,12 @@
 """What one step's examples hold: the contract of data and training."""
 
 import flax.struct
-from jaxtyping import Array, Bool, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+# Pixels 0..255, [batch, height, width, 3]; or, from a cache, the moments of
+# their posterior, [batch, rows, columns, 2 * channels]: the mean, then the
+# logarithm of the variance, before `AutoencoderConfig.to_network`.
+Pictures = UInt8[Array, "..."] | Float[Array, "..."]
 
 
 @flax.struct.dataclass
@@ -9,12 +14,15 @@ class TextToImageBatch:
   """Examples of the image loss.
 
   Attributes:
-    images: pixels 0..255, [batch, height, width, 3].
+    images: see `Pictures`.
     tokens: the clean caption, padded, [batch, length].
+    features: the text encoder's of `tokens`, from a cache, [batch, length,
+      width]; None encodes them in the step.
   """
 
-  images: UInt8[Array, "..."]
+  images: Pictures
   tokens: Int[Array, "..."]
+  features: Float[Array, "..."] | None = None
 
 
 @flax.struct.dataclass
@@ -22,14 +30,14 @@ class ImageToTextBatch:
   """Examples of the text loss.
 
   Attributes:
-    images: pixels 0..255, [batch, height, width, 3].
+    images: see `Pictures`; None for text alone, seen beside the null image.
     tokens: the clean text, padded, [batch, length]; padding is a target like
       any token.
     is_target: True where a token may be masked; question tokens are False.
     has_image: False where there is only text, [batch]; None if all have one.
   """
 
-  images: UInt8[Array, "..."]
+  images: Pictures | None
   tokens: Int[Array, "..."]
   is_target: Bool[Array, "..."]
   has_image: Bool[Array, "..."] | None = None
@@ -37,7 +45,7 @@ class ImageToTextBatch:
 
 @flax.struct.dataclass
 class DualBatch:
-  """One training step's global batch of both streams."""
+  """One training step's global batch; a stream that is off is None."""
 
-  text_to_image: TextToImageBatch
-  image_to_text: ImageToTextBatch
+  text_to_image: TextToImageBatch | None
+  image_to_text: ImageToTextBatch | None

@@ -45,6 +45,8 @@ class ModelSettings:
       used, frozen; "" works on pixels and embeds tokens itself.
     encoder_dtype: in which they are kept and compute, "float32" or "bfloat16".
     encoder_placement: "sharded" like the network, or "replicated".
+    has_mask_embedding: True gives the run its own row for T5's mask token,
+      see `train.mask_embedding_steps`; False uses T5's.
     dtype: of the computation, "float32" or "bfloat16"; parameters stay
       float32.
     remat: "none", "dots" or "full", what the backward pass recomputes.
@@ -56,6 +58,7 @@ class ModelSettings:
   encoders_from: str = ""
   encoder_dtype: str = "bfloat16"
   encoder_placement: str = "sharded"
+  has_mask_embedding: bool = False
   dtype: str = "float32"
   remat: str = "none"
   scan_unroll: int = 1
@@ -74,7 +77,7 @@ class StreamSettings:
   """One of the two streams of examples.
 
   Attributes:
-    batch_size: global batch size.
+    batch_size: global batch size; 0 turns the stream and its loss off.
     image_size: side of the square images of `data.sources`, in pixels; the
       digit world has its own.
     text_length: tokens of every text.
@@ -134,6 +137,11 @@ class DataSettings:
       "image_to_text": self.image_to_text,
     }
 
+  def streams_on(self) -> dict[str, StreamSettings]:
+    """Those with a batch."""
+    streams = self.streams().items()
+    return {name: stream for name, stream in streams if stream.batch_size}
+
   @property
   def max_text_length(self) -> int:
     """Tokens of the longer stream's texts."""
@@ -145,10 +153,15 @@ class DataSettings:
       "validation_size": self.validation_size,
     }
     for name, stream in self.streams().items():
-      sizes[f"{name}.batch_size"] = stream.batch_size
+      if stream.batch_size < 0:
+        raise ConfigError(
+          f"data.{name}.batch_size is negative: {stream.batch_size}"
+        )
       sizes[f"{name}.image_size"] = stream.image_size
       sizes[f"{name}.text_length"] = stream.text_length
     _check_positive("data", sizes)
+    if not self.streams_on():
+      raise ConfigError("both streams of data have batch_size 0: nothing to do")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,6 +180,8 @@ class LossSettings:
     min_text_time: smallest text time.
     condition_dropout: share of captions replaced by the null caption.
     is_merged: True runs both streams as one batch through the network.
+    text_chunk: positions of each text whose float32 logits exist at once; 0
+      means all.
   """
 
   image_weighting: str = "velocity"
@@ -180,24 +195,35 @@ class LossSettings:
   min_text_time: float = 1e-3
   condition_dropout: float = 0.1
   is_merged: bool = False
+  text_chunk: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
-  """AdamW with warm-up, clipping by global norm, and a decay to zero.
+  """An optimiser with warm-up, clipping by global norm, and a decay to zero.
 
   Attributes:
+    kind: "adamw" (paper); "adafactor", whose second moment is kept as means
+      over rows and columns; or "muon", which orthogonalises the steps of the
+      blocks' matrices and leaves the rest to Adam. Learning rates mean about
+      the same in all three.
+    first_moment_dtype: "float32", or "bfloat16" for a quarter less memory of
+      the optimiser; the second moment stays float32.
     learning_rate: after warm-up.
     warmup_steps: linear warm-up from 0.
     decay: "constant", or "linear" / "cosine" to 0 at the last step.
     decay_fraction: share of all steps, at the end, over which it decays.
-    beta1, beta2, epsilon: of AdamW.
+    beta1, beta2, epsilon: of AdamW and of Muon's Adam (Muon's own momentum is
+      0.95). Adafactor keeps a first moment if beta1 is not 0, and has its own
+      schedule in place of beta2 and epsilon.
     weight_decay: on every parameter but the null image, decoupled.
     clip_norm: largest global gradient norm; larger ones are scaled to it.
     ema_decay: largest decay of the averaged parameters; at step i it is
       min(ema_decay, (1 + i) / (10 + i)).
   """
 
+  kind: str = "adamw"
+  first_moment_dtype: str = "float32"
   learning_rate: float = 5e-5
   warmup_steps: int = 5000
   decay: str = "constant"
@@ -217,6 +243,21 @@ class OptimizerSettings:
         raise ConfigError(
           f"optimizer.{name} must lie in [0, 1), got {getattr(self, name)}"
         )
+    _check_choice("optimizer.kind", self.kind, ("adamw", "adafactor", "muon"))
+    _check_choice(
+      "optimizer.first_moment_dtype",
+      self.first_moment_dtype,
+      ("float32", "bfloat16"),
+    )
+    if (
+      self.kind == "adafactor"
+      and not self.beta1
+      and self.first_moment_dtype != "float32"
+    ):
+      raise ConfigError(
+        "optimizer.first_moment_dtype is bfloat16, but adafactor with beta1 = "
+        "0 keeps no first moment: leave it float32, or set beta1"
+      )
     _check_choice(
       "optimizer.decay", self.decay, ("constant", "linear", "cosine")
     )
@@ -229,6 +270,30 @@ class OptimizerSettings:
         raise ConfigError(
           f"optimizer.{name} is negative: {getattr(self, name)}"
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+  """Adapters of low rank on frozen weights; see `ddit_jax.lora`.
+
+  Attributes:
+    rank: of each adapter; 0 trains the whole network. Other ranks keep the
+      network of `init_from` frozen.
+    alpha: adapters are scaled by alpha / rank.
+    targets: names joined by commas, which matrices of both streams get one:
+      "attention" (q, k, v and output), "mlp".
+  """
+
+  rank: int = 0
+  alpha: float = 16.0
+  targets: str = "attention"
+
+  def __post_init__(self):
+    if self.rank < 0:
+      raise ConfigError(f"lora.rank is negative: {self.rank}; 0 is off")
+    _check_positive("lora", {"alpha": self.alpha})
+    for target in self.targets.split(","):
+      _check_choice("lora.targets", target, ("attention", "mlp"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -253,6 +318,15 @@ class TrainSettings:
   Attributes:
     num_steps: updates in all.
     num_microbatches: parts of a batch whose gradients are added up.
+    has_stream_norms: True logs the gradient norm of each stream alone, which
+      holds both gradients at once.
+    mask_embedding_steps: steps for which the mask's own row of T5 is trained,
+      by going back through T5; it is frozen afterwards. -1 means all.
+    max_skipped_in_row: batches in a row whose loss or gradient may not be
+      finite; one more stops the run. They never change the weights.
+    spike_factor: a total loss above this many times its recent median takes
+      the run back to its last checkpoint and past the batch; 0 never does.
+    max_rollbacks: of one start; one more stops the run.
     log_every: steps between lines of scalars.
     validate_every: steps between validation losses on the averaged
       parameters; also decides which checkpoint is best.
@@ -262,13 +336,38 @@ class TrainSettings:
 
   num_steps: int = 1000
   num_microbatches: int = 1
+  has_stream_norms: bool = True
+  mask_embedding_steps: int = -1
+  max_skipped_in_row: int = 10
+  spike_factor: float = 0.0
+  max_rollbacks: int = 3
   log_every: int = 20
   validate_every: int = 500
   checkpoint_every: int = 500
   keep_last: int = 2
 
   def __post_init__(self):
-    _check_positive("train", dataclasses.asdict(self))
+    names = (
+      "num_steps",
+      "num_microbatches",
+      "log_every",
+      "validate_every",
+      "checkpoint_every",
+      "keep_last",
+    )
+    _check_positive("train", {n: getattr(self, n) for n in names})
+    if self.mask_embedding_steps < -1:
+      raise ConfigError(
+        "train.mask_embedding_steps must be -1 (all) or a number of steps, got "
+        f"{self.mask_embedding_steps}"
+      )
+    for name in ("max_skipped_in_row", "max_rollbacks"):
+      if getattr(self, name) < 0:
+        raise ConfigError(f"train.{name} is negative: {getattr(self, name)}")
+    if self.spike_factor != 0 and self.spike_factor <= 1:
+      raise ConfigError(
+        f"train.spike_factor must be 0 (off) or above 1: {self.spike_factor}"
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -358,6 +457,7 @@ class ExperimentSettings:
   data: DataSettings = dataclasses.field(default_factory=DataSettings)
   loss: LossSettings = LossSettings()
   optimizer: OptimizerSettings = OptimizerSettings()
+  lora: LoraSettings = LoraSettings()
   mesh: MeshSettings = MeshSettings()
   train: TrainSettings = TrainSettings()
   sample: SampleSettings = SampleSettings()
@@ -371,6 +471,16 @@ class ExperimentSettings:
       )
     _check_seed("seed", self.seed)
     _check_choice("init_weights", self.init_weights, ("ema", "params"))
+    if self.lora.rank and not self.init_from:
+      raise ConfigError(
+        f"lora.rank is {self.lora.rank} but init_from is empty: name the run "
+        "or the converted weights whose network stays frozen"
+      )
+    if self.lora.rank and self.optimizer.kind == "muon":
+      raise ConfigError(
+        "optimizer.kind is muon, which orthogonalises the blocks' matrices, "
+        "but lora trains none of them: use adamw or adafactor"
+      )
     for name, stream in self.data.streams().items():
       if stream.batch_size % self.train.num_microbatches:
         raise ConfigError(

@@ -20,6 +20,18 @@ class Posterior:
   mean: Latents
   logvar: Latents
 
+  @classmethod
+  def from_moments(
+    cls, moments: Float[Array, "batch rows columns moments"]
+  ) -> "Posterior":
+    """The inverse of `moments`."""
+    mean, logvar = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
+    return cls(mean=mean, logvar=logvar)
+
+  def moments(self) -> Float[Array, "batch rows columns moments"]:
+    """Means, then logarithms of variances, along the channels."""
+    return jnp.concatenate([self.mean, self.logvar], axis=-1)
+
   def at(self, noise: Latents) -> Latents:
     """The latents that are `noise` standard deviations from the mean."""
     return self.mean + jnp.exp(0.5 * self.logvar) * noise

@@ -44,7 +44,7 @@ def build_mesh(settings: ExperimentSettings) -> Mesh:
   mesh = make_mesh(**dataclasses.asdict(settings.mesh))
   parts = settings.train.num_microbatches
   data = settings.data
-  for name, stream in data.streams().items():
+  for name, stream in data.streams_on().items():
     label = f"data.{name}.batch_size"
     if parts > 1:
       label += f" / train.num_microbatches ({parts})"
@@ -129,7 +129,11 @@ def build_network(
     scan_unroll=model.scan_unroll,
     attention_kernel=model.attention_kernel,
   )
-  return Network(_network_config(settings, tokenizer, encoders), execution)
+  return Network(
+    _network_config(settings, tokenizer, encoders),
+    execution,
+    has_mask_embedding=model.has_mask_embedding,
+  )
 
 
 def build_model(
@@ -155,6 +159,7 @@ def build_model(
       network=network,
       text_encoder=parts.get("text_encoder"),
       autoencoder=parts["vae"],
+      mask_id=tokenizer.mask_id,
     )
   model.check_fits()
   for side in image_sides(settings):
@@ -244,6 +249,7 @@ def build_loss(settings: ExperimentSettings, tokenizer: Tokenizer) -> DualLoss:
     text_divisor=loss.text_divisor,
     drop_probability=loss.condition_dropout,
     is_merged=loss.is_merged,
+    text_chunk=loss.text_chunk,
   )
 
 

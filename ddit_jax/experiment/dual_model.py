@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ddit_jax.data.image_codec import PixelCodec
 from ddit_jax.encoders.posterior import Posterior
 from ddit_jax.models.mmdit import Prediction
-from ddit_jax.models.network import Network
+from ddit_jax.models.network import MASK_EMBEDDING, Network
 from ddit_jax.models.pure_module import PureModule, Variables
 
 
@@ -21,11 +21,14 @@ class DualModel:
     network: the MM-DiT.
     text_encoder: T5, or None if the network embeds tokens itself.
     autoencoder: pixels to latents and back, or None if it works on pixels.
+    mask_id: the token whose row of the text encoder's table the network's
+      `MASK_EMBEDDING` replaces, if it has one.
   """
 
   network: Network
   text_encoder: PureModule | None = None
   autoencoder: PureModule | None = None
+  mask_id: int | None = None
 
   def parts(self) -> dict[str, PureModule]:
     """The modules by the name of their variables."""
@@ -100,11 +103,27 @@ class DualModel:
     patch, channels = config.patch_size, config.latent_channels
     return height // unit * patch, width // unit * patch, channels
 
-  def condition(self, variables, tokens: jax.Array) -> jax.Array:
-    """What the network takes as text: features, or the tokens themselves."""
+  def condition(
+    self, variables, tokens: jax.Array, is_text_clean: bool = False
+  ) -> jax.Array:
+    """What the network takes as text: features, or the tokens themselves.
+
+    Args:
+      variables: of all parts.
+      tokens: ids [batch, length].
+      is_text_clean: True if no token is masked, so that the network's mask
+        embedding has no part in it, and no gradient.
+    """
     if self.text_encoder is None:
       return tokens
-    return self.text_encoder.apply(variables["text_encoder"], tokens)
+    frozen = variables["text_encoder"]
+    if is_text_clean or not self.network.has_mask_embedding:
+      return self.text_encoder.apply(frozen, tokens)
+    row = variables["network"]["params"][MASK_EMBEDDING]
+    embedded = self.text_encoder.apply(frozen, tokens, method="embed")
+    is_mask = (tokens == self.mask_id)[..., None]
+    embedded = jnp.where(is_mask, row.astype(embedded.dtype), embedded)
+    return self.text_encoder.apply(frozen, embedded, method="encode_embedded")
 
   def predict(
     self,
@@ -123,13 +142,20 @@ class DualModel:
     self,
     variables,
     latents,
-    tokens: jax.Array,
+    text: jax.Array,
     sigma: jax.Array,
     has_image: jax.Array | None = None,
+    is_text_clean: bool = False,
   ) -> Prediction:
-    """Velocity and logits at tokens, which are encoded first."""
-    condition = self.condition(variables, tokens)
+    """Velocity and logits at tokens, encoded first, or at features of them."""
+    condition = text
+    if jnp.issubdtype(text.dtype, jnp.integer):
+      condition = self.condition(variables, text, is_text_clean)
     return self.predict(variables, latents, condition, sigma, has_image)
+
+  def text_logits(self, variables, text_hidden: jax.Array) -> jax.Array:
+    """Logits at some positions of `Prediction.text_hidden`."""
+    return self.network.text_logits(variables["network"], text_hidden)
 
   def encode(self, variables, images: jax.Array) -> jax.Array:
     """uint8 pixels to clean latents, the posterior's mean if there is one."""
@@ -139,15 +165,19 @@ class DualModel:
     return self._config.to_network(mean.astype(jnp.float32))
 
   def draw_latents(
-    self, variables, images: jax.Array, key: jax.Array
+    self, variables, pictures: jax.Array, key: jax.Array
   ) -> jax.Array:
-    """uint8 pixels to clean latents, drawn from the posterior if there is one.
+    """`batch.Pictures` to clean latents, drawn from the posterior if any.
 
     What the network is trained on; `encode` is what it is asked about.
     """
     if self.autoencoder is None:
-      return PixelCodec().encode(images)
-    drawn = self._posterior(variables, images).sample(key)
+      return PixelCodec().encode(pictures)
+    if jnp.issubdtype(pictures.dtype, jnp.floating):
+      posterior = Posterior.from_moments(pictures)
+    else:
+      posterior = self._posterior(variables, pictures)
+    drawn = posterior.sample(key)
     return self._config.to_network(drawn.astype(jnp.float32))
 
   def decode(self, variables, latents: jax.Array) -> jax.Array:

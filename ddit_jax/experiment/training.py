@@ -18,6 +18,7 @@ from ddit_jax.experiment import build
 from ddit_jax.experiment.run_folder import RunFolder
 from ddit_jax.experiment.starting_weights import StartingWeights
 from ddit_jax.input_error import preparing
+from ddit_jax.losses.buckets import bucket_means
 from ddit_jax.models.parameter_counts import counts_table, parameter_counts
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import ProgressBar
@@ -32,7 +33,7 @@ from ddit_jax.train.state import (
   init_state,
   state_shardings,
 )
-from ddit_jax.train.step import TrainStep
+from ddit_jax.train.step import BoundEncoder, BoundPredictor, TrainStep
 from ddit_jax.train.stop_signal import StopSignal
 
 BEST_METRIC = "validation/total"
@@ -178,16 +179,22 @@ class TrainingJob:
     """Keeps validation losses for the checkpoint of the same step."""
     self._validation = (step, losses)
 
-  def step_function(self, state: TrainState):
-    """The jitted, donating (state, batch) -> (state, metrics)."""
-    train_step = TrainStep(
+  def train_step(self) -> TrainStep:
+    """The pure step of this job's settings."""
+    train = self.settings.train
+    return TrainStep(
       model=self.model,
       loss=self.loss,
       optimizer=self.optimizer,
       ema_decay=self.settings.optimizer.ema_decay,
-      num_microbatches=self.settings.train.num_microbatches,
+      num_microbatches=train.num_microbatches,
       seed=self.settings.seed,
+      has_stream_norms=train.has_stream_norms,
     )
+
+  def step_function(self, state: TrainState):
+    """The jitted, donating (state, batch) -> (state, metrics)."""
+    train_step = self.train_step()
     layout = self.shardings.replace(
       frozen=jax.tree.map(lambda array: array.sharding, state.frozen)
     )
@@ -253,6 +260,12 @@ class Logger:
 
   def __call__(self, progress: Progress) -> None:
     scalars = {name: float(x) for name, x in progress.metrics.items()}
+    # A bucket of times that none of this step's examples fell into.
+    scalars = {
+      name: value
+      for name, value in scalars.items()
+      if not (name.startswith("loss_by_") and np.isnan(value))
+    }
     step, now, waited = progress.step, time.monotonic(), self._feed.wait_seconds
     last_step, last_time, last_waited = self._last
     self._last = (step, now, waited)
@@ -272,34 +285,32 @@ class Validator:
   def __init__(self, job: TrainingJob, writer: MetricWriter):
     self._job, self._writer = job, writer
     self._batch = to_mesh(job.data.validation_batch(), job.mesh)
+    self._step = job.train_step()
     self._losses = jax.jit(self._losses_of)
 
   def __call__(self, progress: Progress) -> None:
     state = progress.state
-    losses = self._losses(state, self._batch)
     losses = {
-      name.replace("loss/", "validation/"): float(value)
-      for name, value in losses.items()
+      f"validation/{name}": float(value)
+      for name, value in self._losses(state, self._batch).items()
+      if np.isfinite(value)
     }
     self._writer.write_scalars(progress.step, losses)
     self._job.note_validation(progress.step, losses)
 
   def _losses_of(self, state: TrainState, batch):
-    job = self._job
-
-    def encode(images, key):
-      return job.model.draw_latents(state.variables(state.ema), images, key)
-
-    # The same times, noise and masks at every call.
-    corrupted = job.loss.corrupt(
+    """The same times, noise and masks at every call."""
+    step = self._step
+    corrupted = step.loss.corrupt(
       batch,
       key_for(jax.random.key(0), "validation"),
       np.int32(0),
-      encode=encode,
-      null_tokens=job.null_tokens,
+      encoder=BoundEncoder(step.model, state.variables(state.ema)),
+      null_tokens=self._job.null_tokens,
     )
-
-    def predict(params, *inputs):
-      return job.model.apply(state.variables(params), *inputs)
-
-    return job.loss(predict, state.ema, corrupted)[1]
+    predictor = BoundPredictor(step, state)
+    losses, buckets = step.loss.losses(predictor, state.ema, corrupted)
+    scalars = losses | {"total": step.loss.total(losses)}
+    for name, values in buckets.items():
+      scalars |= bucket_means(name, values)
+    return scalars

@@ -15,7 +15,8 @@ class NoisyImages:
 
   Attributes:
     latents: noisy latents, the network's input.
-    tokens: caption, or the null caption where the condition was dropped.
+    text: captions (ids, or the text encoder's features of them), the null
+      caption where the condition was dropped.
     sigma: image time of each example.
     velocity: the target.
     weight: each example's factor; over the global batch the weighted sum of
@@ -23,7 +24,7 @@ class NoisyImages:
   """
 
   latents: Float[Array, "*lead height width channels"]
-  tokens: Int[Array, "*lead length"]
+  text: Int[Array, "*lead length"] | Float[Array, "*lead length width"]
   sigma: Float[Array, "*lead"]
   velocity: Float[Array, "*lead height width channels"]
   weight: Float[Array, "*lead"]
@@ -31,15 +32,25 @@ class NoisyImages:
 
 def corrupt(
   latents: Float[Array, "batch height width channels"],
-  tokens: Int[Array, "batch length"],
+  text: Int[Array, "batch length"] | Float[Array, "batch length width"],
   root: jax.Array,
   step: jax.Array,
   *,
   path: FlowPath,
-  null_tokens: Int[Array, " length"],
+  null_text: Int[Array, " length"] | Float[Array, "length width"],
   drop_probability: float,
 ) -> NoisyImages:
-  """Draws times, noise and dropped conditions for a global batch."""
+  """Draws times, noise and dropped conditions for a global batch.
+
+  Args:
+    latents: clean.
+    text: captions, as ids or as features.
+    root: key of the run's randomness.
+    step: number of the step.
+    path: the image diffusion.
+    null_text: the empty caption, in the same form.
+    drop_probability: of the empty caption taking a caption's place.
+  """
   size = latents.shape[0]
   sigma = path.training_sigmas(key_for(root, "image_time", step), size)
   noise = jax.random.normal(key_for(root, "image_noise", step), latents.shape)
@@ -48,7 +59,7 @@ def corrupt(
   )
   return noisy_images(
     latents,
-    jnp.where(is_dropped[:, None], null_tokens[None], tokens),
+    jnp.where(is_dropped[(...,) + (None,) * null_text.ndim], null_text, text),
     sigma=sigma,
     noise=noise,
     path=path,
@@ -57,7 +68,7 @@ def corrupt(
 
 def noisy_images(
   latents: Float[Array, "batch height width channels"],
-  tokens: Int[Array, "batch length"],
+  text: Int[Array, "batch length"] | Float[Array, "batch length width"],
   *,
   sigma: Float[Array, " batch"],
   noise: Float[Array, "batch height width channels"],
@@ -66,7 +77,7 @@ def noisy_images(
   """A global batch of clean latents after the draws of `corrupt`."""
   return NoisyImages(
     latents=path.noisy_latents(latents, noise, sigma),
-    tokens=tokens,
+    text=text,
     sigma=sigma,
     velocity=path.velocity(latents, noise),
     weight=path.loss_weight(sigma) / latents.shape[0],

@@ -16,25 +16,27 @@ class MaskedTexts:
   """Corrupted examples of the text loss, ready for the network.
 
   Attributes:
-    latents: clean latents, seen at sigma 0.
+    latents: clean latents, seen at sigma 0; None shows the null image.
     tokens: partly masked text, the network's input.
     clean_tokens: the targets.
     is_masked: True where a token was hidden; only these count.
+    t: text time of each example.
     weight: each example's factor; over the global batch the weighted sum of
       negative log likelihoods is the loss.
     has_image: False where there is only text; None if all have an image.
   """
 
-  latents: Float[Array, "*lead height width channels"]
+  latents: Float[Array, "*lead height width channels"] | None
   tokens: Int[Array, "*lead length"]
   clean_tokens: Int[Array, "*lead length"]
   is_masked: Bool[Array, "*lead length"]
+  t: Float[Array, "*lead"]
   weight: Float[Array, "*lead"]
   has_image: Bool[Array, "*lead"] | None = None
 
 
 def corrupt(
-  latents: Float[Array, "batch height width channels"],
+  latents: Float[Array, "batch height width channels"] | None,
   tokens: Int[Array, "batch length"],
   is_target: Bool[Array, "batch length"],
   root: jax.Array,
@@ -55,6 +57,7 @@ def corrupt(
     tokens=noisy,
     clean_tokens=tokens,
     is_masked=is_masked,
+    t=t,
     weight=weight / batch_divisor(is_target, divisor),
     has_image=has_image,
   )

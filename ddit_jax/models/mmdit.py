@@ -61,10 +61,12 @@ class Prediction:
     velocity: [batch, height, width, channels], noise minus clean latents; None
       without an image.
     logits: [batch, length, vocab]; None without a text head.
+    text_hidden: [batch, length, width], what the text head reads.
   """
 
   velocity: Array | None
   logits: Array | None
+  text_hidden: Array | None = None
 
 
 class MMDiT(nn.Module):
@@ -118,7 +120,7 @@ class MMDiT(nn.Module):
     if self.config.vocab_size:
       head = TextHead(self.config.vocab_size, dtype, name="text_head")
       logits = head(text_tokens)
-    return Prediction(velocity=velocity, logits=logits)
+    return Prediction(velocity=velocity, logits=logits, text_hidden=text_tokens)
 
   def _image_tokens(self, latents, batch: int, dtype):
     cfg = self.config

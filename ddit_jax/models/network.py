@@ -1,11 +1,17 @@
 """The MM-DiT as pure functions of plain trees."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddit_jax.models.heads import TextHead
 from ddit_jax.models.mmdit import Execution, MMDiT, Prediction
 from ddit_jax.models.pure_module import PureModule, Variables
 from ddit_jax.models.sizes import MMDiTConfig
+
+# The row that stands for the mask in the text encoder's table, where training
+# has one of its own (paper section 4.1).
+MASK_EMBEDDING = "mask_embedding"
 
 
 class Network(PureModule):
@@ -13,7 +19,13 @@ class Network(PureModule):
 
   Its variables are {"params": trained arrays, "constants": the stored position
   table}.
+
+  Attributes:
+    has_mask_embedding: True keeps `MASK_EMBEDDING`, [context_dim], beside the
+      parameters; the MM-DiT itself does not read it.
   """
+
+  has_mask_embedding: bool
 
   def __init__(
     self,
@@ -21,7 +33,16 @@ class Network(PureModule):
     execution: Execution = Execution(),
     *,
     parameter_dtype: str = "float32",
+    has_mask_embedding: bool = False,
   ):
+    """Raises ValueError for a mask embedding without a text encoder."""
+    if has_mask_embedding and config.context_dim is None:
+      raise ValueError(
+        "model.has_mask_embedding needs a text encoder: this network embeds "
+        "its tokens itself"
+      )
+    # The parent's dataclass is frozen.
+    object.__setattr__(self, "has_mask_embedding", has_mask_embedding)
     super().__init__(
       module=MMDiT(config, execution),
       example_inputs=_smallest_inputs(config),
@@ -49,6 +70,21 @@ class Network(PureModule):
   ) -> Prediction:
     """See `MMDiT.__call__`."""
     return self.module.apply(variables, latents, text, sigma, pooled, has_image)
+
+  def text_logits(self, variables: Variables, text_hidden) -> jax.Array:
+    """The text head alone, on any positions of `Prediction.text_hidden`."""
+    dtype = jnp.dtype(self.execution.dtype)
+    head = TextHead(self.config.vocab_size, dtype)
+    return head.apply({"params": variables["params"]["text_head"]}, text_hidden)
+
+  def _boxed_init(self, key: jax.Array) -> Variables:
+    boxed = super()._boxed_init(key)
+    if self.has_mask_embedding:
+      row = jnp.zeros(self.config.context_dim, jnp.float32)
+      boxed["params"][MASK_EMBEDDING] = nn.LogicallyPartitioned(
+        row, ("channels",)
+      )
+    return boxed
 
 
 def _smallest_inputs(config: MMDiTConfig) -> tuple[jax.ShapeDtypeStruct, ...]:

@@ -26,7 +26,7 @@ def outputs(
     null_tokens=case["null_ids"],
   )
   images = draws.corrupted(loss)
-  velocity = ddit.predict(images.latents, images.tokens, images.sigma).velocity
+  velocity = ddit.predict(images.latents, images.text, images.sigma).velocity
   errors = image_flow.squared_errors(velocity, images.velocity)
   # The paper's weighting of the same examples.
   unweighted = dataclasses.replace(loss.path, loss_weighting="velocity")
@@ -35,7 +35,7 @@ def outputs(
     "timestep": images.sigma * TIME_SCALE,
     "sigma": images.sigma,
     "noisy_latents": channels_first(images.latents),
-    "text_embeds": ddit["text_encoder"].apply(images.tokens),
+    "text_embeds": ddit["text_encoder"].apply(images.text),
     "velocity_pred": channels_first(velocity),
     "per_sample_loss_reference": loss.path.loss_weight(images.sigma) * errors,
     "loss_reference": image_flow.weighted_sum(velocity, images),

@@ -99,5 +99,6 @@ class TextDraws:
       tokens=jnp.where(is_masked, process.mask_id, self.tokens),
       clean_tokens=jnp.asarray(self.tokens),
       is_masked=jnp.asarray(is_masked),
+      t=jnp.asarray(self.t),
       weight=weight / text_mask.batch_divisor(is_target, divisor),
     )

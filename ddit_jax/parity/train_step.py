@@ -82,6 +82,8 @@ def _start(step: TrainStep, ddit: Loaded) -> TrainState:
   params = variables["params"]
   return TrainState(
     step=jnp.zeros((), jnp.int32),
+    num_skipped=jnp.zeros((), jnp.int32),
+    num_skipped_in_row=jnp.zeros((), jnp.int32),
     params=params,
     ema=params,
     opt_state=step.optimizer.init(params),

@@ -9,6 +9,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddit_jax.models.network import Network
+from ddit_jax.train.moment_layout import moment_shardings
+
+_COUNTS = ("step", "num_skipped", "num_skipped_in_row")
 
 
 @flax.struct.dataclass
@@ -16,16 +19,21 @@ class TrainState:
   """The state of a run.
 
   Attributes:
-    step: updates done so far, int32.
+    step: batches trained on so far, int32.
+    num_skipped: of them left out because a loss or gradient was not finite.
+    num_skipped_in_row: of the last ones, without a finite one between.
     params: trained parameters, float32.
     ema: their moving average, float32.
     opt_state: the optimiser's moments.
     constants: stored arrays that are not trained (the position table).
-    frozen: variables of the encoders by the model's names for them; they
-      come from elsewhere at every start, so no checkpoint holds them.
+    frozen: variables by the model's names for its parts, of the encoders and
+      of what a network under adapters adds to them; they come from elsewhere
+      at every start, so no checkpoint holds them.
   """
 
   step: jax.Array
+  num_skipped: jax.Array
+  num_skipped_in_row: jax.Array
   params: Any
   ema: Any
   opt_state: Any
@@ -35,12 +43,13 @@ class TrainState:
   def variables(self, params: Any) -> dict[str, Any]:
     """The whole model's, with `params` (trained or averaged) as weights."""
     network = {"params": params, "constants": self.constants}
+    network |= self.frozen.get("network", {})
     return {**self.frozen, "network": network}
 
   def items(self) -> dict[str, Any]:
     """The state as named trees, as a checkpoint stores it; not `frozen`."""
     return {
-      "progress": {"step": self.step},
+      "progress": {name: getattr(self, name) for name in _COUNTS},
       "params": self.params,
       "ema": self.ema,
       "opt_state": self.opt_state,
@@ -51,7 +60,7 @@ class TrainState:
   def from_items(cls, items: dict[str, Any]) -> "TrainState":
     """The inverse of `items`, with nothing frozen."""
     return cls(
-      step=items["progress"]["step"],
+      **items["progress"],
       params=items["params"],
       ema=items["ema"],
       opt_state=items["opt_state"],
@@ -66,7 +75,7 @@ def init_state(
   variables = network.init(key)
   params = variables["params"]
   return TrainState(
-    step=jnp.zeros((), jnp.int32),
+    **{name: jnp.zeros((), jnp.int32) for name in _COUNTS},
     params=params,
     # A copy: an aliased average would keep the buffers from being donated.
     ema=jax.tree.map(jnp.copy, params),
@@ -80,22 +89,17 @@ def state_shardings(
 ) -> TrainState:
   """A NamedSharding for every array of the state.
 
-  Moments lie where their parameters lie. Without this, an optimiser state
-  made under jit on an Auto mesh would silently be replicated.
+  Moments lie where their parameters lie, see `moment_shardings`.
   """
   variables = network.shardings(mesh)
   abstract = abstract_state(network, optimizer)
   replicated = NamedSharding(mesh, PartitionSpec())
   return TrainState(
-    step=replicated,
+    **dict.fromkeys(_COUNTS, replicated),
     params=variables["params"],
     ema=variables["params"],
-    opt_state=optax.tree.map_params(
-      optimizer,
-      lambda _, sharding: sharding,
-      abstract.opt_state,
-      variables["params"],
-      transform_non_params=lambda _: replicated,
+    opt_state=moment_shardings(
+      optimizer, abstract.opt_state, abstract.params, variables["params"]
     ),
     constants=variables["constants"],
   )

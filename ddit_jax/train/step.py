@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from ddit_jax.batch import DualBatch
+from ddit_jax.losses.buckets import bucket_means
 from ddit_jax.losses.dual import CorruptedBatch, DualLoss
 from ddit_jax.models.mmdit import Prediction
+from ddit_jax.models.network import MASK_EMBEDDING
 from ddit_jax.random_streams import key_for
 from ddit_jax.sharding.rules import constrain
 from ddit_jax.train.state import TrainState
@@ -19,19 +21,33 @@ class Model(Protocol):
   """The network between its frozen encoders, see `TrainState.variables`."""
 
   def draw_latents(
-    self, variables: dict[str, Any], images: jax.Array, key: jax.Array
+    self, variables: dict[str, Any], pictures: jax.Array, key: jax.Array
   ) -> jax.Array:
-    """Pixels 0..255 to clean latents, drawn from their posterior."""
+    """`batch.Pictures` to clean latents, drawn from their posterior."""
+
+  def condition(
+    self,
+    variables: dict[str, Any],
+    tokens: jax.Array,
+    is_text_clean: bool = False,
+  ) -> jax.Array:
+    """What the network takes as text."""
 
   def apply(
     self,
     variables: dict[str, Any],
     latents,
-    tokens: jax.Array,
+    text: jax.Array,
     sigma,
     has_image: jax.Array | None = None,
+    is_text_clean: bool = False,
   ) -> Prediction:
-    """Velocity and logits at (partly masked) tokens."""
+    """Velocity and logits at (partly masked) tokens, or at features."""
+
+  def text_logits(
+    self, variables: dict[str, Any], text_hidden: jax.Array
+  ) -> jax.Array:
+    """Logits of some positions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +62,10 @@ class TrainStep:
     num_microbatches: parts whose gradients are added up; the result is the
       global batch's gradient whatever their number.
     seed: root of all of training's randomness.
+    has_stream_norms: True also measures the gradient of each stream alone,
+      which holds both at once.
+    is_mask_embedding_trained: False keeps `MASK_EMBEDDING` as it is, if there
+      is one, and spares the way back through the text encoder.
   """
 
   model: Model
@@ -54,6 +74,8 @@ class TrainStep:
   ema_decay: float
   num_microbatches: int
   seed: int
+  has_stream_norms: bool = False
+  is_mask_embedding_trained: bool = True
 
   def __call__(
     self, state: TrainState, batch: DualBatch, null_tokens: jax.Array
@@ -66,59 +88,109 @@ class TrainStep:
       null_tokens: the empty caption, [length].
     """
     root = key_for(jax.random.key(self.seed), "training")
-    variables = state.variables(state.params)
-
-    def encode(images, key):
-      return self.model.draw_latents(variables, images, key)
-
     corrupted = self.loss.corrupt(
-      batch, root, state.step, encode=encode, null_tokens=null_tokens
+      batch,
+      root,
+      state.step,
+      encoder=BoundEncoder(self.model, state.variables(state.params)),
+      null_tokens=null_tokens,
     )
     return self.update(state, corrupted)
 
   def update(
     self, state: TrainState, corrupted: CorruptedBatch
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The step after all random draws: gradients, optimiser, average."""
+    """The step after all random draws: gradients, optimiser, average.
+
+    A loss or gradient that is not finite changes nothing but the counts.
+    """
     grads, metrics = self.gradients(state, corrupted)
     metrics["grad_norm"] = optax.tree.norm(grads)
     updates, opt_state = self.optimizer.update(
       grads, state.opt_state, state.params
     )
-    params = optax.apply_updates(state.params, updates)
+    params = optax.apply_updates(state.params, self._without_frozen(updates))
     decay = ema_decay(self.ema_decay, state.step)
     metrics["ema_decay"] = decay
     ema = optax.incremental_update(params, state.ema, 1 - decay)
-    new_state = state.replace(
-      step=state.step + 1, params=params, ema=ema, opt_state=opt_state
+    is_finite = jnp.isfinite(metrics["loss/total"] + metrics["grad_norm"])
+    kept = jax.tree.map(
+      lambda new, old: jnp.where(is_finite, new, old),
+      (params, ema, opt_state),
+      (state.params, state.ema, state.opt_state),
     )
+    params, ema, opt_state = kept
+    num_in_row = jnp.where(is_finite, 0, state.num_skipped_in_row + 1)
+    new_state = state.replace(
+      step=state.step + 1,
+      num_skipped=state.num_skipped + jnp.where(is_finite, 0, 1),
+      num_skipped_in_row=num_in_row,
+      params=params,
+      ema=ema,
+      opt_state=opt_state,
+    )
+    metrics["num_skipped"] = new_state.num_skipped
+    metrics["num_skipped_in_row"] = num_in_row
     return new_state, metrics
 
   def gradients(self, state: TrainState, corrupted: CorruptedBatch):
-    """Gradients and losses of the global batch, added over micro-batches."""
-
-    def loss_of(params, part):
-      return self.loss(self._predictor(state), params, part)
-
-    differentiate = jax.grad(loss_of, has_aux=True)
+    """Gradient and losses of the global batch, added over micro-batches."""
     if self.num_microbatches == 1:
-      return differentiate(state.params, corrupted)
+      grads, seen = self._part_gradients(state, corrupted)
+    else:
+      grads, seen = self._added_gradients(state, corrupted)
+    losses, buckets = seen
+    metrics = {f"loss/{name}": loss for name, loss in losses.items()}
+    metrics["loss/total"] = self.loss.total(losses)
+    if len(grads) > 1:
+      for name, tree in grads.items():
+        metrics[f"grad_norm/{name}"] = optax.tree.norm(tree)
+    for name, values in buckets.items():
+      metrics |= bucket_means(name, values)
+    total = jax.tree.map(lambda *parts: sum(parts), *grads.values())
+    return total, metrics
 
+  def _added_gradients(self, state: TrainState, corrupted: CorruptedBatch):
     def add_part(total, part):
-      addend = differentiate(state.params, part)
+      addend = self._part_gradients(state, part)
       return jax.tree.map(jnp.add, total, addend), None
 
     parts = jax.tree.map(self._split, corrupted)
     first = jax.tree.map(lambda leaf: leaf[0], parts)
-    shapes = jax.eval_shape(differentiate, state.params, first)
+    shapes = jax.eval_shape(self._part_gradients, state, first)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return jax.lax.scan(add_part, zeros, parts)[0]
 
-  def _predictor(self, state: TrainState):
-    def predict(params, *inputs):
-      return self.model.apply(state.variables(params), *inputs)
+  def _part_gradients(self, state: TrainState, part: CorruptedBatch):
+    """({stream or "both": gradient}, (losses, buckets)) of one micro-batch."""
+    predictor = BoundPredictor(self, state)
 
-    return predict
+    def loss_of(params, part):
+      losses, buckets = self.loss.losses(predictor, params, part)
+      return self.loss.total(losses), (losses, buckets)
+
+    differentiate = jax.grad(loss_of, has_aux=True)
+    alone = {
+      "image": part.replace(texts=None),
+      "text": part.replace(images=None),
+    }
+    is_dual = None not in (part.images, part.texts)
+    if not self.has_stream_norms or self.loss.is_merged or not is_dual:
+      grads, seen = differentiate(state.params, part)
+      return {"both": grads}, seen
+    results = {k: differentiate(state.params, v) for k, v in alone.items()}
+    losses, buckets = {}, {}
+    for _, seen in results.values():
+      losses |= seen[0]
+      buckets |= seen[1]
+    return {k: grads for k, (grads, _) in results.items()}, (losses, buckets)
+
+  def _without_frozen(self, updates):
+    """The updates, with none of a mask embedding that is not trained."""
+    if self.is_mask_embedding_trained or MASK_EMBEDDING not in updates:
+      return updates
+    none = jnp.zeros_like(updates[MASK_EMBEDDING])
+    return {**updates, MASK_EMBEDDING: none}
 
   def _split(self, array: jax.Array) -> jax.Array:
     """[batch, ...] to [parts, batch / parts, ...], each part over all devices.
@@ -131,6 +203,41 @@ class TrainStep:
     array = array.reshape(array.shape[0] // parts, parts, *rest)
     array = array.swapaxes(0, 1)
     return constrain(array, None, "batch", *(None,) * len(rest))
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundEncoder:
+  """A model's encoders with their variables, see `losses.dual.InputEncoder`."""
+
+  model: Model
+  variables: dict[str, Any]
+
+  def draw_latents(self, pictures: jax.Array, key: jax.Array) -> jax.Array:
+    return self.model.draw_latents(self.variables, pictures, key)
+
+  def condition(self, tokens: jax.Array) -> jax.Array:
+    return self.model.condition(self.variables, tokens, is_text_clean=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundPredictor:
+  """A step's model with all but its parameters, see `losses.dual.Predictor`."""
+
+  step: TrainStep
+  state: TrainState
+
+  def __call__(self, params, latents, text, sigma, **options) -> Prediction:
+    variables = self._variables(params)
+    return self.step.model.apply(variables, latents, text, sigma, **options)
+
+  def text_logits(self, params, text_hidden: jax.Array) -> jax.Array:
+    return self.step.model.text_logits(self._variables(params), text_hidden)
+
+  def _variables(self, params) -> dict[str, Any]:
+    if MASK_EMBEDDING in params and not self.step.is_mask_embedding_trained:
+      row = jax.lax.stop_gradient(params[MASK_EMBEDDING])
+      params = {**params, MASK_EMBEDDING: row}
+    return self.state.variables(params)
 
 
 def ema_decay(largest: float, step: jax.Array) -> jax.Array:

@@ -46,10 +46,15 @@ def host_batch(*, num_images=16, num_texts=16, side=4) -> DualBatch:
   )
 
 
-def draw_latents(images, key):
+class NoisyPixels:
   """A posterior around the pixels, as an autoencoder's."""
-  mean = PixelCodec().encode(images)
-  return mean + SPREAD * jax.random.normal(key, mean.shape)
+
+  def draw_latents(self, pictures, key):
+    mean = PixelCodec().encode(pictures)
+    return mean + SPREAD * jax.random.normal(key, mean.shape)
+
+  def condition(self, tokens):
+    return jax.nn.one_hot(tokens, 7)
 
 
 def corrupt(loss, batch, step=0, seed=0):
@@ -57,7 +62,7 @@ def corrupt(loss, batch, step=0, seed=0):
     batch,
     jax.random.key(seed),
     jnp.int32(step),
-    encode=draw_latents,
+    encoder=NoisyPixels(),
     null_tokens=jnp.ones(LENGTH, jnp.int32),
   )
 
@@ -75,7 +80,7 @@ def test_the_text_stream_does_not_shift_the_images_draws():
   plain = corrupted(dual_loss(), host_batch()).images
   loss = dual_loss(mask_count="exact", min_time=0.1)
   other = corrupted(loss, host_batch(num_texts=4)).images
-  for name in ("latents", "velocity", "sigma", "tokens"):
+  for name in ("latents", "velocity", "sigma", "text"):
     np.testing.assert_array_equal(getattr(other, name), getattr(plain, name))
 
 
@@ -96,7 +101,7 @@ def test_another_step_or_seed_draws_everything_anew(change):
     (clean_latents(other.images), clean_latents(plain.images)),
     (other.images.sigma, plain.images.sigma),
     (other.images.velocity, plain.images.velocity),
-    (other.images.tokens, plain.images.tokens),
+    (other.images.text, plain.images.text),
     (other.texts.latents, plain.texts.latents),
     (other.texts.weight, plain.texts.weight),
     (other.texts.is_masked, plain.texts.is_masked),
@@ -166,7 +171,7 @@ def test_latents_are_drawn_apart_in_both_streams():
 def test_noisy_images_do_not_lose_their_caption_more_often():
   batch = host_batch(num_images=5000, num_texts=1, side=1)
   images = corrupted(dual_loss(), batch).images
-  is_dropped = (np.asarray(images.tokens) == 1).all(1)
+  is_dropped = (np.asarray(images.text) == 1).all(1)
   sigma = np.asarray(images.sigma)
   result = stats.ks_2samp(sigma[is_dropped], sigma[~is_dropped])
   assert result.pvalue > 1e-3
@@ -175,5 +180,5 @@ def test_noisy_images_do_not_lose_their_caption_more_often():
 @pytest.mark.parametrize(("chance", "want"), [(0.0, False), (1.0, True)])
 def test_no_caption_or_every_caption_can_be_dropped(chance, want):
   images = corrupted(dual_loss(drop_probability=chance), host_batch()).images
-  is_dropped = (np.asarray(images.tokens) == 1).all(1)
+  is_dropped = (np.asarray(images.text) == 1).all(1)
   assert (is_dropped == want).all()

@@ -47,18 +47,33 @@ def dual_loss(**changes) -> DualLoss:
   )
 
 
+class PixelsAsLatents:
+  def draw_latents(self, pictures, key):
+    del key
+    return PixelCodec().encode(pictures)
+
+
+def weighed(loss: DualLoss, predictor, params, examples):
+  """(total loss, each stream's)."""
+  losses, _ = loss.losses(predictor, params, examples)
+  return loss.total(losses), losses
+
+
 def corrupted(loss: DualLoss):
   return loss.corrupt(
     batch(),
     jax.random.key(0),
     jnp.int32(0),
-    encode=lambda images, _: PixelCodec().encode(images),
+    encoder=PixelsAsLatents(),
     null_tokens=jnp.ones(LENGTH, jnp.int32),
   )
 
 
 def predictor(variables):
-  def predict(params, latents, tokens, sigma, has_image=None):
+  def predict(
+    params, latents, tokens, sigma, has_image=None, is_text_clean=False
+  ):
+    del is_text_clean
     variables_now = {**variables, "params": params}
     return NETWORK.apply(
       variables_now, latents, tokens, sigma, has_image=has_image
@@ -77,15 +92,17 @@ def test_first_loss_is_its_analytic_value(divisor, mask_count, is_merged):
   )
   examples = corrupted(loss)
   variables = NETWORK.init(jax.random.key(1))
-  total, metrics = loss(predictor(variables), variables["params"], examples)
+  total, losses = weighed(
+    loss, predictor(variables), variables["params"], examples
+  )
   target = np.asarray(examples.images.velocity, np.float64)
   image_loss = np.square(target).mean()
   masked = np.asarray(examples.texts.is_masked.sum(-1), np.float64)
   text_loss = (np.asarray(examples.texts.weight) * masked).sum()
   text_loss *= np.log(VOCAB - 1)
   # Errors measured: below 2e-7 relative.
-  np.testing.assert_allclose(metrics["loss/image"], image_loss, rtol=2e-6)
-  np.testing.assert_allclose(metrics["loss/text"], text_loss, rtol=2e-6)
+  np.testing.assert_allclose(losses["image"], image_loss, rtol=2e-6)
+  np.testing.assert_allclose(losses["text"], text_loss, rtol=2e-6)
   np.testing.assert_allclose(total, image_loss + 0.2 * text_loss, rtol=2e-6)
   if mask_count == "exact" and divisor == "target_positions":
     # Every example weighs its targets' number: the analytic log(V - 1).
@@ -108,8 +125,8 @@ def test_merging_the_streams_changes_nothing():
   variables, params = trained_like_params()
   apart, merged = dual_loss(), dual_loss(is_merged=True)
   examples = corrupted(apart)
-  want = apart(predictor(variables), params, examples)[0]
-  got = merged(predictor(variables), params, examples)[0]
+  want = weighed(apart, predictor(variables), params, examples)[0]
+  got = weighed(merged, predictor(variables), params, examples)[0]
   # Error measured: none; another compiler may round differently.
   np.testing.assert_allclose(got, want, rtol=1e-6)
 
@@ -119,10 +136,10 @@ def test_parts_of_a_batch_add_up_to_the_whole():
   loss = dual_loss(text_divisor="target_positions")
   examples = corrupted(loss)
   predict = predictor(variables)
-  whole = loss(predict, params, examples)[0]
+  whole = weighed(loss, predict, params, examples)[0]
   first = jax.tree.map(lambda x: x[:3], examples)
   second = jax.tree.map(lambda x: x[3:], examples)
-  halves = [loss(predict, params, part)[0] for part in (first, second)]
+  halves = [weighed(loss, predict, params, part)[0] for part in (first, second)]
   # Error measured: 6e-8 relative.
   np.testing.assert_allclose(sum(halves), whole, rtol=1e-6)
 
@@ -133,7 +150,7 @@ def test_merging_unequal_shapes_is_refused():
   texts = examples.texts.replace(latents=examples.texts.latents[:, :4])
   variables = NETWORK.init(jax.random.key(1))
   with pytest.raises(ValueError, match=r"is_merged=False"):
-    loss(
+    loss.losses(
       predictor(variables),
       variables["params"],
       examples.replace(texts=texts),
@@ -165,7 +182,7 @@ def test_texts_without_an_image_do_not_see_their_pixels(is_merged):
     latents += noise * ~(jnp.arange(BATCH) % 2 == 0)[:, None, None, None]
     texts = examples.texts.replace(latents=latents, has_image=has_image)
     now = examples.replace(texts=texts)
-    return loss(predictor(variables), params, now)[1]["loss/text"]
+    return weighed(loss, predictor(variables), params, now)[1]["text"]
 
   assert text_loss(has_image, 0.0) == text_loss(has_image, 1.0)
   everywhere = jnp.ones(BATCH, bool)

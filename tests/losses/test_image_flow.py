@@ -19,7 +19,7 @@ def corrupted(drop_probability=0.0, batch=6, **path):
     jax.random.key(0),
     jnp.int32(3),
     path=FlowPath(**path),
-    null_tokens=NULL,
+    null_text=NULL,
     drop_probability=drop_probability,
   )
   return latents, examples
@@ -44,8 +44,8 @@ def test_weights_average_over_the_global_batch():
 
 def test_dropped_captions_are_the_null_caption_at_the_given_rate():
   _, examples = corrupted(drop_probability=0.25, batch=4000)
-  is_null = (np.asarray(examples.tokens) == 7).all(-1)
-  is_kept = (np.asarray(examples.tokens) == 0).all(-1)
+  is_null = (np.asarray(examples.text) == 7).all(-1)
+  is_kept = (np.asarray(examples.text) == 0).all(-1)
   assert (is_null | is_kept).all()
   # Four standard deviations of the share.
   assert abs(is_null.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 4000)

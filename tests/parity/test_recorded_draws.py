@@ -35,7 +35,7 @@ def test_images_as_the_loss_takes_them():
   images = recorded.corrupted(release_loss(golden_of(), MASK_ID))
   # sigmoid(0) = 1/2, which is on the grid.
   np.testing.assert_array_equal(images.sigma, [0.5, 0.5])
-  np.testing.assert_array_equal(images.tokens, [[1, 1], [7, 8]])
+  np.testing.assert_array_equal(images.text, [[1, 1], [7, 8]])
   np.testing.assert_array_equal(images.weight, [0.125, 0.125])
   middle = (recorded.latents + recorded.noise) / 2
   np.testing.assert_allclose(

@@ -23,7 +23,7 @@ from ddit_jax.settings import OptimizerSettings
 from ddit_jax.sharding.mesh import make_mesh
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import TrainState, abstract_state, state_shardings
-from ddit_jax.train.step import TrainStep
+from ddit_jax.train.step import BoundEncoder, TrainStep
 from tests.train.adamw_by_hand import adamw_by_hand
 
 VOCAB, LENGTH, BATCH, NUM_STEPS = 6, 5, 8, 3
@@ -43,7 +43,8 @@ class LinearModel:
     del key  # A posterior without spread.
     return variables["vae"]["gain"] * PixelCodec().encode(images)
 
-  def apply(self, variables, latents, tokens, sigma):
+  def apply(self, variables, latents, tokens, sigma, **options):
+    del options
     p = variables["network"]["params"]
     sigma = sigma[:, None, None, None]
     mean = latents.mean((1, 2, 3))[:, None, None]
@@ -114,6 +115,8 @@ def first_state(step: TrainStep) -> TrainState:
   params = jax.tree.map(jnp.asarray, first_params())
   return TrainState(
     step=jnp.int32(0),
+    num_skipped=jnp.int32(0),
+    num_skipped_in_row=jnp.int32(0),
     params=params,
     ema=jax.tree.map(jnp.copy, params),
     opt_state=step.optimizer.init(params),
@@ -126,9 +129,11 @@ def first_state(step: TrainStep) -> TrainState:
 def test_three_steps_equal_those_by_hand(num_microbatches):
   step = train_step(num_microbatches, LinearModel())
   root = key_for(jax.random.key(0), "training")
-  encode = functools.partial(step.model.draw_latents, FROZEN)
+  encoder = BoundEncoder(step.model, FROZEN)
   corrupt = jax.jit(
-    functools.partial(step.loss.corrupt, encode=encode, null_tokens=NULL_TOKENS)
+    functools.partial(
+      step.loss.corrupt, encoder=encoder, null_tokens=NULL_TOKENS
+    )
   )
   run = jax.jit(step)
   state = first_state(step)

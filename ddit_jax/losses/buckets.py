@@ -1,0 +1,56 @@
+"""Losses by diffusion time: where on its path the network is wrong."""
+
+import itertools
+
+import flax.struct
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+NUM_BUCKETS = 5
+
+
+@flax.struct.dataclass
+class Buckets:
+  """Sums over equal parts of [0, 1]; those of a batch's parts add up.
+
+  Attributes:
+    total: of the values, float32 [NUM_BUCKETS].
+    count: of what they count for, float32 [NUM_BUCKETS].
+  """
+
+  total: Float[Array, " buckets"]
+  count: Float[Array, " buckets"]
+
+
+def sort_into_buckets(
+  values: Float[Array, " batch"],
+  times: Float[Array, " batch"],
+  counts: Float[Array, " batch"] | None = None,
+) -> Buckets:
+  """Adds each example's value to the bucket of its time.
+
+  Args:
+    values: e.g. each example's squared error.
+    times: sigma or text time, in [0, 1].
+    counts: how many numbers a value is the sum of; None means one.
+  """
+  if counts is None:
+    counts = jnp.ones_like(times)
+  number = jnp.clip(jnp.floor(times * NUM_BUCKETS), 0, NUM_BUCKETS - 1)
+  is_in = number[:, None] == jnp.arange(NUM_BUCKETS)
+  return Buckets(
+    total=jnp.where(is_in, values[:, None], 0.0).sum(axis=0),
+    count=jnp.where(is_in, counts[:, None].astype(jnp.float32), 0.0).sum(
+      axis=0
+    ),
+  )
+
+
+def bucket_means(name: str, buckets: Buckets) -> dict[str, Float[Array, ""]]:
+  """{"NAME/0.2-0.4": mean}; NaN where nothing fell into a bucket."""
+  means = buckets.total / buckets.count
+  edges = [number / NUM_BUCKETS for number in range(NUM_BUCKETS + 1)]
+  return {
+    f"{name}/{low:.1f}-{high:.1f}": means[number]
+    for number, (low, high) in enumerate(itertools.pairwise(edges))
+  }
