@@ -48,6 +48,15 @@ def to_settings(
   return _parse(ExperimentSettings, config, "")
 
 
+def staged_config(stages: dict[str, ConfigDict]) -> ConfigDict:
+  """The config of a job of several stages, which run in the order given.
+
+  `order`, their names joined by commas, may be shortened; `stages` holds each
+  stage's own config.
+  """
+  return ConfigDict({"order": ",".join(stages), "stages": dict(stages)})
+
+
 def nearest(name: str, names) -> str:
   """ "did you mean X?" if a known name is near, else what there is."""
   names = sorted(names)

@@ -43,12 +43,68 @@ def load(argument: str, overrides: dict[str, str]) -> ExperimentSettings:
 
   Raises:
     ConfigError: no such file, variant or key; a wrong type or value; a file
-      that cannot be run.
+      that cannot be run; several stages in one config.
   """
-  config = dataclasses.asdict(to_settings(_run_config_file(argument)))
+  config = _run_config_file(argument)
+  if "stages" in config:
+    raise ConfigError(
+      f"{argument} is a job of several stages: name one of them, "
+      f"{', '.join(config.stages)}"
+    )
+  return _overridden(config, overrides)
+
+
+def load_job(
+  argument: str, overrides: dict[str, str]
+) -> ExperimentSettings | dict[str, ExperimentSettings]:
+  """As `load`; a job of several stages gives its stages in order.
+
+  Overrides that begin with "stages.NAME." hold for one stage, "order" is the
+  names of the stages to run, and all others hold for every stage.
+
+  Raises:
+    ConfigError: as `load`, or an unknown stage.
+  """
+  config = _run_config_file(argument)
+  if "stages" not in config:
+    return _overridden(config, overrides)
+  names = overrides.get("order", config.order).split(",")
+  check_stages(names, config.stages)
+  own: dict[str, dict[str, str]] = {name: {} for name in names}
   for key, text in overrides.items():
-    _override(config, key, text)
-  return to_settings(config)
+    section, _, rest = key.partition(".")
+    if section == "stages":
+      name, _, rest = rest.partition(".")
+      check_stages([name], own)
+      own[name][rest] = text
+    elif key != "order":
+      for stage in own.values():
+        stage.setdefault(key, text)
+  return {
+    name: _overridden(config.stages[name], own[name], f"stages.{name}.")
+    for name in names
+  }
+
+
+def check_stages(names, known) -> None:
+  """Raises ConfigError if a stage is unknown or named twice."""
+  for name in names:
+    if name not in known:
+      raise ConfigError(f"unknown stage {name!r}: {nearest(name, known)}")
+  if len(set(names)) != len(names):
+    raise ConfigError(f"order names a stage twice: {','.join(names)}")
+
+
+def _overridden(
+  config: ConfigDict, overrides: dict[str, str], where: str = ""
+) -> ExperimentSettings:
+  values = dataclasses.asdict(to_settings(config))
+  try:
+    for key, text in overrides.items():
+      _override(values, key, text)
+    return to_settings(values)
+  except ConfigError as error:
+    raise ConfigError(f"{where}{error}") from error
 
 
 def _run_config_file(argument: str) -> ConfigDict:

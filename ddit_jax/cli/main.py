@@ -5,7 +5,7 @@ import sys
 
 from absl import logging as absl_logging
 
-from ddit_jax.cli import evaluate, prepare, sample, train
+from ddit_jax.cli import evaluate, lora, prepare, sample, train
 from ddit_jax.cli.config_argument import split_overrides
 from ddit_jax.cli.verb_flags import HelpRequested, UsageError, Verb
 from ddit_jax.config_files import nearest
@@ -14,7 +14,7 @@ from ddit_jax.settings import ConfigError
 
 VERBS: dict[str, Verb] = {
   verb.name: verb
-  for verb in (prepare.VERB, train.VERB, sample.VERB, evaluate.VERB)
+  for verb in (prepare.VERB, train.VERB, sample.VERB, evaluate.VERB, lora.VERB)
 }
 
 BAD_INPUT = 2

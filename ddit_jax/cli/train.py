@@ -12,6 +12,9 @@ an earlier run in it stopped. Ctrl-C or SIGTERM saves a checkpoint and exits 0.
 
   ddit train --config=configs/digits.py --workdir=runs/digits
 
+A config of several stages (configs/ddit_sd3.py:all) trains one after the other,
+each in a folder of its name; the same command goes on with the right one.
+
 The workdir receives checkpoints/, scalars.jsonl, TensorBoard files and
 config.json.
 """
@@ -34,12 +37,14 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
   require(values, "config", "workdir")
-  settings = config_argument.load(values.config, overrides)
-  from ddit_jax.experiment import training
+  job = config_argument.load_job(values.config, overrides)
+  from ddit_jax.experiment import stages, training
 
   if values.distributed:
     _join_cluster()
-  return training.train(settings, values.workdir)
+  if isinstance(job, dict):
+    return stages.train_stages(job, values.workdir)
+  return training.train(job, values.workdir)
 
 
 def _join_cluster() -> None:

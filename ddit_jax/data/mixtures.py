@@ -64,6 +64,13 @@ class Mixture:
     name, visit = self.locate(position)
     return self._readers[name].read(self._orders[name][visit], visit)
 
+  def record_id(self, position: int) -> str:
+    """Which record lies at a position, for logs."""
+    name, visit = self.locate(position)
+    index = int(self._orders[name][visit])
+    identify = getattr(self._readers[name], "record_id", "record {}".format)
+    return f"{name}: {identify(index)}"
+
   def locate(self, position: int) -> tuple[str, int]:
     """(source, how many of its records lie before this position)."""
     number, place = self._place(position)

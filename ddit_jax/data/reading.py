@@ -69,6 +69,13 @@ class ReadExamples:
     """The record of one visit, in the source's own order, epoch by epoch."""
     return self.read(visit % len(self), visit)
 
+  def record_id(self, index: int) -> str:
+    """What the source calls the record at `index`."""
+    try:
+      return self._source[index].record_id
+    except BadRecord as error:
+      return error.record_id
+
   def read(self, index: int, visit: int) -> Record:
     """The record at `index`, as the source's visit number `visit` sees it.
 

@@ -18,6 +18,7 @@ from ddit_jax.data.read_ahead import (
   ReadAheadBatches,
   plan_read_ahead,
 )
+from ddit_jax.data.reading import Record
 
 Position = dict[str, int]
 
@@ -44,9 +45,16 @@ class Stream:
     """
     if not len(self.source):
       raise ValueError("a stream's source has no records")
-    dataset = grain.MapDataset.source(self.source)
-    dataset = dataset.seed(self.seed).shuffle().repeat()
-    return _batches(dataset, self.batch_size)
+    return _batches(self._shuffled(self.source), self.batch_size)
+
+  def record_ids(self, positions: range) -> list[str]:
+    """Which records lie there, for logs."""
+    order = self._shuffled(range(len(self.source)))
+    return [f"record {order[position]}" for position in positions]
+
+  def _shuffled(self, source) -> grain.MapDataset:
+    dataset = grain.MapDataset.source(source)
+    return dataset.seed(self.seed).shuffle().repeat()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,6 +72,15 @@ class MixtureStream:
   read_ahead_bytes: int = DEFAULT_BYTES
   num_threads: int | None = None
 
+  @property
+  def batch_size(self) -> int:
+    """Global batch size."""
+    return self.mixture.batch_size
+
+  def record_ids(self, positions: range) -> list[str]:
+    """Which records lie there, for logs."""
+    return [self.mixture.record_id(position) for position in positions]
+
   def iterator(self) -> "ReadAheadBatches | ElasticIterator":
     """This process's share of the global batches.
 
@@ -72,11 +89,9 @@ class MixtureStream:
         may be read ahead.
     """
     if self.num_threads == 0:
-      return _batches(
-        grain.MapDataset.source(self.mixture), self.mixture.batch_size
-      )
+      return _batches(grain.MapDataset.source(self.mixture), self.batch_size)
     shard = jax.process_index(), jax.process_count()
-    batch_size = self.mixture.batch_size
+    batch_size = self.batch_size
     plan = plan_read_ahead(
       self.mixture.record_bytes,
       batch_size // shard[1],
@@ -88,32 +103,63 @@ class MixtureStream:
     )
 
 
+def dual_batch(
+  text_to_image: Record | None = None, image_to_text: Record | None = None
+) -> DualBatch:
+  """A batch of both streams' rows, name to array; None is a stream off.
+
+  Texts may come without "images": then they are texts alone.
+  """
+  no_images = {"images": None}
+  return DualBatch(
+    text_to_image=None
+    if text_to_image is None
+    else TextToImageBatch(**text_to_image),
+    image_to_text=None
+    if image_to_text is None
+    else ImageToTextBatch(**no_images | image_to_text),
+  )
+
+
 class DualStream:
   """Host batches of both streams, and the position behind each."""
 
   def __init__(
     self,
-    text_to_image: Stream | MixtureStream,
-    image_to_text: Stream | MixtureStream,
+    text_to_image: Stream | MixtureStream | None = None,
+    image_to_text: Stream | MixtureStream | None = None,
   ):
-    self._iterators = {
-      "text_to_image": text_to_image.iterator(),
-      "image_to_text": image_to_text.iterator(),
-    }
+    """Args are the streams; None is off, and gives None in each batch.
+
+    Raises:
+      ValueError: both are off, or what their `iterator` raises.
+    """
+    streams = {"text_to_image": text_to_image, "image_to_text": image_to_text}
+    self._streams = {k: v for k, v in streams.items() if v is not None}
+    self._iterators = {k: v.iterator() for k, v in self._streams.items()}
+    if not self._iterators:
+      raise ValueError("both streams are off: give one of them a batch_size")
 
   def __next__(self) -> tuple[DualBatch, dict[str, Position]]:
     """(this process's rows of the next batches, position after them)."""
-    images = next(self._iterators["text_to_image"])
-    texts = next(self._iterators["image_to_text"])
-    batch = DualBatch(TextToImageBatch(**images), ImageToTextBatch(**texts))
-    return batch, self.position()
+    rows = {name: next(it) for name, it in self._iterators.items()}
+    return dual_batch(**rows), self.position()
 
   def position(self) -> dict[str, Position]:
-    """One integer a stream: how many records it has given."""
+    """One integer a stream that is on: how many records it has given."""
     return {
       name: dict(iterator.get_state())
       for name, iterator in self._iterators.items()
     }
+
+  def record_ids(self, position: dict[str, Position]) -> dict[str, list[str]]:
+    """Which records the global batch before a position holds, by stream."""
+    found = {}
+    for name, state in position.items():
+      (end,) = state.values()
+      stream = self._streams[name]
+      found[name] = stream.record_ids(range(end - stream.batch_size, end))
+    return found
 
   def seek(self, position: dict[str, Position]) -> None:
     """Goes to a position that `position` or `__next__` gave.
@@ -124,7 +170,7 @@ class DualStream:
     if set(position) != set(self._iterators):
       raise ValueError(
         f"the data position is of {sorted(position)}, the streams are "
-        f"{sorted(self._iterators)}"
+        f"{sorted(self._iterators)}: switch on what was on when it was saved"
       )
     for name, iterator in self._iterators.items():
       iterator.set_state(position[name])

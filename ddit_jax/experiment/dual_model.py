@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from ddit_jax.data.image_codec import PixelCodec
 from ddit_jax.encoders.posterior import Posterior
 from ddit_jax.models.mmdit import Prediction
-from ddit_jax.models.network import MASK_EMBEDDING, Network
+from ddit_jax.models.network import Network
 from ddit_jax.models.pure_module import PureModule, Variables
 
 
@@ -119,11 +119,16 @@ class DualModel:
     frozen = variables["text_encoder"]
     if is_text_clean or not self.network.has_mask_embedding:
       return self.text_encoder.apply(frozen, tokens)
-    row = variables["network"]["params"][MASK_EMBEDDING]
+    row = self.network.mask_embedding(variables["network"])
     embedded = self.text_encoder.apply(frozen, tokens, method="embed")
     is_mask = (tokens == self.mask_id)[..., None]
     embedded = jnp.where(is_mask, row.astype(embedded.dtype), embedded)
     return self.text_encoder.apply(frozen, embedded, method="encode_embedded")
+
+  def frozen_mask_embedding(self, frozen) -> jax.Array:
+    """The mask's row of the text encoder's own table, float32 [features]."""
+    table = frozen["text_encoder"]["params"]["token_embedding"]
+    return table[self.mask_id].astype(jnp.float32)
 
   def predict(
     self,

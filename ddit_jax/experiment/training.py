@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import functools
+import itertools
 import logging
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +17,21 @@ from ddit_jax.config_files import to_settings
 from ddit_jax.data.device_feed import DeviceFeed, to_mesh
 from ddit_jax.data.tokenizer import Tokenizer, from_files
 from ddit_jax.experiment import build
+from ddit_jax.experiment.frozen_base import FrozenBase
+from ddit_jax.experiment.incidents import Incidents, TooManySkipped
 from ddit_jax.experiment.run_folder import RunFolder
 from ddit_jax.experiment.starting_weights import StartingWeights
-from ddit_jax.input_error import preparing
+from ddit_jax.experiment.stopping import check_room, stopping_clearly
+from ddit_jax.input_error import InputError, preparing
 from ddit_jax.losses.buckets import bucket_means
+from ddit_jax.models.network import MASK_EMBEDDING
 from ddit_jax.models.parameter_counts import counts_table, parameter_counts
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import ProgressBar
 from ddit_jax.random_streams import key_for
 from ddit_jax.settings import ExperimentSettings
 from ddit_jax.sharding import placement
+from ddit_jax.train.guards import LossGuard, LossSpike
 from ddit_jax.train.loop import Hook, Progress, run_loop
 from ddit_jax.train.optimizer import learning_rate, make_optimizer
 from ddit_jax.train.state import (
@@ -42,23 +49,39 @@ _log = logging.getLogger(__name__)
 
 
 def train(settings: ExperimentSettings, workdir: str) -> int:
-  """Trains in `workdir` until the last step or a stop signal; exit code 0.
+  """What `ddit train` does with one stage; the exit code, 0.
 
   Raises:
-    InputError: settings, devices or folder do not fit, before any compute.
+    InputError: see `train_to_end`.
+  """
+  train_to_end(settings, workdir)
+  return 0
+
+
+def train_to_end(settings: ExperimentSettings, workdir: str) -> bool:
+  """Trains in `workdir` until the last step or a stop signal.
+
+  Returns:
+    True if the last step is done, False after a stop signal.
+
+  Raises:
+    InputError: settings, devices or folder do not fit, before any compute; or
+      the data, the losses or the disk made the run stop.
   """
   with contextlib.ExitStack() as stack:
     with preparing():
       folder = stack.enter_context(RunFolder(workdir))
       store = stack.enter_context(_open_store(folder, settings))
       job = TrainingJob(settings, folder, store)
+      check_room(job)
       restored = None if job.start is None else job.restored()
     job.report()
     stack.enter_context(jax.set_mesh(job.mesh))
     stop = stack.enter_context(StopSignal())
-    state = job.fresh() if restored is None else restored
-    job.run(job.with_encoders(state), stop)
-  return 0
+    stack.enter_context(stopping_clearly(store))
+    frozen = job.frozen()
+    state = job.fresh(frozen) if restored is None else restored
+    return job.run(state.replace(frozen=frozen), stop)
 
 
 def _open_store(folder: RunFolder, settings: ExperimentSettings):
@@ -86,6 +109,7 @@ class TrainingJob:
     self.tokenizer = self._tokenizer()
     self.model = build.build_model(settings, self.tokenizer, self.encoders)
     self.network = self.model.network
+    self.base = self._frozen_base()
     self.start_weights = self._start_weights()
     self.optimizer = make_optimizer(
       settings.optimizer, settings.train.num_steps
@@ -99,32 +123,89 @@ class TrainingJob:
     self.shardings = state_shardings(self.network, self.optimizer, self.mesh)
     self._validation: tuple[int, dict[str, float]] = (0, {})
 
-  def run(self, state: TrainState, stop: StopSignal) -> None:
-    """Trains from `state` to the end or to a stop signal."""
+  def run(self, state: TrainState, stop: StopSignal) -> bool:
+    """Trains from `state` to the end (True) or to a stop signal (False)."""
     self.folder.write_config(self.settings)
     train, start = self.settings.train, self.start or 0
+    incidents = Incidents(
+      self.folder.path,
+      self.stream.record_ids,
+      max_skipped_in_row=train.max_skipped_in_row,
+    )
     with (
       MetricWriter(self.folder.path) as writer,
-      contextlib.closing(DeviceFeed(self.stream, self.mesh)) as feed,
       ProgressBar(total=train.num_steps, initial=start) as bar,
     ):
-      writer.truncate_after(start)
-      validate = Validator(self, writer)
-      run_loop(
-        self.step_function(state),
-        state,
-        feed,
-        start=start,
-        num_steps=train.num_steps,
-        hooks=[
-          Hook(train.log_every, Logger(self, writer, bar, feed)),
-          Hook(train.validate_every, validate, is_needed_at_stop=False),
-          Hook(train.checkpoint_every, self.save),
-        ],
-        is_stop_asked=stop.is_asked,
-      )
+      for num_rollbacks in itertools.count():
+        writer.truncate_after(start)
+        try:
+          return self._run_from(start, state, stop, writer, bar, incidents)
+        except LossSpike as spike:
+          if num_rollbacks == train.max_rollbacks:
+            raise InputError(
+              f"{spike}; this is one more than train.max_rollbacks = "
+              f"{train.max_rollbacks}: lower optimizer.learning_rate"
+            ) from spike
+          frozen = state.frozen
+          start, state = self._rolled_back(spike, incidents)
+          state = state.replace(frozen=frozen)
 
-  def fresh(self) -> TrainState:
+  def _run_from(self, start, state, stop, writer, bar, incidents) -> bool:
+    """As `run`; raises LossSpike."""
+    train = self.settings.train
+    guard = LossGuard(incidents.add_skipped, spike_factor=train.spike_factor)
+    last = None
+
+    def watch(progress: Progress) -> None:
+      nonlocal last
+      last = progress
+      guard(progress)
+
+    def save(progress: Progress) -> None:
+      guard.catch_up()
+      self.save(progress)
+
+    with contextlib.closing(DeviceFeed(self.stream, self.mesh)) as feed:
+      try:
+        run_loop(
+          self.step_function(state),
+          state,
+          feed,
+          start=start,
+          num_steps=train.num_steps,
+          hooks=[
+            Hook(1, watch),
+            Hook(train.log_every, Logger(self, writer, bar, feed, start)),
+            Hook(
+              train.validate_every,
+              Validator(self, writer),
+              is_needed_at_stop=False,
+            ),
+            Hook(train.checkpoint_every, save),
+          ],
+          is_stop_asked=stop.is_asked,
+        )
+      except TooManySkipped:
+        # What was learnt since the last checkpoint is sound.
+        self.save(last)
+        raise
+    return last is None or last.step == train.num_steps
+
+  def _rolled_back(self, spike: LossSpike, incidents: Incidents):
+    """(step, state) of the newest checkpoint; the data goes on behind it."""
+    self.store.wait()
+    step = self.store.latest_step()
+    if step is None:
+      raise InputError(
+        f"{spike}, and there is no checkpoint yet to go back to: lower "
+        "optimizer.learning_rate, or train.checkpoint_every"
+      )
+    incidents.add_rollback(spike, step)
+    self.stream = self.data.training_stream()
+    self.stream.seek(spike.data_position)
+    return step, self._restored_state(step)
+
+  def fresh(self, frozen: dict[str, Any]) -> TrainState:
     """A newly initialised state, created on its devices."""
     create = jax.jit(
       functools.partial(init_state, self.network, self.optimizer),
@@ -132,19 +213,22 @@ class TrainingJob:
     )
     root = jax.random.key(self.settings.seed)
     state = create(key_for(root, "initialisation"))
-    if self.start_weights is None:
-      return state
-    params = self.start_weights.load(state.params, self.shardings.params)
+    params = state.params
+    if self.start_weights is not None:
+      params = self.start_weights.load(params, self.shardings.params)
+    taken = () if self.start_weights is None else self.start_weights.taken
+    if MASK_EMBEDDING in params and MASK_EMBEDDING not in taken:
+      row = self.model.frozen_mask_embedding(frozen)
+      layout = self.shardings.params[MASK_EMBEDDING]
+      params = {**params, MASK_EMBEDDING: jax.device_put(row, layout)}
     # A copy: an aliased average would keep the buffers from being donated.
-    ema = jax.tree.map(jnp.copy, params)
-    return state.replace(params=params, ema=ema)
+    return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
-  def with_encoders(self, state: TrainState) -> TrainState:
-    """The state with the frozen encoders' weights on their devices."""
-    frozen = build.frozen_variables(
+  def frozen(self) -> dict[str, Any]:
+    """The frozen encoders' weights on their devices."""
+    return build.frozen_variables(
       self.settings, self.model, self.encoders, self.mesh
     )
-    return state.replace(frozen=frozen)
 
   def restored(self) -> TrainState:
     """The newest checkpoint's state; the data stream goes where it was.
@@ -158,10 +242,13 @@ class TrainingJob:
         f"{self.folder.path} is at step {self.start}, beyond train.num_steps = "
         f"{num_steps}: raise it or choose another --workdir"
       )
-    abstract = abstract_state(self.network, self.optimizer, self.shardings)
-    items = self.store.restore(self.start, abstract.items())
+    state = self._restored_state(self.start)
     self.stream.seek(self.store.data_position(self.start))
-    return TrainState.from_items(items)
+    return state
+
+  def _restored_state(self, step: int) -> TrainState:
+    abstract = abstract_state(self.network, self.optimizer, self.shardings)
+    return TrainState.from_items(self.store.restore(step, abstract.items()))
 
   def save(self, progress: Progress) -> None:
     """Starts a checkpoint of this step; the loop goes on meanwhile."""
@@ -171,7 +258,7 @@ class TrainingJob:
       progress.state.items(),
       data_position=progress.data_position,
       config=dataclasses.asdict(self.settings),
-      files=self.tokenizer.files(),
+      files=self._files(),
       metrics=losses if step == progress.step else None,
     )
 
@@ -179,7 +266,7 @@ class TrainingJob:
     """Keeps validation losses for the checkpoint of the same step."""
     self._validation = (step, losses)
 
-  def train_step(self) -> TrainStep:
+  def train_step(self, is_mask_embedding_trained: bool = True) -> TrainStep:
     """The pure step of this job's settings."""
     train = self.settings.train
     return TrainStep(
@@ -190,25 +277,54 @@ class TrainingJob:
       num_microbatches=train.num_microbatches,
       seed=self.settings.seed,
       has_stream_norms=train.has_stream_norms,
+      is_mask_embedding_trained=is_mask_embedding_trained,
     )
 
   def step_function(self, state: TrainState):
-    """The jitted, donating (state, batch) -> (state, metrics)."""
-    train_step = self.train_step()
+    """The jitted, donating (step, state, batch) -> (state, metrics)."""
     layout = self.shardings.replace(
       frozen=jax.tree.map(lambda array: array.sharding, state.frozen)
     )
-    jitted = jax.jit(train_step, donate_argnums=0, out_shardings=(layout, None))
-    return lambda state, batch: jitted(state, batch, self.null_tokens)
+    jitted = {
+      is_trained: jax.jit(
+        self.train_step(is_trained),
+        donate_argnums=0,
+        out_shardings=(layout, None),
+      )
+      for is_trained in (True, False)
+    }
+    last = self.settings.train.mask_embedding_steps
+
+    def run_step(step, state, batch):
+      # Two programs, as the frozen one never goes back through T5.
+      is_trained = last == -1 or step <= last
+      return jitted[is_trained](state, batch, self.null_tokens)
+
+    return run_step
 
   def _start_weights(self) -> StartingWeights | None:
     settings = self.settings
-    if not settings.init_from or self.start is not None:
+    is_new = self.start is None and self.base is None
+    if not settings.init_from or not is_new:
       return None
     wanted = self.network.abstract_variables()["params"]
     return StartingWeights.open(
       settings.init_from, settings.init_weights, wanted
     )
+
+  def _frozen_base(self) -> FrozenBase | None:
+    """What stays frozen under adapters, the same at every start."""
+    if not self.settings.lora.rank:
+      return None
+    base = FrozenBase.open(self.settings, self.network)
+    if self.start is not None:
+      base.check_same(self.store.files(self.start))
+    return base
+
+  def _files(self) -> dict[str, bytes]:
+    """What a checkpoint holds besides arrays and settings."""
+    files = self.tokenizer.files()
+    return files if self.base is None else files | self.base.files()
 
   def _tokenizer(self) -> Tokenizer:
     if self.start is None:
@@ -234,6 +350,8 @@ class TrainingJob:
       counts_table(counts),
       placement.report(rows),
     )
+    if self.base is not None:
+      _log.info("%s", self.base.report())
     _log.info("%s", self.data.report())
     path, last = self.folder.path, self.settings.train.num_steps
     if self.start is None:
@@ -249,14 +367,17 @@ class TrainingJob:
 class Logger:
   """Writes a step's scalars and moves the progress bar."""
 
-  def __init__(self, job, writer: MetricWriter, bar: ProgressBar, feed):
+  def __init__(
+    self, job, writer: MetricWriter, bar: ProgressBar, feed, start: int
+  ):
     self._writer, self._bar, self._feed = writer, bar, feed
     settings = job.settings
     self._schedule = learning_rate(settings.optimizer, settings.train.num_steps)
-    streams = settings.data.streams().values()
+    streams = settings.data.streams_on().values()
     self._images = sum(stream.batch_size for stream in streams)
+    self._tokens = sum(s.batch_size * s.text_length for s in streams)
     self._data = job.data
-    self._last = (job.start or 0, time.monotonic(), 0.0)
+    self._last = (start, time.monotonic(), 0.0)
 
   def __call__(self, progress: Progress) -> None:
     scalars = {name: float(x) for name, x in progress.metrics.items()}
@@ -273,6 +394,7 @@ class Logger:
     scalars["learning_rate"] = float(self._schedule(step - 1))
     scalars["speed/steps_per_second"] = speed
     scalars["speed/images_per_second"] = speed * self._images
+    scalars["speed/tokens_per_second"] = speed * self._tokens
     scalars["speed/data_wait_seconds"] = waited - last_waited
     scalars |= self._data.counts()
     self._writer.write_scalars(step, scalars)

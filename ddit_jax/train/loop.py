@@ -63,7 +63,7 @@ def run_loop(
   """Steps `start` + 1 to `num_steps`, or until a stop is asked for.
 
   Args:
-    step_function: jitted (state, batch) -> (state, metrics).
+    step_function: (number of the step, state, batch) -> (state, metrics).
     state: after `start` steps.
     feed: iterator of (batch, data position after it).
     start: steps already done.
@@ -73,7 +73,7 @@ def run_loop(
   """
   for step in range(start + 1, num_steps + 1):
     batch, position = next(feed)
-    state, metrics = step_function(state, batch)
+    state, metrics = step_function(step, state, batch)
     is_end = step == num_steps
     is_early_stop = not is_end and is_stop_asked(step)
     is_last = is_end or is_early_stop

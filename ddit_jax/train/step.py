@@ -49,6 +49,9 @@ class Model(Protocol):
   ) -> jax.Array:
     """Logits of some positions."""
 
+  def frozen_mask_embedding(self, frozen: dict[str, Any]) -> jax.Array:
+    """The mask's row of the text encoder's table."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
@@ -129,6 +132,8 @@ class TrainStep:
       ema=ema,
       opt_state=opt_state,
     )
+    if MASK_EMBEDDING in params:
+      metrics |= self._mask_embedding_drift(new_state)
     metrics["num_skipped"] = new_state.num_skipped
     metrics["num_skipped_in_row"] = num_in_row
     return new_state, metrics
@@ -191,6 +196,12 @@ class TrainStep:
       return updates
     none = jnp.zeros_like(updates[MASK_EMBEDDING])
     return {**updates, MASK_EMBEDDING: none}
+
+  def _mask_embedding_drift(self, state: TrainState) -> dict[str, jax.Array]:
+    """How far the row has moved from the text encoder's, by its length."""
+    start = self.model.frozen_mask_embedding(state.frozen)
+    moved = jnp.linalg.norm(state.params[MASK_EMBEDDING] - start)
+    return {"mask_embedding/drift": moved / jnp.linalg.norm(start)}
 
   def _split(self, array: jax.Array) -> jax.Array:
     """[batch, ...] to [parts, batch / parts, ...], each part over all devices.

@@ -7,8 +7,9 @@ import pytest
 from ddit_jax.train.loop import Hook, run_loop
 
 
-def add(state, batch):
+def add(step, state, batch):
   """A step whose state shows which batches it has seen."""
+  del step
   return (*state, batch), {"sum": sum(state) + batch}
 
 
@@ -94,7 +95,7 @@ def test_a_stop_at_the_last_step_is_an_ordinary_end():
 
 
 def test_an_error_of_a_step_is_not_swallowed():
-  def broken(state, batch):
+  def broken(step, state, batch):
     raise RuntimeError("out of memory")
 
   with pytest.raises(RuntimeError, match="out of memory"):
