@@ -19,10 +19,14 @@ from ddit_jax.diffusion.flow_path import FlowPath
 from ddit_jax.diffusion.mask_process import MaskProcess
 from ddit_jax.digits import grammar
 from ddit_jax.digits.worlds import WORLDS, World
+from ddit_jax.dry_run import TOY_SOURCE, TOY_WEIGHTS
 from ddit_jax.experiment.converted import ENCODER_PARTS, ConvertedWeights
 from ddit_jax.experiment.digit_data import DigitData
 from ddit_jax.experiment.dual_model import DualModel
+from ddit_jax.experiment.frozen_base import with_adapters
 from ddit_jax.experiment.source_data import SourceData
+from ddit_jax.experiment.toy_source import open_toy
+from ddit_jax.experiment.toy_weights import ToyWeights
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.network import Network
@@ -73,6 +77,8 @@ def open_encoders(settings: ExperimentSettings) -> ConvertedWeights | None:
   """
   if not settings.model.encoders_from:
     return None
+  if settings.model.encoders_from == TOY_WEIGHTS:
+    return ToyWeights.make()
   return ConvertedWeights.open(settings.model.encoders_from)
 
 
@@ -83,9 +89,16 @@ def open_sources(settings: ExperimentSettings) -> dict[str, Source]:
     ValueError: one of them cannot be opened.
   """
   return {
-    name: open_source(name, spec)
+    name: _open_source(name, spec)
     for name, spec in settings.data.sources.items()
   }
+
+
+def _open_source(name: str, spec: Mapping[str, object]) -> Source:
+  if spec.get("kind") != TOY_SOURCE:
+    return open_source(name, spec)
+  keys = {key: value for key, value in spec.items() if key != "kind"}
+  return open_toy(name, **keys)
 
 
 def build_tokenizer(
@@ -121,7 +134,10 @@ def build_network(
   tokenizer: Tokenizer,
   encoders: ConvertedWeights | None = None,
 ) -> Network:
-  """The network, with one row of the text head per tokenizer id."""
+  """The network, with one row of the text head per tokenizer id.
+
+  With `settings.lora` it is a `LoraNetwork`, whose parameters are adapters.
+  """
   model = settings.model
   execution = Execution(
     dtype=model.dtype,
@@ -129,11 +145,12 @@ def build_network(
     scan_unroll=model.scan_unroll,
     attention_kernel=model.attention_kernel,
   )
-  return Network(
+  network = Network(
     _network_config(settings, tokenizer, encoders),
     execution,
     has_mask_embedding=model.has_mask_embedding,
   )
+  return with_adapters(network, settings.lora)
 
 
 def build_model(

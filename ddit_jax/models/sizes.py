@@ -112,6 +112,20 @@ SIZES: dict[str, MMDiTConfig] = {
     vocab_size=50258,
     has_qk_norm=True,
   ),
+  # The graphs of both at toy size, for dry runs.
+  "toy_sd3": MMDiTConfig(
+    depth=2, width=32, num_heads=2, max_grid=8, base_grid=4, context_dim=24
+  ),
+  "toy_end_to_end": MMDiTConfig(
+    depth=2,
+    width=32,
+    num_heads=2,
+    max_grid=8,
+    base_grid=4,
+    context_dim=None,
+    max_text_length=16,
+    has_qk_norm=True,
+  ),
   # Untouched SD3-medium, for baselines.
   "sd3_medium_base": MMDiTConfig(
     depth=24,

@@ -16,6 +16,7 @@ MAY_IMPORT = {
   "batch": set(),
   "settings": set(),
   "config_files": {"settings"},
+  "dry_run": set(),
   "evaluation": set(),
   "digits": {"evaluation"},
   "report": set(),
@@ -37,6 +38,7 @@ MAY_IMPORT = {
     "sharding",
   },
   "conversion": {"checkpoint", "encoders", "models"},
+  "lora": {"checkpoint", "conversion", "models"},
 }
 # The composition roots: they may use every part above, and these.
 ROOTS = {

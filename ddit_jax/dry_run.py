@@ -1,0 +1,111 @@
+"""Any config at toy size on generated data: the same graph in a minute.
+
+Importing this file does not import jax.
+"""
+
+from ml_collections import ConfigDict
+
+# `model.encoders_from` and the kind of source that need no file.
+TOY_WEIGHTS = "toy"
+TOY_SOURCE = "toy"
+
+_SUFFIX = "dry"
+_NUM_STEPS = 4
+_BATCH_SIZE, _IMAGE_SIZE, _TEXT_LENGTH = 8, 32, 12
+_TOY_SIZES = {
+  "sd3_medium": "toy_sd3",
+  "end_to_end": "toy_end_to_end",
+}
+# Kind of source -> texts of the toy source in its place; others ask questions.
+_TEXTS = {
+  "array_record": "captions",
+  "image_folder": "captions",
+  "parquet": "captions",
+  "plain_text": "alone",
+  "tfds": "captions",
+  "webdataset": "captions",
+}
+# The tokenizer that is made of the sources' own words.
+_WORDS = "words"
+
+
+def split_dry(variant: str) -> tuple[str, bool]:
+  """A variant's name without "_dry", and whether it had it.
+
+  "dry" alone is ("", True): the default variant at toy size.
+  """
+  if variant == _SUFFIX:
+    return "", True
+  if variant.endswith(f"_{_SUFFIX}"):
+    return variant.removesuffix(f"_{_SUFFIX}"), True
+  return variant, False
+
+
+def dry(config: ConfigDict) -> ConfigDict:
+  """Shrinks a config in place: toy network, toy encoders, four steps.
+
+  What shapes the graph stays: which streams are on, losses, optimiser,
+  precision, rematerialisation, micro-batches, the trained mask row, adapters.
+  A job of several stages shrinks each of them.
+  """
+  if "stages" in config:
+    for stage in config.stages.values():
+      dry(stage)
+    return config
+  config.name = f"{config.name}:{_SUFFIX}"
+  _shrink_model(config)
+  _shrink_data(config.data)
+  _shrink_runs(config)
+  return config
+
+
+def _shrink_model(config: ConfigDict) -> None:
+  model = config.model
+  model.size = _TOY_SIZES.get(model.size, model.size)
+  if model.encoders_from:
+    model.encoders_from = TOY_WEIGHTS
+  if not config.init_from.startswith("stage:"):
+    config.init_from = ""
+  for axis in ("replica", "tensor"):
+    config.mesh[axis] = 1
+  config.mesh.fsdp = -1
+
+
+def _shrink_data(data: ConfigDict) -> None:
+  data.pool_size = 64
+  data.validation_size = _BATCH_SIZE
+  if data.tokenizer != _WORDS:
+    data.tokenizer = ""
+  kinds = {name: spec["kind"] for name, spec in data.sources.items()}
+  data.sources = {
+    name: {"kind": TOY_SOURCE, "texts": _TEXTS.get(kind, "questions")}
+    for name, kind in kinds.items()
+  }
+  data.max_bad_share = 0.5
+  for stream in (data.text_to_image, data.image_to_text):
+    if stream.batch_size:
+      stream.batch_size = _BATCH_SIZE
+    if kinds:
+      stream.image_size = min(stream.image_size, _IMAGE_SIZE)
+      stream.text_length = _TEXT_LENGTH
+    if "cache" in stream:
+      stream.cache = ""
+
+
+def _shrink_runs(config: ConfigDict) -> None:
+  config.optimizer.warmup_steps = 2
+  train = config.train
+  train.num_steps = _NUM_STEPS
+  train.log_every = 1
+  for every in ("validate_every", "checkpoint_every"):
+    train[every] = 2
+  if train.mask_embedding_steps > 0:
+    train.mask_embedding_steps = _NUM_STEPS // 2
+  config.sample.image_steps = 2
+  config.sample.text_steps = 2
+  config.sample.batch_size = _BATCH_SIZE
+  evaluate = config.evaluate
+  evaluate.images_per_prompt = 1
+  evaluate.num_captions = _BATCH_SIZE
+  evaluate.questions_per_kind = 4
+  evaluate.num_pope_images = 4
