@@ -1,0 +1,109 @@
+"""Training T5's row of the mask: nothing else of T5 takes part."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddit_jax.experiment.dual_model import DualModel
+from ddit_jax.experiment.toy_weights import ToyWeights
+from ddit_jax.models.network import MASK_EMBEDDING, Network
+from ddit_jax.models.sizes import size
+from ddit_jax.sharding.mesh import make_mesh
+
+TOY = ToyWeights.make()
+MASK = TOY.tokenizer.mask_id
+MODEL = DualModel(
+  network=Network(
+    size("toy_sd3", vocab_size=TOY.tokenizer.vocab_size),
+    has_mask_embedding=True,
+  ),
+  text_encoder=TOY.encoder("text_encoder", "float32"),
+  autoencoder=TOY.encoder("vae", "float32"),
+  mask_id=MASK,
+)
+TOKENS = jnp.asarray([[2, MASK, 5, MASK], [3, 4, MASK, 6]])
+
+
+@functools.cache
+def variables():
+  mesh = make_mesh(devices=jax.devices()[:1])
+  frozen = {
+    name: TOY.restore(name, part, mesh)
+    for name, part in MODEL.parts().items()
+    if name != "network"
+  }
+  network = MODEL.network.init(jax.random.key(0))
+  row = MODEL.frozen_mask_embedding(frozen)
+  network["params"][MASK_EMBEDDING] = row
+  return {**frozen, "network": network}
+
+
+def features(row, table=None):
+  """Summed up, so that every position counts."""
+  now = variables()
+  params = {**now["network"]["params"], MASK_EMBEDDING: row}
+  now = now | {"network": {**now["network"], "params": params}}
+  if table is not None:
+    t5 = {**now["text_encoder"]["params"], "token_embedding": table}
+    now["text_encoder"] = {"params": t5}
+  return MODEL.condition(now, TOKENS)
+
+
+def table_and_row():
+  table = variables()["text_encoder"]["params"]["token_embedding"]
+  return table, table[MASK]
+
+
+def test_with_its_own_row_t5_gives_the_same_features():
+  plain = MODEL.text_encoder.apply(variables()["text_encoder"], TOKENS)
+  np.testing.assert_array_equal(features(table_and_row()[1]), plain)
+
+
+def test_another_row_is_what_another_table_would_be():
+  table, row = table_and_row()
+  moved = row + 0.3
+  encoder = dict(variables()["text_encoder"]["params"])
+  encoder["token_embedding"] = table.at[MASK].set(moved)
+  want = MODEL.text_encoder.apply({"params": encoder}, TOKENS)
+  np.testing.assert_array_equal(features(moved), want)
+  assert np.abs(want - features(row)).max() > 1e-3
+
+
+def test_the_gradient_is_that_of_the_masks_row_of_the_table():
+  table, row = table_and_row()
+  weights = jax.random.normal(jax.random.key(3), features(row).shape)
+
+  def by_table(table):
+    encoder = {**variables()["text_encoder"]["params"]}
+    encoder["token_embedding"] = table
+    return (
+      MODEL.text_encoder.apply({"params": encoder}, TOKENS) * weights
+    ).sum()
+
+  want = jax.grad(by_table)(table)[MASK]
+  got = jax.grad(lambda row: (features(row) * weights).sum())(row)
+  # Measured: equal, of values up to 7; compilers may differ.
+  np.testing.assert_allclose(got, want, atol=1e-4)
+  # No other row of the table is reached through the model.
+  others = jax.grad(lambda t: (features(row, t) * weights).sum())(table)
+  np.testing.assert_array_equal(others[MASK], 0)
+
+
+def test_a_clean_text_does_not_move_the_row():
+  def of_row(row):
+    now = variables()
+    params = {**now["network"]["params"], MASK_EMBEDDING: row}
+    now = now | {"network": {**now["network"], "params": params}}
+    return MODEL.condition(now, TOKENS, is_text_clean=True).sum()
+
+  np.testing.assert_array_equal(jax.grad(of_row)(table_and_row()[1]), 0)
+
+
+def test_only_the_row_is_added_to_the_parameters():
+  without = Network(MODEL.network.config)
+  want = {MASK_EMBEDDING, *without.abstract_variables()["params"]}
+  assert MODEL.network.abstract_variables()["params"].keys() == want
+  more = MODEL.network.num_parameters() - without.num_parameters()
+  assert more == MODEL.network.config.context_dim

@@ -1,0 +1,155 @@
+"""A step whose loss or gradient is not finite changes nothing but counts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
+from ddit_jax.diffusion.flow_path import FlowPath
+from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.experiment.dual_model import DualModel
+from ddit_jax.losses.dual import DualLoss
+from ddit_jax.models.network import Network
+from ddit_jax.models.sizes import size
+from ddit_jax.settings import OptimizerSettings
+from ddit_jax.train.optimizer import make_optimizer
+from ddit_jax.train.state import init_state
+from ddit_jax.train.step import TrainStep
+
+VOCAB, LENGTH, BATCH = 8, 4, 4
+NETWORK = Network(
+  size("tiny", depth=1, width=16, vocab_size=VOCAB, max_text_length=LENGTH)
+)
+OPTIMIZER = make_optimizer(
+  OptimizerSettings(learning_rate=1e-2, warmup_steps=0), 10
+)
+NULL = jnp.zeros(LENGTH, jnp.int32)
+
+
+class Breakable(DualModel):
+  """Latents of an image that is all 255 are infinite."""
+
+  def draw_latents(self, variables, pictures, key):
+    latents = super().draw_latents(variables, pictures, key)
+    is_white = (pictures == 255).all(axis=(1, 2, 3), keepdims=True)
+    return jnp.where(is_white, jnp.inf, latents)
+
+
+def batch(*, is_broken=False, has_images=True, has_texts=True) -> DualBatch:
+  draw = np.random.default_rng(0)
+  images = draw.integers(0, 255, (2, BATCH, 8, 8, 3), dtype=np.uint8)
+  if is_broken:
+    images[0, 1] = 255
+  tokens = draw.integers(0, VOCAB - 1, (2, BATCH, LENGTH)).astype(np.int32)
+  is_target = np.ones((BATCH, LENGTH), bool)
+  return DualBatch(
+    TextToImageBatch(images[0], tokens[0]) if has_images else None,
+    ImageToTextBatch(images[1], tokens[1], is_target) if has_texts else None,
+  )
+
+
+def train_step(**changes) -> TrainStep:
+  options = {
+    "model": Breakable(network=NETWORK),
+    "loss": DualLoss(
+      path=FlowPath(), process=MaskProcess(mask_id=VOCAB - 1), text_weight=0.5
+    ),
+    "optimizer": OPTIMIZER,
+    "ema_decay": 0.9,
+    "num_microbatches": 1,
+    "seed": 0,
+  }
+  return TrainStep(**options | changes)
+
+
+def fresh():
+  return init_state(NETWORK, OPTIMIZER, jax.random.key(1))
+
+
+def assert_equal(got, want):
+  jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 2])
+def test_a_broken_batch_never_reaches_the_weights(num_microbatches):
+  step = jax.jit(train_step(num_microbatches=num_microbatches))
+  before, _ = step(fresh(), batch(), NULL)
+  after, metrics = step(before, batch(is_broken=True), NULL)
+  assert not np.isfinite(metrics["loss/total"])
+  for name in ("params", "ema", "opt_state"):
+    assert_equal(getattr(after, name), getattr(before, name))
+  counts = after.step, after.num_skipped, after.num_skipped_in_row
+  assert tuple(map(int, counts)) == (2, 1, 1)
+  later, _ = step(after, batch(), NULL)
+  counts = later.step, later.num_skipped, later.num_skipped_in_row
+  assert tuple(map(int, counts)) == (3, 1, 0)
+  changes = jax.tree.map(
+    lambda a, b: np.abs(a - b).max(), later.params, after.params
+  )
+  assert max(jax.tree.leaves(changes)) > 1e-4
+
+
+@pytest.mark.parametrize("num_microbatches", [1, 2])
+def test_norms_of_each_stream_are_those_of_the_stream_alone(num_microbatches):
+  options = {
+    "has_stream_norms": True,
+    "num_microbatches": num_microbatches,
+  }
+  state = fresh()
+  new, metrics = jax.jit(train_step(**options))(state, batch(), NULL)
+  plain, want = jax.jit(train_step())(state, batch(), NULL)
+  _, image = jax.jit(train_step())(state, batch(has_texts=False), NULL)
+  _, text = jax.jit(train_step())(state, batch(has_images=False), NULL)
+  # Measured: equal; another compiler may add up in another order.
+  for name, alone in (("image", image), ("text", text)):
+    np.testing.assert_allclose(
+      metrics[f"grad_norm/{name}"], alone["grad_norm"], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+      metrics[f"loss/{name}"], alone[f"loss/{name}"], rtol=1e-5
+    )
+  np.testing.assert_allclose(metrics["grad_norm"], want["grad_norm"], rtol=1e-5)
+  for mine, theirs in zip(
+    jax.tree.leaves(new.opt_state),
+    jax.tree.leaves(plain.opt_state),
+    strict=True,
+  ):
+    np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+def test_a_stream_that_is_off_has_no_loss():
+  _, image = jax.jit(train_step())(fresh(), batch(has_texts=False), NULL)
+  assert "loss/text" not in image
+  assert float(image["loss/total"]) == float(image["loss/image"])
+  _, text = jax.jit(train_step())(fresh(), batch(has_images=False), NULL)
+  assert "loss/image" not in text
+  np.testing.assert_allclose(text["loss/total"], 0.5 * text["loss/text"])
+
+
+def test_text_alone_is_seen_beside_the_null_image():
+  """As with images that no row is said to have."""
+  texts = batch(has_images=False).image_to_text
+  no_image = np.zeros(BATCH, bool)
+  alone = DualBatch(None, texts.replace(images=None))
+  hidden = DualBatch(None, texts.replace(has_image=no_image))
+  network = Network(
+    size(
+      "tiny",
+      depth=1,
+      width=16,
+      vocab_size=VOCAB,
+      max_text_length=LENGTH,
+      num_null_image_tokens=2,
+    )
+  )
+  state = init_state(network, OPTIMIZER, jax.random.key(1))
+  # Away from the zero heads, so that the text sees the null image.
+  params = jax.tree.map(lambda x: x + 0.1, state.params)
+  state = state.replace(params=params)
+  step = jax.jit(train_step(model=DualModel(network=network)))
+  _, got = step(state, alone, NULL)
+  _, want = step(state, hidden, NULL)
+  for name in ("loss/text", "grad_norm"):
+    # Measured: equal; another compiler may add up in another order.
+    np.testing.assert_allclose(got[name], want[name], rtol=1e-5)
