@@ -48,6 +48,9 @@ def stopping_clearly(store: CheckpointStore) -> Iterator[None]:
     cause = _disk_error(error)
     if cause is None:
       raise
+    with contextlib.suppress(Exception):
+      # The save under way may be the one that fails.
+      store.wait()
     step = store.latest_step()
     left = (
       "no checkpoint was finished"

@@ -105,18 +105,22 @@ class TrainStep:
   ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The step after all random draws: gradients, optimiser, average.
 
-    A loss or gradient that is not finite changes nothing but the counts.
+    A loss, gradient or update that is not finite changes nothing but the
+    counts.
     """
     grads, metrics = self.gradients(state, corrupted)
     metrics["grad_norm"] = optax.tree.norm(grads)
     updates, opt_state = self.optimizer.update(
       grads, state.opt_state, state.params
     )
-    params = optax.apply_updates(state.params, self._without_frozen(updates))
+    updates = self._without_frozen(updates)
+    metrics["update_norm"] = optax.tree.norm(updates)
+    params = optax.apply_updates(state.params, updates)
     decay = ema_decay(self.ema_decay, state.step)
     metrics["ema_decay"] = decay
     ema = optax.incremental_update(params, state.ema, 1 - decay)
-    is_finite = jnp.isfinite(metrics["loss/total"] + metrics["grad_norm"])
+    watched = ("loss/total", "grad_norm", "update_norm")
+    is_finite = jnp.isfinite(sum(metrics[name] for name in watched))
     kept = jax.tree.map(
       lambda new, old: jnp.where(is_finite, new, old),
       (params, ema, opt_state),

@@ -1,0 +1,147 @@
+"""Jobs of several stages: order, starting weights, going on after a kill."""
+
+import json
+
+import numpy as np
+import pytest
+
+from ddit_jax.cli.config_argument import load_job
+from ddit_jax.experiment.stages import train_stages
+from ddit_jax.input_error import InputError
+from ddit_jax.train.stop_signal import StopSignal
+from tests import tiny_run
+
+pytestmark = pytest.mark.usefixtures("on_one_device")
+
+
+class Crash(BaseException):
+  """Ends a run as nothing in the package expects it."""
+
+
+@pytest.fixture
+def crash_at(monkeypatch):
+  """Crashes once, after so many updates of all stages together."""
+
+  def arm(number):
+    left = [number]
+
+    def is_asked(self, step):
+      left[0] -= 1
+      if left[0] == 0:
+        raise Crash
+      return False
+
+    monkeypatch.setattr(StopSignal, "is_asked", is_asked)
+
+  return arm
+
+
+def two_stages(**overrides):
+  """First images only, then both; four and six steps."""
+  first = tiny_run.settings(
+    train__num_steps="4", data__image_to_text__batch_size="0", **overrides
+  )
+  second = tiny_run.settings(init_from="stage:images", seed="1", **overrides)
+  return {"images": first, "both": second}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """The undisturbed job. Not to be changed."""
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    from tests.experiment.conftest import use_first_device
+
+    use_first_device(monkeypatch)
+    workdir = tmp_path_factory.mktemp("stages")
+    assert train_stages(two_stages(), str(workdir)) == 0
+  return workdir
+
+
+def test_each_stage_starts_from_the_average_of_the_one_before(finished):
+  before = tiny_run.stored_arrays(finished / "images", 4)
+  config = json.loads((finished / "both" / "config.json").read_text())
+  assert config["init_from"] == str(finished / "images")
+  first = tiny_run.stored_arrays(finished / "both", 2)
+  name = next(k for k in before if k.startswith("ema") and "patch" in k)
+  # Two small steps away; a fresh start would be elsewhere altogether.
+  moved = np.abs(first[name.replace("ema", "params", 1)] - before[name]).max()
+  assert 0 < moved < 0.01
+
+
+@pytest.mark.parametrize("number", [3, 7])
+def test_a_job_killed_in_either_stage_ends_bit_identical(
+  finished, tmp_path, crash_at, number, monkeypatch, caplog
+):
+  crash_at(number)
+  with pytest.raises(Crash):
+    train_stages(two_stages(), str(tmp_path))
+  monkeypatch.setattr(StopSignal, "is_asked", lambda self, step: False)
+  caplog.set_level("INFO", "ddit_jax")
+  train_stages(two_stages(), str(tmp_path))
+  is_first_done = number > 4
+  line = "images is complete: step 4 was its last"
+  assert (line in caplog.messages) == is_first_done
+  assert (
+    f"resuming {tmp_path / ('both' if is_first_done else 'images')} at"
+    in (caplog.text)
+  )
+  for stage, last in (("images", 4), ("both", 6)):
+    tiny_run.assert_bit_identical(tmp_path / stage, finished / stage, last)
+
+
+def test_a_stop_signal_ends_the_job_and_not_only_the_stage(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(StopSignal, "is_asked", lambda self, step: step == 2)
+  assert train_stages(two_stages(), str(tmp_path)) == 0
+  assert not (tmp_path / "both").exists()
+
+
+def test_a_stage_that_is_not_before_is_refused(tmp_path):
+  stages = two_stages()
+  with pytest.raises(InputError, match="the stages before it are none"):
+    train_stages({"both": stages["both"]}, str(tmp_path))
+
+
+def test_a_change_to_a_finished_stage_is_refused(finished):
+  stages = two_stages(loss__text_weight="1.0")
+  with pytest.raises(InputError, match=r"loss\.text_weight was"):
+    train_stages(stages, str(finished))
+
+
+def test_more_steps_of_an_early_stage_are_refused_once_the_next_is_done(
+  finished,
+):
+  stages = two_stages()
+  longer = tiny_run.settings(
+    train__num_steps="5", data__image_to_text__batch_size="0"
+  )
+  with pytest.raises(InputError, match="images before them is not"):
+    train_stages(stages | {"images": longer}, str(finished))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 7, 11, 14])
+def test_the_recipe_killed_in_any_stage_ends_bit_identical(
+  recipe, tmp_path, crash_at, number, monkeypatch
+):
+  crash_at(number)
+  stages = load_job("configs/ddit_sd3.py:all_dry", {})
+  with pytest.raises(Crash):
+    train_stages(stages, str(tmp_path))
+  monkeypatch.setattr(StopSignal, "is_asked", lambda self, step: False)
+  train_stages(stages, str(tmp_path))
+  for stage in stages:
+    tiny_run.assert_bit_identical(tmp_path / stage, recipe / stage, 4)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+  """The undisturbed four stages at toy size."""
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    from tests.experiment.conftest import use_first_device
+
+    use_first_device(monkeypatch)
+    workdir = tmp_path_factory.mktemp("recipe")
+    train_stages(load_job("configs/ddit_sd3.py:all_dry", {}), str(workdir))
+  return workdir
