@@ -13,6 +13,9 @@ and the mask id 50257 (appended to GPT-2's ids) are ours, see
 trains the three phases one after the other. The paper reached GenEval 0.39,
 COCO FID 18.1 and zero-shot VQAv2 54.3.
 
+Hardware: a pod, as for configs/ddit_sd3.py; the network has half as many
+parameters. It has not been run at full size.
+
 Variants:
   text: OpenWebText alone on the null image, for the paper's 350 B tokens:
     333,786 steps of 4,096 texts of 256 tokens.
@@ -68,6 +71,7 @@ def _phase(name: str, phases):
   config.loss.text_chunk = 64
   config.train.log_every = 50
   config.train.validate_every = 2000
+  config.train.sheet_size = 8
   config.train.checkpoint_every = 2000
   phases[name](config)
   return config

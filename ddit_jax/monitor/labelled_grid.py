@@ -1,0 +1,58 @@
+"""Images with a line of text under each, as one picture."""
+
+import math
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_TILE, _MARGIN = 256, 8
+_FONT_SIZE, _LINE_HEIGHT = 13, 16
+_CHARACTERS, _MAX_LINES = 36, 6
+
+
+def labelled_grid(
+  images: np.ndarray, labels: Sequence[str], *, num_columns: int = 4
+) -> np.ndarray:
+  """A sheet of tiles, row by row; long labels end in "…".
+
+  Args:
+    images: uint8 [number, height, width, 3]; shown 256 pixels wide.
+    labels: as many texts.
+    num_columns: tiles side by side.
+
+  Returns:
+    uint8 [height, width, 3].
+
+  Raises:
+    ValueError: none, or another number of labels.
+  """
+  if not len(images) or len(images) != len(labels):
+    raise ValueError(f"{len(images)} images and {len(labels)} labels")
+  lines = [_wrapped(label) for label in labels]
+  tile_height = round(_TILE * images.shape[1] / images.shape[2])
+  text_height = _LINE_HEIGHT * max(map(len, lines))
+  row_height = tile_height + text_height + 2 * _MARGIN
+  num_columns = min(num_columns, len(images))
+  num_rows = math.ceil(len(images) / num_columns)
+  width = num_columns * (_TILE + _MARGIN) + _MARGIN
+  sheet = Image.new("RGB", (width, num_rows * row_height), "white")
+  draw = ImageDraw.Draw(sheet)
+  font = ImageFont.load_default(_FONT_SIZE)
+  for number, pixels in enumerate(images):
+    row, column = divmod(number, num_columns)
+    left = _MARGIN + column * (_TILE + _MARGIN)
+    top = row * row_height + _MARGIN
+    tile = Image.fromarray(pixels).resize((_TILE, tile_height), Image.NEAREST)
+    sheet.paste(tile, (left, top))
+    for index, line in enumerate(lines[number]):
+      below = top + tile_height + index * _LINE_HEIGHT
+      draw.text((left, below), line, fill="black", font=font)
+  return np.asarray(sheet)
+
+
+def _wrapped(label: str) -> list[str]:
+  return textwrap.wrap(
+    label, _CHARACTERS, max_lines=_MAX_LINES, placeholder=" …"
+  ) or [""]
