@@ -9,6 +9,7 @@ from ddit_jax.cli import evaluate, lora, prepare, sample, train
 from ddit_jax.cli.config_argument import split_overrides
 from ddit_jax.cli.verb_flags import HelpRequested, UsageError, Verb
 from ddit_jax.config_files import nearest
+from ddit_jax.data.read_log import TooManyBadRecords
 from ddit_jax.input_error import InputError
 from ddit_jax.settings import ConfigError
 
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
   except HelpRequested as request:
     print(request)
     return 0
-  except (UsageError, ConfigError, InputError) as error:
+  except (UsageError, ConfigError, InputError, TooManyBadRecords) as error:
     print(f"ddit: {error}", file=sys.stderr)
     return BAD_INPUT
   except KeyboardInterrupt:

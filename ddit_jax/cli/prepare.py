@@ -1,5 +1,6 @@
 """`ddit prepare`."""
 
+import math
 import pathlib
 import sys
 import time
@@ -8,6 +9,7 @@ from typing import Any, TextIO
 
 from absl import flags
 
+from ddit_jax.cli import prepare_cache
 from ddit_jax.cli.verb_flags import UsageError, Verb
 from ddit_jax.cli.verb_flags import require as require_flags
 from ddit_jax.input_error import InputError, preparing
@@ -22,11 +24,20 @@ saves most of the time that loading takes during training.
   ddit prepare --source=vqa.json --out=data/vqa
 
 The file --source holds one JSON object, the same mapping that a config gives
-for a source: {"kind": "webdataset", "path": "shards/*.tar", ...}.
+for a source: {"kind": "webdataset", "path": "shards/*.tar", ...}. Its filters
+hold, those that a kind has by default included; with --kind and --path only
+--max_ratio and --min_short_side do.
 
 The folder --out receives the shards, bad_records.jsonl and, last,
 dataset.json. A run that was stopped or killed goes on when it is started again
 with the same flags.
+
+With --cache it writes what the frozen encoders of a config make of one of its
+streams, so that training on data.STREAM.cache=FOLDER need not encode it:
+
+  ddit prepare --cache=latents,t5 --config=configs/ddit_sd3.py:stage1 \\
+    --config.data.text_to_image.crop=centre --stream=text_to_image \\
+    --out=cache/stage1
 """
 
 _MAX_SPEC_BYTES = 2**20
@@ -55,15 +66,20 @@ def define(values: flags.FlagValues) -> None:
   whole("min_short_side", 0, "leave out images smaller than this, in pixels")
   number("max_bad_rate", 0.01, "stop if more records than this share are bad")
   whole("threads", None, "shards written at once; one a core if unset")
+  prepare_cache.define(values)
 
 
 def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
-  del overrides
+  if values.cache is not None:
+    return prepare_cache.run(
+      values, overrides, lambda: ProgressLines(sys.stderr)
+    )
+  prepare_cache.refuse_without_cache(values, overrides)
   require_flags(values, "out")
   name, spec = _source_spec(values)
   from ddit_jax.data.prepare_options import PrepareOptions
   from ddit_jax.data.prepare_records import prepare
-  from ddit_jax.data.sources.open_source import open_source
+  from ddit_jax.data.sources.open_source import keys_of, open_source
   from ddit_jax.data.unfinished_folder import PrepareError
 
   given = {"max_ratio": values.max_ratio, "num_shards": values.shards}
@@ -74,6 +90,9 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
       min_short_side=values.min_short_side,
       **{key: value for key, value in given.items() if value is not None},
     )
+    if not values.source and "filters" in keys_of(values.kind):
+      # Without a file, the flags alone say what is left out.
+      spec = spec | {"filters": {"max_ratio": math.inf, "min_short_side": 0}}
     source = open_source(name, spec)
   try:
     dataset = prepare(
@@ -178,5 +197,4 @@ VERB = Verb(
   description=DESCRIPTION,
   define=define,
   run=run,
-  takes_config=False,
 )

@@ -19,6 +19,9 @@ REASONS = (
   "corrupt_shard",
 )
 
+_MAX_CHARACTERS = 400
+_SHOWN = _MAX_CHARACTERS - len(" ...")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Example:
@@ -44,13 +47,14 @@ class BadRecord(Exception):
 
   Attributes:
     reason: one of REASONS.
-    detail: what was seen, one line.
-    record_id: which record.
+    detail: what was seen, one line of at most 400 characters.
+    record_id: which record, the same.
   """
 
   def __init__(self, reason: str, detail: str, record_id: str):
     if reason not in REASONS:
       raise ValueError(f"unknown reason {reason!r}; there are {REASONS}")
+    detail, record_id = _one_line(detail), _one_line(record_id)
     super().__init__(f"{record_id}: {reason}: {detail}")
     self.reason, self.detail, self.record_id = reason, detail, record_id
 
@@ -74,3 +78,15 @@ class Source(Protocol):
 
   def fingerprint(self) -> str:
     """Hex digest of which records these are; stable over restarts."""
+
+
+def _one_line(text: str) -> str:
+  """What was found may be quoted, and be of any size."""
+  # Cut first, so that a megabyte costs nothing.
+  line = " ".join(text[: 2 * _MAX_CHARACTERS].split())
+  return line if len(line) <= _MAX_CHARACTERS else f"{line[:_SHOWN]} ..."
+
+
+def has_images(source: Source) -> bool:
+  """Whether a source may have images: its own `has_images`, True without."""
+  return getattr(source, "has_images", True)

@@ -56,6 +56,18 @@ class Filters:
     return "ratio" if max(ratio, 1 / ratio) > self.max_ratio else None
 
 
+def with_hint(left_out: Mapping[str, int]) -> str:
+  """What an index left out, and how to keep it if filters are the cause."""
+  counts = ", ".join(f"{n} {why}" for why, n in left_out.items())
+  if not {"short_side", "ratio"} & left_out.keys():
+    return counts
+  values = f"{Filters.min_short_side} and {Filters.max_ratio}"
+  return (
+    f"{counts} (filters.min_short_side and filters.max_ratio of the source "
+    f"decide, {values} unless set)"
+  )
+
+
 def filters_from(spec: Mapping[str, Any] | Filters | None) -> Filters:
   """Filters from a config's mapping; None gives the defaults.
 

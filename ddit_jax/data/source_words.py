@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ddit_jax.data.examples import BadRecord, Source
-from ddit_jax.data.tokenizer import Tokenizer, word_tokenizer
+from ddit_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, word_tokenizer
 
 MAX_RECORDS = 100_000
 MAX_WORDS = 20_000
@@ -12,8 +12,8 @@ MAX_WORDS = 20_000
 def tokenizer_of_sources(sources: Iterable[Source]) -> Tokenizer:
   """Every word of every text, the most frequent first.
 
-  Reads all records once. Unreadable ones are left out here; training counts
-  them.
+  Reads all records once. Unreadable ones are left out here, and so are special
+  tokens that a text names: training counts such records.
 
   Raises:
     ValueError: too many records or words, or no word at all: such sets take a
@@ -33,7 +33,8 @@ def tokenizer_of_sources(sources: Iterable[Source]) -> Tokenizer:
   for source in sources:
     for text in _texts(source):
       for word, _ in split(text):
-        counts[word] = counts.get(word, 0) + 1
+        if word not in SPECIAL_TOKENS:
+          counts[word] = counts.get(word, 0) + 1
   if not 0 < len(counts) <= MAX_WORDS:
     raise ValueError(
       f"these sources have {len(counts)} words and a word tokenizer takes 1 to "

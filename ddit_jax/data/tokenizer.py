@@ -11,6 +11,8 @@ PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<extra_id_0>"
 GPT2_END = "<|endoftext|>"
 # A tokenizer has one of them.
 END_TOKENS = (END, GPT2_END)
+# No word of a text may be one of them.
+SPECIAL_TOKENS = (PAD, *END_TOKENS, UNKNOWN, MASK)
 FILE_NAME = "tokenizer.json"
 
 
@@ -132,7 +134,7 @@ def word_tokenizer(words: Iterable[str]) -> Tokenizer:
   letters keep their case.
 
   Raises:
-    ValueError: a word is given twice.
+    ValueError: a word is given twice, or is a special token.
   """
   from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
   from tokenizers import Tokenizer as Backend
@@ -140,6 +142,8 @@ def word_tokenizer(words: Iterable[str]) -> Tokenizer:
   words = list(words)
   if len(set(words)) != len(words):
     raise ValueError("the word list has repetitions")
+  if special := sorted({*words} & {*SPECIAL_TOKENS}):
+    raise ValueError(f"the word list has the special tokens {special}")
   vocab = {word: i for i, word in enumerate([PAD, END, UNKNOWN, *words, MASK])}
   backend = Backend(models.WordLevel(vocab, unk_token=UNKNOWN))
   backend.pre_tokenizer = pre_tokenizers.Sequence(

@@ -6,12 +6,17 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
+from ddit_jax.batch import DualBatch
 from ddit_jax.data import records
 from ddit_jax.data.known_names import check_known
 from ddit_jax.data.mixtures import Mixture
 from ddit_jax.data.schedules import WeightSchedule, parse_schedule
-from ddit_jax.data.streams import DualStream, MixtureStream, Stream
+from ddit_jax.data.streams import (
+  DualStream,
+  MixtureStream,
+  Stream,
+  dual_batch,
+)
 from ddit_jax.data.tokenizer import Tokenizer
 from ddit_jax.digits import pools, questions
 from ddit_jax.digits.worlds import World
@@ -41,25 +46,12 @@ class DigitData:
     Raises:
       ValueError: a text does not fit, or the mixture names unknown kinds.
     """
-    data, schedule = self.settings.data, self._schedule()
-    drawn = {"split": "train", "seed": _seed(self.settings.seed, _POOL_SEED)}
-    images = self.image_records(size=data.pool_size, **drawn)
-    drawn["seed"] += 1
-    texts = {
-      # As many as at its largest share.
-      kind: self.text_records(
-        {kind: 1.0}, size=max(1, round(share * data.pool_size)), **drawn
-      )
-      for kind, share in _largest_shares(schedule).items()
-    }
-    order = _seed(self.settings.seed, _ORDER_SEED)
-    mixture = Mixture(
-      texts, schedule, batch_size=data.image_to_text.batch_size, seed=order + 1
-    )
+    streams = self.settings.data.streams_on()
     return DualStream(
-      Stream(images, data.text_to_image.batch_size, order),
-      # Threads cost more than they give while records are array rows.
-      MixtureStream(mixture=mixture, num_threads=0),
+      text_to_image=self._image_stream()
+      if "text_to_image" in streams
+      else None,
+      image_to_text=self._text_stream() if "image_to_text" in streams else None,
     )
 
   def validation_batch(self) -> DualBatch:
@@ -67,18 +59,25 @@ class DigitData:
 
     Kinds of text have their shares at the end of training.
     """
+    streams = self.settings.data.streams_on()
     drawn = {
       "split": "validation",
       "size": self.settings.data.validation_size,
       "seed": _seed(0, _VALIDATION_SEED),
     }
-    last = self._schedule().pieces[-1]
-    images = self.image_records(**drawn)
-    texts = self.text_records(dict(last.parts), **drawn)
+    records = {}
+    if "text_to_image" in streams:
+      records["text_to_image"] = self.image_records(**drawn)
+    if "image_to_text" in streams:
+      last = self._schedule().pieces[-1]
+      texts = self.text_records(dict(last.parts), **drawn)
+      records["image_to_text"] = texts
     rows = slice(jax.process_index(), None, jax.process_count())
-    return DualBatch(
-      TextToImageBatch(**{k: v[rows] for k, v in images.arrays.items()}),
-      ImageToTextBatch(**{k: v[rows] for k, v in texts.arrays.items()}),
+    return dual_batch(
+      **{
+        name: {key: array[rows] for key, array in part.arrays.items()}
+        for name, part in records.items()
+      }
     )
 
   def counts(self) -> dict[str, int]:
@@ -106,6 +105,38 @@ class DigitData:
     return records.image_to_text_records(
       pool.images, pool.prompts, pool.texts, self.tokenizer, length
     )
+
+  def _image_stream(self) -> Stream:
+    data, seed = self.settings.data, self.settings.seed
+    size = data.text_to_image.pool_size or data.pool_size
+    images = self.image_records(
+      split="train", size=size, seed=_seed(seed, _POOL_SEED)
+    )
+    order = _seed(seed, _ORDER_SEED)
+    return Stream(images, data.text_to_image.batch_size, order)
+
+  def _text_stream(self) -> MixtureStream:
+    data, seed = self.settings.data, self.settings.seed
+    pool_size = data.image_to_text.pool_size or data.pool_size
+    schedule = self._schedule()
+    texts = {
+      # As many as at its largest share.
+      kind: self.text_records(
+        {kind: 1.0},
+        split="train",
+        size=max(1, round(share * pool_size)),
+        seed=_seed(seed, _POOL_SEED) + 1,
+      )
+      for kind, share in _largest_shares(schedule).items()
+    }
+    mixture = Mixture(
+      texts,
+      schedule,
+      batch_size=data.image_to_text.batch_size,
+      seed=_seed(seed, _ORDER_SEED) + 1,
+    )
+    # Threads cost more than they give while records are array rows.
+    return MixtureStream(mixture=mixture, num_threads=0)
 
   def _schedule(self) -> WeightSchedule:
     mixture = self.settings.data.image_to_text.mixture

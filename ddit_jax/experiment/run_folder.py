@@ -69,6 +69,9 @@ class RunFolder:
       InputError: a setting differs that shapes what was trained so far.
     """
     old, new = dataclasses.asdict(saved), dataclasses.asdict(settings)
+    if settings.lora.rank:
+      # Frozen weights may be moved: `FrozenBase` compares what they hold.
+      old["init_from"] = new["init_from"]
     if settings.data.sources:
       _check_mixtures(settings, saved, step)
       for name in settings.data.streams():
@@ -116,8 +119,10 @@ def output_folder(path: str | os.PathLike) -> pathlib.Path:
 
 
 def _check_mixtures(settings, saved, step: int) -> None:
-  before, now = saved.data.streams(), settings.data.streams()
+  before, now = saved.data.streams_on(), settings.data.streams_on()
   for name, stream in now.items():
+    if name not in before:
+      continue
     try:
       check_schedule_edit(before[name].mixture, stream.mixture, step)
     except ValueError as error:

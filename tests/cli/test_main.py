@@ -1,5 +1,6 @@
 """`ddit` as a newcomer meets it: verbs, help, one line for bad input."""
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -7,11 +8,15 @@ import time
 import pytest
 
 from ddit_jax.cli.main import VERBS, main, overview
+from ddit_jax.data.read_log import TooManyBadRecords
 from ddit_jax.input_error import InputError
 
 MAX_HELP_SECONDS = 2.0
 # Libraries that take seconds to import.
-HEAVY = ("jax", "flax", "orbax", "grain", "tokenizers", "sklearn", "PIL")
+HEAVY = (
+  *("jax", "flax", "orbax", "grain", "tokenizers", "sklearn", "PIL"),
+  *("numpy", "pyarrow", "tensorflow", "array_record"),
+)
 
 
 def run(capsys, *argv):
@@ -125,3 +130,16 @@ def test_only_this_package_and_warnings_are_heard():
     [sys.executable, "-c", program], capture_output=True, text=True
   )
   assert done.stderr.splitlines() == ["resuming", "danger", "broken"]
+
+
+def test_too_many_bad_records_end_a_run_in_one_line(capsys, monkeypatch):
+  def stop(values, overrides):
+    raise TooManyBadRecords("9 of 99 records of 'web' could not be read")
+
+  verb = dataclasses.replace(VERBS["prepare"], run=stop)
+  monkeypatch.setitem(VERBS, "prepare", verb)
+  assert run(capsys, "prepare") == (
+    2,
+    "",
+    "ddit: 9 of 99 records of 'web' could not be read\n",
+  )

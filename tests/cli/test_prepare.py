@@ -53,6 +53,7 @@ def opened(monkeypatch):
 
   fake = type(sys)("open_source")
   fake.open_source = open_source
+  fake.keys_of = lambda kind: {"path": True}
   path = "ddit_jax.data.sources.open_source"
   monkeypatch.setitem(sys.modules, path, fake)
   monkeypatch.setitem(main_module.VERBS, "prepare", VERB)
@@ -112,6 +113,28 @@ def test_the_source_is_read_from_json(tmp_path, opened, run):
     "max_ratio": 3.0,
     "min_short_side": 8,
   }
+
+
+def test_without_a_file_the_flags_alone_leave_images_out(
+  tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setitem(main_module.VERBS, "prepare", VERB)
+  for name, size in {"a": (20, 20), "b": (9, 90), "c": (300, 300)}.items():
+    (tmp_path / f"{name}.png").write_bytes(png(*size, 7))
+    (tmp_path / f"{name}.txt").write_text(name)
+  (tmp_path / "d.png").write_bytes(png(20, 20, 7))
+  flags = ["prepare", "--kind=image_folder", f"--path={tmp_path}"]
+  for number, (more, expected) in enumerate(
+    {
+      (): ("3 records", "no_text 1"),
+      ("--min_short_side=10",): ("2 records", "no_text 1"),
+      ("--max_ratio=4",): ("2 records", "no_text 1"),
+    }.items()
+  ):
+    out = tmp_path.with_name(f"{tmp_path.name}_{number}")
+    assert main_module.main([*flags, *more, f"--out={out}"]) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in expected), printed
 
 
 def test_parquet_to_shards_to_smaller_shards(tmp_path, monkeypatch, capsys):

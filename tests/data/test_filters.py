@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ddit_jax.data.filters import Filters, filters_from
+from ddit_jax.data.filters import Filters, filters_from, with_hint
 from ddit_jax.data.image_headers import ImageSize
 
 
@@ -65,3 +65,10 @@ def test_a_mapping_changes_what_it_names():
 def test_wrong_filters_are_refused_with_the_way_out(spec, message):
   with pytest.raises(ValueError, match=message):
     filters_from(spec)
+
+
+def test_a_hint_says_which_filters_left_images_out():
+  assert with_hint({"no_text": 2, "bad_text": 1}) == "2 no_text, 1 bad_text"
+  hint = with_hint({"short_side": 60})
+  assert hint.startswith("60 short_side (filters.min_short_side")
+  assert "256 and 4.0 unless set" in hint

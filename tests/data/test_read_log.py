@@ -53,7 +53,7 @@ def test_bad_records_are_listed_one_a_line(tmp_path):
       "source": "web",
       "record_id": "record 7",
       "reason": "bad_json",
-      "detail": 'a "quote",\na break and \N{SNOWMAN}',
+      "detail": 'a "quote", a break and \N{SNOWMAN}',
     },
     {
       "source": "art",

@@ -42,6 +42,17 @@ def test_all_words_come_back_and_frequent_ones_have_low_ids():
   assert tokenizer.unknown_pieces("a bird") == ["bird"]
 
 
+def test_special_tokens_in_texts_are_no_words():
+  texts = ["a </s> cat", "<extra_id_0> is <pad>", "<|endoftext|> a<unk>"]
+  tokenizer = tokenizer_of_sources([Texts(texts)])
+  assert tokenizer.vocab_size == 4 + len(
+    ["a", "cat", "is", "dog", ".", "a<unk>"]
+  )
+  assert tokenizer.end_id == 1 and tokenizer.mask_id == 9
+  assert tokenizer.end_id in tokenizer.encode(texts[0])
+  assert tokenizer.mask_id in tokenizer.encode(texts[1])
+
+
 def test_large_or_empty_sets_are_refused(monkeypatch):
   with pytest.raises(ValueError, match="have 0 words"):
     tokenizer_of_sources([Texts([None])])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddit_jax.data.records import ArrayRecords
-from ddit_jax.data.streams import DualStream, Stream
+from ddit_jax.data.streams import DualStream, Stream, dual_batch
 
 # Grain shuffles small sources slowly: a thousand cost less than twenty.
 NUM_IMAGES, NUM_TEXTS = 1000, 700
@@ -116,6 +116,46 @@ def test_a_position_of_other_streams_is_refused():
   stream = dual()
   with pytest.raises(ValueError, match=r"is of \['audio'\], the streams are"):
     stream.seek({"audio": {"next_index": 0}})
+
+
+@pytest.mark.parametrize("name", ["text_to_image", "image_to_text"])
+def test_a_stream_that_is_off_gives_none_and_has_no_position(name):
+  both, _ = next(dual())
+  streams = {
+    "text_to_image": Stream(numbered(NUM_IMAGES), IMAGE_BATCH, 0),
+    "image_to_text": Stream(
+      numbered(NUM_TEXTS, is_target=np.ones((NUM_TEXTS, 5), bool)),
+      TEXT_BATCH,
+      1,
+    ),
+  }
+  (other,) = streams.keys() - {name}
+  single = DualStream(**streams | {name: None})
+  batch, position = next(single)
+  assert getattr(batch, name) is None and set(position) == {other}
+  jax.tree.map(
+    np.testing.assert_array_equal, getattr(batch, other), getattr(both, other)
+  )
+  second, _ = next(single)
+  single.seek(position)
+  again, _ = next(single)
+  jax.tree.map(np.testing.assert_array_equal, second, again)
+  with pytest.raises(ValueError, match="switch on what was on"):
+    dual().seek(position)
+  single.close()
+
+
+def test_one_stream_must_be_on():
+  with pytest.raises(ValueError, match="both streams are off"):
+    DualStream()
+
+
+def test_texts_alone_have_no_images():
+  rows = {"tokens": np.zeros((2, 5), np.int32), "is_target": np.ones((2, 5))}
+  batch = dual_batch(image_to_text=rows)
+  assert batch.text_to_image is None
+  assert batch.image_to_text.images is batch.image_to_text.has_image is None
+  assert batch.image_to_text.tokens.shape == (2, 5)
 
 
 def test_an_empty_source_is_refused():

@@ -124,3 +124,5 @@ def test_a_tokenizer_without_the_special_tokens_is_refused(vocabulary, message):
 def test_a_word_given_twice_is_refused():
   with pytest.raises(ValueError, match="has repetitions"):
     word_tokenizer(["a", "b", "a"])
+  with pytest.raises(ValueError, match=r"special tokens \['</s>'\]"):
+    word_tokenizer(["a", "</s>"])

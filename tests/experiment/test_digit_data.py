@@ -96,3 +96,16 @@ def test_unknown_kinds_of_text_are_refused(settings):
   data = dataclasses.replace(settings.data, image_to_text=stream)
   with pytest.raises(ValueError, match=r"'captoin': did you mean 'caption'\?"):
     digit_data(dataclasses.replace(settings, data=data)).training_stream()
+
+
+def test_a_stream_may_have_a_pool_of_its_own():
+  """8 images over and over; the texts' pool stays as it was."""
+  default = tiny_run.settings()
+  small = tiny_run.settings(data__text_to_image__pool_size="8")
+  seen, usual = batches(small, count=4), batches(default, count=4)
+  images = [image.tobytes() for image in seen.text_to_image.images]
+  assert (len(images), len(set(images))) == (32, 8)
+  assert len({image.tobytes() for image in usual.text_to_image.images}) == 32
+  jax.tree.map(
+    np.testing.assert_array_equal, seen.image_to_text, usual.image_to_text
+  )

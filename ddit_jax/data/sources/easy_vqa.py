@@ -8,6 +8,7 @@ import os
 
 from ddit_jax.data.sources.file_source import FileSource
 from ddit_jax.data.sources.question_rows import QuestionRows
+from ddit_jax.data.sources.safe_files import SafeFolder
 
 SPLITS = ("train", "test")
 
@@ -49,4 +50,4 @@ def open_easy_vqa(
       answers=answer,
       image=os.path.relpath(files[image_id], folder),
     )
-  return rows.source(folder)
+  return rows.source(SafeFolder(folder))

@@ -73,6 +73,18 @@ def entries(path: pathlib.Path) -> Iterator[tuple[str, Entry | TextError]]:
     yield f"{path.name}:{number}", entry
 
 
+def csv_header(path: pathlib.Path) -> list[str] | None:
+  """The names of a CSV file's columns; None for other files.
+
+  Raises:
+    ValueError: a CSV file without a header of different names.
+  """
+  if path.suffix.lower() != ".csv":
+    return None
+  with _csv_reader(path) as rows:
+    return _header(path, rows)
+
+
 def _object(value: Any) -> Entry | TextError:
   if isinstance(value, dict):
     return value
@@ -99,8 +111,27 @@ def _json_lines(path: pathlib.Path) -> Iterator[tuple[int, Entry | TextError]]:
 
 
 def _csv_rows(path: pathlib.Path) -> Iterator[tuple[int, Entry | TextError]]:
-  # Bytes that are not UTF-8 become halves of surrogate pairs, which
-  # `clean_text` refuses; so one bad row costs one record.
+  with _csv_reader(path) as rows:
+    header = _header(path, rows)
+    for row in rows:
+      if row:
+        yield rows.line_num, _named_cells(header, row)
+
+
+def _header(path: pathlib.Path, rows: Iterator[list[str]]) -> list[str]:
+  header = next(rows, [])
+  if len(set(header)) != len(header) or not header:
+    raise ValueError(f"{path} needs a header of different names: {header}")
+  return header
+
+
+@contextlib.contextmanager
+def _csv_reader(path: pathlib.Path) -> Iterator[Any]:
+  """A `csv.reader`, whose errors name the line.
+
+  Bytes that are not UTF-8 become halves of surrogate pairs, which `clean_text`
+  refuses; so one bad row costs one record.
+  """
   with (
     open(
       path, encoding="utf-8-sig", errors="surrogateescape", newline=""
@@ -109,12 +140,7 @@ def _csv_rows(path: pathlib.Path) -> Iterator[tuple[int, Entry | TextError]]:
   ):
     rows = csv.reader(file, strict=True)
     try:
-      header = next(rows, [])
-      if len(set(header)) != len(header) or not header:
-        raise ValueError(f"{path} needs a header of different names: {header}")
-      for row in rows:
-        if row:
-          yield rows.line_num, _named_cells(header, row)
+      yield rows
     except csv.Error as error:
       raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
 

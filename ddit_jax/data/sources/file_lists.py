@@ -6,6 +6,7 @@ import itertools
 import os
 import pathlib
 import re
+import stat
 from collections.abc import Sequence
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -45,6 +46,22 @@ def list_files(
   return files
 
 
+def regular_file_status(path: pathlib.Path) -> os.stat_result:
+  """Size and times of a file, before it is opened.
+
+  Raises:
+    ValueError: it is a pipe, whose opening would wait for its writer, a device
+      or a folder; or it cannot be looked at.
+  """
+  try:
+    status = path.stat()
+  except OSError as error:
+    raise ValueError(f"{path}: {error.strerror}") from error
+  if not stat.S_ISREG(status.st_mode):
+    raise ValueError(f"{path} is no regular file: leave it out of the path")
+  return status
+
+
 def shared_folder(files: Sequence[pathlib.Path]) -> pathlib.Path:
   """The deepest folder that holds all files."""
   return pathlib.Path(os.path.commonpath([file.parent for file in files]))
@@ -60,7 +77,9 @@ def existing_file(path: str | os.PathLike, *, what: str) -> pathlib.Path:
     raise ValueError(f"{what} must be a file, not {path!r}")
   file = pathlib.Path(path).expanduser()
   if not file.is_file():
-    state = "is a folder" if file.is_dir() else "does not exist"
+    state = "is no regular file" if file.exists() else "does not exist"
+    if file.is_dir():
+      state = "is a folder"
     raise ValueError(f"{what} must be a file, but {file} {state}")
   return file
 

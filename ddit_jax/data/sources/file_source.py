@@ -1,9 +1,9 @@
 """A source whose records are in memory and whose images are files."""
 
-import os
 from collections.abc import Mapping
 
 from ddit_jax.data.examples import Example
+from ddit_jax.data.filters import with_hint
 from ddit_jax.data.sources.record_table import RecordTable
 from ddit_jax.data.sources.safe_files import SafeFolder
 
@@ -24,7 +24,7 @@ class FileSource:
     name: str,
     table: RecordTable,
     *,
-    images: str | os.PathLike,
+    images: SafeFolder,
     removed: Mapping[str, int],
   ):
     """Takes over a complete table.
@@ -32,17 +32,17 @@ class FileSource:
     Args:
       name: as the config calls it.
       table: of records whose images lie below `images`.
-      images: a folder.
+      images: their folder.
       removed: reason to the number of records that are not in the table.
 
     Raises:
       ValueError: the table is empty.
     """
     self.name, self.removed = name, dict(removed)
-    self._table, self._images = table, SafeFolder(images)
+    self._table, self._images = table, images
     self._digest = table.digest()
     if not len(table):
-      left_out = ", ".join(f"{n} {why}" for why, n in self.removed.items())
+      left_out = with_hint(self.removed)
       raise ValueError(
         f"no record can be used; left out: {left_out or 'none, it is empty'}"
       )

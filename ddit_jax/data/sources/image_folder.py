@@ -15,7 +15,11 @@ from ddit_jax.data.image_headers import ImageSize
 from ddit_jax.data.sources import entry_files, file_lists, sample_texts
 from ddit_jax.data.sources.file_source import FileSource
 from ddit_jax.data.sources.record_table import FileRecord, RecordTable
-from ddit_jax.data.sources.safe_files import SafeFolder, is_unsafe
+from ddit_jax.data.sources.safe_files import (
+  SafeFolder,
+  images_folder,
+  is_unsafe,
+)
 from ddit_jax.data.sources.sample_texts import TextError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -45,6 +49,7 @@ def open_image_folder(
   image_key: str = "image_path",
   caption_key: str = "caption",
   rewritten_key: str = "re_caption",
+  follow_links: bool = False,
 ) -> FileSource:
   """Opens a folder of captioned images.
 
@@ -65,6 +70,9 @@ def open_image_folder(
     image_key: of the image's path in the list.
     caption_key: of the caption, a string or a list of strings.
     rewritten_key: of the rewritten caption, the same.
+    follow_links: True reads through links that leave the folder, subfolders
+      that are links included. Without it, such a subfolder is left out as
+      "linked_folder".
 
   Raises:
     ValueError: nothing is there, the list is none, or no record is left.
@@ -79,14 +87,13 @@ def open_image_folder(
         f"images={images} needs a list: path {path} is a folder, whose images "
         "have their captions beside them"
       )
-    folder = SafeFolder(start)
+    folder = SafeFolder(start, follow_links=follow_links)
     candidates = _side_by_side(folder)
   else:
     file = file_lists.existing_file(path, what="path")
-    folder = SafeFolder(
-      file_lists.existing_folder(images or file.parent, what="images")
-    )
+    folder = images_folder(images or file.parent, follow_links=follow_links)
     keys = image_key, caption_key, rewritten_key
+    _check_columns(file, keys)
     candidates = _listed(file, keys)
   removed, table = collections.Counter(), RecordTable()
   for kept in _filtered(candidates, folder, chosen):
@@ -94,7 +101,24 @@ def open_image_folder(
       removed[kept] += 1
     else:
       table.append(kept)
-  return FileSource(name, table, images=folder.path, removed=removed)
+  return FileSource(name, table, images=folder, removed=removed)
+
+
+def _check_columns(file: pathlib.Path, keys: tuple[str, str, str]) -> None:
+  """Raises ValueError for a CSV that has no image or no kind of caption."""
+  header = entry_files.csv_header(file)
+  image_key, caption_key, rewritten_key = keys
+  missing = None
+  if header is not None and image_key not in header:
+    missing = "image_key", image_key
+  elif header is not None and not {caption_key, rewritten_key} & set(header):
+    missing = "caption_key", caption_key
+  if missing:
+    key, column = missing
+    raise ValueError(
+      f"{file} has no column {column!r}, it has {', '.join(header)}: name it "
+      f"with {key}"
+    )
 
 
 def _listed(file: pathlib.Path, keys: tuple[str, str, str]) -> _Candidates:
@@ -142,8 +166,10 @@ def _ratio(value: Any) -> float | None:
 
 def _side_by_side(folder: SafeFolder) -> _Candidates:
   """Images and texts of the same name, folder by folder in sorted order."""
-  for place, folders, names in os.walk(folder.path):
-    folders.sort()
+  walked = {folder.path}
+  for place, folders, names in os.walk(folder.path, followlinks=True):
+    skipped = _choose_folders(folder, place, folders, walked)
+    yield from ["linked_folder"] * skipped
     texts, images = {}, []
     for name in sorted(names):
       stem, suffix = os.path.splitext(name)
@@ -160,6 +186,29 @@ def _side_by_side(folder: SafeFolder) -> _Candidates:
       text = os.path.normpath(os.path.join(below, texts[stem]))
       yield _with_text(folder, image, text)
     yield from ["no_image"] * len(set(texts) - {stem for stem, _ in images})
+
+
+def _choose_folders(
+  folder: SafeFolder, place: str, names: list[str], walked: set[str]
+) -> int:
+  """Keeps of the subfolders in `names` those to walk; how many are left out.
+
+  A link to a folder inside is passed over: its pictures are found where they
+  lie. No folder is walked twice, so that circles of links end.
+  """
+  num_left_out, chosen = 0, []
+  for name in sorted(names):
+    path = os.path.join(place, name)
+    is_link, real = os.path.islink(path), os.path.realpath(path)
+    if is_link and folder.holds(os.path.join(real, "")):
+      continue
+    if is_link and not folder.follow_links:
+      num_left_out += 1
+    elif real not in walked:
+      walked.add(real)
+      chosen.append(name)
+  names[:] = chosen
+  return num_left_out
 
 
 def _with_text(folder: SafeFolder, image: str, text: str) -> _Candidate | str:

@@ -1,12 +1,12 @@
 """LLaVA's conversations: LLaVA-Pretrain 558K, LLaVA-1.5 mix 665K and alike."""
 
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
 from ddit_jax.data.sources import entry_files, file_lists
 from ddit_jax.data.sources.file_source import FileSource
 from ddit_jax.data.sources.question_rows import QuestionRows
+from ddit_jax.data.sources.safe_files import images_folder
 from ddit_jax.data.sources.sample_texts import TextError
 
 TURNS = ("first", "all")
@@ -15,7 +15,12 @@ _IMAGE_MARK = "<image>"
 
 
 def open_llava(
-  name: str, *, path: str, images: str, turns: str = "first"
+  name: str,
+  *,
+  path: str,
+  images: str,
+  turns: str = "first",
+  follow_links: bool = False,
 ) -> FileSource:
   """Opens a file of conversations.
 
@@ -31,6 +36,8 @@ def open_llava(
     path: a JSON list, or JSON lines.
     images: folder that image paths start from.
     turns: "first", as the D-DiT release does, or "all".
+    follow_links: True reads images through links that leave the folder, e.g. a
+      link from coco to where COCO lies.
 
   Raises:
     ValueError: a file is missing or no list, or no question can be used.
@@ -38,7 +45,7 @@ def open_llava(
   if turns not in TURNS:
     raise ValueError(f"turns must be one of {TURNS}, not {turns!r}")
   file = file_lists.existing_file(path, what="path")
-  folder = file_lists.existing_folder(images, what="images")
+  folder = images_folder(images, follow_links=follow_links)
   rows = QuestionRows(name)
   for record_id, entry in entry_files.entries(file):
     if isinstance(entry, TextError):
@@ -60,7 +67,7 @@ def open_llava(
           answers=answer,
           image=entry.get("image"),
         )
-  return rows.source(pathlib.Path(folder))
+  return rows.source(folder)
 
 
 def _turns(

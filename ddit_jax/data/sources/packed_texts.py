@@ -35,7 +35,8 @@ class PackedTexts:
   A document may go on in the next row. Only numbers of tokens are stored, 8
   bytes a document, memory-mapped; reading a row encodes its documents anew.
   That is deterministic, and suits documents that are not much longer than a
-  row. Documents that cannot be read or have no token are left out.
+  row. Documents that cannot be read, have no token, or name the end or mask
+  token (bad_text: training would take it for its own) are left out.
 
   Attributes:
     name: as the config calls it.
@@ -54,6 +55,7 @@ class PackedTexts:
     *,
     encoder_id: str,
     end_id: int,
+    mask_id: int,
     length: int,
     index_folder: str | os.PathLike,
   ):
@@ -65,6 +67,7 @@ class PackedTexts:
       encoder_id: changes whenever `encode` gives other tokens, e.g. a hash of
         the tokenizer's files.
       end_id: of the token behind each document.
+      mask_id: of the token that no document may have either.
       length: tokens in a row.
       index_folder: where numbers of tokens are kept; made if not there.
 
@@ -76,7 +79,8 @@ class PackedTexts:
     self.name = documents.name
     self._documents, self._encode = documents, encode
     self._end_id, self._length = end_id, length
-    key = [documents.fingerprint(), len(documents), encoder_id, end_id]
+    self._special_ids = {end_id, mask_id}
+    key = [documents.fingerprint(), len(documents), encoder_id, end_id, mask_id]
     body = json.dumps(key).encode()
     self._digest = hashlib.blake2b(body, digest_size=16).hexdigest()
     folder = pathlib.Path(index_folder).expanduser()
@@ -89,6 +93,11 @@ class PackedTexts:
         f"{self.name} has {num_tokens} tokens, which fill no row of {length}; "
         f"documents left out: {dict(self.removed)}"
       )
+    _log.info(
+      "%s: %d rows of %d tokens, left out %s and the last %d tokens",
+      *(self.name, self._num_rows, length),
+      *(dict(self.removed), self.num_tail_tokens),
+    )
     self._recent = RecentValues(self._tokens, capacity=_KEPT_DOCUMENTS)
 
   def __len__(self) -> int:
@@ -172,8 +181,6 @@ class PackedTexts:
         ends = total + np.cumsum(known, dtype=np.int64)
         total = int(ends[-1])
         file.write(ends.astype("<i8").tobytes())
-    if removed:
-      _log.warning("%s: documents left out: %s", self.name, dict(removed))
     return dict(sorted(removed.items()))
 
   def _num_tokens(self, document: int) -> int | str:
@@ -182,5 +189,7 @@ class PackedTexts:
       text = self._documents[document].texts[0]
     except BadRecord as error:
       return error.reason
-    count = len(self._encode(text))
-    return count + 1 if count else "empty_text"
+    ids = self._encode(text)
+    if not self._special_ids.isdisjoint(ids):
+      return "bad_text"
+    return len(ids) + 1 if len(ids) else "empty_text"

@@ -54,6 +54,7 @@ class ParquetSource:
     """
     self.name = name
     self.removed: dict[str, int] = {}
+    self.has_images = columns.image is not None
     self._files, self._columns = list(files), columns
     self._footers = [checked_footer(file, columns) for file in files]
     self._row_groups = [

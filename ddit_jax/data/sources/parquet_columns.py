@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from ddit_jax.data.examples import BadRecord
+from ddit_jax.data.sources import file_lists
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ def checked_footer(file: pathlib.Path, columns: ParquetColumns):
     raise ValueError(
       f"reading parquet needs pyarrow ({error}): pip install pyarrow"
     ) from error
+  file_lists.regular_file_status(file)
   try:
     with parquet.ParquetFile(file) as opened:
       footer, schema = opened.metadata, opened.schema_arrow

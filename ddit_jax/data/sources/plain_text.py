@@ -12,6 +12,7 @@ from ddit_jax.data.examples import BadRecord, Example, Source
 from ddit_jax.data.sources import file_lists, sample_texts
 from ddit_jax.data.sources.file_lists import PathSpec
 from ddit_jax.data.sources.open_files import ChangedFile, OpenFiles
+from ddit_jax.data.sources.packed_documents import PackedDocuments
 from ddit_jax.data.sources.parquet import open_parquet
 from ddit_jax.data.sources.sample_texts import TextError
 
@@ -37,10 +38,12 @@ class PlainTexts:
   Attributes:
     name: as the config calls it.
     removed: {"empty_text": empty lines or files}.
+    has_images: False.
   """
 
   name: str
   removed: Mapping[str, int]
+  has_images = False
 
   def __init__(
     self,
@@ -64,8 +67,8 @@ class PlainTexts:
     self.name, self._text_key = name, text_key
     self._files, spans, num_empty = [], [], 0
     for path in paths:
+      status = file_lists.regular_file_status(path)
       try:
-        status = path.stat()
         found = (
           _line_spans(path)
           if documents == "line"
@@ -141,6 +144,8 @@ def open_plain_text(
   path: PathSpec,
   documents: str = "file",
   text_key: str = "text",
+  is_packed: bool = False,
+  index_folder: str | None = None,
 ) -> Source:
   """Opens texts without images.
 
@@ -151,11 +156,21 @@ def open_plain_text(
     documents: what a document is in .txt: a "file", or a "line"; in the others
       it is a line or row.
     text_key: of the text in a line's object, or a parquet column.
+    is_packed: True trains on full rows of tokens: every document, an end token,
+      the next document, cut where a row is full. False gives each document a
+      row of its own, cut off or padded.
+    index_folder: where packing keeps the documents' numbers of tokens; by
+      default their folder, or, where that cannot be written,
+      ~/.cache/ddit_jax/packed_texts.
 
   Raises:
     ValueError: a file is missing, suffixes are mixed or unknown, or there is
       no document.
   """
+  if not isinstance(is_packed, bool):
+    raise ValueError(f"is_packed is True or False, not {is_packed!r}")
+  if index_folder is not None and not is_packed:
+    raise ValueError("index_folder is only used where is_packed is True")
   if documents not in DOCUMENTS:
     raise ValueError(f"documents must be one of {DOCUMENTS}, not {documents!r}")
   paths = file_lists.list_files(path, suffixes=_SUFFIXES)
@@ -165,15 +180,20 @@ def open_plain_text(
       f"path must name files of one kind, {' or '.join(_SUFFIXES)}, not "
       f"{suffixes}: choose with a pattern such as folder/*.txt"
     )
-  if suffixes[0] == ".parquet":
-    return _parquet(name, paths, path, text_key)
   is_json = suffixes[0] == ".jsonl"
-  return PlainTexts(
-    name,
-    paths,
-    documents="line" if is_json else documents,
-    text_key=text_key if is_json else None,
-  )
+  if suffixes[0] == ".parquet":
+    found = _parquet(name, paths, path, text_key)
+  else:
+    found = PlainTexts(
+      name,
+      paths,
+      documents="line" if is_json else documents,
+      text_key=text_key if is_json else None,
+    )
+  if not is_packed:
+    return found
+  folder = file_lists.shared_folder(paths)
+  return PackedDocuments(found, folder=folder, wanted_index_folder=index_folder)
 
 
 def _parquet(

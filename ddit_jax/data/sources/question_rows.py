@@ -2,14 +2,13 @@
 
 import collections
 import logging
-import os
 from typing import Any
 
 from ddit_jax.data.sources import sample_texts
 from ddit_jax.data.sources.file_source import FileSource
 from ddit_jax.data.sources.question_prompts import question_prompt
 from ddit_jax.data.sources.record_table import FileRecord, RecordTable
-from ddit_jax.data.sources.safe_files import is_unsafe
+from ddit_jax.data.sources.safe_files import SafeFolder, is_unsafe
 from ddit_jax.data.sources.sample_texts import TextError
 
 _log = logging.getLogger(__name__)
@@ -50,8 +49,8 @@ class QuestionRows:
     if reason:
       self.removed[reason] += 1
 
-  def source(self, images: str | os.PathLike) -> FileSource:
-    """All questions, their images below this folder.
+  def source(self, images: SafeFolder) -> FileSource:
+    """All questions, with the folder of their images.
 
     Raises:
       ValueError: there is none.
@@ -68,6 +67,7 @@ class QuestionRows:
     if record_id in self._seen:
       return "duplicate_id"
     self._seen.add(record_id)
+    sample_texts.clean_text(record_id)
     question = sample_texts.clean_text(question)
     given = answers if isinstance(answers, list) else [answers]
     texts = sample_texts.clean_texts(given)

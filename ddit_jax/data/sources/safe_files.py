@@ -9,6 +9,7 @@ from ddit_jax.data.image_headers import (
   ImageSize,
   image_size_of_file,
 )
+from ddit_jax.data.sources import file_lists
 
 # Far above any image that decodes to the pixels Pillow allows.
 MAX_BYTES = 2**28
@@ -25,17 +26,43 @@ def is_unsafe(path: str) -> bool:
   )
 
 
+def images_folder(
+  path: str | os.PathLike, *, follow_links: bool
+) -> "SafeFolder":
+  """The folder that a source's key `images` names.
+
+  Raises:
+    ValueError: it is not there, or no folder; or follow_links is no bool.
+  """
+  return SafeFolder(
+    file_lists.existing_folder(path, what="images"), follow_links=follow_links
+  )
+
+
 class SafeFolder:
   """A folder outside of which nothing is read, links included.
 
   Attributes:
     path: with all links resolved.
+    follow_links: True reads what links inside the folder point to, wherever
+      that lies.
   """
 
-  def __init__(self, path: str | os.PathLike):
-    """The folder itself may be a link."""
+  def __init__(self, path: str | os.PathLike, *, follow_links: bool = False):
+    """The folder itself may be a link.
+
+    Raises:
+      ValueError: follow_links is no bool.
+    """
+    if not isinstance(follow_links, bool):
+      raise ValueError(f"follow_links is True or False, not {follow_links!r}")
     self.path = os.path.realpath(path)
+    self.follow_links = follow_links
     self._inside = os.path.join(self.path, "")
+
+  def holds(self, real: str) -> bool:
+    """Whether a path without links lies below the folder."""
+    return real.startswith(self._inside)
 
   def read(self, path: str, record_id: str) -> bytes:
     """A whole file.
@@ -73,14 +100,16 @@ class SafeFolder:
       os.close(descriptor)
 
   def _open(self, path: str, record_id: str) -> int:
-    """A descriptor of a regular file inside the folder."""
+    """A descriptor of a regular file that may be read."""
     if is_unsafe(path):
       detail = f"{path!r} is no path below the folder"
       raise BadRecord("unsafe_path", detail, record_id)
     try:
       real = os.path.realpath(self._inside + path, strict=True)
-      if not real.startswith(self._inside):
-        detail = f"{path!r} is a link out of {self.path}"
+      if not (self.follow_links or self.holds(real)):
+        detail = (
+          f"{path!r} is a link out of {self.path}, which follow_links allows"
+        )
         raise BadRecord("unsafe_path", detail, record_id)
       # Opening a pipe would wait for its writer.
       descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)

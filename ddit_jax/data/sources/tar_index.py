@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
+from ddit_jax.data.filters import with_hint
 from ddit_jax.data.sources.partial_files import appearing_file
 from ddit_jax.data.sources.tar_index_file import (
   VERSION,
@@ -181,7 +182,7 @@ def _tell(report: IndexReport, folder: pathlib.Path, num_samples: int) -> None:
   Raises:
     ValueError: nothing is left.
   """
-  left_out = ", ".join(f"{n} {why}" for why, n in report.removed.items())
+  left_out = with_hint(report.removed)
   breaks = [f"{name}: {why}" for name, why in report.damaged.items()]
   if not num_samples:
     raise ValueError(

@@ -10,6 +10,7 @@ opening reads none of them.
 import dataclasses
 import json
 import pathlib
+import stat
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
@@ -141,7 +142,11 @@ def read_index(
 
 def _read_footer(path: pathlib.Path) -> tuple[int, Footer]:
   """(number of records before it, footer)."""
-  size = path.stat().st_size
+  status = path.stat()
+  # Opening a pipe would wait for its writer.
+  if not stat.S_ISREG(status.st_mode):
+    raise ValueError("it is no regular file")
+  size = status.st_size
   with open(path, "rb") as file:
     file.seek(max(0, size - _TAIL_BYTES))
     tail = file.read()

@@ -12,6 +12,7 @@ from ddit_jax.data.sources.question_prompts import (
   SHORT_ANSWER,
 )
 from ddit_jax.data.sources.question_rows import QuestionRows
+from ddit_jax.data.sources.safe_files import SafeFolder, images_folder
 
 COCO_PATTERN = "COCO_{subset}_{image_id:012d}.jpg"
 ID_PATTERN = "{image_id}.jpg"
@@ -40,6 +41,7 @@ def open_vqav2(
   images: str,
   image_pattern: str = COCO_PATTERN,
   instruction: str = SHORT_ANSWER,
+  follow_links: bool = False,
 ) -> FileSource:
   """Opens VQA v2: v2_OpenEnded_mscoco_*_questions.json and its annotations.
 
@@ -54,13 +56,15 @@ def open_vqav2(
     image_pattern: an image's file below it; {subset} is the questions file's
       data_subtype, e.g. train2014.
     instruction: stands between question and "A:"; "" for none.
+    follow_links: True reads images through links that leave the folder.
 
   Raises:
     ValueError: a file is missing or of another layout, the pattern is wrong,
       or no question can be used.
   """
   asked = _coco(questions, annotations, answer_key="answer")
-  return _source(name, asked, images, image_pattern, instruction=instruction)
+  folder = images_folder(images, follow_links=follow_links)
+  return _source(name, asked, folder, image_pattern, instruction=instruction)
 
 
 def open_okvqa(
@@ -72,6 +76,7 @@ def open_okvqa(
   image_pattern: str = COCO_PATTERN,
   instruction: str = SHORT_ANSWER,
   answer_key: str = OKVQA_ANSWERS[0],
+  follow_links: bool = False,
 ) -> FileSource:
   """Opens OK-VQA: OpenEnded_mscoco_*_questions.json and its annotations.
 
@@ -83,7 +88,8 @@ def open_okvqa(
       f"answer_key must be one of {OKVQA_ANSWERS}, not {answer_key!r}"
     )
   asked = _coco(questions, annotations, answer_key=answer_key)
-  return _source(name, asked, images, image_pattern, instruction=instruction)
+  folder = images_folder(images, follow_links=follow_links)
+  return _source(name, asked, folder, image_pattern, instruction=instruction)
 
 
 def open_textvqa(
@@ -93,10 +99,12 @@ def open_textvqa(
   images: str,
   image_pattern: str = ID_PATTERN,
   instruction: str = SHORT_ANSWER,
+  follow_links: bool = False,
 ) -> FileSource:
   """Opens TextVQA_0.5.1_train.json or _val.json; raises as `open_vqav2`."""
   asked = _textvqa(path)
-  return _source(name, asked, images, image_pattern, instruction=instruction)
+  folder = images_folder(images, follow_links=follow_links)
+  return _source(name, asked, folder, image_pattern, instruction=instruction)
 
 
 def open_vizwiz(
@@ -105,10 +113,12 @@ def open_vizwiz(
   path: str,
   images: str,
   instruction: str = f"{SHORT_ANSWER} {MAY_BE_UNANSWERABLE}",
+  follow_links: bool = False,
 ) -> FileSource:
   """Opens VizWiz's train.json or val.json; raises as `open_vqav2`."""
   asked = _vizwiz(path)
-  return _source(name, asked, images, "{image_id}", instruction=instruction)
+  folder = images_folder(images, follow_links=follow_links)
+  return _source(name, asked, folder, "{image_id}", instruction=instruction)
 
 
 def open_gqa(
@@ -118,6 +128,7 @@ def open_gqa(
   images: str,
   image_pattern: str = ID_PATTERN,
   instruction: str = SHORT_ANSWER,
+  follow_links: bool = False,
 ) -> FileSource:
   """Opens GQA, e.g. train_balanced_questions.json; raises as `open_vqav2`.
 
@@ -128,20 +139,21 @@ def open_gqa(
     images: folder of all images.
     image_pattern: an image's file below it.
     instruction: stands between question and "A:"; "" for none.
+    follow_links: as there.
   """
   asked = _gqa(file_lists.list_files(path, suffixes=(".json",)))
-  return _source(name, asked, images, image_pattern, instruction=instruction)
+  folder = images_folder(images, follow_links=follow_links)
+  return _source(name, asked, folder, image_pattern, instruction=instruction)
 
 
 def _source(
   name: str,
   asked: _AllAsked,
-  images: str,
+  folder: SafeFolder,
   image_pattern: str,
   *,
   instruction: str,
 ) -> FileSource:
-  folder = file_lists.existing_folder(images, what="images")
   if _image_name(image_pattern, "subset", 1) is None:
     raise ValueError(
       f"image_pattern {image_pattern!r} must be like {COCO_PATTERN!r} or "

@@ -9,7 +9,13 @@ import numpy as np
 
 from ddit_jax.data.examples import BadRecord, Example
 from ddit_jax.data.filters import Filters, filters_from
-from ddit_jax.data.sources import file_lists, sample_texts, tar_index, tar_walk
+from ddit_jax.data.sources import (
+  file_lists,
+  index_folders,
+  sample_texts,
+  tar_index,
+  tar_walk,
+)
 from ddit_jax.data.sources.file_lists import PathSpec
 from ddit_jax.data.sources.open_files import ChangedFile, OpenFile, OpenFiles
 from ddit_jax.data.sources.sample_texts import TextError
@@ -17,7 +23,7 @@ from ddit_jax.data.sources.tar_index_file import IndexReport, Shard, TarIndex
 from ddit_jax.data.sources.tar_samples import SampleRules, split_name
 from ddit_jax.data.sources.tar_walk import BLOCK
 
-_CACHE = "ddit_jax/tar_indexes"
+_CACHE = "tar_indexes"
 
 
 class WebDatasetSource:
@@ -170,7 +176,9 @@ def open_webdataset(
       folder,
       shards,
       rules,
-      index_folder=_index_folder(folder, index_folder),
+      index_folder=index_folders.index_folder(
+        folder, index_folder, cache=_CACHE
+      ),
       workers=workers,
     )
   except OSError as error:
@@ -200,16 +208,3 @@ def _record_id(shard: Shard, header: bytes) -> str:
   key, _ = split_name(tar_walk.stored_name(header))
   shown = (key or b"?").decode("utf-8", errors="replace")
   return f"{shard.name}:{shown}"
-
-
-def _index_folder(folder: pathlib.Path, wanted: str | None) -> pathlib.Path:
-  """Where an index can be written; made if it is not there."""
-  if wanted is not None:
-    chosen = pathlib.Path(wanted).expanduser().absolute()
-  elif os.access(folder, os.W_OK):
-    return folder
-  else:
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    chosen = pathlib.Path(cache).expanduser() / _CACHE
-  chosen.mkdir(parents=True, exist_ok=True)
-  return chosen

@@ -64,10 +64,16 @@ class TextToImageTransform:
       record_id=example.record_id,
       may_flip=_may_flip(self.images, text),
     )
+    arrays = {"images": pixels, "tokens": laid_out.tokens}
     return TrainingRecord(
-      arrays={"images": pixels, "tokens": laid_out.tokens},
-      num_truncated=_num_lost(laid_out),
+      arrays=arrays | self.more_arrays(example, text),
+      num_truncated=num_lost_tokens(laid_out),
     )
+
+  def more_arrays(self, example: Example, text: str) -> dict[str, np.ndarray]:
+    """What else a record holds for the drawn text; nothing here."""
+    del example, text
+    return {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,8 +104,7 @@ class ImageToTextTransform:
     text = self.texts.draw(example, rng)
     laid_out = self.texts.lay_out(example.prompt, text, example.record_id)
     if example.image is None:
-      size = self.images.size
-      pixels = np.zeros((size, size, _CHANNELS), np.uint8)
+      picture = self.no_image()
     else:
       pixels = self.images(
         example.image,
@@ -107,25 +112,34 @@ class ImageToTextTransform:
         record_id=example.record_id,
         may_flip=_may_flip(self.images, example.prompt, text),
       )
+      picture = {"images": pixels, "has_image": np.bool_(True)}
     return TrainingRecord(
       arrays={
-        "images": pixels,
         "tokens": laid_out.tokens,
         "is_target": laid_out.is_target,
-        "has_image": np.bool_(example.image is not None),
+        **picture,
       },
-      num_truncated=_num_lost(laid_out),
+      num_truncated=num_lost_tokens(laid_out),
     )
+
+  def no_image(self) -> dict[str, np.ndarray]:
+    """What stands in the record of a text without an image."""
+    size = self.images.size
+    return {
+      "images": np.zeros((size, size, _CHANNELS), np.uint8),
+      "has_image": np.bool_(False),
+    }
+
+
+def num_lost_tokens(laid_out: LaidOutText) -> int:
+  """Tokens of a text that were cut off, its end token not counted."""
+  # A cut-off end token is no loss: the text itself is whole.
+  return max(0, laid_out.num_truncated - 1)
 
 
 def _may_flip(images: ImageTransform, *texts: str) -> bool:
   """Searches the texts only where a picture might be mirrored at all."""
   return images.flip_probability > 0 and not names_a_side(*texts)
-
-
-def _num_lost(laid_out: LaidOutText) -> int:
-  # A cut-off end token is no loss: the text itself is whole.
-  return max(0, laid_out.num_truncated - 1)
 
 
 def _image_bytes(images: ImageTransform) -> int:

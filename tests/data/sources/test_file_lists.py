@@ -1,5 +1,6 @@
 """Paths of a config become lists of files."""
 
+import os
 import pathlib
 
 import pytest
@@ -102,6 +103,9 @@ def test_files_and_folders_are_told_apart(folder):
     existing_file(folder, what="path")
   with pytest.raises(ValueError, match=r"but .* does not exist"):
     existing_file(folder / "none", what="path")
+  os.mkfifo(folder / "pipe")
+  with pytest.raises(ValueError, match=r"but .*pipe is no regular file"):
+    existing_file(folder / "pipe", what="path")
   with pytest.raises(
     ValueError, match=r"images must be a folder, but .* a file"
   ):

@@ -5,13 +5,16 @@ import pytest
 from ddit_jax.data.examples import BadRecord, Example
 from ddit_jax.data.sources.file_source import FileSource
 from ddit_jax.data.sources.record_table import FileRecord, RecordTable
+from ddit_jax.data.sources.safe_files import SafeFolder
 
 
 def source_of(records, folder, removed=None) -> FileSource:
   table = RecordTable()
   for record in records:
     table.append(record)
-  return FileSource("set", table, images=folder, removed=removed or {})
+  return FileSource(
+    "set", table, images=SafeFolder(folder), removed=removed or {}
+  )
 
 
 def test_examples_have_the_bytes_of_their_files(tmp_path):

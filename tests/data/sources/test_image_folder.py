@@ -194,6 +194,28 @@ def test_images_and_texts_side_by_side(tmp_path):
   assert all(e.image == IMAGE for e in found) and source.removed == {}
 
 
+def test_linked_subfolders_are_counted_or_followed(tmp_path, tmp_path_factory):
+  outside = tmp_path_factory.mktemp("outside")
+  for place in (tmp_path / "own", outside / "deep"):
+    place.mkdir()
+    (place / "a.jpg").write_bytes(IMAGE)
+    (place / "a.txt").write_text(place.name)
+  (tmp_path / "more").symlink_to(outside)
+  (tmp_path / "own" / "same").symlink_to(outside)
+  (tmp_path / "inside").symlink_to(tmp_path / "own")
+  # Circles, of the two folders and of all that lies above them.
+  (outside / "deep" / "back").symlink_to(tmp_path)
+  (outside / "deep" / "again").symlink_to(outside)
+  source = open_image_folder("set", path=str(tmp_path))
+  assert [source[i].texts[0] for i in range(len(source))] == ["own"]
+  assert source.removed == {"linked_folder": 2}
+  source = open_image_folder("set", path=str(tmp_path), follow_links=True)
+  found = [source[i] for i in range(len(source))]
+  assert [e.record_id for e in found] == ["more/deep/a.jpg", "own/a.jpg"]
+  assert [e.texts[0] for e in found] == ["deep", "own"]
+  assert all(e.image == IMAGE for e in found) and source.removed == {}
+
+
 def test_what_lacks_its_other_half_is_counted(tmp_path):
   for name, data in (
     ("good.jpg", IMAGE),
@@ -263,3 +285,16 @@ def test_what_cannot_be_opened_is_refused(folder):
   ):
     with pytest.raises(ValueError, match=message):
       open_image_folder("set", **options)
+
+
+@pytest.mark.parametrize(
+  ("header", "message"),
+  [
+    ("path,caption", "no column 'image_path', it has path, caption: name it"),
+    ("image_path,text", "no column 'caption', .* name it with caption_key"),
+  ],
+)
+def test_a_csv_without_a_column_is_refused(header, message, folder):
+  (folder / "l.csv").write_text(f"{header}\n00/a.jpg,a dog\n")
+  with pytest.raises(ValueError, match=message):
+    open_image_folder("set", path=str(folder / "l.csv"))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ddit_jax.data.examples import Example
+from ddit_jax.data.examples import BadRecord, Example
 from ddit_jax.data.sources.instructions import open_llava
 
 
@@ -52,6 +52,18 @@ def opened(entries, images, *, name="mix.json", **options):
   path = images.parent / name
   path.write_text(json.dumps(entries))
   return open_llava("mix", path=str(path), images=str(images), **options)
+
+
+def test_linked_sub_folders_are_read_where_that_is_asked_for(
+  images, tmp_path_factory
+):
+  elsewhere = tmp_path_factory.mktemp("data") / "coco"
+  (images / "coco").rename(elsewhere)
+  (images / "coco").symlink_to(elsewhere)
+  with pytest.raises(BadRecord, match=r"unsafe_path: .* follow_links allows"):
+    opened([MIX], images)[0]
+  source = opened([MIX], images, follow_links=True)
+  assert source[0].image == MIX["id"].encode()
 
 
 def test_the_first_turn_is_taken_as_the_release_does(images):

@@ -10,7 +10,7 @@ from ddit_jax.data.examples import BadRecord, Example
 from ddit_jax.data.sources import packed_texts
 from ddit_jax.data.sources.packed_texts import PackedTexts
 
-END = 9
+END, MASK = 9, 0
 
 
 class Documents:
@@ -40,7 +40,12 @@ def digits(text: str) -> list[int]:
 
 
 def packed(texts, length, folder, **options):
-  settings = {"encoder_id": "digits", "end_id": END, "encode": digits}
+  settings = {
+    "encoder_id": "digits",
+    "end_id": END,
+    "mask_id": MASK,
+    "encode": digits,
+  }
   return PackedTexts(
     Documents(texts), length=length, index_folder=folder, **settings | options
   )
@@ -67,6 +72,12 @@ def test_rows_are_pieces_of_the_stream(length, tmp_path):
   assert len(tokens) == len(source) * length
   assert source.num_tail_tokens == len(expected) - len(tokens) < length
   assert source.removed == {"bad_text": 2, "empty_text": 2}
+
+
+def test_documents_that_name_a_special_token_are_left_out(tmp_path):
+  source = packed(["12", f"3{END}4", f"{MASK}", "5"], 1, tmp_path)
+  assert rows_of(source) == [[token] for token in stream(["12", "5"])]
+  assert source.removed == {"bad_text": 2}
 
 
 def test_rows_are_int32_of_the_length(tmp_path):

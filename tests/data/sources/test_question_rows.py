@@ -3,17 +3,26 @@
 import pytest
 
 from ddit_jax.data.sources.question_rows import QuestionRows
+from ddit_jax.data.sources.safe_files import SafeFolder
 
 
 def test_answers_keep_order_and_repetition(tmp_path):
   rows = QuestionRows("set", instruction="Be short.")
   rows.add("q:1", question=" Is it? ", answers=["yes", "no", "yes"], image=None)
   rows.add("q:2", question="What?", answers=" a dog ", image=None)
-  source = rows.source(tmp_path)
+  source = rows.source(SafeFolder(tmp_path))
   assert source[0].prompt == "Q: Is it? Be short. A: "
   assert source[0].texts == ("yes", "no", "yes")
   assert source[1].texts == ("a dog",)
   assert source.removed == {}
+
+
+def test_an_id_that_is_no_unicode_is_left_out(tmp_path):
+  rows = QuestionRows("set")
+  rows.add("q:1", **SOUND)
+  rows.add("q:\ud800", **SOUND)
+  source = rows.source(SafeFolder(tmp_path))
+  assert len(source) == 1 and source.removed == {"bad_text": 1}
 
 
 SOUND = {"question": "Is it?", "answers": ["yes"], "image": "a.jpg"}
@@ -44,7 +53,7 @@ def test_what_cannot_be_used_is_counted(change, reason, tmp_path):
   rows = QuestionRows("set")
   rows.add("q:0", **SOUND)
   rows.add("q:1", **SOUND | change)
-  source = rows.source(tmp_path)
+  source = rows.source(SafeFolder(tmp_path))
   assert len(source) == 1 and source.removed == {reason: 1}
 
 
@@ -52,14 +61,14 @@ def test_the_same_id_counts_once(tmp_path):
   rows = QuestionRows("set")
   rows.add("q:0", **SOUND)
   rows.add("q:0", **SOUND | {"answers": "no"})
-  source = rows.source(tmp_path)
+  source = rows.source(SafeFolder(tmp_path))
   assert source.removed == {"duplicate_id": 1} and len(source) == 1
 
 
 def test_blank_answers_among_others_are_told(tmp_path, caplog):
   rows = QuestionRows("set")
   rows.add("q:0", **SOUND | {"answers": ["", "yes", " ", "no"], "image": None})
-  assert rows.source(tmp_path)[0].texts == ("yes", "no")
+  assert rows.source(SafeFolder(tmp_path))[0].texts == ("yes", "no")
   assert "set: 2 blank answers left out" in caplog.text
 
 

@@ -67,6 +67,20 @@ def test_files_inside_are_read(folder):
   assert safe.image_size("a.jpg", "") == (30, 40)
 
 
+def test_links_out_are_followed_where_that_is_asked_for(folder):
+  safe = SafeFolder(folder, follow_links=True)
+  for path in ("link_out.jpg", "folder_out/secret.jpg", "sibling.jpg"):
+    assert safe.read(path, "") == b"secret"
+  assert safe.read("link_in.jpg", "") == b"b"
+  for path in ("../secret.jpg", "/etc/passwd", "loop.jpg", "pipe.jpg"):
+    with pytest.raises(BadRecord):
+      safe.read(path, "")
+  with pytest.raises(BadRecord, match="which follow_links allows"):
+    SafeFolder(folder).read("link_out.jpg", "")
+  with pytest.raises(ValueError, match="follow_links is True or False, not 1"):
+    SafeFolder(folder, follow_links=1)
+
+
 def test_the_folder_itself_may_be_a_link(folder, tmp_path):
   (tmp_path / "linked").symlink_to(folder)
   safe = SafeFolder(tmp_path / "linked")

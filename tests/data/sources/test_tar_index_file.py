@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 
 import numpy as np
 import pytest
@@ -115,3 +116,9 @@ def test_damaged_footers_are_refused(data, tmp_path):
   (tmp_path / "i").write_bytes(data)
   with pytest.raises(ValueError):
     read_index(tmp_path / "i", SHARDS, RULES)
+
+
+def test_a_pipe_is_refused_before_it_is_opened(tmp_path):
+  os.mkfifo(tmp_path / "x.tarindex")
+  with pytest.raises(ValueError, match="it is no regular file"):
+    read_index(tmp_path / "x.tarindex", SHARDS, RULES)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ddit_jax.data.examples import Example
+from ddit_jax.data.examples import BadRecord, Example
 from ddit_jax.data.sources.vqa_files import (
   open_gqa,
   open_okvqa,
@@ -314,3 +314,44 @@ def test_files_of_another_layout_are_refused(images, tmp_path):
   ):
     with pytest.raises(ValueError, match=message):
       function("set", **{"images": str(images)} | options)
+
+
+def opened_by_each(images, tmp_path, **options):
+  """A source of one image by each of the five openers."""
+  coco = coco_files(tmp_path)
+  shared = {"images": str(images), **options}
+  asked = {"question": "Wet?", "question_id": 1, "image_id": "0054c91397f2fe05"}
+  textvqa = {"data": [asked | {"answers": TEN}]}
+  vizwiz = [
+    {
+      "image": "VizWiz_train_00000000.jpg",
+      "question": "Wet?",
+      "answers": [{"answer": "no"}],
+    }
+  ]
+  gqa = {"7": {"imageId": "2354786", "question": "Wet?", "answer": "no"}}
+  return {
+    "vqav2": open_vqav2("s", **coco, **shared),
+    "okvqa": open_okvqa("s", **coco, **shared),
+    "textvqa": open_textvqa(
+      "s", path=write(tmp_path, "t.json", textvqa), **shared
+    ),
+    "vizwiz": open_vizwiz(
+      "s", path=write(tmp_path, "v.json", vizwiz), **shared
+    ),
+    "gqa": open_gqa("s", path=write(tmp_path, "g.json", gqa), **shared),
+  }
+
+
+def test_linked_images_are_read_where_that_is_asked_for(images, tmp_path):
+  linked = tmp_path / "links"
+  linked.mkdir()
+  for path in images.iterdir():
+    (linked / path.name).symlink_to(path)
+  for source in opened_by_each(linked, tmp_path).values():
+    with pytest.raises(BadRecord, match="which follow_links allows"):
+      source[0]
+  followed = opened_by_each(linked, tmp_path, follow_links=True)
+  plain = opened_by_each(images, tmp_path)
+  for kind, source in followed.items():
+    assert source[0] == plain[kind][0]
