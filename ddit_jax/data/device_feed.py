@@ -23,6 +23,20 @@ def to_mesh(batch, mesh: Mesh):
   return jax.tree.map(place, batch)
 
 
+def rows_of_process(mesh: Mesh, batch_size: int) -> list[int]:
+  """Which rows of a global batch this process's devices hold, in order.
+
+  Processes whose devices hold the same rows (tensor parallelism across
+  processes) read the same ones.
+  """
+  sharding = NamedSharding(mesh, partition_spec("batch"))
+  places = sharding.addressable_devices_indices_map((batch_size,)).values()
+  found = {
+    row for (place,) in places for row in range(*place.indices(batch_size))
+  }
+  return sorted(found)
+
+
 class DeviceFeed:
   """An iterator of (batch on the mesh, data position after it).
 

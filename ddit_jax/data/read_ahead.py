@@ -26,7 +26,7 @@ class ReadAhead:
   """How far threads may read ahead of the batches.
 
   Attributes:
-    num_threads: that read and decode.
+    num_threads: that read and decode; 0 reads in the calling thread.
     num_records: read or being read, and not yet in a batch.
   """
 
@@ -81,9 +81,11 @@ class ReadAheadBatches:
   """This process's rows of the global batches, in the dataset's order.
 
   Its state is one integer, the same on every process whatever their number,
-  and that of Grain's `ElasticIterator`. Unlike there, threads share the
-  records of one batch: so the first batch comes soon, and what is read ahead
-  is counted in records and not in batches.
+  and that of Grain's `ElasticIterator`. Unlike there, a process may read any
+  rows, those that its devices hold, so that a row lies at one place of the
+  global batch whatever the processes; and threads share the records of one
+  batch, so the first batch comes soon, and what is read ahead is counted in
+  records and not in batches.
 
   After an error each `next` raises it again: nothing is skipped.
   """
@@ -93,26 +95,32 @@ class ReadAheadBatches:
     dataset: Sequence[Record],
     *,
     batch_size: int,
-    shard: tuple[int, int],
+    rows: Sequence[int],
     read_ahead: ReadAhead,
   ):
     """Args:
     dataset: records by their global position; endless.
     batch_size: global.
-    shard: (this process, number of processes).
+    rows: which of a batch's positions, 0 to batch_size - 1, this process
+      reads, in their order.
     read_ahead: bounds.
+
+    Raises:
+      ValueError: no rows, or rows outside the batch.
     """
-    self._index, self._count = shard
-    if batch_size < 1 or batch_size % self._count:
+    self._rows = [int(row) for row in rows]
+    if (
+      not self._rows or not 0 <= min(self._rows) <= max(self._rows) < batch_size
+    ):
       raise ValueError(
-        f"the batch size {batch_size} is no positive multiple of the "
-        f"{self._count} processes: change one of them"
+        f"a process reads some rows of a batch of {batch_size}, not "
+        f"{self._rows}: choose a batch size that the processes divide"
       )
     self._dataset = dataset
     self._batch_size = batch_size
     self._read_ahead = read_ahead
     self._next_position = 0
-    self._next_read = 0
+    self._num_started, self._first_position = 0, 0
     self._failure: Exception | None = None
     self._pending: collections.deque[concurrent.futures.Future] = (
       collections.deque()
@@ -125,7 +133,7 @@ class ReadAheadBatches:
     if self._failure is not None:
       raise self._failure
     try:
-      rows = [self._next_row() for _ in range(self._batch_size // self._count)]
+      rows = [self._next_row() for _ in self._rows]
     except Exception as error:
       self._failure = error
       self._cancel()
@@ -162,15 +170,22 @@ class ReadAheadBatches:
       self._pool = None
 
   def _next_row(self) -> Record:
+    if not self._read_ahead.num_threads:
+      return self._dataset[self._start_reading()]
     if self._pool is None:
       self._start_pool()
     while len(self._pending) < self._read_ahead.num_records:
-      position = self._next_read + self._index
+      position = self._start_reading()
       self._pending.append(
         self._pool.submit(self._dataset.__getitem__, position)
       )
-      self._next_read += self._count
     return self._pending.popleft().result()
+
+  def _start_reading(self) -> int:
+    """The next of this process's positions; each is started once."""
+    batch, row = divmod(self._num_started, len(self._rows))
+    self._num_started += 1
+    return self._first_position + batch * self._batch_size + self._rows[row]
 
   def _start_pool(self) -> None:
     self._pool = concurrent.futures.ThreadPoolExecutor(
@@ -184,6 +199,7 @@ class ReadAheadBatches:
 
   def _cancel(self) -> None:
     """Forgets what was read ahead."""
-    self._next_read = self._next_position
+    self._num_started = 0
+    self._first_position = self._next_position
     while self._pending:
       self._pending.popleft().cancel()

@@ -1,26 +1,30 @@
 """Two endless streams of records in a fixed order, as batches.
 
 A stream's state is one integer, the same on every process, whatever the number
-of processes and threads: Grain's `ElasticIterator` keeps it for records in
-memory, `ReadAheadBatches` for records that are read and decoded.
+of processes and threads. Each process reads the rows that its devices hold, so
+a record lies at the same place of the global batch whatever the processes.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import grain
-import jax
-from grain.experimental import ElasticIterator
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.data.mixtures import Mixture
 from ddit_jax.data.read_ahead import (
   DEFAULT_BYTES,
+  ReadAhead,
   ReadAheadBatches,
   plan_read_ahead,
 )
 from ddit_jax.data.reading import Record
 
 Position = dict[str, int]
+# Global batch size -> which of its rows this process reads.
+RowsOf = Callable[[int], Sequence[int]]
+# Threads cost more than they give while records are array rows.
+_IN_CALLING_THREAD = ReadAhead(num_threads=0, num_records=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +41,20 @@ class Stream:
   batch_size: int
   seed: int
 
-  def iterator(self):
-    """This process's share of the global batches.
+  def iterator(self, rows_of: RowsOf = range) -> ReadAheadBatches:
+    """This process's rows of the global batches.
 
     Raises:
-      ValueError: the processes do not divide the batch, or no records.
+      ValueError: no rows, or no records.
     """
     if not len(self.source):
       raise ValueError("a stream's source has no records")
-    return _batches(self._shuffled(self.source), self.batch_size)
+    return ReadAheadBatches(
+      self._shuffled(self.source),
+      batch_size=self.batch_size,
+      rows=rows_of(self.batch_size),
+      read_ahead=_IN_CALLING_THREAD,
+    )
 
   def record_ids(self, positions: range) -> list[str]:
     """Which records lie there, for logs."""
@@ -81,25 +90,25 @@ class MixtureStream:
     """Which records lie there, for logs."""
     return [self.mixture.record_id(position) for position in positions]
 
-  def iterator(self) -> "ReadAheadBatches | ElasticIterator":
-    """This process's share of the global batches.
+  def iterator(self, rows_of: RowsOf = range) -> ReadAheadBatches:
+    """This process's rows of the global batches.
 
     Raises:
-      ValueError: the processes do not divide the batch, or not even one record
-        may be read ahead.
+      ValueError: no rows, or not even one record may be read ahead.
     """
-    if self.num_threads == 0:
-      return _batches(grain.MapDataset.source(self.mixture), self.batch_size)
-    shard = jax.process_index(), jax.process_count()
-    batch_size = self.batch_size
-    plan = plan_read_ahead(
-      self.mixture.record_bytes,
-      batch_size // shard[1],
-      num_bytes=self.read_ahead_bytes,
-      num_threads=self.num_threads,
-    )
+    rows, plan = rows_of(self.batch_size), _IN_CALLING_THREAD
+    if self.num_threads != 0:
+      plan = plan_read_ahead(
+        self.mixture.record_bytes,
+        len(rows),
+        num_bytes=self.read_ahead_bytes,
+        num_threads=self.num_threads,
+      )
     return ReadAheadBatches(
-      self.mixture, batch_size=batch_size, shard=shard, read_ahead=plan
+      self.mixture,
+      batch_size=self.batch_size,
+      rows=rows,
+      read_ahead=plan,
     )
 
 
@@ -128,15 +137,25 @@ class DualStream:
     self,
     text_to_image: Stream | MixtureStream | None = None,
     image_to_text: Stream | MixtureStream | None = None,
+    *,
+    rows_of: RowsOf = range,
   ):
-    """Args are the streams; None is off, and gives None in each batch.
+    """Streams that are None are off, and give None in each batch.
+
+    Args:
+      text_to_image: of the image loss.
+      image_to_text: of the text loss.
+      rows_of: global batch size -> which rows this process reads; all of them
+        by default. See `device_feed.rows_of_process`.
 
     Raises:
       ValueError: both are off, or what their `iterator` raises.
     """
     streams = {"text_to_image": text_to_image, "image_to_text": image_to_text}
     self._streams = {k: v for k, v in streams.items() if v is not None}
-    self._iterators = {k: v.iterator() for k, v in self._streams.items()}
+    self._iterators = {
+      name: stream.iterator(rows_of) for name, stream in self._streams.items()
+    }
     if not self._iterators:
       raise ValueError("both streams are off: give one of them a batch_size")
 
@@ -179,11 +198,3 @@ class DualStream:
     """Stops the threads that read ahead."""
     for iterator in self._iterators.values():
       iterator.close()
-
-
-def _batches(dataset: grain.MapDataset, batch_size: int):
-  """This process's share of global batches, read in the calling thread."""
-  shard = grain.sharding.ShardOptions(jax.process_index(), jax.process_count())
-  # Threads cost more than they give while records are array rows.
-  read = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-  return iter(ElasticIterator(dataset, batch_size, shard, read_options=read))

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 
-import jax
 import numpy as np
 
 from ddit_jax.batch import DualBatch
@@ -14,6 +13,7 @@ from ddit_jax.data.schedules import WeightSchedule, parse_schedule
 from ddit_jax.data.streams import (
   DualStream,
   MixtureStream,
+  RowsOf,
   Stream,
   dual_batch,
 )
@@ -40,7 +40,7 @@ class DigitData:
   world: World
   tokenizer: Tokenizer
 
-  def training_stream(self) -> DualStream:
+  def training_stream(self, rows_of: RowsOf = range) -> DualStream:
     """Shuffled scenes with captions, and a mixture of kinds of text.
 
     Raises:
@@ -52,9 +52,10 @@ class DigitData:
       if "text_to_image" in streams
       else None,
       image_to_text=self._text_stream() if "image_to_text" in streams else None,
+      rows_of=rows_of,
     )
 
-  def validation_batch(self) -> DualBatch:
+  def validation_batch(self, rows_of: RowsOf = range) -> DualBatch:
     """This process's rows of a fixed batch by the validation writers.
 
     Kinds of text have their shares at the end of training.
@@ -72,7 +73,7 @@ class DigitData:
       last = self._schedule().pieces[-1]
       texts = self.text_records(dict(last.parts), **drawn)
       records["image_to_text"] = texts
-    rows = slice(jax.process_index(), None, jax.process_count())
+    rows = list(rows_of(self.settings.data.validation_size))
     return dual_batch(
       **{
         name: {key: array[rows] for key, array in part.arrays.items()}

@@ -7,6 +7,9 @@ import os
 import pathlib
 import tempfile
 
+import jax
+
+from ddit_jax.checkpoint.agreement import raise_on_all
 from ddit_jax.data.schedules import check_schedule_edit
 from ddit_jax.input_error import InputError
 from ddit_jax.settings import ExperimentSettings
@@ -23,12 +26,23 @@ class RunFolder:
   """
 
   def __init__(self, path: str | os.PathLike):
-    """Creates the folder and takes its lock.
+    """Creates the folder; the job's first process takes its lock.
 
     Raises:
-      InputError: it cannot be written, or another process trains in it.
+      InputError: it cannot be written, or another job trains in it.
+      CheckpointError: another process of this job met such an error.
     """
     self.path = pathlib.Path(path)
+    self._lock, error = None, None
+    if jax.process_index() == 0:
+      try:
+        self._take_lock()
+      except InputError as caught:
+        error = caught
+    raise_on_all(error, doing=f"opening the workdir {path}")
+
+  def _take_lock(self) -> None:
+    path = self.path
     try:
       self.path.mkdir(parents=True, exist_ok=True)
       self._lock = open(self.path / ".lock", "w")
@@ -51,7 +65,8 @@ class RunFolder:
 
   def __exit__(self, *_: object) -> None:
     """Gives the lock back."""
-    self._lock.close()
+    if self._lock is not None:
+      self._lock.close()
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -89,7 +104,9 @@ class RunFolder:
       )
 
   def write_config(self, settings: ExperimentSettings) -> None:
-    """Writes the resolved settings, config.json."""
+    """Writes the resolved settings, config.json, once a job."""
+    if jax.process_index() != 0:
+      return
     text = json.dumps(dataclasses.asdict(settings), indent=2)
     (self.path / "config.json").write_text(text + "\n")
 

@@ -5,42 +5,43 @@ import dataclasses
 import functools
 import itertools
 import logging
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.config_files import to_settings
-from ddit_jax.data.device_feed import DeviceFeed, to_mesh
+from ddit_jax.data.device_feed import DeviceFeed, rows_of_process
 from ddit_jax.data.tokenizer import Tokenizer, from_files
 from ddit_jax.experiment import build
 from ddit_jax.experiment.frozen_base import FrozenBase
 from ddit_jax.experiment.incidents import Incidents, TooManySkipped
 from ddit_jax.experiment.run_folder import RunFolder
 from ddit_jax.experiment.starting_weights import StartingWeights
+from ddit_jax.experiment.step_flops import training_flops
+from ddit_jax.experiment.step_log import StepLog
 from ddit_jax.experiment.stopping import check_room, stopping_clearly
+from ddit_jax.experiment.validation import Validator
 from ddit_jax.input_error import InputError, preparing
-from ddit_jax.losses.buckets import bucket_means
 from ddit_jax.models.network import MASK_EMBEDDING
 from ddit_jax.models.parameter_counts import counts_table, parameter_counts
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import ProgressBar
+from ddit_jax.monitor.silent import Silent
 from ddit_jax.random_streams import key_for
 from ddit_jax.settings import ExperimentSettings
 from ddit_jax.sharding import placement
 from ddit_jax.train.guards import LossGuard, LossSpike
 from ddit_jax.train.loop import Hook, Progress, run_loop
-from ddit_jax.train.optimizer import learning_rate, make_optimizer
+from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import (
   TrainState,
   abstract_state,
   init_state,
   state_shardings,
 )
-from ddit_jax.train.step import BoundEncoder, BoundPredictor, TrainStep
+from ddit_jax.train.step import TrainStep
 from ddit_jax.train.stop_signal import StopSignal
 
 BEST_METRIC = "validation/total"
@@ -119,9 +120,11 @@ class TrainingJob:
     self.data = build.build_data(
       settings, self.tokenizer, self.sources, folder.path
     )
-    self.stream = self.data.training_stream()
+    self.rows_of = functools.partial(rows_of_process, self.mesh)
+    self.stream = self.data.training_stream(self.rows_of)
     self.shardings = state_shardings(self.network, self.optimizer, self.mesh)
     self._validation: tuple[int, dict[str, float]] = (0, {})
+    self._flops: dict[bool, dict[str, int]] = {}
 
   def run(self, state: TrainState, stop: StopSignal) -> bool:
     """Trains from `state` to the end (True) or to a stop signal (False)."""
@@ -132,9 +135,14 @@ class TrainingJob:
       self.stream.record_ids,
       max_skipped_in_row=train.max_skipped_in_row,
     )
+    is_first = jax.process_index() == 0
     with (
-      MetricWriter(self.folder.path) as writer,
-      ProgressBar(total=train.num_steps, initial=start) as bar,
+      MetricWriter(self.folder.path) if is_first else Silent() as writer,
+      (
+        ProgressBar(total=train.num_steps, initial=start)
+        if is_first
+        else Silent()
+      ) as bar,
     ):
       for num_rollbacks in itertools.count():
         writer.truncate_after(start)
@@ -175,7 +183,7 @@ class TrainingJob:
           num_steps=train.num_steps,
           hooks=[
             Hook(1, watch),
-            Hook(train.log_every, Logger(self, writer, bar, feed, start)),
+            Hook(train.log_every, StepLog(self, writer, bar, feed, start)),
             Hook(
               train.validate_every,
               Validator(self, writer),
@@ -201,7 +209,7 @@ class TrainingJob:
         "optimizer.learning_rate, or train.checkpoint_every"
       )
     incidents.add_rollback(spike, step)
-    self.stream = self.data.training_stream()
+    self.stream = self.data.training_stream(self.rows_of)
     self.stream.seek(spike.data_position)
     return step, self._restored_state(step)
 
@@ -225,10 +233,13 @@ class TrainingJob:
     return state.replace(params=params, ema=jax.tree.map(jnp.copy, params))
 
   def frozen(self) -> dict[str, Any]:
-    """The frozen encoders' weights on their devices."""
-    return build.frozen_variables(
+    """All frozen weights, of encoders and under adapters, on their devices."""
+    frozen = build.frozen_variables(
       self.settings, self.model, self.encoders, self.mesh
     )
+    if self.base is not None:
+      frozen["network"] = self.base.restore(self.mesh)
+    return frozen
 
   def restored(self) -> TrainState:
     """The newest checkpoint's state; the data stream goes where it was.
@@ -293,14 +304,35 @@ class TrainingJob:
       )
       for is_trained in (True, False)
     }
-    last = self.settings.train.mask_embedding_steps
 
     def run_step(step, state, batch):
+      if not self._flops:
+        self._count_flops(batch)
       # Two programs, as the frozen one never goes back through T5.
-      is_trained = last == -1 or step <= last
-      return jitted[is_trained](state, batch, self.null_tokens)
+      run = jitted[self._is_mask_embedding_trained(step)]
+      return run(state, batch, self.null_tokens)
 
     return run_step
+
+  def step_flops(self, step: int) -> dict[str, int]:
+    """Model FLOPs of a step by part, see `training_flops`."""
+    return self._flops[self._is_mask_embedding_trained(step)]
+
+  def _count_flops(self, batch) -> None:
+    has_row = self.settings.model.has_mask_embedding
+    self._flops = {
+      is_trained: training_flops(
+        self.model,
+        batch,
+        is_mask_embedding_trained=has_row and is_trained,
+        is_network_frozen=self.base is not None,
+      )
+      for is_trained in (True, False)
+    }
+
+  def _is_mask_embedding_trained(self, step: int) -> bool:
+    last = self.settings.train.mask_embedding_steps
+    return last == -1 or step <= last
 
   def _start_weights(self) -> StartingWeights | None:
     settings = self.settings
@@ -362,77 +394,3 @@ class TrainingJob:
       _log.info("resuming %s at step %d of %d", path, self.start, last)
     else:
       _log.info("%s is complete: step %d is the last", path, last)
-
-
-class Logger:
-  """Writes a step's scalars and moves the progress bar."""
-
-  def __init__(
-    self, job, writer: MetricWriter, bar: ProgressBar, feed, start: int
-  ):
-    self._writer, self._bar, self._feed = writer, bar, feed
-    settings = job.settings
-    self._schedule = learning_rate(settings.optimizer, settings.train.num_steps)
-    streams = settings.data.streams_on().values()
-    self._images = sum(stream.batch_size for stream in streams)
-    self._tokens = sum(s.batch_size * s.text_length for s in streams)
-    self._data = job.data
-    self._last = (start, time.monotonic(), 0.0)
-
-  def __call__(self, progress: Progress) -> None:
-    scalars = {name: float(x) for name, x in progress.metrics.items()}
-    # A bucket of times that none of this step's examples fell into.
-    scalars = {
-      name: value
-      for name, value in scalars.items()
-      if not (name.startswith("loss_by_") and np.isnan(value))
-    }
-    step, now, waited = progress.step, time.monotonic(), self._feed.wait_seconds
-    last_step, last_time, last_waited = self._last
-    self._last = (step, now, waited)
-    speed = (step - last_step) / max(now - last_time, 1e-9)
-    scalars["learning_rate"] = float(self._schedule(step - 1))
-    scalars["speed/steps_per_second"] = speed
-    scalars["speed/images_per_second"] = speed * self._images
-    scalars["speed/tokens_per_second"] = speed * self._tokens
-    scalars["speed/data_wait_seconds"] = waited - last_waited
-    scalars |= self._data.counts()
-    self._writer.write_scalars(step, scalars)
-    self._bar.update(step, scalars)
-
-
-class Validator:
-  """Both losses of the averaged parameters on a fixed, held-out batch."""
-
-  def __init__(self, job: TrainingJob, writer: MetricWriter):
-    self._job, self._writer = job, writer
-    self._batch = to_mesh(job.data.validation_batch(), job.mesh)
-    self._step = job.train_step()
-    self._losses = jax.jit(self._losses_of)
-
-  def __call__(self, progress: Progress) -> None:
-    state = progress.state
-    losses = {
-      f"validation/{name}": float(value)
-      for name, value in self._losses(state, self._batch).items()
-      if np.isfinite(value)
-    }
-    self._writer.write_scalars(progress.step, losses)
-    self._job.note_validation(progress.step, losses)
-
-  def _losses_of(self, state: TrainState, batch):
-    """The same times, noise and masks at every call."""
-    step = self._step
-    corrupted = step.loss.corrupt(
-      batch,
-      key_for(jax.random.key(0), "validation"),
-      np.int32(0),
-      encoder=BoundEncoder(step.model, state.variables(state.ema)),
-      null_tokens=self._job.null_tokens,
-    )
-    predictor = BoundPredictor(step, state)
-    losses, buckets = step.loss.losses(predictor, state.ema, corrupted)
-    scalars = losses | {"total": step.loss.total(losses)}
-    for name, values in buckets.items():
-      scalars |= bucket_means(name, values)
-    return scalars

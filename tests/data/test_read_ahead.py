@@ -44,7 +44,7 @@ def batches(dataset=None, *, size=6, shard=(0, 1), threads=3, records=10):
   return ReadAheadBatches(
     dataset or Numbers(),
     batch_size=size,
-    shard=shard,
+    rows=range(shard[0], size, shard[1]),
     read_ahead=ReadAhead(num_threads=threads, num_records=records),
   )
 
@@ -222,7 +222,7 @@ def test_an_iterator_left_open_makes_no_noise_at_exit():
     "  def __getitem__(self, i):\n"
     "    return {'n': np.int64(i)}\n"
     "plan = ReadAhead(num_threads=2, num_records=50)\n"
-    "it = ReadAheadBatches(Source(), batch_size=4, shard=(0, 1),\n"
+    "it = ReadAheadBatches(Source(), batch_size=4, rows=range(4),\n"
     "                      read_ahead=plan)\n"
     "print(next(it)['n'].tolist())\n"
   )
@@ -269,7 +269,20 @@ def test_a_senseless_budget_is_refused(options, message):
     plan_read_ahead(100, 8, **options)
 
 
-@pytest.mark.parametrize(("size", "shard"), [(5, (0, 2)), (0, (0, 1))])
-def test_processes_must_divide_the_batch(size, shard):
-  with pytest.raises(ValueError, match=rf"size {size} is no positive multiple"):
-    batches(size=size, shard=shard)
+@pytest.mark.parametrize("rows", [[], [4], [-1, 0]])
+def test_rows_must_lie_in_the_batch(rows):
+  plan = ReadAhead(num_threads=1, num_records=1)
+  with pytest.raises(ValueError, match=r"some rows of a batch of 4, not \["):
+    ReadAheadBatches(Numbers(), batch_size=4, rows=rows, read_ahead=plan)
+
+
+@pytest.mark.parametrize("threads", [0, 3])
+def test_a_process_reads_the_rows_it_holds(threads):
+  plan = ReadAhead(num_threads=threads, num_records=5)
+  iterator = ReadAheadBatches(
+    Numbers(), batch_size=6, rows=[1, 4, 5], read_ahead=plan
+  )
+  assert take(iterator, 2) == [[1, 4, 5], [7, 10, 11]]
+  iterator.set_state({"global_next_index": 6})
+  assert take(iterator, 2) == [[7, 10, 11], [13, 16, 17]]
+  iterator.close()

@@ -163,14 +163,14 @@ def test_a_disk_without_room_for_a_checkpoint_is_refused_at_once(
 def test_what_stops_a_run_midway_is_one_line(
   tmp_path, monkeypatch, error, part
 ):
-  real = training.Logger.__call__
+  real = training.StepLog.__call__
 
   def logged(self, progress):
     if progress.step == 4:
       raise error
     real(self, progress)
 
-  monkeypatch.setattr(training.Logger, "__call__", logged)
+  monkeypatch.setattr(training.StepLog, "__call__", logged)
   with pytest.raises(InputError) as caught:
     train(tiny_run.settings(), str(tmp_path))
   assert part in str(caught.value) and "\n" not in str(caught.value)
@@ -181,6 +181,6 @@ def test_another_error_is_not_dressed_up(tmp_path, monkeypatch):
   def broken(self, progress):
     raise OSError(5, "Input/output error")
 
-  monkeypatch.setattr(training.Logger, "__call__", broken)
+  monkeypatch.setattr(training.StepLog, "__call__", broken)
   with pytest.raises(OSError, match="Input/output error"):
     train(tiny_run.settings(), str(tmp_path))

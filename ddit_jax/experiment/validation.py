@@ -1,0 +1,56 @@
+"""Losses and pictures of the averaged parameters while training goes on."""
+
+import jax
+import numpy as np
+
+from ddit_jax.data.device_feed import to_mesh
+from ddit_jax.experiment.sample_sheet import SampleSheet
+from ddit_jax.losses.buckets import bucket_means
+from ddit_jax.monitor.metric_writer import MetricWriter
+from ddit_jax.random_streams import key_for
+from ddit_jax.train.loop import Progress
+from ddit_jax.train.state import TrainState
+from ddit_jax.train.step import BoundEncoder, BoundPredictor
+
+
+class Validator:
+  """Both losses of the averaged parameters on a fixed, held-out batch."""
+
+  def __init__(self, job, writer: MetricWriter):
+    self._job, self._writer = job, writer
+    rows = job.data.validation_batch(job.rows_of)
+    self._batch = to_mesh(rows, job.mesh)
+    self._step = job.train_step()
+    self._losses = jax.jit(self._losses_of)
+    self._sheet = None
+    if job.settings.train.sheet_size:
+      self._sheet = SampleSheet(job, writer, self._batch)
+
+  def __call__(self, progress: Progress) -> None:
+    state = progress.state
+    losses = {
+      f"validation/{name}": float(value)
+      for name, value in self._losses(state, self._batch).items()
+      if np.isfinite(value)
+    }
+    self._writer.write_scalars(progress.step, losses)
+    self._job.note_validation(progress.step, losses)
+    if self._sheet is not None:
+      self._sheet(progress)
+
+  def _losses_of(self, state: TrainState, batch):
+    """The same times, noise and masks at every call."""
+    step = self._step
+    corrupted = step.loss.corrupt(
+      batch,
+      key_for(jax.random.key(0), "validation"),
+      np.int32(0),
+      encoder=BoundEncoder(step.model, state.variables(state.ema)),
+      null_tokens=self._job.null_tokens,
+    )
+    predictor = BoundPredictor(step, state)
+    losses, buckets = step.loss.losses(predictor, state.ema, corrupted)
+    scalars = losses | {"total": step.loss.total(losses)}
+    for name, values in buckets.items():
+      scalars |= bucket_means(name, values)
+    return scalars

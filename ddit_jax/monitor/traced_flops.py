@@ -1,0 +1,65 @@
+"""Floating-point operations of a program, counted in what JAX traced."""
+
+import math
+from typing import Any
+
+import jax
+from jax.extend import core
+
+
+def traced_flops(jaxpr: core.Jaxpr) -> int:
+  """Operations of all matrix products and convolutions.
+
+  Bodies of loops count as often as they run, so recomputation counts too;
+  elementwise work does not count. Padding of convolutions counts as pixels.
+
+  Args:
+    jaxpr: for example `jax.make_jaxpr(function)(*shapes).jaxpr`.
+
+  Raises:
+    ValueError: a `while` loop holds products, whose number is not in the
+      program.
+  """
+  return sum(map(_equation_flops, jaxpr.eqns))
+
+
+def _equation_flops(equation: core.JaxprEqn) -> int:
+  name = equation.primitive.name
+  if name == "dot_general":
+    return _dot_flops(equation)
+  if name == "conv_general_dilated":
+    return _convolution_flops(equation)
+  inner = [traced_flops(j) for j in _inner_jaxprs(equation.params)]
+  if name == "while" and any(inner):
+    raise ValueError(
+      "a while loop runs matrix products an unknown number of times: use "
+      "jax.lax.scan or fori_loop with fixed bounds"
+    )
+  if name == "cond":
+    # Only one branch runs; the dearest is the bound.
+    return max(inner)
+  return equation.params.get("length", 1) * sum(inner)
+
+
+def _inner_jaxprs(params: dict[str, Any]) -> list[core.Jaxpr]:
+  leaves = jax.tree.leaves(
+    list(params.values()),
+    is_leaf=lambda x: isinstance(x, core.Jaxpr | core.ClosedJaxpr),
+  )
+  found = [x for x in leaves if isinstance(x, core.Jaxpr | core.ClosedJaxpr)]
+  return [x.jaxpr if isinstance(x, core.ClosedJaxpr) else x for x in found]
+
+
+def _dot_flops(equation: core.JaxprEqn) -> int:
+  (contracted, _), _ = equation.params["dimension_numbers"]
+  left = equation.invars[0].aval.shape
+  depth = math.prod(left[axis] for axis in contracted)
+  return 2 * depth * math.prod(equation.outvars[0].aval.shape)
+
+
+def _convolution_flops(equation: core.JaxprEqn) -> int:
+  """A kernel's inputs are those of one group already."""
+  kernel = equation.invars[1].aval.shape
+  _, inputs, *sides = equation.params["dimension_numbers"].rhs_spec
+  taps = math.prod(kernel[axis] for axis in (inputs, *sides))
+  return 2 * taps * math.prod(equation.outvars[0].aval.shape)
