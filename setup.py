@@ -29,7 +29,12 @@ REQUIRES = [
 EXTRAS = {
   "test": ["pytest>=8", "beartype>=0.20", "hypothesis>=6", "ruff>=0.8"],
   # What tests compare with; the exact PyTorch keeps CUDA's gigabytes out.
-  "parity": ["torch==2.13.0", "diffusers>=0.35", "accelerate>=1"],
+  "parity": [
+    "torch==2.13.0",
+    "diffusers>=0.35",
+    "accelerate>=1",
+    "peft>=0.17",
+  ],
   # A published set of questions about drawn shapes; its wheel holds the data.
   "easy_vqa": ["easy-vqa"],
   "tpu": ["jax[tpu]"],

@@ -42,7 +42,8 @@ class ModelSettings:
       follow from the data; or "of_encoders", the shapes of the network in
       `encoders_from`.
     encoders_from: converted weights whose T5, autoencoder and tokenizer are
-      used, frozen; "" works on pixels and embeds tokens itself.
+      used, frozen; "" works on pixels and embeds tokens itself; "toy" is tiny
+      random ones, for dry runs.
     encoder_dtype: in which they are kept and compute, "float32" or "bfloat16".
     encoder_placement: "sharded" like the network, or "replicated".
     has_mask_embedding: True gives the run its own row for T5's mask token,
@@ -87,6 +88,10 @@ class StreamSettings:
     crop: "centre" or "random" square of an image.
     flip_probability: of mirroring an image whose text names no side.
     rewritten_probability: of taking a rewritten caption where there is one.
+    cache: folder that `ddit prepare --cache` wrote, whose encoder outputs take
+      the place of images; "" reads and encodes the images.
+    pool_size: scenes of the digit world drawn once for this stream; 0 takes
+      `data.pool_size`.
   """
 
   batch_size: int
@@ -96,6 +101,8 @@ class StreamSettings:
   crop: str = "centre"
   flip_probability: float = 0.0
   rewritten_probability: float = 1.0
+  cache: str = ""
+  pool_size: int = 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,7 +118,7 @@ class DataSettings:
       `model.encoders_from`, or without it the digit world's.
     max_bad_share: of a source's records that may be unreadable; more stop the
       run.
-    pool_size: scenes drawn once for each stream.
+    pool_size: scenes drawn once for each stream that names no number itself.
     validation_size: examples of each stream's validation loss.
     text_to_image: the stream of the image loss.
     image_to_text: the stream of the text loss.
@@ -156,6 +163,16 @@ class DataSettings:
       if stream.batch_size < 0:
         raise ConfigError(
           f"data.{name}.batch_size is negative: {stream.batch_size}"
+        )
+      if stream.pool_size < 0:
+        raise ConfigError(
+          f"data.{name}.pool_size is negative: {stream.pool_size}; 0 takes "
+          "data.pool_size"
+        )
+      if stream.cache and not self.sources:
+        raise ConfigError(
+          f"data.{name}.cache is {stream.cache!r}, but the digit world is "
+          "drawn as it goes: leave it empty, or name data.sources"
         )
       sizes[f"{name}.image_size"] = stream.image_size
       sizes[f"{name}.text_length"] = stream.text_length
@@ -208,7 +225,8 @@ class OptimizerSettings:
       blocks' matrices and leaves the rest to Adam. Learning rates mean about
       the same in all three.
     first_moment_dtype: "float32", or "bfloat16" for a quarter less memory of
-      the optimiser; the second moment stays float32.
+      the optimiser; beta1 is then rounded, too (0.9 to 0.8984). The second
+      moment stays float32.
     learning_rate: after warm-up.
     warmup_steps: linear warm-up from 0.
     decay: "constant", or "linear" / "cosine" to 0 at the last step.
@@ -330,6 +348,8 @@ class TrainSettings:
     log_every: steps between lines of scalars.
     validate_every: steps between validation losses on the averaged
       parameters; also decides which checkpoint is best.
+    sheet_size: captions drawn and images read at every validation, as
+      pictures; 0 draws none.
     checkpoint_every: steps between checkpoints.
     keep_last: checkpoints kept besides the best.
   """
@@ -343,6 +363,7 @@ class TrainSettings:
   max_rollbacks: int = 3
   log_every: int = 20
   validate_every: int = 500
+  sheet_size: int = 0
   checkpoint_every: int = 500
   keep_last: int = 2
 
@@ -361,7 +382,7 @@ class TrainSettings:
         "train.mask_embedding_steps must be -1 (all) or a number of steps, got "
         f"{self.mask_embedding_steps}"
       )
-    for name in ("max_skipped_in_row", "max_rollbacks"):
+    for name in ("max_skipped_in_row", "max_rollbacks", "sheet_size"):
       if getattr(self, name) < 0:
         raise ConfigError(f"train.{name} is negative: {getattr(self, name)}")
     if self.spike_factor != 0 and self.spike_factor <= 1:

@@ -87,6 +87,32 @@ def verify_manifest(
   return body["extra"]
 
 
+def contents_digest(folder: str | os.PathLike, below: str) -> str:
+  """One hash of all files in a sub-folder, as the manifest lists them.
+
+  It stays the same when the folder is moved or copied. Nothing is read but the
+  manifest: `verify_manifest` says whether the files are what it lists.
+
+  Args:
+    folder: a folder that `write_manifest` has seen.
+    below: the sub-folder, e.g. "network/params".
+
+  Raises:
+    CheckpointError: no manifest, or it is damaged or lists no such files.
+  """
+  folder = _existing(folder)
+  prefix = f"{below}/"
+  body = _read_manifest(folder / MANIFEST_NAME)
+  listed = {
+    name.removeprefix(prefix): entry
+    for name, entry in body["files"].items()
+    if name.startswith(prefix)
+  }
+  if not listed:
+    raise CheckpointError(f"{folder} has no files below {below}")
+  return _body_digest(listed)
+
+
 def replace_file(path: pathlib.Path, content: bytes) -> None:
   """Writes `content` so that `path` holds all of it or is left as it was."""
   beside = path.with_name(path.name + ".tmp")

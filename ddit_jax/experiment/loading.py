@@ -5,8 +5,7 @@ import pathlib
 from jax.sharding import Mesh
 
 from ddit_jax.checkpoint.store import CheckpointStore
-from ddit_jax.config_files import to_settings
-from ddit_jax.data.tokenizer import check_text_head, from_files
+from ddit_jax.data.tokenizer import check_text_head
 from ddit_jax.experiment import build
 from ddit_jax.experiment.converted import ConvertedWeights
 from ddit_jax.experiment.dual_model import DualModel
@@ -14,6 +13,7 @@ from ddit_jax.experiment.pipeline import Pipeline
 from ddit_jax.experiment.run_folder import checkpoints_in
 from ddit_jax.experiment.sd3_loading import sd3_pipeline
 from ddit_jax.experiment.sd3_pipeline import Sd3Pipeline
+from ddit_jax.experiment.stored_run import StoredRun
 from ddit_jax.input_error import InputError, preparing
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.network import Network
@@ -73,32 +73,17 @@ def load(
 
 
 def _from_store(store, weights: str, step: int | None, mesh: Mesh) -> Pipeline:
-  steps = store.steps()
-  if not steps:
-    raise InputError("there is no finished checkpoint: train first")
-  step = steps[-1] if step is None else step
-  if step not in steps:
-    raise InputError(
-      f"there is no checkpoint of step {step}; there are {steps}"
-    )
-  settings = to_settings(store.config(step), f"the checkpoint of step {step}")
-  tokenizer = from_files(store.files(step))
-  encoders = build.open_encoders(settings)
-  model = build.build_model(settings, tokenizer, encoders)
-  wanted = model.abstract_variables(mesh)["network"]
-  items = store.restore(
-    step, {weights: wanted["params"], "constants": wanted["constants"]}
-  )
-  network = {"params": items[weights], "constants": items["constants"]}
-  frozen = build.frozen_variables(settings, model, encoders, mesh)
+  run = StoredRun.open(store, step)
+  model, network = run.merged(weights, mesh)
+  frozen = build.frozen_variables(run.settings, model, run.encoders, mesh)
   return Pipeline(
-    settings,
-    tokenizer,
+    run.settings,
+    run.tokenizer,
     model,
     {**frozen, "network": network},
     mesh=mesh,
-    step=step,
-    image_size=build.image_sides(settings)[0],
+    step=run.step,
+    image_size=build.image_sides(run.settings)[0],
   )
 
 

@@ -77,6 +77,10 @@ class Network(PureModule):
     head = TextHead(self.config.vocab_size, dtype)
     return head.apply({"params": variables["params"]["text_head"]}, text_hidden)
 
+  def mask_embedding(self, variables: Variables) -> jax.Array:
+    """The mask's own row, [context_dim], of a network that has one."""
+    return variables["params"][MASK_EMBEDDING]
+
   def _boxed_init(self, key: jax.Array) -> Variables:
     boxed = super()._boxed_init(key)
     if self.has_mask_embedding:

@@ -7,6 +7,7 @@ import pytest
 
 from ddit_jax.checkpoint.manifest import (
   CheckpointError,
+  contents_digest,
   verify_manifest,
   write_manifest,
 )
@@ -27,6 +28,21 @@ def folder(tmp_path):
 
 def test_an_untouched_folder_gives_back_the_extra_facts(folder):
   assert verify_manifest(folder) == {"step": 7}
+
+
+def test_a_digest_knows_a_sub_folders_contents_and_nothing_else(folder):
+  before = {name: contents_digest(folder, name) for name in ("params", "plain")}
+  assert before["params"] != before["plain"]
+  (folder / "plain" / "config.json").write_bytes(b"[]")
+  write_manifest(folder, extra={"step": 8})
+  assert contents_digest(folder, "params") == before["params"]
+  assert contents_digest(folder, "plain") != before["plain"]
+  moved = folder.rename(folder.parent / "moved")
+  (moved / "params").rename(moved / "ema")
+  write_manifest(moved)
+  assert contents_digest(moved, "ema") == before["params"]
+  with pytest.raises(CheckpointError, match="has no files below params"):
+    contents_digest(moved, "params")
 
 
 def test_the_hashes_are_plain_blake2b(folder):

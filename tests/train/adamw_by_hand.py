@@ -5,7 +5,9 @@ import math
 import numpy as np
 
 
-def adamw_by_hand(params, gradients, settings, decayed):
+def adamw_by_hand(
+  params, gradients, settings, decayed, *, moment_dtype=np.float64
+):
   """PyTorch's clip_grad_norm_ and AdamW with linear warm-up, in float64.
 
   Args:
@@ -13,6 +15,8 @@ def adamw_by_hand(params, gradients, settings, decayed):
     gradients: one such dict an update.
     settings: an `OptimizerSettings` with constant rate after the warm-up.
     decayed: names under weight decay.
+    moment_dtype: in which first moments are kept from update to update, and
+      multiplied by beta1, as optax does.
   """
   params = {k: v.astype(np.float64) for k, v in params.items()}
   first = {k: np.zeros_like(v) for k, v in params.items()}
@@ -23,7 +27,10 @@ def adamw_by_hand(params, gradients, settings, decayed):
     factor = min(1.0, settings.clip_norm / norm)
     for name, value in params.items():
       g = factor * grads[name]
-      first[name] = settings.beta1 * first[name] + (1 - settings.beta1) * g
+      kept = np.asarray(settings.beta1, moment_dtype) * first[name].astype(
+        moment_dtype
+      )
+      first[name] = kept.astype(np.float64) + (1 - settings.beta1) * g
       second[name] = (
         settings.beta2 * second[name] + (1 - settings.beta2) * g * g
       )
