@@ -1,5 +1,7 @@
 """The MM-DiT as pure functions of plain trees."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,9 @@ from ddit_jax.models.sizes import MMDiTConfig
 MASK_EMBEDDING = "mask_embedding"
 
 
+# A dataclass again, so that equality, by which jit finds compiled functions,
+# sees the mask embedding too.
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False)
 class Network(PureModule):
   """Initialisation, application and layout of one MM-DiT.
 

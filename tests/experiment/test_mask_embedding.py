@@ -107,3 +107,11 @@ def test_only_the_row_is_added_to_the_parameters():
   assert MODEL.network.abstract_variables()["params"].keys() == want
   more = MODEL.network.num_parameters() - without.num_parameters()
   assert more == MODEL.network.config.context_dim
+
+
+def test_a_network_with_a_row_is_another_network():
+  """Else jit would take one's compiled program for the other."""
+  without = Network(MODEL.network.config)
+  assert without != MODEL.network
+  again = Network(MODEL.network.config, has_mask_embedding=True)
+  assert again == MODEL.network and hash(again) == hash(MODEL.network)
