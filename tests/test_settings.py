@@ -39,7 +39,8 @@ def attributes_read() -> set[str]:
   names = set()
   for path in PACKAGE.rglob("*.py"):
     text = path.read_text()
-    if path.name == "settings.py" or "ddit_jax.settings import" not in text:
+    has_settings = "ddit_jax.settings import" in text or ".settings." in text
+    if path.name == "settings.py" or not has_settings:
       continue
     names |= {
       node.attr
