@@ -39,7 +39,6 @@ EXTRAS = {
   "easy_vqa": ["easy-vqa"],
   "tpu": ["jax[tpu]"],
   "gpu": ["jax[cuda13]"],
-  "plan": ["libtpu"],
 }
 
 setup(

@@ -6,6 +6,7 @@ import types
 from collections.abc import Mapping
 
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from ddit_jax.config_files import nearest
@@ -34,6 +35,7 @@ from ddit_jax.models.pure_module import Variables
 from ddit_jax.models.sizes import MMDiTConfig, size
 from ddit_jax.settings import OF_ENCODERS, ExperimentSettings
 from ddit_jax.sharding.mesh import check_batch_divides, make_mesh
+from ddit_jax.train.step import TrainStep
 
 # The `data.tokenizer` that is made of the sources' own words.
 WORDS = "words"
@@ -267,6 +269,28 @@ def build_loss(settings: ExperimentSettings, tokenizer: Tokenizer) -> DualLoss:
     drop_probability=loss.condition_dropout,
     is_merged=loss.is_merged,
     text_chunk=loss.text_chunk,
+  )
+
+
+def build_train_step(
+  settings: ExperimentSettings,
+  *,
+  model: DualModel,
+  loss: DualLoss,
+  optimizer: optax.GradientTransformation,
+  is_mask_embedding_trained: bool,
+) -> TrainStep:
+  """The pure step of a run."""
+  train = settings.train
+  return TrainStep(
+    model=model,
+    loss=loss,
+    optimizer=optimizer,
+    ema_decay=settings.optimizer.ema_decay,
+    num_microbatches=train.num_microbatches,
+    seed=settings.seed,
+    has_stream_norms=train.has_stream_norms,
+    is_mask_embedding_trained=is_mask_embedding_trained,
   )
 
 

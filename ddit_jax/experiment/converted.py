@@ -75,8 +75,15 @@ class ConvertedWeights:
 
   def encoder(self, name: str, dtype: str) -> PureModule:
     """T5 or the autoencoder, computing and kept in `dtype`."""
-    make = {"text_encoder": t5_encoder, "vae": autoencoder}[name]
-    return make(self.record.configs[name], dtype=dtype, parameter_dtype=dtype)
+    config, dtypes = (
+      self.record.configs[name],
+      {"dtype": dtype, "parameter_dtype": dtype},
+    )
+    if name == "vae":
+      return autoencoder(config, **dtypes)
+    # It costs nothing but where the mask's row is trained, and there saves
+    # what all of T5's blocks would keep for the way back.
+    return t5_encoder(config, has_remat=True, **dtypes)
 
   def restore(
     self, name: str, module: PureModule, mesh: Mesh, placement: str = "sharded"

@@ -279,15 +279,11 @@ class TrainingJob:
 
   def train_step(self, is_mask_embedding_trained: bool = True) -> TrainStep:
     """The pure step of this job's settings."""
-    train = self.settings.train
-    return TrainStep(
+    return build.build_train_step(
+      self.settings,
       model=self.model,
       loss=self.loss,
       optimizer=self.optimizer,
-      ema_decay=self.settings.optimizer.ema_decay,
-      num_microbatches=train.num_microbatches,
-      seed=self.settings.seed,
-      has_stream_norms=train.has_stream_norms,
       is_mask_embedding_trained=is_mask_embedding_trained,
     )
 

@@ -1,0 +1,187 @@
+"""Compiles a whole training step for a TPU topology, on a machine without one.
+
+The step is the one that `ddit train` runs: both streams, T5 and autoencoder
+inside, gradients, optimiser, average. Only shapes exist, so a laptop compiles
+a step of 256 chips. What comes out is the compiler's own plan for one device:
+memory by kind and collectives; beside it the operations that the mathematics
+needs and those that the step holds. Nothing runs, so the ideal time is a bound
+and no measurement.
+
+  pip install '.[tpu]'
+  python benchmarks/compile_full_step.py --mesh=8,8,1 > plan.json
+  python benchmarks/compile_full_step.py --config=configs/ddit_sd3.py:stage3 \\
+    --topology=v5p:4x4x4 --mesh=1,64,1 --config.train.has_stream_norms=False
+
+Prints one JSON object, and a table to stderr. If the step does not fit, the
+object holds the compiler's own words in place of memory and collectives.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+
+# Before JAX starts: ask for no TPU and for no cloud's metadata, and let other
+# processes use libtpu at the same time.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+
+import jax
+from jax.experimental import topologies
+
+from ddit_jax.cli.config_argument import load, split_overrides
+from ddit_jax.experiment.abstract_step import AbstractStep
+from ddit_jax.experiment.step_flops import training_flops
+from ddit_jax.monitor.peak_flops import peak_flops
+from ddit_jax.monitor.traced_flops import traced_flops
+from ddit_jax.sharding.hlo_collectives import hlo_collectives
+from ddit_jax.sharding.mesh import make_mesh
+
+GIB = 2**30
+# Memory of one JAX device in GiB, from the data sheets.
+HBM_GIB = {
+  "TPU v4": 32,
+  "TPU v5 lite": 16,
+  "TPU v5": 95,
+  "TPU v6 lite": 32,
+  "TPU7x": 96,
+}
+MEMORY_KINDS = ("argument", "output", "alias", "temp", "generated_code")
+
+
+def flops_of(step: AbstractStep, mesh, traced) -> dict[str, float]:
+  """Operations of one step, and the time they take at the devices' peak."""
+  parts = training_flops(
+    step.model,
+    step.batch,
+    is_mask_embedding_trained=step.is_mask_embedding_trained,
+  )
+  total = sum(parts.values())
+  products = traced_flops(traced.jaxpr.jaxpr)
+  peak = peak_flops(mesh.devices.flat[0].device_kind)
+  return {
+    "model_petaflop": {name: x / 1e15 for name, x in parts.items()},
+    "model_teraflop_a_device": total / mesh.size / 1e12,
+    "traced_teraflop_a_device": products / mesh.size / 1e12,
+    "traced_by_model": products / total,
+    "ideal_seconds": peak and total / mesh.size / peak,
+  }
+
+
+def memory_of(compiled, device_kind: str) -> dict[str, float | None]:
+  """GiB of one device by kind, and their sum beside what it has.
+
+  Output that is no alias of a donated argument adds to the sum.
+  """
+  analysis = compiled.memory_analysis()
+  sizes = {
+    kind: getattr(analysis, f"{kind}_size_in_bytes") / GIB
+    for kind in MEMORY_KINDS
+  }
+  total = sum(sizes.values()) - 2 * sizes["alias"]
+  return sizes | {"total": total, "hbm": HBM_GIB.get(device_kind)}
+
+
+def collectives_of(compiled) -> dict[str, object]:
+  """Collectives of one device and step by kind, see `hlo_collectives`."""
+  try:
+    text = compiled.as_text()
+  except jax.errors.JaxRuntimeError as error:
+    # The v6e compiler cannot print all that it compiles.
+    return {"error": str(error).splitlines()[0]}
+  found = hlo_collectives(text)
+  kinds = {
+    kind: {
+      "instructions": traffic.instructions,
+      "runs": traffic.runs,
+      "gib": traffic.bytes / GIB,
+    }
+    for kind, traffic in found.by_kind.items()
+  }
+  return kinds | {"loops_of_unknown_length": found.unknown_loops}
+
+
+def plan(settings, topology: str) -> dict[str, object]:
+  """Traces, lowers and compiles the step of these settings."""
+  devices = topologies.get_topology_desc(
+    topology_name=topology, platform="tpu"
+  ).devices
+  mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
+  step = AbstractStep.of(settings, mesh)
+  start = time.perf_counter()
+  traced = step.trace(mesh)
+  lowered = traced.lower(lowering_platforms=("tpu",))
+  lowered_at = time.perf_counter()
+  kind = devices[0].device_kind
+  found = {
+    "config": settings.name,
+    "device": kind,
+    "topology": topology,
+    "mesh": dict(mesh.shape),
+    "batch": {
+      name: stream.batch_size
+      for name, stream in settings.data.streams().items()
+    },
+    "remat": settings.model.remat,
+    "parameters": step.model.network.num_parameters(),
+    "flops": flops_of(step, mesh, traced),
+    "seconds_to_lower": lowered_at - start,
+  }
+  try:
+    start = time.perf_counter()
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    return found | {"does_not_compile": str(error)[:2000]}
+  return found | {
+    "seconds_to_compile": time.perf_counter() - start,
+    "memory_gib": memory_of(compiled, kind),
+    "collectives": collectives_of(compiled),
+  }
+
+
+def table(found: dict[str, object], indent: str = "") -> str:
+  """The object as lines of names and numbers."""
+  lines = []
+  for name, value in found.items():
+    if isinstance(value, dict):
+      lines += [f"{indent}{name}", table(value, indent + "  ")]
+    else:
+      text = f"{value:,.4g}" if isinstance(value, float) else f"{value}"
+      lines.append(f"{indent}{name:<{32 - len(indent)}}{text}")
+  return "\n".join(lines)
+
+
+def parse_args(argv: list[str]) -> argparse.Namespace:
+  parser = argparse.ArgumentParser(
+    description=__doc__.splitlines()[0],
+    epilog="Further --config.key=value change the config as in `ddit train`.",
+  )
+  parser.add_argument("--topology", default="v5e:8x8")
+  parser.add_argument("--mesh", default="8,8,1", help="replica,fsdp,tensor")
+  parser.add_argument("--config", default="configs/ddit_sd3.py:stage1")
+  parser.add_argument("--batch", type=int, help="of each stream")
+  parser.add_argument("--remat", choices=("none", "dots", "full"))
+  return parser.parse_args(argv)
+
+
+def main() -> None:
+  rest, overrides = split_overrides(sys.argv[1:])
+  args = parse_args(rest)
+  axes = ("replica", "fsdp", "tensor")
+  sizes = dict(zip(axes, args.mesh.split(","), strict=True))
+  changes = {f"mesh.{axis}": size for axis, size in sizes.items()}
+  if args.batch:
+    for stream in ("text_to_image", "image_to_text"):
+      changes[f"data.{stream}.batch_size"] = str(args.batch)
+  if args.remat:
+    changes["model.remat"] = args.remat
+  found = plan(load(args.config, changes | overrides), args.topology)
+  print(table(found), file=sys.stderr)
+  print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+  main()
