@@ -75,10 +75,8 @@ class ConvertedWeights:
 
   def encoder(self, name: str, dtype: str) -> PureModule:
     """T5 or the autoencoder, computing and kept in `dtype`."""
-    config, dtypes = (
-      self.record.configs[name],
-      {"dtype": dtype, "parameter_dtype": dtype},
-    )
+    config = self.record.configs[name]
+    dtypes = {"dtype": dtype, "parameter_dtype": dtype}
     if name == "vae":
       return autoencoder(config, **dtypes)
     # It costs nothing but where the mask's row is trained, and there saves

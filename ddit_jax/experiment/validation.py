@@ -1,5 +1,7 @@
 """Losses and pictures of the averaged parameters while training goes on."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -10,17 +12,22 @@ from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.random_streams import key_for
 from ddit_jax.train.loop import Progress
 from ddit_jax.train.state import TrainState
-from ddit_jax.train.step import BoundEncoder, BoundPredictor
+from ddit_jax.train.step import BoundEncoder, BoundPredictor, TrainStep
 
 
 class Validator:
-  """Both losses of the averaged parameters on a fixed, held-out batch."""
+  """Both losses of the averaged parameters on a fixed, held-out batch.
+
+  Times lie on a grid: one sigma and one text time in each of as many equal
+  parts of their laws as there are examples, with the same noise and masks at
+  every call.
+  """
 
   def __init__(self, job, writer: MetricWriter):
     self._job, self._writer = job, writer
     rows = job.data.validation_batch(job.rows_of)
     self._batch = to_mesh(rows, job.mesh)
-    self._step = job.train_step()
+    self._step = _with_even_sigmas(job.train_step())
     self._losses = jax.jit(self._losses_of)
     self._sheet = None
     if job.settings.train.sheet_size:
@@ -39,7 +46,6 @@ class Validator:
       self._sheet(progress)
 
   def _losses_of(self, state: TrainState, batch):
-    """The same times, noise and masks at every call."""
     step = self._step
     corrupted = step.loss.corrupt(
       batch,
@@ -54,3 +60,9 @@ class Validator:
     for name, values in buckets.items():
       scalars |= bucket_means(name, values)
     return scalars
+
+
+def _with_even_sigmas(step: TrainStep) -> TrainStep:
+  path = dataclasses.replace(step.loss.path, sigma_draw="stratified")
+  loss = dataclasses.replace(step.loss, path=path)
+  return dataclasses.replace(step, loss=loss)
