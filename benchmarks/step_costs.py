@@ -59,7 +59,7 @@ VAE = AutoencoderConfig(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Option:
-  """One way to run the same step; all but the last four are exact."""
+  """One way to run the step; all are exact but other text lengths."""
 
   num_microbatches: int = 1
   remat: str = "none"
