@@ -3,12 +3,20 @@
   ddit train --config=configs/digits.py --workdir=runs/digits
   ddit train --config=configs/digits.py:gpu --workdir=runs/digits_gpu
 
+Hardware: cpu takes about 7 steps a second on two idle cores, nine minutes in
+all; gpu is sized for 20 minutes of one H100-class GPU (an estimate: it has not
+been trained to its end). The paper has no such world: README.md has the scores
+that cpu reached, docs/reproduction.md some of the paper's tables on it.
+
 Variants:
   cpu (default): one nearly centred digit on 16 x 16 pixels.
   gpu: one to four digits on 48 x 48 pixels, all six generation tasks.
+  Each with _dry behind it (cpu_dry, ...): the same graph for four
+  steps; dry is cpu_dry.
 """
 
 from ddit_jax.config_files import default_config
+from ddit_jax.dry_run import dry, split_dry
 
 
 def get_config(variant: str = "cpu"):
@@ -17,15 +25,17 @@ def get_config(variant: str = "cpu"):
   Raises:
     ValueError: no such variant.
   """
+  name, is_dry = split_dry(variant)
+  name = name or "cpu"
   variants = {"cpu": _cpu, "gpu": _gpu}
-  if variant not in variants:
+  if name not in variants:
     raise ValueError(
       f"configs/digits.py has no variant {variant!r}; it has "
-      f"{', '.join(variants)}"
+      f"{', '.join(variants)}, and each with _dry"
     )
   config = default_config()
-  variants[variant](config)
-  return config
+  variants[name](config)
+  return dry(config) if is_dry else config
 
 
 def _cpu(config):

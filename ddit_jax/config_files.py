@@ -5,7 +5,10 @@ Importing this file does not import jax.
 
 import dataclasses
 import difflib
+import importlib.util
 import math
+import os
+import types
 import typing
 
 from ml_collections import ConfigDict
@@ -55,6 +58,18 @@ def staged_config(stages: dict[str, ConfigDict]) -> ConfigDict:
   stage's own config.
   """
   return ConfigDict({"order": ",".join(stages), "stages": dict(stages)})
+
+
+def config_module(path: str | os.PathLike) -> types.ModuleType:
+  """A config file as a module, so that another can vary it.
+
+  Raises:
+    Exception: whatever running the file raises.
+  """
+  spec = importlib.util.spec_from_file_location("ddit_config", path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
 
 
 def nearest(name: str, names) -> str:

@@ -88,6 +88,7 @@ def _shrink_data(data: ConfigDict) -> None:
     if kinds:
       stream.image_size = min(stream.image_size, _IMAGE_SIZE)
       stream.text_length = _TEXT_LENGTH
+    stream.pool_size = 0
     if "cache" in stream:
       stream.cache = ""
 

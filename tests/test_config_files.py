@@ -1,18 +1,15 @@
 """Config dicts become settings, or one clear line."""
 
 import dataclasses
-import importlib.util
 import json
-import pathlib
-import re
 
 import pytest
 from ml_collections import ConfigDict
 
 from ddit_jax.config_files import (
+  config_module,
   default_config,
   nearest,
-  to_config,
   to_settings,
 )
 from ddit_jax.settings import (
@@ -21,38 +18,6 @@ from ddit_jax.settings import (
   ExperimentSettings,
   StreamSettings,
 )
-
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
-
-
-def variants():
-  """(file, variant) of every config, from each file's own list of them."""
-  for path in sorted(CONFIGS.glob("*.py")):
-    found = re.search(r"Variants:\n((?:  .*\n)+)", path.read_text())
-    names = re.findall(r"^  (\w+)", found[1], re.MULTILINE) if found else []
-    yield from ((path, name) for name in ["", *names])
-
-
-def get_config(path, variant):
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(*([variant] if variant else []))
-
-
-def test_there_are_variants_to_parse():
-  names = [(path.name, variant) for path, variant in variants()]
-  assert ("digits.py", "cpu") in names and ("digits.py", "gpu") in names
-
-
-@pytest.mark.parametrize(
-  ("path", "variant"), [(p, v) for p, v in variants()], ids=str
-)
-def test_every_variant_parses_and_survives_json(path, variant):
-  settings = to_settings(get_config(path, variant))
-  resolved = dataclasses.asdict(settings)
-  assert to_settings(json.loads(json.dumps(resolved))) == settings
-  assert to_settings(to_config(settings)) == settings
 
 
 def test_the_default_config_holds_every_setting():
@@ -132,3 +97,19 @@ def test_misspelt_keys_of_a_config_dict_are_named_too():
 def test_nearest_names_what_there_is_if_nothing_is_near():
   assert nearest("trian", ["sample", "train"]) == "did you mean 'train'?"
   assert nearest("x", ["b", "a"]) == "there are a, b"
+
+
+def test_a_config_file_is_a_module_that_another_can_vary(tmp_path):
+  (tmp_path / "base.py").write_text(
+    "def get_config(variant='a'): return [variant]"
+  )
+  (tmp_path / "mine.py").write_text(
+    "import pathlib\n"
+    "from ddit_jax.config_files import config_module\n"
+    "base = config_module(pathlib.Path(__file__).parent / 'base.py')\n"
+    "def get_config(): return base.get_config('b') + ['mine']\n"
+  )
+  assert config_module(tmp_path / "mine.py").get_config() == ["b", "mine"]
+  (tmp_path / "broken.py").write_text("1 / 0")
+  with pytest.raises(ZeroDivisionError):
+    config_module(tmp_path / "broken.py")

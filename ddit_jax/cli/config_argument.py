@@ -6,13 +6,12 @@ is done here because its messages span pages and name no nearest key.
 
 import ast
 import dataclasses
-import importlib.util
 import pathlib
 import traceback
 
 from ml_collections import ConfigDict
 
-from ddit_jax.config_files import nearest, to_settings
+from ddit_jax.config_files import config_module, nearest, to_settings
 from ddit_jax.settings import ConfigError, ExperimentSettings
 
 PREFIX = "--config."
@@ -114,10 +113,8 @@ def _run_config_file(argument: str) -> ConfigDict:
     siblings = [str(p) for p in path.parent.glob("*.py")]
     hint = nearest(name, siblings) if siblings else "give a path to a .py file"
     raise ConfigError(f"no config file {name}: {hint}")
-  spec = importlib.util.spec_from_file_location("ddit_config", path)
-  module = importlib.util.module_from_spec(spec)
   try:
-    spec.loader.exec_module(module)
+    module = config_module(path)
   except Exception as error:
     raise ConfigError(_place_and_cause(path, error)) from error
   if not hasattr(module, "get_config"):

@@ -1,35 +1,88 @@
 """Every variant of every config is complete and fits itself, at full size."""
 
+import dataclasses
+import json
 import math
 import pathlib
+import re
 
 import jax
 import pytest
 
-from ddit_jax.cli.config_argument import load
+from ddit_jax.cli.config_argument import load, load_job
+from ddit_jax.config_files import config_module, to_config, to_settings
 from ddit_jax.data.known_names import check_known
 from ddit_jax.data.schedules import parse_schedule
 from ddit_jax.data.sources.open_source import keys_of
 from ddit_jax.encoders import t5, vae
 from ddit_jax.experiment import build
 from ddit_jax.experiment.dual_model import DualModel
+from ddit_jax.experiment.training import train
 from ddit_jax.models.network import Network
 from ddit_jax.models.sizes import size
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import abstract_state
 
+# The default variant comes first.
 VARIANTS = {
   "digits": ["cpu", "gpu"],
   "own_images": ["cpu", "gpu", "cpu_prepared", "gpu_prepared"],
   "easy_vqa": ["cpu", "gpu"],
   "ddit_sd3": ["stage1", "stage2", "stage2_highres", "stage3"],
-  "end_to_end": ["joint", "joint_filtered"],
+  "end_to_end": ["joint", "text", "joint_filtered"],
+  "sd3_baseline": ["stage1", "stage2", "stage2_highres"],
+  "ablations": [
+    "generation_7m",
+    "generation_0",
+    "generation_20m",
+    *(f"steps_{steps}" for steps in (4, 8, 16, 32, 64, 128)),
+    "weighting_velocity",
+    "weighting_sigma_squared",
+    "divisor_all_positions",
+    "divisor_target_positions",
+    "text_alone",
+  ],
+}
+# Those that are a job of several stages: the stages' names.
+JOBS = {
+  "ddit_sd3": ["stage1", "stage2", "stage2_highres", "stage3"],
+  "end_to_end": ["text", "joint", "joint_filtered"],
 }
 ARGUMENTS = [
   f"configs/{name}.py:{variant}"
   for name, variants in VARIANTS.items()
   for variant in variants
 ]
+# All that may differ between a variant and its dry counterpart.
+DRY = re.compile(
+  r"name|init_from|model\.(size|encoders_from)|mesh\..*"
+  r"|data\.(sources|tokenizer|pool_size|validation_size|max_bad_share)"
+  r"|data\.\w+_to_\w+\.(batch_size|image_size|text_length|cache|pool_size)"
+  r"|optimizer\.warmup_steps|sample\.(image_steps|text_steps|batch_size)"
+  r"|train\.(num_steps|log_every|validate_every|checkpoint_every"
+  r"|mask_embedding_steps|sheet_size)"
+  r"|evaluate\.(images_per_prompt|num_captions|questions_per_kind"
+  r"|num_pope_images)"
+)
+
+
+def network_config(settings):
+  return size(
+    settings.model.size, max_text_length=settings.data.max_text_length
+  )
+
+
+def differing(one, other, prefix="") -> set[str]:
+  """Dotted names of what differs; mixtures and sources are one value."""
+  names = set()
+  for field in dataclasses.fields(one):
+    a, b = getattr(one, field.name), getattr(other, field.name)
+    name = f"{prefix}{field.name}"
+    if dataclasses.is_dataclass(a):
+      names |= differing(a, b, f"{name}.")
+    elif a != b:
+      names.add(name)
+  return names
 
 
 def test_no_config_is_forgotten():
@@ -41,15 +94,62 @@ def test_no_config_is_forgotten():
 def test_unknown_variants_are_named_with_the_known_ones(name):
   with pytest.raises(ValueError, match="has no variant 'x'") as caught:
     load(f"configs/{name}.py:x", {})
-  assert all(variant in str(caught.value) for variant in VARIANTS[name])
+  known = VARIANTS[name] + (["all"] if name in JOBS else [])
+  assert all(variant in str(caught.value) for variant in known)
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_docstrings_tell_of_all_variants_and_how_to_start(name):
+  text = config_module(f"configs/{name}.py").__doc__
+  assert f"ddit train --config=configs/{name}.py" in text
+  assert "Hardware: " in text
+  described = text.partition("Variants:")[2]
+  for variant in VARIANTS[name]:
+    assert re.search(rf"\b{variant}\b", described), variant
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_the_first_variant_is_the_default_dry_or_not(name):
+  path, default = f"configs/{name}.py", VARIANTS[name][0]
+  assert load(path, {}) == load(f"{path}:{default}", {})
+  assert load(f"{path}:dry", {}) == load(f"{path}:{default}_dry", {})
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_variants_survive_json(argument):
+  settings = load(argument, {})
+  resolved = dataclasses.asdict(settings)
+  assert to_settings(json.loads(json.dumps(resolved))) == settings
+  assert to_settings(to_config(settings)) == settings
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_dry_variants_differ_only_in_size(argument):
+  full, dry = load(argument, {}), load(f"{argument}_dry", {})
+  differences = differing(full, dry)
+  assert {name for name in differences if not DRY.fullmatch(name)} == set()
+  assert {"name", "train.num_steps"} <= differences
+  assert full.data.streams_on().keys() == dry.data.streams_on().keys()
+  assert full.data.sources.keys() == dry.data.sources.keys()
+
+
+@pytest.mark.parametrize("name", sorted(JOBS))
+@pytest.mark.parametrize("suffix", ["", "_dry"])
+def test_jobs_hold_the_stages_in_order_each_from_one_before(name, suffix):
+  stages = load_job(f"configs/{name}.py:all{suffix}", {})
+  assert list(stages) == JOBS[name]
+  for index, (stage, settings) in enumerate(stages.items()):
+    alone = load(f"configs/{name}.py:{stage}{suffix}", {})
+    assert differing(settings, alone) <= {"init_from"}
+    if index:
+      before = settings.init_from.removeprefix("stage:")
+      assert before in JOBS[name][:index]
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_network_encoders_images_and_texts_fit(argument):
   settings = load(argument, {})
-  config = size(
-    settings.model.size, max_text_length=settings.data.max_text_length
-  )
+  config = network_config(settings)
   has_encoders = bool(settings.model.encoders_from)
   is_t5_needed = has_encoders and config.context_dim is not None
   model = DualModel(
@@ -69,11 +169,12 @@ def test_network_encoders_images_and_texts_fit(argument):
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_the_training_state_has_all_its_parts(argument):
   settings = load(argument, {})
-  config = size(
-    settings.model.size, max_text_length=settings.data.max_text_length
+  network = Network(
+    network_config(settings),
+    has_mask_embedding=settings.model.has_mask_embedding,
   )
   optimizer = make_optimizer(settings.optimizer, settings.train.num_steps)
-  state = abstract_state(Network(config), optimizer)
+  state = abstract_state(network, optimizer)
   count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
   moments = sum(
     math.prod(leaf.shape) for leaf in jax.tree.leaves(state.opt_state)
@@ -91,9 +192,11 @@ def test_sources_and_mixtures_are_understood(argument):
     given = spec.keys() - {"kind"}
     check_known(given, keys, what=f"{name} has no key")
     assert {key for key, is_required in keys.items() if is_required} <= given
-  for stream in data.streams().values():
-    if data.sources:
-      assert parse_schedule(stream.mixture).names() <= data.sources.keys()
+  if data.sources:
+    streams = data.streams_on().values()
+    read = [parse_schedule(stream.mixture).names() for stream in streams]
+    assert set().union(*read) <= data.sources.keys()
+    assert all(read)
 
 
 def test_the_stages_have_the_papers_numbers():
@@ -120,3 +223,74 @@ def test_the_stages_have_the_papers_numbers():
     assert settings.optimizer.ema_decay == 0.9999
     assert (settings.optimizer.beta1, settings.optimizer.beta2) == (0.9, 0.999)
     assert settings.optimizer.weight_decay == 1e-2
+
+
+def test_the_baseline_is_a_stage_without_its_text_loss():
+  for variant in VARIANTS["sd3_baseline"]:
+    stage = load(f"configs/ddit_sd3.py:{variant}", {})
+    baseline = load(f"configs/sd3_baseline.py:{variant}", {})
+    assert list(baseline.data.streams_on()) == ["text_to_image"]
+    assert baseline.data.text_to_image == stage.data.text_to_image
+    assert differing(stage, baseline) <= {
+      "name",
+      "init_from",
+      "data.sources",
+      "data.image_to_text.batch_size",
+      "data.image_to_text.mixture",
+      "model.has_mask_embedding",
+      "train.mask_embedding_steps",
+    }
+
+
+@pytest.mark.parametrize("variant", VARIANTS["ablations"])
+def test_ablations_change_one_thing(variant):
+  kind = variant.partition("_")[0]
+  stage = "stage1" if kind in ("weighting", "text") else "stage3"
+  changed = differing(
+    load(f"configs/ddit_sd3.py:{stage}", {}),
+    load(f"configs/ablations.py:{variant}", {}),
+  )
+  allowed = {
+    "steps": r"sample\.text_steps",
+    "weighting": r"loss\.image_weighting",
+    "divisor": r"loss\.text_divisor",
+    "generation": r"data\..*|train\.(\w+_every|keep_last)",
+    "text": r"data\..*",
+  }[kind]
+  assert all(re.fullmatch(f"name|{allowed}", name) for name in changed)
+
+
+def test_amounts_of_generation_data_share_all_but_the_images():
+  """Table 10: batch 128, LLaVA's 665 K alone, looked at three times."""
+  amounts = {"generation_0": 0, "generation_7m": 7, "generation_20m": 20}
+  for variant, millions in amounts.items():
+    settings = load(f"configs/ablations.py:{variant}", {})
+    text, images = settings.data.image_to_text, settings.data.text_to_image
+    assert text.batch_size == 128 and text.mixture == {"0": {"llava_mix": 1.0}}
+    assert images.batch_size == (128 if millions else 0)
+    named = [int(n) for n in re.findall(r"_(\d+)m", str(images.mixture))]
+    assert sum(named) == millions
+    kept = range(
+      settings.train.checkpoint_every,
+      settings.train.num_steps + 1,
+      settings.train.checkpoint_every,
+    )
+    assert {10_000, 30_000, 50_000} <= set(kept[-settings.train.keep_last :])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_every_config_trains_dry(name, tmp_path):
+  """The default variant, end to end; each compiles its whole step."""
+  settings = load(f"configs/{name}.py:dry", {})
+  assert train(settings, str(tmp_path)) == 0
+  rows = [
+    json.loads(line)
+    for line in (tmp_path / "scalars.jsonl").read_text().splitlines()
+  ]
+  last = [row for row in rows if row["step"] == settings.train.num_steps]
+  losses = {key for row in last for key in row if key.startswith("loss/")}
+  of_stream = {"text_to_image": "loss/image", "image_to_text": "loss/text"}
+  wanted = {of_stream[stream] for stream in settings.data.streams_on()}
+  assert losses == wanted | {"loss/total"}
+  assert all(row.get("num_skipped", 0) == 0 for row in last)

@@ -1,0 +1,106 @@
+"""The tables' cells: which there are, what is passed over, what is written."""
+
+import importlib
+import itertools
+import json
+import pathlib
+
+import pytest
+
+from ddit_jax.cli.config_argument import load, split_overrides
+from ddit_jax.data.schedules import parse_schedule
+
+BENCHMARKS = pathlib.Path("benchmarks").absolute()
+
+
+@pytest.fixture
+def tables(monkeypatch):
+  monkeypatch.syspath_prepend(BENCHMARKS)
+  return importlib.import_module("reproduce_tables")
+
+
+@pytest.fixture
+def report(monkeypatch):
+  monkeypatch.syspath_prepend(BENCHMARKS)
+  return importlib.import_module("reproduction_report")
+
+
+def metric(value, low, high, n=200):
+  return {"value": value, "interval": [low, high], "n": n, "baseline": 0.45}
+
+
+def test_ends_of_intervals_are_averaged_as_for_equal_errors(report):
+  cell = report.over_seeds([metric(0.5, 0.4, 0.6), metric(0.7, 0.65, 0.8)])
+  assert cell["value"] == pytest.approx(0.6)
+  assert cell["interval"] == pytest.approx([0.525, 0.7])
+  assert (cell["n"], cell["seeds"]) == (200, [0.5, 0.7])
+
+
+def test_seeds_that_are_not_there_are_counted_not_guessed(report, tmp_path):
+  done = tmp_path / "done"
+  done.mkdir()
+  metrics = {"vqa/accuracy": metric(0.5, 0.4, 0.6)}
+  (done / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+  rows = {"one": [done, tmp_path / "no"], "none": [tmp_path / "no"]}
+  table = ("Table X", rows, ("vqa/accuracy",))
+  text = report.write_tables({"x": table}, tmp_path)
+  assert "| one | 50.0 [40.0, 60.0] (50.0) | 1 |" in text
+  assert "| none | not run | 0 |" in text
+  assert "`vqa/accuracy`: n = 200, blind 45.0." in text
+  found = json.loads((tmp_path / "tables.json").read_text())
+  assert found["x"]["rows"]["one"]["vqa/accuracy"]["seeds"] == [0.5]
+  assert found["x"]["rows"]["none"] == {}
+
+
+@pytest.mark.parametrize("name", ["small", "full"])
+def test_all_commands_name_settings_that_exist(tables, name, tmp_path):
+  seeds = [
+    tables.SeedCells(name, seed, tmp_path) for seed in tables.GRIDS[name].seeds
+  ]
+  made: set[str] = set()
+  for cell in itertools.chain.from_iterable(seed.cells for seed in seeds):
+    assert str(cell.folder) not in made, "two cells in one folder"
+    flags, overrides = split_overrides(list(cell.flags[1:]))
+    values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
+    settings = load(values["config"], overrides)
+    # What a cell starts from is made by an earlier one.
+    for needed in (settings.init_from, values.get("checkpoint", "")):
+      assert not needed or needed in made
+    made.add(str(cell.folder))
+    assert parse_schedule(settings.data.image_to_text.mixture).names()
+    if cell.flags[0] == "train":
+      steps = settings.train.num_steps
+      assert steps % settings.train.checkpoint_every == 0
+    if "step" in values:
+      tuning = load(values["config"], {}).train
+      kept = tuning.num_steps // tuning.checkpoint_every
+      assert int(values["step"]) % tuning.checkpoint_every == 0
+      assert kept <= tuning.keep_last
+  wanted = tables.tables(name, seeds)
+  rows = [
+    folders for _, rows, _ in wanted.values() for folders in rows.values()
+  ]
+  assert {str(folder) for folders in rows for folder in folders} <= made
+
+
+def cell(tables, folder, *flags):
+  result = folder / "metrics.json"
+  return tables.Cell(folder=folder, flags=flags, result=result)
+
+
+def test_finished_cells_are_passed_over_others_refused(tables, tmp_path):
+  flags = ("train", "--help")
+  (tmp_path / "done.json").write_text(json.dumps({"flags": flags}))
+  cell(tables, tmp_path, *flags).run()
+  assert not (tmp_path / "log.txt").exists()
+  with pytest.raises(SystemExit, match="was made with other flags"):
+    cell(tables, tmp_path, "train").run()
+
+
+def test_cells_that_fail_or_are_stopped_are_not_done(tables, tmp_path):
+  with pytest.raises(SystemExit, match=r"exit code 2: see .*log\.txt"):
+    cell(tables, tmp_path, "trian").run()
+  assert "unknown verb 'trian'" in (tmp_path / "log.txt").read_text()
+  with pytest.raises(SystemExit, match="was stopped before its end"):
+    cell(tables, tmp_path, "--help").run()
+  assert not (tmp_path / "done.json").exists()
