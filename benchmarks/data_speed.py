@@ -1,11 +1,14 @@
 """Images a second from JPEG files to training batches, beside PyTorch's loader.
 
-Both read the same generated JPEGs from memory, decode and resize them with
-Pillow, tokenise a caption and stack batches, with the same number of workers:
-threads here, processes in torch.utils.data.DataLoader. Rounds alternate, so
-that other work on the machine disturbs both alike. Images per second count
-from the fourth batch on; images per core second divide all decoded images by
-the user and system time of all threads and processes, starting up included.
+Beside them: batches from a cache of latents of the same pictures, which is
+written first (from random numbers: no encoder runs) and lies in the machine's
+file cache when it is read. Both loaders read the same generated JPEGs from
+memory, decode and resize them with Pillow, tokenise a caption and stack
+batches, with the same number of workers: threads here, processes in
+torch.utils.data.DataLoader. Rounds alternate, so that other work on the machine
+disturbs all alike. Images per second count from the fourth batch on; images per
+core second divide all images by the user and system time of all threads and
+processes, starting up included.
 
   python benchmarks/data_speed.py --workers=2
 """
@@ -23,9 +26,15 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from latents_cache import NUM_CACHED, write_cache
 from PIL import Image
 
-from ddit_jax.data.examples import Example
+from ddit_jax.data.caches.cached_records import (
+  CachedTextToImageTransform,
+  StoredMoments,
+)
+from ddit_jax.data.caches.cached_source import CachedSource
+from ddit_jax.data.examples import Example, Source
 from ddit_jax.data.mixtures import Mixture
 from ddit_jax.data.read_ahead import ReadAheadBatches, plan_read_ahead
 from ddit_jax.data.read_log import ReadLog
@@ -53,14 +62,18 @@ class JpegExamples:
   """Generated pictures with captions of 40 words, held in memory."""
 
   examples: tuple[Example, ...]
+  num_records: int = NUM_RECORDS
   name: str = "jpegs"
   removed: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
   def __len__(self) -> int:
-    return NUM_RECORDS
+    return self.num_records
 
   def __getitem__(self, index: int) -> Example:
     return self.examples[index % len(self.examples)]
+
+  def fingerprint(self) -> str:
+    return self.name
 
 
 def generate(width: int, height: int) -> JpegExamples:
@@ -83,12 +96,27 @@ def generate(width: int, height: int) -> JpegExamples:
   return JpegExamples(tuple(examples))
 
 
-def our_batches(source: JpegExamples, args, jpeg_decoding: str):
-  """(next batch, stop, images decoded so far) of this package."""
-  transform = TextToImageTransform(
-    images=ImageTransform(size=args.size, jpeg_decoding=jpeg_decoding),
-    texts=TextTransform(tokenizer=TOKENIZER, length=TEXT_LENGTH),
+TEXTS = TextTransform(tokenizer=TOKENIZER, length=TEXT_LENGTH)
+
+
+def cached_batches(source: CachedSource, args):
+  """(next batch, stop, images read so far) from a cache of latents."""
+  images = StoredMoments(layout=source.plan.moments)
+  transform = CachedTextToImageTransform(
+    images=images, texts=TEXTS, feature=None
   )
+  return our_batches(source, transform, args)
+
+
+def decoded_batches(source: JpegExamples, args, jpeg_decoding: str):
+  """(next batch, stop, images decoded so far) of this package."""
+  images = ImageTransform(size=args.size, jpeg_decoding=jpeg_decoding)
+  transform = TextToImageTransform(images=images, texts=TEXTS)
+  return our_batches(source, transform, args)
+
+
+def our_batches(source: Source, transform, args):
+  """(next batch, stop, images read so far) of a source."""
   folder = tempfile.TemporaryDirectory()
   log = ReadLog(pathlib.Path(folder.name) / "bad_records.jsonl")
   reader = ReadExamples(source, transform, seed=0, log=log)
@@ -102,7 +130,7 @@ def our_batches(source: JpegExamples, args, jpeg_decoding: str):
   iterator = ReadAheadBatches(
     mixture,
     batch_size=args.batch,
-    shard=(0, 1),
+    rows=range(args.batch),
     read_ahead=plan_read_ahead(
       mixture.record_bytes, args.batch, num_threads=args.workers
     ),
@@ -229,10 +257,15 @@ def main() -> None:
   )
   parts = stages(source, args.size)
   print("one image, ms:", {k: round(v, 3) for k, v in parts.items()})
+  folder = tempfile.TemporaryDirectory()
+  some = dataclasses.replace(source, num_records=NUM_CACHED)
+  cached = write_cache(some, args.size, folder.name)
+  print(f"a cached record: {cached.plan.moments.num_bytes / 1e3:.0f} kB")
   makers = {
     "PyTorch": lambda: torch_batches(source, args),
-    "ours": lambda: our_batches(source, args, "exact"),
-    "ours, draft": lambda: our_batches(source, args, "draft"),
+    "ours": lambda: decoded_batches(source, args, "exact"),
+    "ours, draft": lambda: decoded_batches(source, args, "draft"),
+    "ours, cached": lambda: cached_batches(cached, args),
   }
   found = {name: [] for name in makers}
   for _ in range(args.rounds):

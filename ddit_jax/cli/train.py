@@ -41,13 +41,14 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
   from ddit_jax.experiment import stages, training
 
   if values.distributed:
-    _join_cluster()
+    join_cluster()
   if isinstance(job, dict):
     return stages.train_stages(job, values.workdir)
   return training.train(job, values.workdir)
 
 
-def _join_cluster() -> None:
+def join_cluster() -> None:
+  """Joins the other processes of a cluster job; UsageError without one."""
   import jax
 
   try:

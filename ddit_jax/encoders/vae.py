@@ -135,6 +135,18 @@ class Decoder(nn.Module):
     return _output(x, cfg.image_channels, cfg.num_groups, dtype)
 
 
+def _rounded(statistics: jax.Array, dtype: str) -> jax.Array:
+  """Float32 numbers that `dtype` holds, so that storing in it is exact.
+
+  A bfloat16 computation may keep more digits up to the next float32 operation,
+  and XLA drops a mere cast there and back.
+  """
+  info = jnp.finfo(dtype)
+  return jax.lax.reduce_precision(
+    statistics.astype(jnp.float32), info.nexp, info.nmant
+  )
+
+
 def _output(x, channels: int, num_groups: int, dtype):
   """Norm, SiLU, convolution: the end of the encoder and of the decoder."""
   x = nn.silu(group_norm(num_groups, name="norm_out", dtype=dtype)(x))
@@ -183,7 +195,7 @@ class Autoencoder(nn.Module):
         f"images of {batch_free[0]} x {batch_free[1]} pixels cannot be "
         f"encoded: crop or resize both sides to multiples of {side}"
       )
-    statistics = self.encoder(images).astype(jnp.float32)
+    statistics = _rounded(self.encoder(images), self.dtype)
     mean, logvar = jnp.split(statistics, 2, axis=-1)
     return Posterior(mean=mean, logvar=jnp.clip(logvar, -30.0, 20.0))
 

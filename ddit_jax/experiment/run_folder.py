@@ -78,7 +78,7 @@ class RunFolder:
     """Refuses to resume a run that would differ from its beginning.
 
     Mixtures of `data.sources` may change from `step` on: what was read before
-    stays as it was.
+    stays as it was. Caches may be moved, begun or left.
 
     Raises:
       InputError: a setting differs that shapes what was trained so far.
@@ -91,6 +91,8 @@ class RunFolder:
       _check_mixtures(settings, saved, step)
       for name in settings.data.streams():
         old["data"][name]["mixture"] = new["data"][name]["mixture"]
+        # Caches may be moved: opening one compares what it holds.
+        old["data"][name]["cache"] = new["data"][name]["cache"]
     changed = [
       f"{key} was {before!r} and is {now!r}"
       for key, before, now in _differences(old, new)

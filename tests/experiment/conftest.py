@@ -8,8 +8,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from ddit_jax.experiment import build, training
+from ddit_jax.experiment.caching import write_caches
 from ddit_jax.sharding.mesh import make_mesh
 from tests import tiny_run
+from tests.experiment import cached_run
 
 
 @contextlib.contextmanager
@@ -62,3 +64,21 @@ def trained(tmp_path_factory, compiled_programs) -> pathlib.Path:
     use_first_device(monkeypatch)
     assert training.train(tiny_run.settings(), str(workdir)) == 0
   return workdir
+
+
+@pytest.fixture(scope="session")
+def cached_files(tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
+  """(pictures, weights) of `cached_run`. Not to be changed."""
+  folder = tmp_path_factory.mktemp("files")
+  cached_run.write_pictures(folder / "pictures")
+  weights = cached_run.write_weights(folder / "weights")
+  return folder / "pictures", weights
+
+
+@pytest.fixture(scope="session")
+def caches(cached_files, tmp_path_factory, compiled_programs):
+  """(folder, manifests) of its image stream's caches. Not to be changed."""
+  out = tmp_path_factory.mktemp("caches") / "out"
+  with quick_compilation(compiled_programs):
+    run = cached_run.settings(*cached_files)
+    return out, write_caches(run, cached_run.request(out))

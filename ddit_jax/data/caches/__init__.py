@@ -1,0 +1,1 @@
+"""Encoder outputs on disk: latents' moments and text features."""

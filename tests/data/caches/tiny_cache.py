@@ -1,0 +1,139 @@
+"""A small source with everything that can be wrong, and encoders in numpy."""
+
+import dataclasses
+import pathlib
+
+import ml_dtypes
+import numpy as np
+
+from ddit_jax.data.caches.array_layout import ArrayLayout
+from ddit_jax.data.caches.cache_manifest import (
+  CachePlan,
+  FeaturesOrigin,
+  LatentsOrigin,
+)
+from ddit_jax.data.caches.cache_rows import RowReader
+from ddit_jax.data.caches.cache_writer import CacheWriter
+from ddit_jax.data.caches.part_writer import RowEncoders
+from ddit_jax.data.examples import BadRecord, Example
+from ddit_jax.data.tokenizer import word_tokenizer
+from ddit_jax.data.transforms.images import ImageTransform
+from ddit_jax.data.transforms.texts import TextTransform
+from tests.data.transforms import pictures
+
+NUM_RECORDS, SIZE, LENGTH, WIDTH = 23, 8, 4, 3
+TOKENIZER = word_tokenizer(["a", "b", "c", "d", "e", "f"])
+IMAGES = ImageTransform(size=SIZE)
+TEXTS = TextTransform(tokenizer=TOKENIZER, length=LENGTH)
+# Index to what is wrong with it.
+UNREADABLE, CUT_IMAGE, NO_IMAGE, BLANK_TEXT, LONG_TEXT = 3, 7, 11, 13, 17
+MOMENTS = ArrayLayout((2, 2, 6), "bfloat16")
+FEATURE = ArrayLayout((LENGTH, WIDTH), "bfloat16")
+
+
+class TinySource:
+  """Pictures with one or two own texts, some with a rewritten one."""
+
+  def __init__(self, name="tiny", num_records=NUM_RECORDS):
+    self.name, self.removed = name, {"short_side": 2}
+    self._num_records = num_records
+
+  def __len__(self):
+    return self._num_records
+
+  def __getitem__(self, index):
+    if index == UNREADABLE:
+      raise BadRecord("missing_file", "gone", f"r{index}")
+    pixels = pictures.pixels(9, 8, seed=index)
+    image = pictures.encoded(pixels)
+    if index == CUT_IMAGE:
+      image = image[: len(image) // 2]
+    texts = ("a b", "c") if index % 2 else ("d",)
+    if index == BLANK_TEXT:
+      texts = ("a", "  ")
+    if index == LONG_TEXT:
+      texts = ("a b c d e f",)
+    return Example(
+      record_id=f"r{index}",
+      image=None if index == NO_IMAGE else image,
+      prompt="a " if index == NO_IMAGE else "",
+      texts=texts,
+      rewritten=("e f",) if index % 5 == 0 else (),
+    )
+
+  def fingerprint(self):
+    return f"{self.name} {self._num_records}"
+
+
+def moments_of(pixels: np.ndarray) -> np.ndarray:
+  """Something float32 of [rows, 8, 8, 3] that bfloat16 holds."""
+  blocks = pixels.reshape(len(pixels), 2, 4, 2, 4, 3).astype(np.float32)
+  mean = blocks.mean((2, 4))
+  both = np.concatenate([mean, -mean], axis=-1)
+  return both.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def features_of(tokens: np.ndarray) -> np.ndarray:
+  """Something bfloat16 of [rows, length]."""
+  repeated = np.repeat(tokens[..., None], WIDTH, axis=-1)
+  return (repeated * [1, 10, 100]).astype(ml_dtypes.bfloat16)
+
+
+def padded(function):
+  """As the real encoders do, always as many rows."""
+
+  def encode(rows):
+    missing = 4 - len(rows)
+    return function(np.concatenate([rows, *[rows[-1:]] * missing]))
+
+  return encode
+
+
+ENCODERS = RowEncoders(
+  images=padded(moments_of), texts=padded(features_of), num_rows=4
+)
+
+
+def plan(*, has_features=True, num_shards=3, source=None) -> CachePlan:
+  source = source or TinySource()
+  features = FeaturesOrigin(
+    text_encoder="t",
+    encoder_dtype="bfloat16",
+    tokenizer="k",
+    text_length=LENGTH,
+  )
+  latents = LatentsOrigin(
+    source=source.fingerprint(),
+    num_records=len(source),
+    autoencoder="v",
+    encoder_dtype="bfloat16",
+    image_size=SIZE,
+    image_transform="centre",
+  )
+  return CachePlan(
+    latents=latents,
+    features=features if has_features else None,
+    moments=MOMENTS,
+    feature=FEATURE if has_features else None,
+    num_shards=num_shards,
+    rows_per_device=4,
+  )
+
+
+def writer(folder: pathlib.Path, *, has_features=True, **changes):
+  """A `CacheWriter` of the tiny source."""
+  texts = TEXTS if has_features else None
+  given = CacheWriter(
+    folder=folder,
+    plan=plan(has_features=has_features),
+    reader=RowReader(source=TinySource(), images=IMAGES, texts=texts),
+    encoders=ENCODERS,
+    max_bad_rate=0.2,
+    threads=2,
+  )
+  return dataclasses.replace(given, **changes)
+
+
+def contents(folder: pathlib.Path) -> dict[str, bytes]:
+  """Every file of a folder."""
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
