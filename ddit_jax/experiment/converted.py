@@ -87,10 +87,7 @@ class ConvertedWeights:
     self, name: str, module: PureModule, mesh: Mesh, placement: str = "sharded"
   ) -> Variables:
     """A part's weights straight onto the mesh, cast to the module's dtype."""
-    layout = module.shardings(mesh)
-    if placement == "replicated":
-      everywhere = NamedSharding(mesh, PartitionSpec())
-      layout = jax.tree.map(lambda _: everywhere, layout)
+    layout = encoder_shardings(module, mesh, placement)
     wanted = jax.tree.map(
       lambda leaf, where: jax.ShapeDtypeStruct(
         leaf.shape, leaf.dtype, sharding=where
@@ -102,6 +99,17 @@ class ConvertedWeights:
       kind: restore_item(self.folder / name / kind, tree)
       for kind, tree in wanted.items()
     }
+
+
+def encoder_shardings(
+  module: PureModule, mesh: Mesh, placement: str
+) -> Variables:
+  """Where a frozen part lies, by one of `PLACEMENTS`."""
+  layout = module.shardings(mesh)
+  if placement == "sharded":
+    return layout
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  return jax.tree.map(lambda _: everywhere, layout)
 
 
 def restore_item(folder: pathlib.Path, wanted: Any) -> Any:

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterable
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
 from ddit_jax.conversion.checkpoint_record import CheckpointRecord
 from ddit_jax.data.tokenizer import Tokenizer, word_tokenizer
@@ -13,7 +13,7 @@ from ddit_jax.digits import grammar
 from ddit_jax.dry_run import TOY_WEIGHTS
 from ddit_jax.encoders.t5 import T5Config
 from ddit_jax.encoders.vae import AutoencoderConfig
-from ddit_jax.experiment.converted import ConvertedWeights
+from ddit_jax.experiment.converted import ConvertedWeights, encoder_shardings
 from ddit_jax.models.pure_module import PureModule, Variables
 from ddit_jax.models.sizes import size
 
@@ -57,9 +57,6 @@ class ToyWeights(ConvertedWeights):
     self, name: str, module: PureModule, mesh: Mesh, placement: str = "sharded"
   ) -> Variables:
     """Random weights, created on the mesh."""
-    layout = module.shardings(mesh)
-    if placement == "replicated":
-      everywhere = NamedSharding(mesh, PartitionSpec())
-      layout = jax.tree.map(lambda _: everywhere, layout)
+    layout = encoder_shardings(module, mesh, placement)
     key = jax.random.key(len(name))
     return jax.jit(module.init, out_shardings=layout)(key)
