@@ -15,6 +15,7 @@ _BATCH_SIZE, _IMAGE_SIZE, _TEXT_LENGTH = 8, 32, 12
 _TOY_SIZES = {
   "sd3_medium": "toy_sd3",
   "end_to_end": "toy_end_to_end",
+  "of_encoders": "toy_sd3",
 }
 # Kind of source -> texts of the toy source in its place; others ask questions.
 _TEXTS = {
@@ -45,8 +46,10 @@ def dry(config: ConfigDict) -> ConfigDict:
   """Shrinks a config in place: toy network, toy encoders, four steps.
 
   What shapes the graph stays: which streams are on, losses, optimiser,
-  precision, rematerialisation, micro-batches, the trained mask row, adapters.
-  A job of several stages shrinks each of them.
+  precision, rematerialisation, the trained mask row; more than two
+  micro-batches become two. Adapters are left out, as they need a network to
+  start from. A job of several stages shrinks each of them. Batches of 8 suit
+  up to 8 devices.
   """
   if "stages" in config:
     for stage in config.stages.values():
@@ -64,6 +67,7 @@ def _shrink_model(config: ConfigDict) -> None:
   model.size = _TOY_SIZES.get(model.size, model.size)
   if model.encoders_from:
     model.encoders_from = TOY_WEIGHTS
+  config.lora.rank = 0
   if not config.init_from.startswith("stage:"):
     config.init_from = ""
   for axis in ("replica", "tensor"):
@@ -97,6 +101,7 @@ def _shrink_runs(config: ConfigDict) -> None:
   config.optimizer.warmup_steps = 2
   train = config.train
   train.num_steps = _NUM_STEPS
+  train.num_microbatches = min(train.num_microbatches, 2)
   train.log_every = 1
   for every in ("validate_every", "checkpoint_every"):
     train[every] = 2

@@ -161,6 +161,19 @@ class CheckpointStore:
       manager.close()
       self._thread.shutdown()
 
+  def abandon(self) -> None:
+    """Forgets the save under way; its step will not count.
+
+    For a process that leaves because of an error while others go on: to wait
+    for the save would be to wait for them.
+    """
+    self._pending = self._finisher = None
+
+  @property
+  def folder(self) -> pathlib.Path:
+    """Where the steps lie."""
+    return self._folder
+
   def steps(self) -> list[int]:
     """All finished steps, ascending; a save under way is not among them."""
     finished = step_folders.finished_steps(self._folder)

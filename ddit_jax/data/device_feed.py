@@ -61,6 +61,8 @@ class DeviceFeed:
     item = self._queue.get()
     self.wait_seconds += time.monotonic() - start
     if isinstance(item, BaseException):
+      # The thread has ended: the next call shall not wait for it.
+      self._queue.put(item)
       raise item
     return item
 
@@ -79,7 +81,7 @@ class DeviceFeed:
       try:
         batch, position = next(self._stream)
         item = (to_mesh(batch, self._mesh), position)
-      except Exception as error:
+      except BaseException as error:
         item = error
       self._queue.put(item)
       if isinstance(item, BaseException):

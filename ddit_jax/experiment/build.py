@@ -259,8 +259,14 @@ def build_path(settings: ExperimentSettings) -> FlowPath:
 
 
 def build_loss(settings: ExperimentSettings, tokenizer: Tokenizer) -> DualLoss:
-  """The dual loss."""
+  """The dual loss.
+
+  Raises:
+    ValueError: streams of unequal shapes that shall run as one batch.
+  """
   loss = settings.loss
+  if loss.is_merged and len(settings.data.streams_on()) == 2:
+    _check_can_merge(settings)
   return DualLoss(
     path=build_path(settings),
     process=build_process(settings, tokenizer),
@@ -270,6 +276,17 @@ def build_loss(settings: ExperimentSettings, tokenizer: Tokenizer) -> DualLoss:
     is_merged=loss.is_merged,
     text_chunk=loss.text_chunk,
   )
+
+
+def _check_can_merge(settings: ExperimentSettings) -> None:
+  sides = image_sides(settings)
+  lengths = [s.text_length for s in settings.data.streams().values()]
+  if len(set(sides)) > 1 or len(set(lengths)) > 1:
+    raise ValueError(
+      f"loss.is_merged needs streams of equal shapes, but their images have "
+      f"{sides[0]} and {sides[1]} pixels and their texts {lengths[0]} and "
+      f"{lengths[1]} tokens: make them equal or set loss.is_merged=False"
+    )
 
 
 def build_train_step(

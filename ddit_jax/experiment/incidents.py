@@ -49,9 +49,9 @@ class Incidents:
     """
     self._append(
       "skipped_batch",
+      batch.data_position,
       step=batch.step,
       losses={name: repr(value) for name, value in batch.losses.items()},
-      records=self._record_ids(batch.data_position),
     )
     _log.warning(
       "step %d: a loss or gradient is not finite, so its batch was left out; "
@@ -64,26 +64,27 @@ class Incidents:
         f"{batch.num_in_row} batches in a row up to step {batch.step} gave no "
         "finite loss or gradient and were left out, "
         f"train.max_skipped_in_row is {self._max_in_row}: look at "
-        f"{self._path}, then lower optimizer.learning_rate or start from an "
-        "earlier checkpoint; the weights and checkpoints are intact"
+        f"{self._path}; the checkpoints are intact: mend the data, or go on in "
+        "another --workdir with init_from and a lower optimizer.learning_rate"
       )
 
   def add_rollback(self, spike: LossSpike, to_step: int) -> None:
     """Lists a return to an earlier checkpoint."""
     self._append(
       "rollback",
+      spike.data_position,
       step=spike.step,
       to_step=to_step,
       cause=str(spike),
-      records=self._record_ids(spike.data_position),
     )
     _log.warning(
       "%s: going back to step %d and past that batch", spike, to_step
     )
 
-  def _append(self, event: str, **fields: Any) -> None:
+  def _append(self, event: str, data_position: Mapping, **fields: Any) -> None:
     if jax.process_index() != 0:
       return
+    fields["records"] = self._record_ids(data_position)
     line = json.dumps({"event": event, "time": time.time(), **fields})
     with open(self._path, "a") as file:
       file.write(line + "\n")

@@ -14,6 +14,8 @@ from ddit_jax.data.schedules import check_schedule_edit
 from ddit_jax.input_error import InputError
 from ddit_jax.settings import ExperimentSettings
 
+# Begins an `init_from` that names an earlier stage of the same job.
+STAGE = "stage:"
 # A run may be resumed with other values of these sections only.
 CHANGEABLE = ("name", "mesh", "train", "sample", "evaluate")
 
@@ -104,6 +106,12 @@ class RunFolder:
         f"{f' and {len(changed) - 1} more' if changed[1:] else ''}): restore "
         "them or choose another --workdir"
       )
+
+  def resolved(self, init_from: str) -> str:
+    """A place of starting weights; "stage:NAME" is a folder beside this one."""
+    if not init_from.startswith(STAGE):
+      return init_from
+    return str(self.path.parent / init_from.removeprefix(STAGE))
 
   def write_config(self, settings: ExperimentSettings) -> None:
     """Writes the resolved settings, config.json, once a job."""

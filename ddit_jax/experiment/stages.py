@@ -1,6 +1,5 @@
 """Several stages of training as one job: each starts from the one before."""
 
-import dataclasses
 import logging
 import pathlib
 from collections.abc import Mapping
@@ -8,12 +7,9 @@ from collections.abc import Mapping
 from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.config_files import to_settings
 from ddit_jax.experiment import build, training
-from ddit_jax.experiment.run_folder import RunFolder, checkpoints_in
+from ddit_jax.experiment.run_folder import STAGE, RunFolder, checkpoints_in
 from ddit_jax.input_error import InputError, preparing
 from ddit_jax.settings import ExperimentSettings
-
-# An `init_from` that names an earlier stage of the same job.
-_PREFIX = "stage:"
 
 _log = logging.getLogger(__name__)
 
@@ -36,52 +32,55 @@ def train_stages(stages: Stages, workdir: str) -> int:
 
   Raises:
     InputError: the stages do not fit together or with what is in the folder,
-      before any compute; or what `training.train_to_end` raises.
+      or data or weights of one of them cannot be opened, before any compute;
+      or what `training.train_to_end` raises.
   """
   folders = {name: pathlib.Path(workdir) / name for name in stages}
   with preparing():
-    stages = _with_places(stages, folders)
-    for name, settings in stages.items():
-      _check(name, settings)
+    _check_references(stages)
     done = [n for n in stages if _is_complete(stages[n], folders[n])]
     _check_order(list(stages), done)
+    _check_can_start({n: s for n, s in stages.items() if n not in done})
+  steps_before = 0
   for name, settings in stages.items():
+    last = settings.train.num_steps
     if name in done:
-      last = settings.train.num_steps
       _log.info("%s is complete: step %d was its last", name, last)
       continue
     _log.info("%s in %s", name, folders[name])
-    if not training.train_to_end(settings, str(folders[name])):
+    if not training.train_to_end(
+      settings, str(folders[name]), steps_before=steps_before
+    ):
       return 0
+    steps_before += last
   return 0
 
 
-def _with_places(
-  stages: Stages, folders: Mapping[str, pathlib.Path]
-) -> dict[str, ExperimentSettings]:
-  """The stages with "stage:NAME" replaced by that stage's folder."""
-  placed: dict[str, ExperimentSettings] = {}
+def _check_references(stages: Stages) -> None:
+  """Raises InputError if a stage starts from one that is not before it."""
+  before: list[str] = []
   for name, settings in stages.items():
-    if settings.init_from.startswith(_PREFIX):
-      before = settings.init_from.removeprefix(_PREFIX)
-      if before not in placed:
-        raise InputError(
-          f"stages.{name}.init_from is {settings.init_from!r}; the stages "
-          f"before it are {', '.join(placed) or 'none'}"
-        )
-      settings = dataclasses.replace(settings, init_from=str(folders[before]))
-    placed[name] = settings
-  return placed
+    start = settings.init_from
+    if start.startswith(STAGE) and start.removeprefix(STAGE) not in before:
+      raise InputError(
+        f"stages.{name}.init_from is {start!r}; the stages before it are "
+        f"{', '.join(before) or 'none'}"
+      )
+    before.append(name)
 
 
-def _check(name: str, settings: ExperimentSettings) -> None:
-  """Raises InputError for what can be seen of a later stage at once."""
-  try:
-    build.build_mesh(settings)
-    if settings.model.encoders_from:
-      build.open_encoders(settings)
-  except ValueError as error:
-    raise InputError(f"stages.{name}: {error}") from error
+def _check_can_start(stages: Stages) -> None:
+  """Raises InputError for what can be seen of later stages at once."""
+  checked = set()
+  for name, settings in stages.items():
+    try:
+      build.build_mesh(settings)
+      build.open_sources(settings)
+      if settings.model.encoders_from not in checked:
+        build.open_encoders(settings)
+        checked.add(settings.model.encoders_from)
+    except ValueError as error:
+      raise InputError(f"stages.{name}: {error}") from error
 
 
 def _is_complete(settings: ExperimentSettings, folder: pathlib.Path) -> bool:

@@ -42,7 +42,9 @@ class StepLog:
     last_step, last_time, last_waited = self._last
     self._last = (step, now, waited)
     speed = (step - last_step) / max(now - last_time, 1e-9)
-    scalars["learning_rate"] = float(self._schedule(step - 1))
+    # The optimiser does not count what was left out.
+    num_updates = step - 1 - int(scalars["num_skipped"])
+    scalars["learning_rate"] = float(self._schedule(num_updates))
     scalars["speed/steps_per_second"] = speed
     scalars["speed/images_per_second"] = speed * self._images
     scalars["speed/tokens_per_second"] = speed * self._tokens

@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import math
+import os
+import re
 import shutil
 from collections.abc import Iterator
 
@@ -13,6 +15,7 @@ from ddit_jax.data.read_log import TooManyBadRecords
 from ddit_jax.input_error import InputError
 from ddit_jax.train.state import abstract_state
 
+_TENSORSTORE_ERROR = re.compile(r"os_error_code='(\d+)'")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
@@ -43,14 +46,17 @@ def stopping_clearly(store: CheckpointStore) -> Iterator[None]:
   try:
     yield
   except TooManyBadRecords as error:
+    _leave_alone(store)
     raise InputError(str(error)) from error
   except Exception as error:
+    _leave_alone(store)
     cause = _disk_error(error)
     if cause is None:
       raise
-    with contextlib.suppress(Exception):
+    if jax.process_count() == 1:
       # The save under way may be the one that fails.
-      store.wait()
+      with contextlib.suppress(Exception):
+        store.wait()
     step = store.latest_step()
     left = (
       "no checkpoint was finished"
@@ -63,10 +69,20 @@ def stopping_clearly(store: CheckpointStore) -> Iterator[None]:
     ) from error
 
 
+def _leave_alone(store: CheckpointStore) -> None:
+  """One of several processes leaves: it must not wait for the others."""
+  if jax.process_count() > 1:
+    store.abandon()
+
+
 def _disk_error(error: BaseException | None) -> OSError | None:
   """The full or read-only disk among an error's causes, if it is one."""
   while error is not None:
-    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-      return error
+    number = getattr(error, "errno", None)
+    # TensorStore has no errno, it writes the number into its message.
+    if found := _TENSORSTORE_ERROR.search(str(error)):
+      number = int(found[1])
+    if number in _DISK_ERRORS:
+      return OSError(number, os.strerror(number))
     error = error.__cause__ or error.__context__
   return None

@@ -3,37 +3,31 @@
 import contextlib
 import dataclasses
 import functools
-import itertools
 import logging
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ddit_jax.checkpoint.agreement import raise_on_all
 from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.config_files import to_settings
-from ddit_jax.data.device_feed import DeviceFeed, rows_of_process
+from ddit_jax.data.device_feed import rows_of_process
 from ddit_jax.data.tokenizer import Tokenizer, from_files
 from ddit_jax.experiment import build
 from ddit_jax.experiment.frozen_base import FrozenBase
-from ddit_jax.experiment.incidents import Incidents, TooManySkipped
 from ddit_jax.experiment.run_folder import RunFolder
+from ddit_jax.experiment.running import TrainingRun
 from ddit_jax.experiment.starting_weights import StartingWeights
 from ddit_jax.experiment.step_flops import training_flops
-from ddit_jax.experiment.step_log import StepLog
 from ddit_jax.experiment.stopping import check_room, stopping_clearly
-from ddit_jax.experiment.validation import Validator
-from ddit_jax.input_error import InputError, preparing
+from ddit_jax.input_error import preparing
 from ddit_jax.models.network import MASK_EMBEDDING
 from ddit_jax.models.parameter_counts import counts_table, parameter_counts
-from ddit_jax.monitor.metric_writer import MetricWriter
-from ddit_jax.monitor.progress import ProgressBar
-from ddit_jax.monitor.silent import Silent
 from ddit_jax.random_streams import key_for
 from ddit_jax.settings import ExperimentSettings
 from ddit_jax.sharding import placement
-from ddit_jax.train.guards import LossGuard, LossSpike
-from ddit_jax.train.loop import Hook, Progress, run_loop
+from ddit_jax.train.loop import Progress
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import (
   TrainState,
@@ -59,8 +53,16 @@ def train(settings: ExperimentSettings, workdir: str) -> int:
   return 0
 
 
-def train_to_end(settings: ExperimentSettings, workdir: str) -> bool:
+def train_to_end(
+  settings: ExperimentSettings, workdir: str, *, steps_before: int = 0
+) -> bool:
   """Trains in `workdir` until the last step or a stop signal.
+
+  Args:
+    settings: of the run.
+    workdir: its folder.
+    steps_before: of earlier stages in this process; processes agree on a step
+      to stop at, which must only ever grow.
 
   Returns:
     True if the last step is done, False after a stop signal.
@@ -73,16 +75,33 @@ def train_to_end(settings: ExperimentSettings, workdir: str) -> bool:
     with preparing():
       folder = stack.enter_context(RunFolder(workdir))
       store = stack.enter_context(_open_store(folder, settings))
-      job = TrainingJob(settings, folder, store)
-      check_room(job)
+      job = _prepared(settings, folder, store)
       restored = None if job.start is None else job.restored()
     job.report()
     stack.enter_context(jax.set_mesh(job.mesh))
-    stop = stack.enter_context(StopSignal())
+    stop = stack.enter_context(StopSignal(steps_before=steps_before))
     stack.enter_context(stopping_clearly(store))
     frozen = job.frozen()
     state = job.fresh(frozen) if restored is None else restored
-    return job.run(state.replace(frozen=frozen), stop)
+    state = state.replace(frozen=frozen)
+    # Handed over: nothing here keeps arrays that the run gives away.
+    del restored, frozen
+    return TrainingRun(job, stop).to_end(state)
+
+
+def _prepared(
+  settings: ExperimentSettings, folder: RunFolder, store: CheckpointStore
+) -> "TrainingJob":
+  """The job's parts; what one process cannot open, no process starts."""
+  job, error = None, None
+  try:
+    job = TrainingJob(settings, folder, store)
+    if jax.process_index() == 0:
+      check_room(job)
+  except (ValueError, OSError) as caught:
+    error = caught
+  raise_on_all(error, doing="preparing the run")
+  return job
 
 
 def _open_store(folder: RunFolder, settings: ExperimentSettings):
@@ -94,7 +113,7 @@ def _open_store(folder: RunFolder, settings: ExperimentSettings):
 
 
 class TrainingJob:
-  """All parts of one run, built and checked; `run` does the work."""
+  """All parts of one run, built and checked; `TrainingRun` runs them."""
 
   def __init__(
     self,
@@ -125,93 +144,6 @@ class TrainingJob:
     self.shardings = state_shardings(self.network, self.optimizer, self.mesh)
     self._validation: tuple[int, dict[str, float]] = (0, {})
     self._flops: dict[bool, dict[str, int]] = {}
-
-  def run(self, state: TrainState, stop: StopSignal) -> bool:
-    """Trains from `state` to the end (True) or to a stop signal (False)."""
-    self.folder.write_config(self.settings)
-    train, start = self.settings.train, self.start or 0
-    incidents = Incidents(
-      self.folder.path,
-      self.stream.record_ids,
-      max_skipped_in_row=train.max_skipped_in_row,
-    )
-    is_first = jax.process_index() == 0
-    with (
-      MetricWriter(self.folder.path) if is_first else Silent() as writer,
-      (
-        ProgressBar(total=train.num_steps, initial=start)
-        if is_first
-        else Silent()
-      ) as bar,
-    ):
-      for num_rollbacks in itertools.count():
-        writer.truncate_after(start)
-        try:
-          return self._run_from(start, state, stop, writer, bar, incidents)
-        except LossSpike as spike:
-          if num_rollbacks == train.max_rollbacks:
-            raise InputError(
-              f"{spike}; this is one more than train.max_rollbacks = "
-              f"{train.max_rollbacks}: lower optimizer.learning_rate"
-            ) from spike
-          frozen = state.frozen
-          start, state = self._rolled_back(spike, incidents)
-          state = state.replace(frozen=frozen)
-
-  def _run_from(self, start, state, stop, writer, bar, incidents) -> bool:
-    """As `run`; raises LossSpike."""
-    train = self.settings.train
-    guard = LossGuard(incidents.add_skipped, spike_factor=train.spike_factor)
-    last = None
-
-    def watch(progress: Progress) -> None:
-      nonlocal last
-      last = progress
-      guard(progress)
-
-    def save(progress: Progress) -> None:
-      guard.catch_up()
-      self.save(progress)
-
-    with contextlib.closing(DeviceFeed(self.stream, self.mesh)) as feed:
-      try:
-        run_loop(
-          self.step_function(state),
-          state,
-          feed,
-          start=start,
-          num_steps=train.num_steps,
-          hooks=[
-            Hook(1, watch),
-            Hook(train.log_every, StepLog(self, writer, bar, feed, start)),
-            Hook(
-              train.validate_every,
-              Validator(self, writer),
-              is_needed_at_stop=False,
-            ),
-            Hook(train.checkpoint_every, save),
-          ],
-          is_stop_asked=stop.is_asked,
-        )
-      except TooManySkipped:
-        # What was learnt since the last checkpoint is sound.
-        self.save(last)
-        raise
-    return last is None or last.step == train.num_steps
-
-  def _rolled_back(self, spike: LossSpike, incidents: Incidents):
-    """(step, state) of the newest checkpoint; the data goes on behind it."""
-    self.store.wait()
-    step = self.store.latest_step()
-    if step is None:
-      raise InputError(
-        f"{spike}, and there is no checkpoint yet to go back to: lower "
-        "optimizer.learning_rate, or train.checkpoint_every"
-      )
-    incidents.add_rollback(spike, step)
-    self.stream = self.data.training_stream(self.rows_of)
-    self.stream.seek(spike.data_position)
-    return step, self._restored_state(step)
 
   def fresh(self, frozen: dict[str, Any]) -> TrainState:
     """A newly initialised state, created on its devices."""
@@ -253,11 +185,17 @@ class TrainingJob:
         f"{self.folder.path} is at step {self.start}, beyond train.num_steps = "
         f"{num_steps}: raise it or choose another --workdir"
       )
-    state = self._restored_state(self.start)
+    state = self.restored_state(self.start)
     self.stream.seek(self.store.data_position(self.start))
     return state
 
-  def _restored_state(self, step: int) -> TrainState:
+  def go_on_reading(self, position: dict[str, Any]) -> None:
+    """Opens the data stream anew, at a position."""
+    self.stream = self.data.training_stream(self.rows_of)
+    self.stream.seek(position)
+
+  def restored_state(self, step: int) -> TrainState:
+    """The state of a finished checkpoint, without what is frozen."""
     abstract = abstract_state(self.network, self.optimizer, self.shardings)
     return TrainState.from_items(self.store.restore(step, abstract.items()))
 
@@ -315,7 +253,7 @@ class TrainingJob:
     return self._flops[self._is_mask_embedding_trained(step)]
 
   def _count_flops(self, batch) -> None:
-    has_row = self.settings.model.has_mask_embedding
+    has_row = self.settings.model.has_mask_embedding and self.base is None
     self._flops = {
       is_trained: training_flops(
         self.model,
@@ -336,15 +274,16 @@ class TrainingJob:
     if not settings.init_from or not is_new:
       return None
     wanted = self.network.abstract_variables()["params"]
-    return StartingWeights.open(
-      settings.init_from, settings.init_weights, wanted
-    )
+    place = self.folder.resolved(settings.init_from)
+    return StartingWeights.open(place, settings.init_weights, wanted)
 
   def _frozen_base(self) -> FrozenBase | None:
     """What stays frozen under adapters, the same at every start."""
     if not self.settings.lora.rank:
       return None
-    base = FrozenBase.open(self.settings, self.network)
+    place = self.folder.resolved(self.settings.init_from)
+    settings = dataclasses.replace(self.settings, init_from=place)
+    base = FrozenBase.open(settings, self.network)
     if self.start is not None:
       base.check_same(self.store.files(self.start))
     return base
@@ -359,8 +298,19 @@ class TrainingJob:
       return build.build_tokenizer(self.settings, self.encoders, self.sources)
     source = f"the run in {self.folder.path}"
     saved = to_settings(self.store.config(self.start), source)
-    self.folder.check_same_run(self.settings, saved, self.start)
+    self.folder.check_same_run(self.settings, saved, self._first_open_step())
     return from_files(self.store.files(self.start))
+
+  def _first_open_step(self) -> int:
+    """The first step whose batch is not read yet; after rollbacks, later."""
+    streams = self.settings.data.streams_on()
+    read = [
+      -(-number // streams[name].batch_size)
+      for name, place in self.store.data_position(self.start).items()
+      for number in place.values()
+      if name in streams
+    ]
+    return max([self.start, *read])
 
   def report(self) -> None:
     """Says what is trained, on which devices, and where it goes on."""

@@ -80,8 +80,8 @@ class LossGuard:
     while self._unread:
       self._read_one()
 
-  def forget(self) -> None:
-    """Starts anew, after the run went back."""
+  def forget_unread(self) -> None:
+    """Leaves out steps that the run went back over."""
     self._unread.clear()
 
   def _read_one(self) -> None:

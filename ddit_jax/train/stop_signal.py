@@ -9,12 +9,23 @@ from jax.experimental import multihost_utils
 class StopSignal:
   """A context in which SIGTERM and SIGINT ask for an orderly stop.
 
+  Args:
+    steps_before: added to every step asked about. JAX compares steps with those
+      of earlier questions in this process.
+
+  Attributes:
+    was_asked: True once a stop was asked for, even after the last question.
+
   In a job of several processes JAX's own preemption notice is used: all
   processes agree on the step at which they stop.
   """
 
+  def __init__(self, *, steps_before: int = 0):
+    self._steps_before = steps_before
+    self.was_asked = False
+
   def __enter__(self) -> "StopSignal":
-    self._is_asked = False
+    self.was_asked = False
     self._old = {
       number: signal.signal(number, self._ask)
       for number in (signal.SIGTERM, signal.SIGINT)
@@ -29,11 +40,12 @@ class StopSignal:
   def is_asked(self, step: int) -> bool:
     """True if the run shall save and stop after this step."""
     if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
-    return self._is_asked
+      number = self._steps_before + step
+      self.was_asked |= multihost_utils.reached_preemption_sync_point(number)
+    return self.was_asked
 
   def _ask(self, number, frame) -> None:
     del frame
-    if self._is_asked and number == signal.SIGINT:
+    if self.was_asked and number == signal.SIGINT:
       raise KeyboardInterrupt
-    self._is_asked = True
+    self.was_asked = True

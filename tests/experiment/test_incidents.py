@@ -1,15 +1,20 @@
 """Runs whose losses go wrong: what is kept, listed and gone back to."""
 
 import json
+import resource
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddit_jax.cli.config_argument import load
 from ddit_jax.data.read_log import TooManyBadRecords
-from ddit_jax.experiment import stopping, training
-from ddit_jax.experiment.training import TrainingJob, train
+from ddit_jax.experiment import running, stopping
+from ddit_jax.experiment.running import TrainingRun
+from ddit_jax.experiment.training import train
 from ddit_jax.input_error import InputError
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.train.guards import LossGuard
@@ -20,7 +25,10 @@ pytestmark = pytest.mark.usefixtures("on_one_device")
 
 @pytest.fixture
 def break_batches(monkeypatch):
-  """Makes latents infinite where a function of the step's index says so."""
+  """Makes latents infinite where a function of the step's index says so.
+
+  Validation has the index 0.
+  """
 
   def apply(is_broken):
     real = DualLoss.corrupt
@@ -31,10 +39,11 @@ def break_batches(monkeypatch):
       return found.replace(images=found.images.replace(latents=latents))
 
     monkeypatch.setattr(DualLoss, "corrupt", corrupt)
-    # Validation is of step 0, which stays whole.
+    # Equal steps share their traces.
     jax.clear_caches()
 
-  return apply
+  yield apply
+  jax.clear_caches()
 
 
 def incidents(workdir):
@@ -108,7 +117,7 @@ def test_a_spike_goes_back_to_the_checkpoint_and_past_the_batch(
   position = tiny_run.data_position(tmp_path, 6)["text_to_image"]
   assert list(position.values()) == [7 * 8]
   ours, theirs = (tiny_run.stored_arrays(w, 4) for w in (tmp_path, trained))
-  assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)
+  assert [n for n in theirs if ours[n].tobytes() != theirs[n].tobytes()] == []
   steps = [
     step
     for step, name, _ in tiny_run.logged_losses(tmp_path)
@@ -144,7 +153,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_refused_at_once(
   def no_run(*_):
     raise AssertionError("compiled something")
 
-  monkeypatch.setattr(TrainingJob, "run", no_run)
+  monkeypatch.setattr(TrainingRun, "to_end", no_run)
   usage = type("Usage", (), {"free": 10_000})
   monkeypatch.setattr(stopping.shutil, "disk_usage", lambda _: usage)
   with pytest.raises(
@@ -163,14 +172,14 @@ def test_a_disk_without_room_for_a_checkpoint_is_refused_at_once(
 def test_what_stops_a_run_midway_is_one_line(
   tmp_path, monkeypatch, error, part
 ):
-  real = training.StepLog.__call__
+  real = running.StepLog.__call__
 
   def logged(self, progress):
     if progress.step == 4:
       raise error
     real(self, progress)
 
-  monkeypatch.setattr(training.StepLog, "__call__", logged)
+  monkeypatch.setattr(running.StepLog, "__call__", logged)
   with pytest.raises(InputError) as caught:
     train(tiny_run.settings(), str(tmp_path))
   assert part in str(caught.value) and "\n" not in str(caught.value)
@@ -181,6 +190,56 @@ def test_another_error_is_not_dressed_up(tmp_path, monkeypatch):
   def broken(self, progress):
     raise OSError(5, "Input/output error")
 
-  monkeypatch.setattr(training.StepLog, "__call__", broken)
+  monkeypatch.setattr(running.StepLog, "__call__", broken)
   with pytest.raises(OSError, match="Input/output error"):
     train(tiny_run.settings(), str(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", [None, "lora"])
+@pytest.mark.usefixtures("one_spike")
+def test_a_rollback_keeps_what_is_frozen(tmp_path, trained, start):
+  """Encoders, or the network under adapters, which the step is given away."""
+  if start is None:
+    overrides = {"train.num_steps": "6", "train.spike_factor": "2.0"}
+    settings = load("configs/ddit_sd3.py:stage2_dry", overrides)
+  else:
+    settings = tiny_run.settings(
+      train__spike_factor="2.0", lora__rank="2", init_from=str(trained)
+    )
+  assert train(settings, str(tmp_path)) == 0
+  (event,) = incidents(tmp_path)
+  assert event["event"] == "rollback"
+  arrays = tiny_run.stored_arrays(tmp_path, 6)
+  assert all(np.isfinite(array).all() for array in arrays.values())
+
+
+def test_a_validation_loss_that_is_not_finite_does_not_stop_the_run(
+  break_batches, tmp_path
+):
+  break_batches(lambda step: step == 0)
+  assert train(tiny_run.settings(), str(tmp_path)) == 0
+  assert [event["step"] for event in incidents(tmp_path)] == [1]
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line(tmp_path):
+  """Files may not grow beyond what one array of the checkpoint takes."""
+
+  def limit():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+
+  done = subprocess.run(
+    [
+      *(sys.executable, "-m", "ddit_jax", "train", f"--workdir={tmp_path}"),
+      *tiny_run.flags(),
+    ],
+    cwd=tiny_run.ROOT,
+    preexec_fn=limit,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 2, done.stderr
+  line = done.stderr.strip().splitlines()[-1]
+  assert "the workdir cannot be written any more (File too large)" in line
+  assert "no checkpoint was finished: make room" in line

@@ -86,7 +86,7 @@ def test_the_gradient_is_that_of_the_masks_row_of_the_table():
   got = jax.grad(lambda row: (features(row) * weights).sum())(row)
   # Measured: equal, of values up to 7; compilers may differ.
   np.testing.assert_allclose(got, want, atol=1e-4)
-  # No other row of the table is reached through the model.
+  # The table's own row of the mask takes no part any more.
   others = jax.grad(lambda t: (features(row, t) * weights).sum())(table)
   np.testing.assert_array_equal(others[MASK], 0)
 

@@ -1,12 +1,18 @@
 """Jobs of several stages: order, starting weights, going on after a kill."""
 
+import dataclasses
 import json
+import os
+import shutil
+import signal
 
 import numpy as np
 import pytest
 
 from ddit_jax.cli.config_argument import load_job
+from ddit_jax.experiment import training
 from ddit_jax.experiment.stages import train_stages
+from ddit_jax.experiment.training import TrainingJob
 from ddit_jax.input_error import InputError
 from ddit_jax.train.stop_signal import StopSignal
 from tests import tiny_run
@@ -60,7 +66,8 @@ def finished(tmp_path_factory):
 def test_each_stage_starts_from_the_average_of_the_one_before(finished):
   before = tiny_run.stored_arrays(finished / "images", 4)
   config = json.loads((finished / "both" / "config.json").read_text())
-  assert config["init_from"] == str(finished / "images")
+  # Not a path: the job may be moved.
+  assert config["init_from"] == "stage:images"
   first = tiny_run.stored_arrays(finished / "both", 2)
   name = next(k for k in before if k.startswith("ema") and "patch" in k)
   # Two small steps away; a fresh start would be elsewhere altogether.
@@ -87,6 +94,43 @@ def test_a_job_killed_in_either_stage_ends_bit_identical(
   )
   for stage, last in (("images", 4), ("both", 6)):
     tiny_run.assert_bit_identical(tmp_path / stage, finished / stage, last)
+
+
+def test_a_job_may_be_moved(finished, tmp_path, caplog):
+  shutil.copytree(finished, tmp_path / "moved")
+  shutil.rmtree(tmp_path / "moved" / "both" / "checkpoints" / "6")
+  caplog.set_level("INFO", "ddit_jax")
+  train_stages(two_stages(), str(tmp_path / "moved"))
+  assert "at step 4 of 6" in caplog.text
+
+
+def test_a_stop_during_the_last_step_ends_the_job(tmp_path, monkeypatch):
+  real = TrainingJob.save
+
+  def save(self, progress):
+    os.kill(os.getpid(), signal.SIGTERM)
+    real(self, progress)
+
+  monkeypatch.setattr(TrainingJob, "save", save)
+  stages = two_stages(train__checkpoint_every="4")
+  assert train_stages(stages, str(tmp_path)) == 0
+  assert (tmp_path / "images" / "checkpoints" / "4").is_dir()
+  assert not (tmp_path / "both").exists()
+
+
+def test_a_later_stages_data_is_looked_at_before_the_first(
+  tmp_path, monkeypatch
+):
+  def train(*_, **__):
+    raise AssertionError("began to train")
+
+  monkeypatch.setattr(training, "train_to_end", train)
+  stages = two_stages()
+  sources = {"mine": {"kind": "image_folder", "path": "no/such/folder"}}
+  data = dataclasses.replace(stages["both"].data, sources=sources)
+  stages["both"] = dataclasses.replace(stages["both"], data=data)
+  with pytest.raises(InputError, match=r"stages\.both: mine: .*no/such/folder"):
+    train_stages(stages, str(tmp_path))
 
 
 def test_a_stop_signal_ends_the_job_and_not_only_the_stage(

@@ -13,6 +13,7 @@ import pytest
 
 from ddit_jax.config_files import to_settings
 from ddit_jax.experiment import training
+from ddit_jax.experiment.running import TrainingRun
 from ddit_jax.experiment.training import TrainingJob, train
 from ddit_jax.input_error import InputError
 from ddit_jax.train.stop_signal import StopSignal
@@ -59,8 +60,9 @@ def no_compute(monkeypatch):
   def compiled(*_, **__):
     raise AssertionError("compiled something")
 
-  for name in ("fresh", "step_function", "run"):
+  for name in ("fresh", "step_function"):
     monkeypatch.setattr(TrainingJob, name, compiled)
+  monkeypatch.setattr(TrainingRun, "to_end", compiled)
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ def progress(step, loss=1.0, num_in_row=0, *, is_last=False) -> Progress:
   return Progress(step, None, metrics, {"stream": {"next": step}}, is_last)
 
 
-def fed(losses, *, spike_factor=0.0, skipped=None):
-  guard = LossGuard((skipped or []).append, spike_factor=spike_factor)
+def fed(losses, *, spike_factor=0.0):
+  guard = LossGuard([].append, spike_factor=spike_factor)
   for step, loss in enumerate(losses, start=1):
     guard(progress(step, loss))
   guard.catch_up()
