@@ -13,7 +13,6 @@ from ddit_jax.sharding.mesh import make_mesh
 from tests import tiny_run
 from tests.experiment import cached_run
 
-
 _is_quick = []
 
 
