@@ -181,7 +181,8 @@ def test_a_missing_flag(refused):
 
 def test_an_unknown_variant(refused):
   assert refused(f"{NEW} --config=configs/digits.py:gqu") == (
-    "configs/digits.py has no variant 'gqu'; it has cpu, gpu, and each with _dry"
+    "configs/digits.py has no variant 'gqu'; it has cpu, gpu, and each with "
+    "_dry"
   )
 
 
