@@ -11,6 +11,8 @@ RUN ?= runs/quickstart
 # Further flags of the training run, e.g. TRAIN="--config.seed=1".
 TRAIN ?=
 EVALUATE ?=
+# Processes that run tests; each takes up to 4 GiB.
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -24,7 +26,7 @@ quickstart: $(INSTALLED)
 	  --out=$(RUN) $(EVALUATE)
 
 test: $(INSTALLED_FOR_TESTS)
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) --dist loadfile
 
 slow-test: $(INSTALLED_FOR_TESTS)
 	$(BIN)/python -m pytest -m "slow and not gpu"

@@ -27,7 +27,14 @@ REQUIRES = [
 ]
 
 EXTRAS = {
-  "test": ["pytest>=8", "beartype>=0.20", "hypothesis>=6", "ruff>=0.8"],
+  # xdist: compiling is most of the tests' time, and takes one core a process.
+  "test": [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "beartype>=0.20",
+    "hypothesis>=6",
+    "ruff>=0.8",
+  ],
   # What tests compare with; the exact PyTorch keeps CUDA's gigabytes out.
   "parity": [
     "torch==2.13.0",

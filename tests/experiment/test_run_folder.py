@@ -119,7 +119,7 @@ def test_every_section_is_either_changeable_or_not_by_decision():
   fields = {field.name for field in dataclasses.fields(ExperimentSettings)}
   assert fields - set(CHANGEABLE) == {
     *("schema_version", "seed", "init_from", "init_weights"),
-    *("model", "data", "loss", "optimizer"),
+    *("model", "data", "loss", "optimizer", "lora"),
   }
 
 

@@ -255,8 +255,15 @@ class TestRefused:
         "the weight of 'caption' is -1",
       ),
       (
-        {"data__image_to_text__text_length": "2"},
+        {
+          "data__image_to_text__text_length": "2",
+          "data__text_to_image__text_length": "2",
+        },
         "shorten it, or train with a larger",
+      ),
+      (
+        {"data__image_to_text__text_length": "12"},
+        "loss.is_merged needs streams of equal shapes",
       ),
       ({"data__world": "scenes_48"}, "position table ends at 16"),
     ],

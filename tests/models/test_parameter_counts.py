@@ -20,7 +20,9 @@ from ddit_jax.models.sizes import SIZES
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "parameter_counts.md"
 
 MODULES = {
-  f"`{name}`": lambda name=name: Network(SIZES[name]) for name in SIZES
+  f"`{name}`": lambda name=name: Network(SIZES[name])
+  for name in SIZES
+  if not name.startswith("toy_")
 }
 MODULES |= {
   "T5-XXL encoder": lambda: t5_encoder(T5_SIZES["xxl"]),
@@ -102,7 +104,7 @@ def test_published_checkpoints(found, name):
   assert found[name].stored == (192 * 192 * 1536 if is_mmdit else 0)
 
 
-@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", [n for n in SIZES if f"`{n}`" in MODULES])
 def test_total_is_what_the_network_says(found, name):
   assert found[f"`{name}`"].total == Network(SIZES[name]).num_parameters()
 
