@@ -36,7 +36,7 @@ import functools
 import pathlib
 
 from ddit_jax.config_files import config_module
-from ddit_jax.dry_run import dry, split_dry
+from ddit_jax.dry_run import chosen_variant, dry
 
 _DDIT = pathlib.Path(__file__).parent / "ddit_sd3.py"
 # Here the 20 M are the 7 M and 13 M more.
@@ -58,14 +58,10 @@ def get_config(variant: str = "generation_7m"):
   Raises:
     ValueError: no such variant.
   """
-  name, is_dry = split_dry(variant)
-  name = name or "generation_7m"
   variants = _variants()
-  if name not in variants:
-    raise ValueError(
-      f"configs/ablations.py has no variant {variant!r}; it has "
-      f"{', '.join(variants)}, and each with _dry"
-    )
+  name, is_dry = chosen_variant(
+    "configs/ablations.py", variant, variants, default="generation_7m"
+  )
   stage, change = variants[name]
   config = config_module(_DDIT).get_config(stage)
   config.name = f"ablations:{name}"

@@ -32,7 +32,7 @@ Variants:
 """
 
 from ddit_jax.config_files import default_config, staged_config
-from ddit_jax.dry_run import dry, split_dry
+from ddit_jax.dry_run import chosen_variant, dry
 
 _WEIGHTS = "weights/sd3"
 
@@ -43,23 +43,19 @@ def get_config(variant: str = "stage1"):
   Raises:
     ValueError: no such variant.
   """
-  name, is_dry = split_dry(variant)
-  name = name or "stage1"
   stages = {
     "stage1": _stage1,
     "stage2": _stage2,
     "stage2_highres": _stage2_highres,
     "stage3": _stage3,
   }
+  name, is_dry = chosen_variant(
+    "configs/ddit_sd3.py", variant, ["all", *stages], default="stage1"
+  )
   if name == "all":
     config = _all({stage: _stage(stage, stages) for stage in stages})
-  elif name in stages:
-    config = _stage(name, stages)
   else:
-    raise ValueError(
-      f"configs/ddit_sd3.py has no variant {variant!r}; it has all, "
-      f"{', '.join(stages)}, and each with _dry"
-    )
+    config = _stage(name, stages)
   return dry(config) if is_dry else config
 
 

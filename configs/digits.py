@@ -16,7 +16,7 @@ Variants:
 """
 
 from ddit_jax.config_files import default_config
-from ddit_jax.dry_run import dry, split_dry
+from ddit_jax.dry_run import chosen_variant, dry
 
 
 def get_config(variant: str = "cpu"):
@@ -25,14 +25,10 @@ def get_config(variant: str = "cpu"):
   Raises:
     ValueError: no such variant.
   """
-  name, is_dry = split_dry(variant)
-  name = name or "cpu"
   variants = {"cpu": _cpu, "gpu": _gpu}
-  if name not in variants:
-    raise ValueError(
-      f"configs/digits.py has no variant {variant!r}; it has "
-      f"{', '.join(variants)}, and each with _dry"
-    )
+  name, is_dry = chosen_variant(
+    "configs/digits.py", variant, variants, default="cpu"
+  )
   config = default_config()
   variants[name](config)
   return dry(config) if is_dry else config

@@ -19,7 +19,7 @@ Variants:
 """
 
 from ddit_jax.config_files import default_config
-from ddit_jax.dry_run import dry, split_dry
+from ddit_jax.dry_run import chosen_variant, dry
 
 
 def get_config(variant: str = "cpu"):
@@ -28,14 +28,10 @@ def get_config(variant: str = "cpu"):
   Raises:
     ValueError: no such variant.
   """
-  name, is_dry = split_dry(variant)
-  name = name or "cpu"
   variants = {"cpu": ("tiny", 16, 32, 64), "gpu": ("small", 48, 128, 256)}
-  if name not in variants:
-    raise ValueError(
-      f"configs/easy_vqa.py has no variant {variant!r}; it has "
-      f"{', '.join(variants)}, and each with _dry"
-    )
+  name, is_dry = chosen_variant(
+    "configs/easy_vqa.py", variant, variants, default="cpu"
+  )
   size, side, num_images, num_questions = variants[name]
   config = default_config()
   config.name = f"easy_vqa:{name}"

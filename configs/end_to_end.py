@@ -26,7 +26,7 @@ Variants:
 """
 
 from ddit_jax.config_files import default_config, staged_config
-from ddit_jax.dry_run import dry, split_dry
+from ddit_jax.dry_run import chosen_variant, dry
 
 _TOKENS = 350_000_000_000
 _TEXT_BATCH, _TEXT_LENGTH = 4096, 256
@@ -38,20 +38,16 @@ def get_config(variant: str = "joint"):
   Raises:
     ValueError: no such variant.
   """
-  name, is_dry = split_dry(variant)
-  name = name or "joint"
   phases = {"text": _text, "joint": _joint, "joint_filtered": _joint_filtered}
+  name, is_dry = chosen_variant(
+    "configs/end_to_end.py", variant, ["all", *phases], default="joint"
+  )
   if name == "all":
     config = staged_config({one: _phase(one, phases) for one in phases})
     config.stages.joint.init_from = "stage:text"
     config.stages.joint_filtered.init_from = "stage:joint"
-  elif name in phases:
-    config = _phase(name, phases)
   else:
-    raise ValueError(
-      f"configs/end_to_end.py has no variant {variant!r}; it has all, "
-      f"{', '.join(phases)}, and each with _dry"
-    )
+    config = _phase(name, phases)
   return dry(config) if is_dry else config
 
 

@@ -19,7 +19,7 @@ Variants:
 """
 
 from ddit_jax.config_files import default_config
-from ddit_jax.dry_run import dry, split_dry
+from ddit_jax.dry_run import chosen_variant, dry
 
 
 def get_config(variant: str = "cpu"):
@@ -28,8 +28,6 @@ def get_config(variant: str = "cpu"):
   Raises:
     ValueError: no such variant.
   """
-  name, is_dry = split_dry(variant)
-  name = name or "cpu"
   cpu, gpu = ("tiny", 16, 32), ("small", 48, 256)
   variants = {
     "cpu": cpu,
@@ -37,11 +35,9 @@ def get_config(variant: str = "cpu"):
     "cpu_prepared": cpu,
     "gpu_prepared": gpu,
   }
-  if name not in variants:
-    raise ValueError(
-      f"configs/own_images.py has no variant {variant!r}; it has "
-      f"{', '.join(variants)}, and each with _dry"
-    )
+  name, is_dry = chosen_variant(
+    "configs/own_images.py", variant, variants, default="cpu"
+  )
   size, side, batch_size = variants[name]
   config = default_config()
   config.name = f"own_images:{name}"

@@ -25,7 +25,7 @@ Variants:
 import pathlib
 
 from ddit_jax.config_files import config_module
-from ddit_jax.dry_run import dry, split_dry
+from ddit_jax.dry_run import chosen_variant, dry
 
 _DDIT = pathlib.Path(__file__).parent / "ddit_sd3.py"
 _BEFORE = {
@@ -41,13 +41,9 @@ def get_config(variant: str = "stage1"):
   Raises:
     ValueError: no such variant.
   """
-  name, is_dry = split_dry(variant)
-  name = name or "stage1"
-  if name not in _BEFORE:
-    raise ValueError(
-      f"configs/sd3_baseline.py has no variant {variant!r}; it has "
-      f"{', '.join(_BEFORE)}, and each with _dry"
-    )
+  name, is_dry = chosen_variant(
+    "configs/sd3_baseline.py", variant, _BEFORE, default="stage1"
+  )
   config = config_module(_DDIT).get_config(name)
   config.name = f"sd3_baseline:{name}"
   config.init_from = _BEFORE[name]

@@ -3,6 +3,8 @@
 Importing this file does not import jax.
 """
 
+from collections.abc import Iterable
+
 from ml_collections import ConfigDict
 
 # `model.encoders_from` and the kind of source that need no file.
@@ -30,16 +32,32 @@ _TEXTS = {
 _WORDS = "words"
 
 
-def split_dry(variant: str) -> tuple[str, bool]:
-  """A variant's name without "_dry", and whether it had it.
+def chosen_variant(
+  file: str, variant: str, known: Iterable[str], *, default: str
+) -> tuple[str, bool]:
+  """A variant of a config file, and whether its toy size is asked for.
 
-  "dry" alone is ("", True): the default variant at toy size.
+  Args:
+    file: as the message shall name it.
+    variant: what was asked for; "_dry" behind a name asks for its toy size,
+      and "dry" alone for that of the default.
+    known: names of the variants.
+    default: one of them.
+
+  Raises:
+    ValueError: there is no such variant.
   """
-  if variant == _SUFFIX:
-    return "", True
-  if variant.endswith(f"_{_SUFFIX}"):
-    return variant.removesuffix(f"_{_SUFFIX}"), True
-  return variant, False
+  is_dry = variant == _SUFFIX or variant.endswith(f"_{_SUFFIX}")
+  name = variant
+  if is_dry:
+    name = variant.removesuffix(_SUFFIX).removesuffix("_") or default
+  known = list(known)
+  if name not in known:
+    raise ValueError(
+      f"{file} has no variant {variant!r}; it has {', '.join(known)}, and each "
+      f"with _{_SUFFIX}"
+    )
+  return name, is_dry
 
 
 def dry(config: ConfigDict) -> ConfigDict:

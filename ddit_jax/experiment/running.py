@@ -59,20 +59,20 @@ class TrainingRun:
       num_rollbacks = 0
       while True:
         writer.truncate_after(start)
-        spike = self._until_spike(start, state, writer, bar)
+        outcome = self._until_spike(start, state, writer, bar)
         # All that the loop held is free by now: there is room for another.
         del state
-        if spike is None:
-          job.store.wait()
-          return self._is_done
-        self._check_may_turn_back(spike, num_rollbacks)
-        start, state = self._rolled_back(spike)
+        job.store.wait()
+        if not isinstance(outcome, LossSpike):
+          return outcome
+        self._check_may_turn_back(outcome, num_rollbacks)
+        start, state = self._rolled_back(outcome)
         num_rollbacks += 1
 
   def _until_spike(
     self, start: int, state: TrainState, writer: Any, bar: Any
-  ) -> LossSpike | None:
-    """Trains on; the spike at which it stopped, or None."""
+  ) -> LossSpike | bool:
+    """Trains on; the spike at which it stopped, or what `to_end` returns."""
     job, last = self._job, None
 
     def watch(progress: Progress) -> None:
@@ -114,12 +114,10 @@ class TrainingRun:
         # Its traceback would keep the whole state.
         return spike.with_traceback(None)
     is_at_end = last is None or last.step == self._train.num_steps
-    self._is_done = is_at_end and not self._stop.was_asked
-    return None
+    return is_at_end and not self._stop.was_asked
 
   def _check_may_turn_back(self, spike: LossSpike, num_rollbacks: int) -> None:
     job = self._job
-    job.store.wait()
     step = job.store.latest_step()
     if step is None:
       raise InputError(

@@ -40,7 +40,7 @@ def train_stages(stages: Stages, workdir: str) -> int:
     _check_references(stages)
     done = [n for n in stages if _is_complete(stages[n], folders[n])]
     _check_order(list(stages), done)
-    _check_can_start({n: s for n, s in stages.items() if n not in done})
+    _check_can_start([n for n in stages if n not in done], stages)
   steps_before = 0
   for name, settings in stages.items():
     last = settings.train.num_steps
@@ -69,10 +69,14 @@ def _check_references(stages: Stages) -> None:
     before.append(name)
 
 
-def _check_can_start(stages: Stages) -> None:
-  """Raises InputError for what can be seen of later stages at once."""
-  checked = set()
-  for name, settings in stages.items():
+def _check_can_start(names: list[str], stages: Stages) -> None:
+  """Raises InputError for what can be seen of later stages at once.
+
+  The first of them opens its own before any compute.
+  """
+  checked = {stages[name].model.encoders_from for name in names[:1]}
+  for name in names[1:]:
+    settings = stages[name]
     try:
       build.build_mesh(settings)
       build.open_sources(settings)

@@ -3,8 +3,8 @@
 import time
 
 import jax
-import numpy as np
 
+from ddit_jax.losses.buckets import without_empty
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.peak_flops import peak_flops
 from ddit_jax.monitor.progress import ProgressBar
@@ -31,13 +31,7 @@ class StepLog:
     self._peak = peak_flops(jax.local_devices()[0].device_kind)
 
   def __call__(self, progress: Progress) -> None:
-    scalars = {name: float(x) for name, x in progress.metrics.items()}
-    # A bucket of times that none of this step's examples fell into.
-    scalars = {
-      name: value
-      for name, value in scalars.items()
-      if not (name.startswith("loss_by_") and np.isnan(value))
-    }
+    scalars = without_empty({k: float(x) for k, x in progress.metrics.items()})
     step, now, waited = progress.step, time.monotonic(), self._feed.wait_seconds
     last_step, last_time, last_waited = self._last
     self._last = (step, now, waited)

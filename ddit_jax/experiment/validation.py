@@ -7,7 +7,7 @@ import numpy as np
 
 from ddit_jax.data.device_feed import to_mesh
 from ddit_jax.experiment.sample_sheet import SampleSheet
-from ddit_jax.losses.buckets import bucket_means
+from ddit_jax.losses.buckets import bucket_means, without_empty
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.random_streams import key_for
 from ddit_jax.train.loop import Progress
@@ -35,12 +35,9 @@ class Validator:
 
   def __call__(self, progress: Progress) -> None:
     state = progress.state
-    losses = {
-      f"validation/{name}": float(value)
-      for name, value in self._losses(state, self._batch).items()
-      # A bucket of times that no example fell into.
-      if not (name.startswith("loss_by_") and np.isnan(value))
-    }
+    losses = self._losses(state, self._batch)
+    losses = without_empty({k: float(x) for k, x in losses.items()})
+    losses = {f"validation/{name}": value for name, value in losses.items()}
     self._writer.write_scalars(progress.step, losses)
     self._job.note_validation(progress.step, losses)
     if self._sheet is not None:

@@ -47,19 +47,9 @@ class LoraNetwork(Network):
     # Outside of any trace, for a plain message.
     target_kernels(network._abstract_boxed()["params"], lora)
 
-  def apply(
-    self,
-    variables: Variables,
-    latents,
-    text,
-    sigma,
-    pooled=None,
-    has_image=None,
-  ) -> Prediction:
-    """As the network with the adapters merged; see `MMDiT.__call__`."""
-    return self.network.apply(
-      self.merged(variables), latents, text, sigma, pooled, has_image
-    )
+  def apply(self, variables: Variables, *inputs, **options) -> Prediction:
+    """As the network with the adapters merged; see `Network.apply`."""
+    return self.network.apply(self.merged(variables), *inputs, **options)
 
   def text_logits(self, variables: Variables, text_hidden) -> jax.Array:
     """The frozen text head; see `Network.text_logits`."""

@@ -1,12 +1,16 @@
 """Losses by diffusion time: where on its path the network is wrong."""
 
 import itertools
+import math
+from collections.abc import Mapping
 
 import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 NUM_BUCKETS = 5
+# How the names of losses in buckets begin.
+BUCKETED = "loss_by_"
 
 
 @flax.struct.dataclass
@@ -44,6 +48,15 @@ def sort_into_buckets(
       axis=0
     ),
   )
+
+
+def without_empty(scalars: Mapping[str, float]) -> dict[str, float]:
+  """The scalars but for NaN in buckets of a time that nothing fell into."""
+  return {
+    name: value
+    for name, value in scalars.items()
+    if not (name.startswith(BUCKETED) and math.isnan(value))
+  }
 
 
 def bucket_means(name: str, buckets: Buckets) -> dict[str, Float[Array, ""]]:

@@ -11,7 +11,7 @@ from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.diffusion.flow_path import FlowPath
 from ddit_jax.diffusion.mask_process import MaskProcess
 from ddit_jax.losses import image_flow, text_mask
-from ddit_jax.losses.buckets import Buckets, sort_into_buckets
+from ddit_jax.losses.buckets import BUCKETED, Buckets, sort_into_buckets
 from ddit_jax.losses.chunked_text import chunked_log_likelihoods
 from ddit_jax.random_streams import key_for
 
@@ -142,12 +142,12 @@ class DualLoss:
     if images is not None:
       errors = image_flow.squared_errors(velocity, images.velocity)
       losses["image"] = (images.weight * errors).sum()
-      buckets["loss_by_sigma"] = sort_into_buckets(errors, images.sigma)
+      buckets[f"{BUCKETED}sigma"] = sort_into_buckets(errors, images.sigma)
     if texts is not None:
       likelihoods = self._log_likelihoods(predictor, params, seen, texts)
       losses["text"] = -(texts.weight * likelihoods).sum()
       num_masked = texts.is_masked.sum(axis=-1)
-      buckets["loss_by_text_time"] = sort_into_buckets(
+      buckets[f"{BUCKETED}text_time"] = sort_into_buckets(
         -likelihoods, texts.t, counts=num_masked
       )
     return losses, buckets
