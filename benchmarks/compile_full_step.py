@@ -30,14 +30,14 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 import jax
+from abstract_step import AbstractStep
+from hlo_collectives import hlo_collectives
 from jax.experimental import topologies
+from traced_flops import traced_flops
 
 from ddit_jax.cli.config_argument import load, split_overrides
-from ddit_jax.experiment.abstract_step import AbstractStep
-from ddit_jax.experiment.step_flops import training_flops
-from ddit_jax.monitor.peak_flops import peak_flops
-from ddit_jax.monitor.traced_flops import traced_flops
-from ddit_jax.sharding.hlo_collectives import hlo_collectives
+from ddit_jax.experiment.model import training_flops
+from ddit_jax.monitor.device_stats import peak_flops
 from ddit_jax.sharding.mesh import make_mesh
 
 GIB = 2**30

@@ -29,22 +29,20 @@ import numpy as np
 from latents_cache import NUM_CACHED, write_cache
 from PIL import Image
 
-from ddit_jax.data.caches.cached_records import (
+from ddit_jax.data.bad_records import ReadLog
+from ddit_jax.data.example import Example, Source
+from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.loader import ReadAheadBatches, plan_read_ahead
+from ddit_jax.data.mixture import Mixture, parse_schedule
+from ddit_jax.data.prepare.cached_source import (
+  CachedSource,
   CachedTextToImageTransform,
   StoredMoments,
 )
-from ddit_jax.data.caches.cached_source import CachedSource
-from ddit_jax.data.examples import Example, Source
-from ddit_jax.data.mixtures import Mixture
-from ddit_jax.data.read_ahead import ReadAheadBatches, plan_read_ahead
-from ddit_jax.data.read_log import ReadLog
-from ddit_jax.data.reading import ReadExamples
-from ddit_jax.data.schedules import parse_schedule
-from ddit_jax.data.text_layout import lay_out
-from ddit_jax.data.tokenizer import word_tokenizer
-from ddit_jax.data.transforms.images import ImageTransform
-from ddit_jax.data.transforms.texts import TextTransform
-from ddit_jax.data.transforms.training_records import TextToImageTransform
+from ddit_jax.data.reader import ReadExamples
+from ddit_jax.data.text import TextTransform, tokenize_and_pad
+from ddit_jax.data.tokenizers import word_tokenizer
+from ddit_jax.data.transforms import TextToImageTransform
 
 BICUBIC = Image.Resampling.BICUBIC
 TEXT_LENGTH = 64
@@ -164,7 +162,9 @@ class TorchExamples:
     image = image.resize((width, height), BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
     image = image.crop((left, top, left + size, top + size))
-    tokens = lay_out(TOKENIZER, "", example.texts[0], TEXT_LENGTH).tokens
+    tokens = tokenize_and_pad(
+      TOKENIZER, "", example.texts[0], TEXT_LENGTH
+    ).tokens
     with self.num_decoded.get_lock():
       self.num_decoded.value += 1
     return {"images": np.array(image), "tokens": tokens}
@@ -219,7 +219,9 @@ def stages(source: JpegExamples, size: int) -> dict[str, float]:
     "decode": lambda: Image.open(io.BytesIO(example.image)).load(),
     "resize": lambda: picture.resize((size, size), BICUBIC),
     "to array": lambda: np.asarray(small),
-    "tokenise": lambda: lay_out(TOKENIZER, "", example.texts[0], TEXT_LENGTH),
+    "tokenise": lambda: tokenize_and_pad(
+      TOKENIZER, "", example.texts[0], TEXT_LENGTH
+    ),
   }
   return {
     name: 1e3 * min(map(_timed, [work] * 50)) for name, work in parts.items()

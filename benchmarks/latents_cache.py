@@ -4,14 +4,19 @@ import pathlib
 
 import numpy as np
 
-from ddit_jax.data.caches.array_layout import ArrayLayout
-from ddit_jax.data.caches.cache_manifest import CachePlan, LatentsOrigin
-from ddit_jax.data.caches.cache_rows import RowReader
-from ddit_jax.data.caches.cache_writer import CacheWriter
-from ddit_jax.data.caches.cached_source import CachedSource
-from ddit_jax.data.caches.part_writer import RowEncoders
-from ddit_jax.data.examples import Source
-from ddit_jax.data.transforms.images import ImageTransform
+from ddit_jax.data.example import Source
+from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.prepare.cache_format import (
+  ArrayLayout,
+  CachePlan,
+  LatentsOrigin,
+)
+from ddit_jax.data.prepare.cache_writer import (
+  CacheWriter,
+  RowEncoders,
+  RowReader,
+)
+from ddit_jax.data.prepare.cached_source import CachedSource
 
 # Enough that random reading meets other places of the shard.
 NUM_CACHED = 512

@@ -10,7 +10,7 @@ The dual stage has no questions, so that tuning shows how they are learned.
 
 import pathlib
 
-from ddit_jax.config_files import config_module
+from ddit_jax.config.load import config_module
 
 _DIGITS = pathlib.Path(__file__).parent.parent / "configs" / "digits.py"
 # (steps, checkpoints that are kept) of each stage.

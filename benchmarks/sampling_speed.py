@@ -27,14 +27,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddit_jax.diffusion.flow_path import FlowPath
-from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.encoders.t5 import T5_SIZES, T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.experiment.dual_model import DualModel
+from ddit_jax.experiment.model import DualModel
+from ddit_jax.models.config import MMDiTConfig, size
 from ddit_jax.models.mmdit import Execution
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import MMDiTConfig, size
+from ddit_jax.models.module import Network
 from ddit_jax.sampling.image_sampler import sample_latents
 from ddit_jax.sampling.text_sampler import TextSampling, infill
 from ddit_jax.sharding.mesh import make_mesh
@@ -105,7 +105,7 @@ class Ours:
       name: part.init_sharded(jax.random.key(0), mesh)
       for name, part in self._model.parts().items()
     }
-    self._sigmas = FlowPath(shift=SHIFT).sampling_sigmas(steps)
+    self._sigmas = FlowMatching(shift=SHIFT).sampling_sigmas(steps)
     self._draw = jax.jit(self._draw_images)
     self._fill = jax.jit(self._fill_texts)
 
@@ -142,7 +142,7 @@ class Ours:
       return self._model.apply(variables, latents, tokens, time_zero).logits
 
     tokens = jnp.zeros((self._batch, sizes.text_length), jnp.int32)
-    process = MaskProcess(mask_id=sizes.network.vocab_size - 1)
+    process = MaskedDiffusion(mask_id=sizes.network.vocab_size - 1)
     sampling = TextSampling(num_steps=TEXT_STEPS, order="confidence")
     return infill(
       predict,

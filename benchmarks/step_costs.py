@@ -23,17 +23,16 @@ import jax
 import numpy as np
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.diffusion.flow_path import FlowPath
-from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.config.settings import OptimizerSettings
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.experiment.dual_model import DualModel
-from ddit_jax.experiment.step_flops import training_flops
+from ddit_jax.experiment.model import DualModel, training_flops
 from ddit_jax.losses.dual import DualLoss
+from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.mmdit import Execution
-from ddit_jax.models.network import MASK_EMBEDDING, Network
-from ddit_jax.models.sizes import MMDiTConfig
-from ddit_jax.settings import OptimizerSettings
+from ddit_jax.models.module import MASK_EMBEDDING, Network
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import init_state
 from ddit_jax.train.step import TrainStep
@@ -136,8 +135,8 @@ class Runner:
     step = TrainStep(
       model=model,
       loss=DualLoss(
-        path=FlowPath(),
-        process=MaskProcess(mask_id=MASK),
+        path=FlowMatching(),
+        process=MaskedDiffusion(mask_id=MASK),
         text_weight=0.2,
         is_merged=option.is_merged,
         text_chunk=option.text_chunk,

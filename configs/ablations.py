@@ -10,7 +10,7 @@ resolution is stage 3's.
 
 Hardware: as the stage's (docs/scale.md: stage 1 takes at least 0.18 s a step on
 64 chips of v5e). By operations, generation_7m and generation_20m take a quarter
-of stage 3's step, generation_0 an eighth, text_alone less than half of stage
+of stage 3's step, generation_0 an eighth, text_only less than half of stage
 1's. Estimates: none has been run at full size.
 
 Variants:
@@ -26,7 +26,7 @@ Variants:
     paper, and as in the release.
   divisor_all_positions, divisor_target_positions: stage 3's text loss over all
     positions as in the release, and over those that are learned.
-  text_alone: stage 1's text loss on texts without images, the null image in
+  text_only: stage 1's text loss on texts without images, the null image in
     their place; the image loss is off.
   Each with _dry behind it (text_alone_dry, ...): the same graph at toy size on
   generated data; dry is generation_7m_dry, the default's.
@@ -35,8 +35,8 @@ Variants:
 import functools
 import pathlib
 
-from ddit_jax.config_files import config_module
-from ddit_jax.dry_run import chosen_variant, dry
+from ddit_jax.config.dry_run import chosen_variant, dry
+from ddit_jax.config.load import config_module
 
 _DDIT = pathlib.Path(__file__).parent / "ddit_sd3.py"
 # Here the 20 M are the 7 M and 13 M more.
@@ -90,10 +90,10 @@ def _variants():
       for kind in ("velocity", "sigma_squared")
     },
     **{
-      f"divisor_{kind}": ("stage3", _set("loss.text_divisor", kind))
+      f"divisor_{kind}": ("stage3", _set("loss.loss_normalization", kind))
       for kind in ("all_positions", "target_positions")
     },
-    "text_alone": ("stage1", _text_alone),
+    "text_only": ("stage1", _text_alone),
   }
 
 

@@ -31,8 +31,8 @@ Variants:
   size on generated data, in a minute; dry is stage1_dry.
 """
 
-from ddit_jax.config_files import default_config, staged_config
-from ddit_jax.dry_run import chosen_variant, dry
+from ddit_jax.config.dry_run import chosen_variant, dry
+from ddit_jax.config.load import default_config, staged_config
 
 _WEIGHTS = "weights/sd3"
 
@@ -85,7 +85,7 @@ def _common():
   config.model.dtype = "bfloat16"
   config.model.remat = "full"
   config.loss.image_weighting = "velocity"
-  config.loss.text_divisor = "all_positions"
+  config.loss.loss_normalization = "all_positions"
   # A quarter of stage 2's texts: float32 logits of 64 positions at a time.
   config.loss.text_chunk = 64
   config.optimizer.decay = "constant"

@@ -15,8 +15,8 @@ Variants:
   steps; dry is cpu_dry.
 """
 
-from ddit_jax.config_files import default_config
-from ddit_jax.dry_run import chosen_variant, dry
+from ddit_jax.config.dry_run import chosen_variant, dry
+from ddit_jax.config.load import default_config
 
 
 def get_config(variant: str = "cpu"):
@@ -50,7 +50,7 @@ def _cpu(config):
     "1000": {"caption": 4.2, "what_number": 2.4, "color_yes_no": 3.0, **rare},
     "2000": {"caption": 5.0, "what_number": 3.8, "color_yes_no": 0.8, **rare},
   }
-  config.loss.sigma_location = 0.7
+  config.loss.logit_mean = 0.7
   config.loss.sigma_draw = "stratified"
   config.loss.is_merged = True
   config.loss.mask_count = "exact"

@@ -6,7 +6,7 @@
 
 The paper gives the number of parameters and the tokenizer. Depth 20, width 1152
 and the mask id 50257 (appended to GPT-2's ids) are ours, see
-`ddit_jax.models.sizes`. Of the converted weights only the autoencoder is used.
+`ddit_jax.models.config`. Of the converted weights only the autoencoder is used.
 
   ddit train --config=configs/end_to_end.py:all --workdir=runs/end_to_end ...
 
@@ -25,8 +25,8 @@ Variants:
   Each with _dry behind it: the same graph at toy size on generated data.
 """
 
-from ddit_jax.config_files import default_config, staged_config
-from ddit_jax.dry_run import chosen_variant, dry
+from ddit_jax.config.dry_run import chosen_variant, dry
+from ddit_jax.config.load import default_config, staged_config
 
 _TOKENS = 350_000_000_000
 _TEXT_BATCH, _TEXT_LENGTH = 4096, 256

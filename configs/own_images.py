@@ -18,8 +18,8 @@ Variants:
   generated data; dry is cpu_dry.
 """
 
-from ddit_jax.config_files import default_config
-from ddit_jax.dry_run import chosen_variant, dry
+from ddit_jax.config.dry_run import chosen_variant, dry
+from ddit_jax.config.load import default_config
 
 
 def get_config(variant: str = "cpu"):

@@ -24,8 +24,8 @@ Variants:
 
 import pathlib
 
-from ddit_jax.config_files import config_module
-from ddit_jax.dry_run import chosen_variant, dry
+from ddit_jax.config.dry_run import chosen_variant, dry
+from ddit_jax.config.load import config_module
 
 _DDIT = pathlib.Path(__file__).parent / "ddit_sd3.py"
 _BEFORE = {

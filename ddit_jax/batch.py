@@ -33,13 +33,13 @@ class ImageToTextBatch:
     images: see `Pictures`; None for text alone, seen beside the null image.
     tokens: the clean text, padded, [batch, length]; padding is a target like
       any token.
-    is_target: True where a token may be masked; question tokens are False.
+    loss_mask: True where a token may be masked; question tokens are False.
     has_image: False where there is only text, [batch]; None if all have one.
   """
 
   images: Pictures | None
   tokens: Int[Array, "..."]
-  is_target: Bool[Array, "..."]
+  loss_mask: Bool[Array, "..."]
   has_image: Bool[Array, "..."] | None = None
 
 

@@ -6,16 +6,13 @@ import jax
 import orbax.checkpoint as ocp
 
 from ddit_jax.checkpoint.manifest import write_manifest
-from ddit_jax.conversion.checkpoint_record import (
-  CheckpointRecord,
-  write_record,
-)
-from ddit_jax.data.tokenizer import Tokenizer, word_tokenizer
+from ddit_jax.conversion.checkpoint_record import CheckpointRecord, write_record
+from ddit_jax.data.tokenizers import Tokenizer, word_tokenizer
 from ddit_jax.digits import grammar
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import MMDiTConfig
+from ddit_jax.models.config import MMDiTConfig
+from ddit_jax.models.module import Network
 
 TOKENIZER: Tokenizer = word_tokenizer(grammar.words())
 CONFIGS = {

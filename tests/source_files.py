@@ -6,7 +6,7 @@ import tarfile
 
 from PIL import Image
 
-from ddit_jax.data.filters import Filters
+from ddit_jax.data.image import Filters
 
 KEEP_ALL = Filters(
   max_ratio=float("inf"), min_short_side=0, drop_empty_captions=False

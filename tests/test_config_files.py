@@ -6,13 +6,13 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from ddit_jax.config_files import (
+from ddit_jax.config.load import (
   config_module,
   default_config,
   nearest,
   to_settings,
 )
-from ddit_jax.settings import (
+from ddit_jax.config.settings import (
   ConfigError,
   DataSettings,
   ExperimentSettings,
@@ -105,7 +105,7 @@ def test_a_config_file_is_a_module_that_another_can_vary(tmp_path):
   )
   (tmp_path / "mine.py").write_text(
     "import pathlib\n"
-    "from ddit_jax.config_files import config_module\n"
+    "from ddit_jax.config.load import config_module\n"
     "base = config_module(pathlib.Path(__file__).parent / 'base.py')\n"
     "def get_config(): return base.get_config('b') + ['mine']\n"
   )

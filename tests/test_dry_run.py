@@ -2,8 +2,8 @@
 
 import pytest
 
-from ddit_jax.config_files import default_config, staged_config
-from ddit_jax.dry_run import chosen_variant, dry
+from ddit_jax.config.dry_run import chosen_variant, dry
+from ddit_jax.config.load import default_config, staged_config
 
 
 @pytest.mark.parametrize(

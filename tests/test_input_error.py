@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddit_jax.input_error import InputError, preparing
+from ddit_jax.errors import InputError, preparing
 
 
 @pytest.mark.parametrize("error", [ValueError, OSError, UnicodeError])

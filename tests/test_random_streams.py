@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ddit_jax.random_streams import key_for
+from ddit_jax.prng import key_for
 from ddit_jax.sharding.mesh import make_mesh
 
 ROOT = jax.random.key(0)

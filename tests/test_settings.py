@@ -10,8 +10,8 @@ import typing
 import pytest
 
 import ddit_jax
-from ddit_jax import settings as settings_module
-from ddit_jax.settings import (
+from ddit_jax.config import settings as settings_module
+from ddit_jax.config.settings import (
   ConfigError,
   DataSettings,
   EvaluateSettings,
@@ -39,8 +39,10 @@ def attributes_read() -> set[str]:
   names = set()
   for path in PACKAGE.rglob("*.py"):
     text = path.read_text()
-    has_settings = "ddit_jax.settings import" in text or ".settings." in text
-    if path.name == "settings.py" or not has_settings:
+    has_settings = (
+      "ddit_jax.config.settings import" in text or ".settings." in text
+    )
+    if path.name == "config/settings.py" or not has_settings:
       continue
     names |= {
       node.attr

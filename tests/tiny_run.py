@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ddit_jax.cli.config_argument import load
-from ddit_jax.settings import ExperimentSettings
+from ddit_jax.config.settings import ExperimentSettings
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "digits.py")

@@ -14,8 +14,8 @@ import sys
 # The arrays are compared in float32 as a CPU computes it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from ddit_jax.parity.check import check_set
-from ddit_jax.parity.report import case_lines, summary_lines
+from parity.check import check_set
+from parity.report import case_lines, summary_lines
 
 
 def main() -> int:

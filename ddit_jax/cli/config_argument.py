@@ -11,8 +11,8 @@ import traceback
 
 from ml_collections import ConfigDict
 
-from ddit_jax.config_files import config_module, nearest, to_settings
-from ddit_jax.settings import ConfigError, ExperimentSettings
+from ddit_jax.config.load import config_module, nearest, to_settings
+from ddit_jax.config.settings import ConfigError, ExperimentSettings
 
 PREFIX = "--config."
 

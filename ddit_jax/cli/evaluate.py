@@ -34,9 +34,9 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
   require(values, "checkpoint", "config", "out")
   settings = config_argument.load(values.config, overrides)
-  from ddit_jax.experiment import evaluating
+  from ddit_jax.pipelines import evaluate
 
-  return evaluating.evaluate(
+  return evaluate.evaluate(
     settings,
     values.checkpoint,
     out=values.out,

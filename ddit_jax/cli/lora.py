@@ -3,7 +3,7 @@
 from absl import flags
 
 from ddit_jax.cli.verb_flags import UsageError, Verb, require
-from ddit_jax.config_files import nearest
+from ddit_jax.config.load import nearest
 
 WEIGHTS = ("ema", "params")
 
@@ -44,7 +44,7 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
     raise UsageError(
       f"unknown weights {values.weights!r}: {nearest(values.weights, WEIGHTS)}"
     )
-  from ddit_jax.experiment import lora_export
+  from ddit_jax.pipelines import lora_export
 
   export = lora_export.export_adapter
   if values.merge:

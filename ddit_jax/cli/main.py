@@ -8,10 +8,10 @@ from absl import logging as absl_logging
 from ddit_jax.cli import evaluate, lora, prepare, sample, train
 from ddit_jax.cli.config_argument import split_overrides
 from ddit_jax.cli.verb_flags import HelpRequested, UsageError, Verb
-from ddit_jax.config_files import nearest
-from ddit_jax.data.read_log import TooManyBadRecords
-from ddit_jax.input_error import InputError
-from ddit_jax.settings import ConfigError
+from ddit_jax.config.load import nearest
+from ddit_jax.config.settings import ConfigError
+from ddit_jax.data.bad_records import TooManyBadRecords
+from ddit_jax.errors import InputError
 
 VERBS: dict[str, Verb] = {
   verb.name: verb

@@ -12,7 +12,7 @@ from absl import flags
 from ddit_jax.cli import prepare_cache
 from ddit_jax.cli.verb_flags import UsageError, Verb
 from ddit_jax.cli.verb_flags import require as require_flags
-from ddit_jax.input_error import InputError, preparing
+from ddit_jax.errors import InputError, preparing
 
 DESCRIPTION = """
 Copies a data set of images and texts into ArrayRecord shards, which are read
@@ -77,10 +77,9 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
   prepare_cache.refuse_without_cache(values, overrides)
   require_flags(values, "out")
   name, spec = _source_spec(values)
-  from ddit_jax.data.prepare_options import PrepareOptions
-  from ddit_jax.data.prepare_records import prepare
-  from ddit_jax.data.sources.open_source import keys_of, open_source
-  from ddit_jax.data.unfinished_folder import PrepareError
+  from ddit_jax.data.prepare.prepare import PrepareOptions, prepare
+  from ddit_jax.data.prepare.shards import PrepareError
+  from ddit_jax.data.sources.registry import keys_of, open_source
 
   given = {"max_ratio": values.max_ratio, "num_shards": values.shards}
   with preparing():
@@ -111,8 +110,8 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
 
 def summary(dataset, out: str) -> str:
   """What a person wants to know of a `PreparedDataset`."""
-  from ddit_jax.data.prepare_records import BAD_RECORDS_NAME
-  from ddit_jax.data.record_tally import named_counts
+  from ddit_jax.data.bad_records import named_counts
+  from ddit_jax.data.prepare.prepare import BAD_RECORDS_NAME
 
   bad = "none"
   if dataset.bad_records:
@@ -185,7 +184,7 @@ def _source_spec(
   path = pathlib.Path(values.source)
   if not path.is_file():
     raise UsageError(f"--source={path} is no file: give a JSON file")
-  from ddit_jax.data.durable_files import read_json_object
+  from ddit_jax.files import read_json_object
 
   with preparing():
     return path.stem, read_json_object(path, max_bytes=_MAX_SPEC_BYTES)

@@ -76,8 +76,8 @@ def run(
   settings = config_argument.load(values.config, overrides)
   if values.distributed:
     join_cluster()
-  from ddit_jax.experiment.cache_request import CacheRequest
-  from ddit_jax.experiment.caching import write_caches
+  from ddit_jax.experiment.data import CacheRequest
+  from ddit_jax.experiment.write_cache import write_caches
 
   request = CacheRequest(
     stream=values.stream,
@@ -97,8 +97,8 @@ def run(
 
 def summary(manifest, folder: pathlib.Path) -> str:
   """What a person wants to know of a `CacheManifest`."""
-  from ddit_jax.data.caches.cache_folder import BAD_RECORDS_NAME
-  from ddit_jax.data.record_tally import named_counts
+  from ddit_jax.data.bad_records import named_counts
+  from ddit_jax.data.prepare.cache_format import BAD_RECORDS_NAME
 
   bad = "none"
   if manifest.bad_records:

@@ -3,8 +3,8 @@
 from absl import flags
 
 from ddit_jax.cli.verb_flags import UsageError, Verb, require
-from ddit_jax.config_files import nearest
-from ddit_jax.settings import MAX_SEED
+from ddit_jax.config.load import nearest
+from ddit_jax.config.settings import MAX_SEED
 
 TASKS = ("t2i", "caption", "vqa")
 
@@ -66,7 +66,7 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
     raise UsageError(
       f"unknown task {values.task!r}: {nearest(values.task, TASKS)}"
     )
-  from ddit_jax.experiment import generating, requests
+  from ddit_jax.pipelines import requests
 
   batch = requests.read(
     values.task,
@@ -75,7 +75,7 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
     questions=values.question or [],
     inputs=values.inputs,
   )
-  return generating.generate(
+  return requests.generate(
     values.checkpoint,
     batch,
     out=values.out,

@@ -38,13 +38,13 @@ def define(values: flags.FlagValues) -> None:
 def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
   require(values, "config", "workdir")
   job = config_argument.load_job(values.config, overrides)
-  from ddit_jax.experiment import stages, training
+  from ddit_jax.experiment import stages, trainer
 
   if values.distributed:
     join_cluster()
   if isinstance(job, dict):
     return stages.train_stages(job, values.workdir)
-  return training.train(job, values.workdir)
+  return trainer.train(job, values.workdir)
 
 
 def join_cluster() -> None:

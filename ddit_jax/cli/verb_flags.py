@@ -5,7 +5,7 @@ import textwrap
 
 from absl import flags
 
-from ddit_jax.config_files import nearest
+from ddit_jax.config.load import nearest
 
 
 class UsageError(ValueError):

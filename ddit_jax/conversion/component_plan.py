@@ -16,11 +16,7 @@ from ddit_jax.conversion.components import (
   pattern_sizes,
   read_config,
 )
-from ddit_jax.conversion.dtypes import (
-  INPUT_DTYPES,
-  OUTPUT_DTYPES,
-  output_dtype,
-)
+from ddit_jax.conversion.dtypes import INPUT_DTYPES, OUTPUT_DTYPES, output_dtype
 from ddit_jax.conversion.errors import ConversionError, named
 from ddit_jax.conversion.layouts import Source, SourceComponent
 from ddit_jax.conversion.mapping import INTO_DDIT, LAYOUTS

@@ -12,8 +12,8 @@ from ddit_jax.conversion import encoder_configs, network_config
 from ddit_jax.encoders.clip import CLIPTextConfig, clip_text_encoder
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import MMDiTConfig
+from ddit_jax.models.config import MMDiTConfig
+from ddit_jax.models.module import Network
 
 ComponentConfig = MMDiTConfig | T5Config | CLIPTextConfig | AutoencoderConfig
 

@@ -13,14 +13,8 @@ from ddit_jax.conversion.foreign import (
   refuse_foreign_tensors,
   refuse_pickle,
 )
-from ddit_jax.conversion.mapping import (
-  LAYOUTS,
-  SINGLE_FILE_ENCODER_PREFIX,
-)
-from ddit_jax.conversion.safetensors_files import (
-  StoredTensor,
-  read_header,
-)
+from ddit_jax.conversion.mapping import LAYOUTS, SINGLE_FILE_ENCODER_PREFIX
+from ddit_jax.conversion.safetensors_files import StoredTensor, read_header
 
 _NETWORK_MARKS = {
   "ddit_folder": "null_image_embd",

@@ -14,8 +14,8 @@ from ddit_jax.conversion.config_fields import (
 )
 from ddit_jax.conversion.errors import ConversionError
 from ddit_jax.conversion.safetensors_files import StoredTensor
-from ddit_jax.models.positions import sine_cosine_table
-from ddit_jax.models.sizes import MMDiTConfig
+from ddit_jax.models.config import MMDiTConfig
+from ddit_jax.models.embeddings import sine_cosine_table
 
 # Stability's file does not say how many heads; its code makes each this wide.
 SINGLE_FILE_HEAD_DIM = 64

@@ -4,13 +4,7 @@ Only data. `..._into_ddit` are SD3's names read into D-DiT, whose last block is
 a full one and which has no pooled-text branch.
 """
 
-from ddit_jax.conversion.rows import (
-  FreshRow,
-  LeftOver,
-  Row,
-  Section,
-  qkv_rows,
-)
+from ddit_jax.conversion.rows import FreshRow, LeftOver, Row, Section, qkv_rows
 
 _IMAGE_FOLDER = (
   Row("image/modulation/project", "norm1.linear", "rows"),

@@ -15,10 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from ddit_jax.conversion.errors import ConversionError, named
-from ddit_jax.conversion.foreign import (
-  BEGINNING_BYTES,
-  format_under_wrong_name,
-)
+from ddit_jax.conversion.foreign import BEGINNING_BYTES, format_under_wrong_name
 
 DTYPES: dict[str, np.dtype] = {
   "F64": np.dtype(np.float64),

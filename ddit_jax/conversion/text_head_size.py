@@ -5,7 +5,7 @@ import pathlib
 from ddit_jax.conversion.errors import ConversionError
 from ddit_jax.conversion.layouts import Source
 from ddit_jax.conversion.tokenizer_folder import tokenizer_size
-from ddit_jax.models.sizes import MMDiTConfig
+from ddit_jax.models.config import MMDiTConfig
 
 # Rows of T5's embedding table, padded, -> ids of its tokenizer.
 _PADDED_VOCABULARIES = {32128: 32100}

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ddit_jax.digits import relations
-from ddit_jax.digits.compositions import (
+from ddit_jax.digits import world
+from ddit_jax.digits.scenes import Scene, Thing, relation_between
+from ddit_jax.digits.world import (
   COLORS,
   DIGIT_WORDS,
   MAX_COUNT,
   PLURALS,
   article,
 )
-from ddit_jax.digits.scenes import Scene, Thing, relation_between
 
 # ("digit", d), ("pair", d, index of colour), ("count", d, n) with n >= 2,
 # ("relation", a, "left of" or "above", b): the other two relations are
@@ -60,9 +60,7 @@ _MENTION = re.compile(
     noun="|".join(PLURALS + DIGIT_WORDS),
   )
 )
-_STATED_RELATION = re.compile(
-  rf"#(\d+) ({'|'.join(relations.RELATIONS)}) #(\d+)"
-)
+_STATED_RELATION = re.compile(rf"#(\d+) ({'|'.join(world.RELATIONS)}) #(\d+)")
 
 
 def caption(
@@ -226,7 +224,7 @@ def _listed(phrases: Sequence[str]) -> str:
 
 def _relation_fact(first: int, relation: str, second: int) -> tuple:
   if relation in ("right of", "below"):
-    return ("relation", second, relations.OPPOSITES[relation], first)
+    return ("relation", second, world.OPPOSITES[relation], first)
   return ("relation", first, relation, second)
 
 

@@ -6,10 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from ddit_jax.digits import compositions, relations, scenes
-from ddit_jax.digits.compositions import COLORS, DIGIT_WORDS, article
-from ddit_jax.digits.worlds import World
-from ddit_jax.digits.writers import Handwriting
+from ddit_jax.digits import scenes
+from ddit_jax.digits import world as compositions
+from ddit_jax.digits import world as relations
+from ddit_jax.digits.world import (
+  COLORS,
+  DIGIT_WORDS,
+  Handwriting,
+  World,
+  article,
+)
 
 TAGS = (
   *("single_object", "two_object", "counting"),

@@ -5,15 +5,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ddit_jax.digits import compositions, relations
-from ddit_jax.digits.compositions import (
-  COLORS,
-  DIGIT_WORDS,
-  PLURALS,
-  article,
-)
+from ddit_jax.digits import world as compositions
+from ddit_jax.digits import world as relations
 from ddit_jax.digits.scenes import Scene, Thing, relation_between
-from ddit_jax.digits.worlds import World
+from ddit_jax.digits.world import COLORS, DIGIT_WORDS, PLURALS, World, article
 
 YES_NO = ("yes", "no")
 PLACES = (

@@ -1,17 +1,239 @@
 """A scene of coloured digits: drawn at random, and rendered."""
 
+import collections
 import colorsys
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
-from ddit_jax.digits import compositions, contents, layouts, relations
-from ddit_jax.digits.worlds import World
-from ddit_jax.digits.writers import Handwriting
+from ddit_jax.digits import world as compositions
+from ddit_jax.digits import world as relations
+from ddit_jax.digits.world import Handwriting, World
 
-SCENE_KINDS = contents.SCENE_KINDS
+Contents = list[tuple[int, int]]  # (digit, index of colour) of every thing
+
+# The kinds of scene and the least number of objects each needs.
+_LEAST_OBJECTS = {
+  "single": 1,
+  "two": 2,
+  "counting": 2,
+  "position": 2,
+  "color_attr": 2,
+  "several": 3,
+}
+SCENE_KINDS = tuple(_LEAST_OBJECTS)
+PARTNER_SHARE = 0.4
+_SINGLE_SHARE = 0.2
+_NUM_DIGITS = len(compositions.DIGIT_WORDS)
+_NUM_COLORS = len(compositions.COLORS)
+
+
+def scene_kinds(world: World) -> tuple[str, ...]:
+  """The kinds of scene the world has room for."""
+  return tuple(
+    kind for kind, least in _LEAST_OBJECTS.items() if least <= world.max_objects
+  )
+
+
+def draw_kind(world: World, rng: np.random.Generator) -> str:
+  """A kind of scene: a fifth single, the others equally often."""
+  kinds = scene_kinds(world)[1:]
+  if not kinds or rng.random() < _SINGLE_SHARE:
+    return "single"
+  return kinds[rng.integers(len(kinds))]
+
+
+def partner_prob(world: World) -> float:
+  """How often two digits must be partners, given that digits differ.
+
+  Scenes of kind "counting" cannot have partners, so the others have them
+  more often: in all, PARTNER_SHARE of the multi-object scenes.
+  """
+  num_kinds = len(scene_kinds(world)[1:])
+  return PARTNER_SHARE * num_kinds / (num_kinds - 1)
+
+
+def has_partners(digits: tuple[int, ...]) -> bool:
+  """True if some digit k appears with (k + 3) mod 10."""
+  return any((digit + 3) % _NUM_DIGITS in digits for digit in digits)
+
+
+def draw_contents(
+  kind: str,
+  rng: np.random.Generator,
+  *,
+  max_objects: int,
+  is_held_out: bool,
+  are_partners: bool | None = None,
+) -> Contents:
+  """Digits and colours for one scene of this kind.
+
+  Args:
+    kind: one of SCENE_KINDS.
+    rng: source of every draw.
+    max_objects: most things, at least what the kind needs.
+    is_held_out: if True exactly one composition is held out, the one the
+      kind asks for: the colour of a digit ("single", "color_attr"), the
+      count ("counting") or the pair of digits (the others). If False none.
+    are_partners: True forces a digit k beside (k + 3) mod 10, False forbids
+      it, None leaves it to chance.
+  """
+  if kind == "single":
+    return [_draw_pair(rng, is_held_out)]
+  if kind == "counting":
+    choices = _counts(is_held_out, max_objects)
+    digit, count = choices[rng.integers(len(choices))]
+    return [(digit, _draw_seen_color(rng, digit)) for _ in range(count)]
+  if kind == "color_attr":
+    return _draw_color_attr(rng, is_held_out, are_partners)
+  digits = _draw_digit_pair(rng, is_held_out, are_partners)
+  if kind == "several":
+    digits = _add_digits(
+      digits, rng, max_objects=max_objects, are_partners=are_partners
+    )
+  return [(digit, _draw_seen_color(rng, digit)) for digit in digits]
+
+
+@functools.cache
+def _colored_digits(is_held_out: bool) -> Contents:
+  return [
+    pair
+    for pair in compositions.PAIRS
+    if compositions.is_held_out_pair(*pair) == is_held_out
+  ]
+
+
+@functools.cache
+def _counts(is_held_out: bool, max_count: int) -> list[tuple[int, int]]:
+  return [
+    (digit, count)
+    for digit, count in compositions.COUNTS
+    if compositions.is_held_out_count(digit, count) == is_held_out
+    and count <= max_count
+  ]
+
+
+@functools.cache
+def _digit_pairs(
+  is_held_out: bool, are_partners: bool | None
+) -> list[tuple[int, int]]:
+  # Partners 1 and 4, 6 and 9 are themselves held out, and no other held-out
+  # pair are partners: there the wish for partners has no say.
+  return [
+    pair
+    for pair in compositions.DIGIT_PAIRS
+    if compositions.is_held_out_digits(*pair) == is_held_out
+    and (is_held_out or are_partners in (None, has_partners(pair)))
+  ]
+
+
+def _draw_pair(rng, is_held_out: bool) -> tuple[int, int]:
+  pairs = _colored_digits(is_held_out)
+  return pairs[rng.integers(len(pairs))]
+
+
+def _draw_seen_color(rng, digit: int) -> int:
+  colors = compositions.SEEN_COLORS[digit]
+  return colors[rng.integers(len(colors))]
+
+
+def _draw_digit_pair(rng, is_held_out, are_partners) -> tuple[int, ...]:
+  pairs = _digit_pairs(is_held_out, are_partners)
+  first, second = pairs[rng.integers(len(pairs))]
+  return (first, second) if rng.random() < 0.5 else (second, first)
+
+
+def _draw_color_attr(rng, is_held_out, are_partners) -> Contents:
+  """Two digits of a seen pair in two different colours, in random order."""
+  while True:
+    digits = _draw_digit_pair(rng, False, are_partners)
+    colors = [_draw_seen_color(rng, digit) for digit in digits]
+    if is_held_out:
+      colors[0] = int(rng.integers(_NUM_COLORS))
+    is_as_asked = (
+      compositions.is_held_out_pair(digits[0], colors[0]) == is_held_out
+    )
+    if is_as_asked and colors[0] != colors[1]:
+      contents = list(zip(digits, colors, strict=True))
+      return contents if rng.random() < 0.5 else contents[::-1]
+
+
+def _add_digits(digits, rng, *, max_objects, are_partners) -> tuple[int, ...]:
+  """Two digits and one or two more that bring no new held-out composition."""
+  num_held_out = _num_held_out(digits)
+  num_more = int(rng.integers(1, max_objects - 1))
+  while True:
+    more = rng.integers(_NUM_DIGITS, size=num_more).tolist()
+    candidate = (*digits, *more)
+    if _num_held_out(candidate) != num_held_out:
+      continue
+    if are_partners is False and has_partners(candidate):
+      continue
+    return candidate
+
+
+def _num_held_out(digits: tuple[int, ...]) -> int:
+  """How many held-out pairs of digits and held-out counts appear."""
+  counts = collections.Counter(digits)
+  pairs = itertools.combinations(counts, 2)
+  return sum(itertools.starmap(compositions.is_held_out_digits, pairs)) + sum(
+    itertools.starmap(compositions.is_held_out_count, counts.items())
+  )
+
+
+# Layouts drawn at once, by number of things. One in about 3, 30 or 1,000
+# keeps its cells apart (and one in about 20 of two in a given relation).
+_CANDIDATES = {1: 1, 2: 64, 3: 256, 4: 4096}
+ANY_RELATION = "any"
+
+
+def draw_centers(
+  count: int,
+  world: World,
+  rng: np.random.Generator,
+  *,
+  relation: str | None = None,
+) -> np.ndarray:
+  """Centres (x, y) of `count` cells: float64 [count, 2], pixels from the top
+  left corner.
+
+  Uniform over all layouts whose cells lie on the canvas, at least
+  `world.gap` apart on some axis.
+
+  Args:
+    count: 1 to `world.max_objects`.
+    world: the sizes.
+    rng: source of every draw.
+    relation: of the first thing to the second, one of relations.RELATIONS,
+      or ANY_RELATION: then the two are not on a diagonal.
+  """
+  if world.is_one_digit:
+    return world.canvas / 2 + rng.uniform(
+      -world.jitter_px, world.jitter_px, (1, 2)
+    )
+  margin = world.digit_size / 2
+  apart = world.digit_size + world.gap
+  while True:
+    centers = rng.uniform(
+      margin, world.canvas - margin, (_CANDIDATES[count], count, 2)
+    )
+    for first, second in itertools.combinations(range(count), 2):
+      offsets = np.abs(centers[:, first] - centers[:, second])
+      centers = centers[offsets.max(axis=1) >= apart]
+    for candidate in centers:
+      if relation is None or _is_related(candidate, relation):
+        return candidate
+
+
+def _is_related(centers: np.ndarray, relation: str) -> bool:
+  found = relations.clear_relation(*(centers[0] - centers[1]))
+  return found is not None and relation in (ANY_RELATION, found)
+
+
+SCENE_KINDS_of_scenes = SCENE_KINDS
 _GLYPH = 8  # pixels a side of the handwriting
 _FULL_INK = 16
 _RENDER_CHUNK = 1024  # scenes at once, so that memory stays in megabytes
@@ -74,7 +296,7 @@ def arrange(
       f"a scene of {count} digits was asked for, but this world holds 1 to "
       f"{world.max_objects}: choose another world or another prompt"
     )
-  centers = layouts.draw_centers(count, world, rng, relation=relation).tolist()
+  centers = draw_centers(count, world, rng, relation=relation).tolist()
   things = []
   for (digit, color), (x, y) in zip(digits_and_colors, centers, strict=True):
     rows = writing.rows[digit]
@@ -109,25 +331,25 @@ def sample_scene(
     ValueError: if the kind is unknown or needs more objects than fit.
   """
   if kind is None:
-    kind = contents.draw_kind(world, rng)
-  elif kind not in contents.scene_kinds(world):
+    kind = draw_kind(world, rng)
+  elif kind not in scene_kinds(world):
     raise ValueError(
       f"there is no scene of kind {kind!r} with at most {world.max_objects} "
-      f"objects; choose one of {contents.scene_kinds(world)}"
+      f"objects; choose one of {scene_kinds(world)}"
     )
   are_partners = None
   if (
     writing.is_training and not held_out and kind not in ("single", "counting")
   ):
-    are_partners = bool(rng.random() < contents.partner_prob(world))
-  drawn = contents.draw_contents(
+    are_partners = bool(rng.random() < partner_prob(world))
+  drawn = draw_contents(
     kind,
     rng,
     max_objects=world.max_objects,
     is_held_out=held_out,
     are_partners=are_partners,
   )
-  relation = layouts.ANY_RELATION if kind == "position" else None
+  relation = ANY_RELATION if kind == "position" else None
   return arrange(drawn, world, rng, writing=writing, relation=relation)
 
 

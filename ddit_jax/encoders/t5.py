@@ -1,17 +1,60 @@
 """The encoder of T5 v1.1, whose features condition the MM-DiT on text."""
 
 import dataclasses
+import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from ddit_jax.encoders.relative_positions import relative_buckets
-from ddit_jax.models.layers import RMSNorm, linear
-from ddit_jax.models.precision import checked_dtype
-from ddit_jax.models.pure_module import PureModule
+from ddit_jax.models.layers import RMSNorm, checked_dtype, linear
+from ddit_jax.models.module import PureModule
 from ddit_jax.sharding.rules import constrain
+
+Offsets = Int[np.ndarray, "*dims"]
+
+
+def relative_buckets(
+  length: int, *, num_buckets: int, max_distance: int
+) -> Int[np.ndarray, "length length"]:
+  """The bucket of every (query, key) pair; see `offset_buckets`.
+
+  Args:
+    length: number of tokens.
+    num_buckets: a multiple of four.
+    max_distance: in tokens; above num_buckets / 4.
+  """
+  positions = np.arange(length)
+  return offset_buckets(
+    positions[None, :] - positions[:, None],
+    num_buckets=num_buckets,
+    max_distance=max_distance,
+  )
+
+
+def offset_buckets(
+  offset: Offsets, *, num_buckets: int, max_distance: int
+) -> Offsets:
+  """The bucket of key minus query position, bidirectional (T5, section 2.1).
+
+  The upper half of the buckets is for keys after the query. Within a half,
+  the nearer distances have a bucket each; from there to `max_distance` the
+  widths grow logarithmically, and all greater distances share the last one.
+  """
+  distance = np.abs(offset)
+  half = num_buckets // 2
+  exact = half // 2
+  # float32 as in T5's own code: the widths' edges depend on the rounding.
+  growth = np.log(np.maximum(distance, 1).astype(np.float32) / exact)
+  growth = growth / np.float32(math.log(max_distance / exact))
+  logarithmic = exact + (growth * (half - exact)).astype(np.int32)
+  bucket = np.where(
+    distance < exact, distance, np.minimum(logarithmic, half - 1)
+  )
+  return (bucket + half * (offset > 0)).astype(np.int32)
+
 
 Tokens = Float[Array, "batch length width"]
 Bias = Float[Array, "1 heads queries keys"]

@@ -9,31 +9,36 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from ddit_jax.config_files import nearest
-from ddit_jax.data.examples import Source
-from ddit_jax.data.pretrained_tokenizers import pretrained_tokenizer
-from ddit_jax.data.source_words import tokenizer_of_sources
-from ddit_jax.data.sources.open_source import open_source
-from ddit_jax.data.text_layout import caption_tokens
-from ddit_jax.data.tokenizer import Tokenizer, word_tokenizer
-from ddit_jax.diffusion.flow_path import FlowPath
-from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.config.dry_run import TOY_SOURCE, TOY_WEIGHTS
+from ddit_jax.config.load import nearest
+from ddit_jax.config.settings import OF_ENCODERS, ExperimentSettings
+from ddit_jax.data.example import Source
+from ddit_jax.data.sources.registry import open_source
+from ddit_jax.data.text import caption_tokens
+from ddit_jax.data.tokenizers import (
+  Tokenizer,
+  pretrained_tokenizer,
+  tokenizer_of_sources,
+  word_tokenizer,
+)
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.digits import grammar
-from ddit_jax.digits.worlds import WORLDS, World
-from ddit_jax.dry_run import TOY_SOURCE, TOY_WEIGHTS
-from ddit_jax.experiment.converted import ENCODER_PARTS, ConvertedWeights
+from ddit_jax.digits.world import WORLDS, World
+from ddit_jax.experiment.data import SourceData
 from ddit_jax.experiment.digit_data import DigitData
-from ddit_jax.experiment.dual_model import DualModel
-from ddit_jax.experiment.frozen_base import with_adapters
-from ddit_jax.experiment.source_data import SourceData
+from ddit_jax.experiment.model import DualModel
+from ddit_jax.experiment.pretrained import (
+  ENCODER_PARTS,
+  ConvertedWeights,
+  ToyWeights,
+  with_adapters,
+)
 from ddit_jax.experiment.toy_source import open_toy
-from ddit_jax.experiment.toy_weights import ToyWeights
 from ddit_jax.losses.dual import DualLoss
+from ddit_jax.models.config import MMDiTConfig, size
 from ddit_jax.models.mmdit import Execution
-from ddit_jax.models.network import Network
-from ddit_jax.models.pure_module import Variables
-from ddit_jax.models.sizes import MMDiTConfig, size
-from ddit_jax.settings import OF_ENCODERS, ExperimentSettings
+from ddit_jax.models.module import Network, Variables
 from ddit_jax.sharding.mesh import check_batch_divides, make_mesh
 from ddit_jax.train.step import TrainStep
 
@@ -237,22 +242,22 @@ def _network_config(settings, tokenizer, encoders) -> MMDiTConfig:
 
 def build_process(
   settings: ExperimentSettings, tokenizer: Tokenizer
-) -> MaskProcess:
+) -> MaskedDiffusion:
   """The text diffusion."""
-  return MaskProcess(
+  return MaskedDiffusion(
     mask_id=tokenizer.mask_id,
     mask_count=settings.loss.mask_count,
-    mask_chance=settings.loss.mask_chance,
+    noise_schedule=settings.loss.noise_schedule,
     min_time=settings.loss.min_text_time,
   )
 
 
-def build_path(settings: ExperimentSettings) -> FlowPath:
+def build_path(settings: ExperimentSettings) -> FlowMatching:
   """The image diffusion."""
-  return FlowPath(
+  return FlowMatching(
     loss_weighting=settings.loss.image_weighting,
     sigma_grid=settings.loss.sigma_grid,
-    sigma_location=settings.loss.sigma_location,
+    logit_mean=settings.loss.logit_mean,
     sigma_draw=settings.loss.sigma_draw,
     shift=settings.sample.shift,
   )
@@ -271,7 +276,7 @@ def build_loss(settings: ExperimentSettings, tokenizer: Tokenizer) -> DualLoss:
     path=build_path(settings),
     process=build_process(settings, tokenizer),
     text_weight=loss.text_weight,
-    text_divisor=loss.text_divisor,
+    loss_normalization=loss.loss_normalization,
     drop_probability=loss.condition_dropout,
     is_merged=loss.is_merged,
     text_chunk=loss.text_chunk,

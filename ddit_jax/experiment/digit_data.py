@@ -6,21 +6,20 @@ from collections.abc import Mapping
 import numpy as np
 
 from ddit_jax.batch import DualBatch
-from ddit_jax.data import records
-from ddit_jax.data.known_names import check_known
-from ddit_jax.data.mixtures import Mixture
-from ddit_jax.data.schedules import WeightSchedule, parse_schedule
-from ddit_jax.data.streams import (
+from ddit_jax.config.settings import ExperimentSettings
+from ddit_jax.data import loader
+from ddit_jax.data.loader import (
   DualStream,
   MixtureStream,
   RowsOf,
   Stream,
   dual_batch,
 )
-from ddit_jax.data.tokenizer import Tokenizer
-from ddit_jax.digits import pools, questions
-from ddit_jax.digits.worlds import World
-from ddit_jax.settings import ExperimentSettings
+from ddit_jax.data.mixture import Mixture, WeightSchedule, parse_schedule
+from ddit_jax.data.tokenizers import Tokenizer
+from ddit_jax.digits import datasets, questions
+from ddit_jax.digits.world import World
+from ddit_jax.files import check_known
 
 # Apart from `seed` itself, so that no two draws share a generator.
 _ORDER_SEED, _POOL_SEED, _VALIDATION_SEED = 1, 2, 3
@@ -66,18 +65,18 @@ class DigitData:
       "size": self.settings.data.validation_size,
       "seed": _seed(0, _VALIDATION_SEED),
     }
-    records = {}
+    loader = {}
     if "text_to_image" in streams:
-      records["text_to_image"] = self.image_records(**drawn)
+      loader["text_to_image"] = self.image_records(**drawn)
     if "image_to_text" in streams:
       last = self._schedule().pieces[-1]
       texts = self.text_records(dict(last.parts), **drawn)
-      records["image_to_text"] = texts
+      loader["image_to_text"] = texts
     rows = list(rows_of(self.settings.data.validation_size))
     return dual_batch(
       **{
         name: {key: array[rows] for key, array in part.arrays.items()}
-        for name, part in records.items()
+        for name, part in loader.items()
       }
     )
 
@@ -89,21 +88,21 @@ class DigitData:
     """Which world."""
     return f"digit world {self.settings.data.world}"
 
-  def image_records(self, **drawn) -> records.ArrayRecords:
+  def image_records(self, **drawn) -> loader.ArrayRecords:
     """Records of the image loss; `drawn` is split, size and seed."""
-    pool = pools.text_to_image_pool(self.world, **drawn)
+    pool = datasets.text_to_image_pool(self.world, **drawn)
     length = self.settings.data.text_to_image.text_length
-    return records.text_to_image_records(
+    return loader.text_to_image_records(
       pool.images, pool.captions, self.tokenizer, length
     )
 
   def text_records(
     self, shares: Mapping[str, float], **drawn
-  ) -> records.ArrayRecords:
+  ) -> loader.ArrayRecords:
     """Records of the text loss; `drawn` is split, size and seed."""
-    pool = pools.image_to_text_pool(self.world, shares=shares, **drawn)
+    pool = datasets.image_to_text_pool(self.world, shares=shares, **drawn)
     length = self.settings.data.image_to_text.text_length
-    return records.image_to_text_records(
+    return loader.image_to_text_records(
       pool.images, pool.prompts, pool.texts, self.tokenizer, length
     )
 
@@ -141,7 +140,7 @@ class DigitData:
 
   def _schedule(self) -> WeightSchedule:
     mixture = self.settings.data.image_to_text.mixture
-    kinds = {pools.CAPTION, *questions.kinds(self.world)}
+    kinds = {datasets.CAPTION, *questions.kinds(self.world)}
     for weights in mixture.values():
       check_known(
         weights, kinds, what="data.image_to_text.mixture names the kind"

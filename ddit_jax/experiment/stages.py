@@ -5,11 +5,11 @@ import pathlib
 from collections.abc import Mapping
 
 from ddit_jax.checkpoint.store import CheckpointStore
-from ddit_jax.config_files import to_settings
-from ddit_jax.experiment import build, training
-from ddit_jax.experiment.run_folder import STAGE, RunFolder, checkpoints_in
-from ddit_jax.input_error import InputError, preparing
-from ddit_jax.settings import ExperimentSettings
+from ddit_jax.config.load import to_settings
+from ddit_jax.config.settings import ExperimentSettings
+from ddit_jax.errors import InputError, preparing
+from ddit_jax.experiment import build, trainer
+from ddit_jax.experiment.workdir import STAGE, RunFolder, checkpoints_in
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def train_stages(stages: Stages, workdir: str) -> int:
       _log.info("%s is complete: step %d was its last", name, last)
       continue
     _log.info("%s in %s", name, folders[name])
-    if not training.train_to_end(
+    if not trainer.train_to_end(
       settings, str(folders[name]), steps_before=steps_before
     ):
       return 0

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from ddit_jax.config_files import nearest
-from ddit_jax.data.examples import Example, Source
-from ddit_jax.data.sources.packed_documents import PackedDocuments
-from ddit_jax.digits import pools
-from ddit_jax.digits.worlds import WORLDS
+from ddit_jax.config.load import nearest
+from ddit_jax.data.example import Example, Source
+from ddit_jax.data.sources.plain_text import PackedDocuments
+from ddit_jax.digits import datasets
+from ddit_jax.digits.world import WORLDS
 
 # What the texts of a source are -> shares of kinds of text.
 _SHARES = {
@@ -32,7 +32,7 @@ class ToySource:
 
   def __init__(self, name: str, texts: str, *, has_images: bool = True):
     self.name, self._texts, self._has_images = name, texts, has_images
-    self._pool = pools.image_to_text_pool(
+    self._pool = datasets.image_to_text_pool(
       WORLDS["one_digit"], "train", _NUM_SCENES, 0, _SHARES[texts]
     )
 

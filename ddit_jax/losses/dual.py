@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.diffusion.flow_path import FlowPath
-from ddit_jax.diffusion.mask_process import MaskProcess
-from ddit_jax.losses import image_flow, text_mask
-from ddit_jax.losses.buckets import BUCKETED, Buckets, sort_into_buckets
-from ddit_jax.losses.chunked_text import chunked_log_likelihoods
-from ddit_jax.random_streams import key_for
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.losses import flow_matching, masked_diffusion
+from ddit_jax.losses.masked_diffusion import chunked_log_likelihoods
+from ddit_jax.losses.time_buckets import BUCKETED, Buckets, sort_into_buckets
+from ddit_jax.prng import key_for
 
 
 class Predictor(Protocol):
@@ -48,8 +48,8 @@ class CorruptedBatch:
   A stream that is off is None.
   """
 
-  images: image_flow.NoisyImages | None
-  texts: text_mask.MaskedTexts | None
+  images: flow_matching.NoisyImages | None
+  texts: masked_diffusion.MaskedTexts | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class DualLoss:
     path: the image diffusion.
     process: the text diffusion.
     text_weight: lambda_text.
-    text_divisor: see `text_mask.batch_divisor`.
+    loss_normalization: see `text_mask.loss_normalizer`.
     drop_probability: share of captions replaced by the null caption.
     is_merged: True runs both streams as one batch through the network, which
       needs equal latent shapes and text lengths.
@@ -68,10 +68,10 @@ class DualLoss:
       means all.
   """
 
-  path: FlowPath
-  process: MaskProcess
+  path: FlowMatching
+  process: MaskedDiffusion
   text_weight: float
-  text_divisor: str = "all_positions"
+  loss_normalization: str = "all_positions"
   drop_probability: float = 0.1
   is_merged: bool = False
   text_chunk: int = 0
@@ -83,10 +83,11 @@ class DualLoss:
       )
     if self.text_weight < 0:
       raise ValueError(f"text_weight is negative: {self.text_weight}")
-    if self.text_divisor not in text_mask.DIVISORS:
+    if self.loss_normalization not in masked_diffusion.LOSS_NORMALIZATIONS:
       raise ValueError(
-        f"text_divisor must be one of {text_mask.DIVISORS}, got "
-        f"{self.text_divisor!r}"
+        "loss_normalization must be one of "
+        f"{masked_diffusion.LOSS_NORMALIZATIONS}, got "
+        f"{self.loss_normalization!r}"
       )
     if self.text_chunk < 0:
       raise ValueError(f"text_chunk is negative: {self.text_chunk}")
@@ -140,7 +141,7 @@ class DualLoss:
       velocity, seen = _separate_passes(predictor, params, images, texts)
     losses, buckets = {}, {}
     if images is not None:
-      errors = image_flow.squared_errors(velocity, images.velocity)
+      errors = flow_matching.squared_errors(velocity, images.velocity)
       losses["image"] = (images.weight * errors).sum()
       buckets[f"{BUCKETED}sigma"] = sort_into_buckets(errors, images.sigma)
     if texts is not None:
@@ -163,13 +164,13 @@ class DualLoss:
 
   def _noisy_images(
     self, batch: TextToImageBatch, root, step, encoder, null_tokens
-  ) -> image_flow.NoisyImages:
+  ) -> flow_matching.NoisyImages:
     key = key_for(root, "image_posterior", step)
     text, null_text = batch.tokens, jnp.asarray(null_tokens)
     if batch.features is not None:
       text = batch.features
       null_text = encoder.condition(null_text[None])[0].astype(text.dtype)
-    return image_flow.corrupt(
+    return flow_matching.corrupt(
       encoder.draw_latents(batch.images, key),
       text,
       root,
@@ -181,19 +182,19 @@ class DualLoss:
 
   def _masked_texts(
     self, batch: ImageToTextBatch, root, step, encoder
-  ) -> text_mask.MaskedTexts:
+  ) -> masked_diffusion.MaskedTexts:
     latents = None
     if batch.images is not None:
       key = key_for(root, "condition_posterior", step)
       latents = encoder.draw_latents(batch.images, key)
-    return text_mask.corrupt(
+    return masked_diffusion.corrupt(
       latents,
       batch.tokens,
-      batch.is_target,
+      batch.loss_mask,
       root,
       step,
       process=self.process,
-      divisor=self.text_divisor,
+      divisor=self.loss_normalization,
       has_image=batch.has_image,
     )
 
@@ -201,7 +202,9 @@ class DualLoss:
     """Float32 sum over each text's masked positions of log p, [batch]."""
     if not self.text_chunk:
       logits = seen["logits"]
-      return -text_mask.negative_log_likelihoods(logits, texts, self.process)
+      return -masked_diffusion.negative_log_likelihoods(
+        logits, texts, self.process
+      )
 
     def read_logits(hidden):
       return predictor.text_logits(params, hidden)

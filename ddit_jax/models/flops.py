@@ -3,8 +3,8 @@
 import dataclasses
 import math
 
-from ddit_jax.models.sizes import MMDiTConfig
-from ddit_jax.models.time_embedding import SINUSOID_CHANNELS
+from ddit_jax.models.config import MMDiTConfig
+from ddit_jax.models.embeddings import SINUSOID_CHANNELS
 
 HEADS = ("image", "text")
 

@@ -4,9 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ddit_jax.models.attention import attend
-from ddit_jax.models.layers import RMSNorm, layer_norm, linear
-from ddit_jax.models.sizes import MMDiTConfig
+from ddit_jax.models.config import MMDiTConfig
+from ddit_jax.models.layers import RMSNorm, attend, layer_norm, linear
 from ddit_jax.sharding.rules import constrain
 
 # Two streams of unequal lengths share this name.
@@ -163,11 +162,11 @@ class JointBlock(nn.Module):
     self,
     streams: tuple[Tokens, Tokens],
     vector: Vector,
-    is_key: Bool[Array, "batch keys"] | None = None,
+    key_mask: Bool[Array, "batch keys"] | None = None,
   ) -> tuple[tuple[Tokens, Tokens], None]:
     """(image, text) tokens to the same; the None suits `nn.scan`.
 
-    Where `is_key` is False nobody attends to the token.
+    Where `key_mask` is False nobody attends to the token.
     """
     image, text = streams
     image_stream = Stream(self.config, dtype=self.dtype, name="image")
@@ -181,7 +180,7 @@ class JointBlock(nn.Module):
       for pair in zip(image_qkv, text_qkv, strict=True)
     )
     attended = attend(
-      query, key, value, is_key=is_key, kernel=self.attention_kernel
+      query, key, value, key_mask=key_mask, kernel=self.attention_kernel
     )
     num_image = image.shape[1]
     image = image_stream.add_results(

@@ -1,8 +1,9 @@
 """Linear layers and norms whose parameters carry logical axis names."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 def linear(
@@ -78,3 +79,54 @@ class RMSNorm(nn.Module):
     mean_square = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
     y = y / jnp.sqrt(mean_square + self.epsilon)
     return (y * scale.reshape((1,) * (y.ndim - 1) + (-1,))).astype(x.dtype)
+
+
+KERNELS = ("auto", "xla", "cudnn")
+
+
+def attend(
+  query: Float[Array, "batch queries heads head_dim"],
+  key: Float[Array, "batch keys heads head_dim"],
+  value: Float[Array, "batch keys heads head_dim"],
+  *,
+  key_mask: Bool[Array, "batch keys"] | None = None,
+  kernel: str = "auto",
+) -> Float[Array, "batch queries heads head_dim"]:
+  """Softmax attention, scaled by 1 / sqrt(head_dim).
+
+  Over all keys, or over those where `key_mask` is True. The softmax is float32
+  whatever the inputs are. "auto" takes cuDNN's fused kernel for half-precision
+  inputs on NVIDIA GPUs and XLA's elsewhere.
+
+  Raises:
+    ValueError: the kernel has no such name.
+  """
+  if kernel not in KERNELS:
+    raise ValueError(f"unknown attention kernel {kernel!r}; use {KERNELS}")
+  if kernel == "auto":
+    is_half = query.dtype in (jnp.bfloat16, jnp.float16)
+    is_gpu = jax.default_backend() == "gpu"
+    kernel = "cudnn" if is_half and is_gpu else "xla"
+  mask = None if key_mask is None else key_mask[:, None, None, :]
+  return jax.nn.dot_product_attention(
+    query, key, value, mask=mask, implementation=kernel
+  )
+
+
+DTYPES = ("float32", "bfloat16")
+
+
+def checked_dtype(name: str) -> jnp.dtype:
+  """The dtype of this name.
+
+  Raises:
+    ValueError: it is neither "float32" nor "bfloat16".
+  """
+  if name == "float16":
+    raise ValueError(
+      "float16 cannot be used: the residual stream of T5 overflows it; use "
+      "bfloat16 or float32"
+    )
+  if name not in DTYPES:
+    raise ValueError(f"dtype must be one of {DTYPES}, got {name!r}")
+  return jnp.dtype(name)

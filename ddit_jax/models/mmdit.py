@@ -8,15 +8,76 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ddit_jax.models.heads import ImageHead, TextHead
-from ddit_jax.models.joint_block import JointBlock
-from ddit_jax.models.layers import linear
-from ddit_jax.models.patches import PatchEmbedding, join_patches
-from ddit_jax.models.positions import centred_crop, sine_cosine_table
-from ddit_jax.models.sizes import MMDiTConfig
-from ddit_jax.models.text_embedding import TokenEmbedding
-from ddit_jax.models.time_embedding import VectorEmbedding, sinusoid
+from ddit_jax.models.config import MMDiTConfig
+from ddit_jax.models.embeddings import (
+  PatchEmbedding,
+  TokenEmbedding,
+  VectorEmbedding,
+  centred_crop,
+  join_patches,
+  sine_cosine_table,
+  sinusoid,
+)
+from ddit_jax.models.joint_block import JointBlock, Modulation, modulate
+from ddit_jax.models.layers import layer_norm, linear
 from ddit_jax.sharding.rules import constrain
+
+
+class ImageHead(nn.Module):
+  """Final adaLN (scale and shift, no gate) and a linear map to patches.
+
+  Attributes:
+    contents: numbers in a patch, patch_size ** 2 * channels.
+    dtype: dtype of the computation.
+  """
+
+  contents: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    tokens: Float[Array, "batch tokens width"],
+    vector: Float[Array, "batch width"],
+  ) -> Float[Array, "batch tokens contents"]:
+    modulation = Modulation(
+      rows=2, width=tokens.shape[-1], dtype=self.dtype, name="modulation"
+    )
+    scale, shift = modulation(vector)
+    project = linear(
+      self.contents,
+      ("embed", "channels"),
+      name="project",
+      dtype=self.dtype,
+      kernel_init=nn.initializers.zeros_init(),
+    )
+    return project(modulate(tokens, shift, scale))
+
+
+class TextHead(nn.Module):
+  """LayerNorm and a linear map to the vocabulary; time does not enter.
+
+  Attributes:
+    vocab_size: one logit per tokenizer id.
+    dtype: dtype of the computation.
+  """
+
+  vocab_size: int
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, tokens: Float[Array, "batch length width"]
+  ) -> Float[Array, "batch length vocab"]:
+    project = linear(
+      self.vocab_size,
+      ("embed", "vocab"),
+      name="project",
+      dtype=self.dtype,
+      kernel_init=nn.initializers.zeros_init(),
+    )
+    return project(layer_norm(tokens))
+
 
 REMAT_POLICIES = {
   "none": None,
@@ -107,13 +168,13 @@ class MMDiT(nn.Module):
     image_tokens = self._image_tokens(latents, text.shape[0], dtype)
     text_tokens = self._text_tokens(text, dtype)
     vector = self._vector(sigma, pooled, dtype)
-    is_key = None
+    key_mask = None
     if has_image is not None:
       image_tokens, is_image_key = self._or_null_image(image_tokens, has_image)
       is_text_key = jnp.ones(text_tokens.shape[:2], bool)
-      is_key = jnp.concatenate([is_image_key, is_text_key], axis=1)
+      key_mask = jnp.concatenate([is_image_key, is_text_key], axis=1)
     image_tokens, text_tokens = self._run_blocks(
-      image_tokens, text_tokens, vector, is_key, dtype
+      image_tokens, text_tokens, vector, key_mask, dtype
     )
     velocity = self._velocity(latents, image_tokens, vector, dtype)
     logits = None
@@ -223,7 +284,7 @@ class MMDiT(nn.Module):
     tokens = jnp.where(has_image[:, None, None], image_tokens, padded)
     return tokens, has_image[:, None] | is_null
 
-  def _run_blocks(self, image_tokens, text_tokens, vector, is_key, dtype):
+  def _run_blocks(self, image_tokens, text_tokens, vector, key_mask, dtype):
     cfg, run = self.config, self.execution
     policy = REMAT_POLICIES[run.remat]
     block = JointBlock
@@ -239,10 +300,10 @@ class MMDiT(nn.Module):
       unroll=min(run.scan_unroll, num_scanned),
       metadata_params={nn.PARTITION_NAME: "layers"},
     )(cfg, True, dtype, run.attention_kernel, name="blocks")
-    streams, _ = scanned((image_tokens, text_tokens), vector, is_key)
+    streams, _ = scanned((image_tokens, text_tokens), vector, key_mask)
     if not cfg.is_last_text_block_full:
       last = block(cfg, False, dtype, run.attention_kernel, name="last_block")
-      streams, _ = last(streams, vector, is_key)
+      streams, _ = last(streams, vector, key_mask)
     return streams
 
   def _velocity(self, latents, image_tokens, vector, dtype):

@@ -1,5 +1,6 @@
 """MetricWriter: scalars and images to JSON lines, TensorBoard and PNG files."""
 
+import json
 import logging
 import math
 import os
@@ -10,9 +11,86 @@ from typing import Any
 
 import numpy as np
 
-from ddit_jax.monitor.scalar_file import ScalarFile
-
 _log = logging.getLogger(__name__)
+
+
+def read_scalars(path: str | os.PathLike) -> list[dict[str, Any]]:
+  """Reads all lines; a value that was not finite is None.
+
+  A half line that a killed process left at the end is not returned; a log
+  line says so.
+
+  Raises:
+    ValueError: a broken line that is not the last one.
+  """
+  lines = pathlib.Path(path).read_bytes().split(b"\n")
+  # All that follows the last newline was cut off while it was written.
+  if lines.pop():
+    _log.warning("%s: ignoring a half-written last line", path)
+  return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+class ScalarFile:
+  """Appends lines to a file, in the order of their steps."""
+
+  def __init__(self, path: str | os.PathLike):
+    """Opens `path`, new or old; a half-written last line is removed."""
+    self._path = pathlib.Path(path)
+    self._path.parent.mkdir(parents=True, exist_ok=True)
+    lines = read_scalars(self._path) if self._path.exists() else []
+    self._last_step = max((line["step"] for line in lines), default=None)
+    self._rewrite(lines)
+
+  def append(self, step: int, time: float, values: dict[str, Any]) -> None:
+    """Writes one line and hands it to the operating system.
+
+    Args:
+      step: not smaller than the step before.
+      time: seconds since 1970.
+      values: name -> finite float or None.
+
+    Raises:
+      ValueError: a step before the last one, or a value that is not finite.
+    """
+    if self._last_step is not None and step < self._last_step:
+      raise ValueError(
+        f"step {step} comes after step {self._last_step} in {self._path}: "
+        "call truncate_after(restored step) when a run resumes"
+      )
+    line = {"step": step, "time": time} | values
+    self._file.write(json.dumps(line, allow_nan=False) + "\n")
+    self._file.flush()
+    self._last_step = step
+
+  def truncate_after(self, step: int) -> int:
+    """Drops all lines beyond `step`; returns how many there were."""
+    lines = read_scalars(self._path)
+    kept = [line for line in lines if line["step"] <= step]
+    self._file.close()
+    self._last_step = max((line["step"] for line in kept), default=None)
+    self._rewrite(kept)
+    return len(lines) - len(kept)
+
+  def close(self) -> None:
+    """Closes the file."""
+    self._file.close()
+
+  def _rewrite(self, lines: list[dict[str, Any]]) -> None:
+    beside = self._path.with_name(self._path.name + ".tmp")
+    beside.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    os.replace(beside, self._path)
+    self._file = open(self._path, "a", encoding="utf-8")
+
+
+def _parse(path: str | os.PathLike, number: int, line: bytes) -> dict[str, Any]:
+  try:
+    values = json.loads(line)
+  except ValueError as error:
+    raise ValueError(f"{path} line {number} is not JSON: {error}") from error
+  if not isinstance(values, dict) or type(values.get("step")) is not int:
+    raise ValueError(f'{path} line {number} has no integer "step"')
+  return values
+
 
 _RESERVED = ("step", "time")
 _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
@@ -188,3 +266,25 @@ def _check_image(name: str, image: np.ndarray) -> None:
     raise ValueError(
       f"image {name} is {seen}: pass uint8 [height, width, 1 or 3]"
     )
+
+
+class Silent:
+  """Has their methods and does nothing."""
+
+  def __enter__(self) -> "Silent":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    """Nothing is open."""
+
+  def write_scalars(self, step: int, scalars: dict[str, float]) -> None:
+    """As `MetricWriter`."""
+
+  def write_images(self, step: int, images: dict[str, Any]) -> None:
+    """As `MetricWriter`."""
+
+  def truncate_after(self, step: int) -> None:
+    """As `MetricWriter`."""
+
+  def update(self, step: int, scalars: dict[str, float]) -> None:
+    """As `ProgressBar`."""

@@ -4,13 +4,7 @@ import json
 import math
 from typing import Any
 
-from ddit_jax.report.markup import (
-  duration,
-  escape,
-  number,
-  percent,
-  require,
-)
+from ddit_jax.report.markup import duration, escape, number, percent, require
 
 _METRIC_KEYS = ("value", "n", "interval", "ceiling", "baseline")
 _PHASE_COLOURS = 6

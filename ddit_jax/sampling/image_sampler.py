@@ -1,10 +1,12 @@
-"""Text to image: Euler's method on the guided velocity (paper section 3.4)."""
+"""Text to image: Euler's method with guidance (paper section 3.4)."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from ddit_jax.diffusion.flow_path import guided
+from ddit_jax.diffusion.flow_matching import classifier_free_guidance
 from ddit_jax.sharding.rules import constrain
 
 
@@ -28,7 +30,7 @@ def sample_latents(
     condition: the prompts, as token ids or as a text encoder's features.
     null_condition: the empty (or negative) prompt.
     sigmas: descending times, first 1 and last 0; see
-      `FlowPath.sampling_sigmas`.
+      `FlowMatching.sampling_sigmas`.
     guidance: scale g of eq. 10; 1 leaves the unconditional half out.
 
   Returns:
@@ -47,7 +49,7 @@ def sample_latents(
     velocity = predict(inputs, condition, time).velocity.astype(jnp.float32)
     if is_guided:
       pair = velocity.reshape(batch, 2, *velocity.shape[1:])
-      velocity = guided(pair[:, 1], pair[:, 0], guidance)
+      velocity = classifier_free_guidance(pair[:, 1], pair[:, 0], guidance)
     return latents + (next_sigma - sigma) * velocity, None
 
   sigmas = jnp.asarray(sigmas)
@@ -60,3 +62,37 @@ def _interleave(first: jax.Array, second: jax.Array) -> jax.Array:
   stacked = jnp.stack([first, second], axis=1)
   joined = stacked.reshape(2 * first.shape[0], *first.shape[1:])
   return constrain(joined, "batch", *(None,) * (first.ndim - 1))
+
+
+def draw_latents(
+  model,
+  variables,
+  texts,
+  null_texts,
+  noise: jax.Array,
+  *,
+  sigmas,
+  guidance: float,
+) -> jax.Array:
+  """Latents of texts, guided away from the null text.
+
+  Args:
+    model: with `condition` and `predict`, see `experiment.model.DualModel`.
+    variables: the weights of its parts.
+    texts: ids of the prompts, as the model takes them.
+    null_texts: ids of the one empty or negative prompt, batch 1.
+    noise: [batch, rows, columns, channels], standard normal.
+    sigmas: see `sample_latents`.
+    guidance: see `sample_latents`.
+  """
+  # Once a prompt, not once a step.
+  condition = model.condition(variables, texts)
+  null = model.condition(variables, null_texts)
+  return sample_latents(
+    functools.partial(model.predict, variables),
+    noise,
+    condition,
+    null[0],
+    sigmas=sigmas,
+    guidance=guidance,
+  )

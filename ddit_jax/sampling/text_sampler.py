@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 
 ORDERS = ("ancestral", "confidence")
 END_TIME = 1e-5
@@ -47,10 +47,10 @@ class TextSampling:
 def infill(
   predict,
   tokens: Int[Array, "batch length"],
-  is_fixed: Bool[Array, "batch length"],
+  prompt_mask: Bool[Array, "batch length"],
   key: jax.Array,
   *,
-  process: MaskProcess,
+  process: MaskedDiffusion,
   sampling: TextSampling,
 ) -> tuple[Int[Array, "batch length"], Int[Array, "steps batch length"]]:
   """Draws every token that is not fixed; fixed tokens never change.
@@ -59,7 +59,7 @@ def infill(
     predict: (tokens) -> logits [batch, length, vocab]; it holds the clean
       images, seen at sigma 0.
     tokens: ids; only those at fixed positions are read.
-    is_fixed: True where the token is given.
+    prompt_mask: True where the token is given.
     key: randomness of the draws.
     process: the text diffusion.
     sampling: steps, order and temperature.
@@ -67,7 +67,7 @@ def infill(
   Returns:
     The finished tokens, and the partly masked ones after each step.
   """
-  start = jnp.where(is_fixed, tokens, process.mask_id)
+  start = jnp.where(prompt_mask, tokens, process.mask_id)
   if sampling.order == "ancestral":
     update = functools.partial(
       ancestral_update,
@@ -85,7 +85,7 @@ def ancestral_states(
   draws: Array,
   update,
   *,
-  process: MaskProcess,
+  process: MaskedDiffusion,
 ) -> tuple[Int[Array, "batch length"], Int[Array, "states batch length"]]:
   """One update a draw, from all noise to none, then noise removal.
 

@@ -7,7 +7,7 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
-from ddit_jax.settings import OptimizerSettings
+from ddit_jax.config.settings import OptimizerSettings
 
 # AdamW's steps have about this root mean square, so Muon's are scaled to it
 # and both take the same learning rates (Liu et al. 2025, section 2.2).

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 
 from ddit_jax.batch import DualBatch
-from ddit_jax.losses.buckets import bucket_means
 from ddit_jax.losses.dual import CorruptedBatch, DualLoss
+from ddit_jax.losses.time_buckets import bucket_means
 from ddit_jax.models.mmdit import Prediction
-from ddit_jax.models.network import MASK_EMBEDDING
-from ddit_jax.random_streams import key_for
+from ddit_jax.models.module import MASK_EMBEDDING
+from ddit_jax.prng import key_for
 from ddit_jax.sharding.rules import constrain
 from ddit_jax.train.state import TrainState
 

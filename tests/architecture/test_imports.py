@@ -11,42 +11,42 @@ ROOT = pathlib.Path(__file__).parents[2] / "ddit_jax"
 
 # Folder or top-level module -> the others it may use.
 MAY_IMPORT = {
-  "input_error": set(),
-  "random_streams": set(),
+  "errors": set(),
+  "files": set(),
+  "prng": set(),
   "batch": set(),
-  "settings": set(),
-  "config_files": {"settings"},
-  "dry_run": set(),
+  "config": {"errors", "files"},
   "evaluation": set(),
   "digits": {"evaluation"},
   "report": set(),
-  "monitor": set(),
-  "checkpoint": set(),
+  "monitor": {"files"},
+  "checkpoint": {"errors", "files"},
   "sharding": set(),
   "diffusion": set(),
-  "data": {"batch", "sharding"},
+  "data": {"batch", "digits", "errors", "files", "sharding"},
   "models": {"sharding"},
   "encoders": {"models", "sharding"},
-  "losses": {"batch", "diffusion", "random_streams"},
+  "losses": {"batch", "diffusion", "prng"},
   "sampling": {"diffusion", "sharding"},
   "train": {
     "batch",
+    "config",
+    "errors",
     "losses",
     "models",
-    "random_streams",
-    "settings",
+    "prng",
     "sharding",
   },
-  "conversion": {"checkpoint", "encoders", "models"},
+  "conversion": {"checkpoint", "encoders", "errors", "files", "models"},
   "lora": {"checkpoint", "conversion", "models"},
 }
 # The composition roots: they may use every part above, and these.
 ROOTS = {
   "experiment": set(),
-  "parity": {"experiment"},
-  "cli": {"experiment", "parity"},
+  "pipelines": {"experiment"},
+  "cli": {"experiment", "pipelines"},
   "__main__": {"cli"},
-  "__init__": {"experiment"},
+  "__init__": {"experiment", "pipelines"},
 }
 
 
@@ -158,9 +158,7 @@ def test_no_module_imports_itself_by_way_of_others():
   assert cycle_in(graph) == []
 
 
-@pytest.mark.parametrize(
-  "part", ["evaluation", "digits", "settings", "config_files", "input_error"]
-)
+@pytest.mark.parametrize("part", ["evaluation", "digits", "config", "errors"])
 def test_parts_without_jax_say_so(part):
   for path in FILES:
     if part_of(path) == part:
@@ -170,7 +168,7 @@ def test_parts_without_jax_say_so(part):
 
 def test_digits_and_evaluation_run_where_jax_cannot_be_imported():
   """Neither the package itself nor their libraries bring it in."""
-  parts = ("digits", "evaluation", "settings", "config_files")
+  parts = ("digits", "evaluation", "config")
   modules = [
     f"ddit_jax.{module_of(path)}" for path in FILES if part_of(path) in parts
   ]

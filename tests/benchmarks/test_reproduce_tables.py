@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from ddit_jax.cli.config_argument import load, split_overrides
-from ddit_jax.data.schedules import parse_schedule
+from ddit_jax.data.mixture import parse_schedule
 
 BENCHMARKS = pathlib.Path("benchmarks").absolute()
 

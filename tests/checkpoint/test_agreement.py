@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from ddit_jax.checkpoint.agreement import raise_on_all
-from ddit_jax.checkpoint.manifest import CheckpointError
+from ddit_jax.checkpoint.manifest import CheckpointError, raise_on_all
 
 
 def test_one_process_raises_its_own_error_or_nothing():

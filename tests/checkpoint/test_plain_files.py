@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from ddit_jax.checkpoint import plain_files
+from ddit_jax.checkpoint import store
 from ddit_jax.checkpoint.manifest import CheckpointError
 
 CONFIG = {"schema_version": 1, "width": 64, "betas": [0.9, 0.95], "name": None}
@@ -19,20 +19,18 @@ def encode(**changes):
     "metrics": None,
     "files": {},
   }
-  return plain_files.encode_plain(**(facts | changes))
+  return store.encode_plain(**(facts | changes))
 
 
 def test_what_is_written_is_read(tmp_path):
   files = {"tokenizer.json": b"\x00\xff{}", "vocab.txt": b"one\r\ntwo"}
-  plain_files.write_plain(
+  store.write_plain(
     tmp_path, encode(files=files, metrics={"loss": 0.1, "bad": math.inf})
   )
-  assert plain_files.read_record(tmp_path, "config") == CONFIG
-  assert plain_files.read_record(tmp_path, "data_position") == {
-    "next_index": 12
-  }
-  assert plain_files.read_files(tmp_path) == files
-  metrics = plain_files.read_metrics(tmp_path)
+  assert store.read_record(tmp_path, "config") == CONFIG
+  assert store.read_record(tmp_path, "data_position") == {"next_index": 12}
+  assert store.read_files(tmp_path) == files
+  metrics = store.read_metrics(tmp_path)
   assert metrics["loss"] == 0.1 and math.isnan(metrics["bad"])
 
 
@@ -47,14 +45,14 @@ def test_the_json_is_strict_json():
 
 
 def test_without_metrics_and_files_there_are_none(tmp_path):
-  plain_files.write_plain(tmp_path, encode())
-  assert plain_files.read_metrics(tmp_path) is None
-  assert plain_files.read_files(tmp_path) == {}
+  store.write_plain(tmp_path, encode())
+  assert store.read_metrics(tmp_path) is None
+  assert store.read_files(tmp_path) == {}
 
 
 def test_a_missing_record_is_named(tmp_path):
   with pytest.raises(CheckpointError, match=r"config\.json is missing"):
-    plain_files.read_record(tmp_path, "config")
+    store.read_record(tmp_path, "config")
 
 
 @pytest.mark.parametrize(

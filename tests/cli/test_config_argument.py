@@ -3,11 +3,11 @@
 import pytest
 
 from ddit_jax.cli.config_argument import load, split_overrides
-from ddit_jax.config_files import to_settings
-from ddit_jax.settings import ConfigError
+from ddit_jax.config.load import to_settings
+from ddit_jax.config.settings import ConfigError
 
 DIGITS = "configs/digits.py"
-HEADER = "from ddit_jax.config_files import default_config\n"
+HEADER = "from ddit_jax.config.load import default_config\n"
 
 
 def complaint(argument, overrides=None) -> str:

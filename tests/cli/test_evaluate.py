@@ -4,8 +4,8 @@ import pytest
 
 from ddit_jax.cli import evaluate
 from ddit_jax.cli.verb_flags import UsageError
-from ddit_jax.experiment import evaluating
-from ddit_jax.settings import ConfigError
+from ddit_jax.config.settings import ConfigError
+from ddit_jax.pipelines import evaluate as evaluating
 
 CONFIG = "--config=configs/digits.py"
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ddit_jax.cli.main import main
-from ddit_jax.experiment import lora_export
+from ddit_jax.pipelines import lora_export
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from ddit_jax.cli.main import VERBS, main, overview
-from ddit_jax.data.read_log import TooManyBadRecords
-from ddit_jax.input_error import InputError
+from ddit_jax.data.bad_records import TooManyBadRecords
+from ddit_jax.errors import InputError
 
 MAX_HELP_SECONDS = 2.0
 # Libraries that take seconds to import.

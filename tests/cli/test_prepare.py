@@ -12,8 +12,8 @@ from pyarrow import parquet
 
 from ddit_jax.cli import main as main_module
 from ddit_jax.cli.prepare import VERB, ProgressLines
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.sources.array_records import open_array_record
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.sources.array_record import open_array_record
 
 
 class TinySource:
@@ -54,7 +54,7 @@ def opened(monkeypatch):
   fake = type(sys)("open_source")
   fake.open_source = open_source
   fake.keys_of = lambda kind: {"path": True}
-  path = "ddit_jax.data.sources.open_source"
+  path = "ddit_jax.data.sources.registry"
   monkeypatch.setitem(sys.modules, path, fake)
   monkeypatch.setitem(main_module.VERBS, "prepare", VERB)
   return calls

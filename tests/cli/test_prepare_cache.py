@@ -4,7 +4,7 @@ import pytest
 
 from ddit_jax.cli import main as main_module
 from ddit_jax.cli.prepare_cache import summary
-from ddit_jax.experiment import caching
+from ddit_jax.experiment import write_cache
 from tests import tiny_run
 from tests.data.caches import tiny_cache
 
@@ -30,7 +30,7 @@ def test_flags_reach_the_request(tmp_path, run, monkeypatch):
     calls.append((settings, request, make_progress()))
     return {"web": tiny_cache.writer(tmp_path / "out" / "web").write()}
 
-  monkeypatch.setattr(caching, "write_caches", write_caches)
+  monkeypatch.setattr(write_cache, "write_caches", write_caches)
   code, out, _ = run(
     "--cache=latents,t5",
     CONFIG,

@@ -4,9 +4,9 @@ import pytest
 
 from ddit_jax.cli import sample
 from ddit_jax.cli.verb_flags import UsageError
-from ddit_jax.experiment import generating
-from ddit_jax.experiment.requests import NEEDED
-from ddit_jax.input_error import InputError
+from ddit_jax.errors import InputError
+from ddit_jax.pipelines import requests as generating
+from ddit_jax.pipelines.requests import NEEDED
 
 
 def run(*argv):

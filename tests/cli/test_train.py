@@ -6,7 +6,7 @@ import pytest
 
 from ddit_jax.cli import train
 from ddit_jax.cli.verb_flags import UsageError
-from ddit_jax.settings import ConfigError
+from ddit_jax.config.settings import ConfigError
 
 CONFIG = "--config=configs/digits.py"
 
@@ -32,8 +32,8 @@ def test_settings_and_folder_are_handed_over(monkeypatch):
   calls = []
   fake = type(sys)("training")
   fake.train = lambda settings, workdir: calls.append((settings, workdir)) or 0
-  monkeypatch.setitem(sys.modules, "ddit_jax.experiment.training", fake)
-  monkeypatch.setattr("ddit_jax.experiment.training", fake, raising=False)
+  monkeypatch.setitem(sys.modules, "ddit_jax.experiment.trainer", fake)
+  monkeypatch.setattr("ddit_jax.experiment.trainer", fake, raising=False)
   assert run(CONFIG, "--workdir=w", seed="5") == 0
   [(settings, workdir)] = calls
   assert (settings.seed, workdir) == (5, "w")

@@ -10,16 +10,16 @@ import jax
 import pytest
 
 from ddit_jax.cli.config_argument import load, load_job
-from ddit_jax.config_files import config_module, to_config, to_settings
-from ddit_jax.data.known_names import check_known
-from ddit_jax.data.schedules import parse_schedule
-from ddit_jax.data.sources.open_source import keys_of
+from ddit_jax.config.load import config_module, to_config, to_settings
+from ddit_jax.data.mixture import parse_schedule
+from ddit_jax.data.sources.registry import keys_of
 from ddit_jax.encoders import t5, vae
 from ddit_jax.experiment import build
-from ddit_jax.experiment.dual_model import DualModel
-from ddit_jax.experiment.training import train
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import size
+from ddit_jax.experiment.model import DualModel
+from ddit_jax.experiment.trainer import train
+from ddit_jax.files import check_known
+from ddit_jax.models.config import size
+from ddit_jax.models.module import Network
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import abstract_state
 
@@ -40,7 +40,7 @@ VARIANTS = {
     "weighting_sigma_squared",
     "divisor_all_positions",
     "divisor_target_positions",
-    "text_alone",
+    "text_only",
   ],
 }
 # Those that are a job of several stages: the stages' names.
@@ -253,7 +253,7 @@ def test_ablations_change_one_thing(variant):
   allowed = {
     "steps": r"sample\.text_steps",
     "weighting": r"loss\.image_weighting",
-    "divisor": r"loss\.text_divisor",
+    "divisor": r"loss\.loss_normalization",
     "generation": r"data\..*|train\.(\w+_every|keep_last)",
     "text": r"data\..*",
   }[kind]

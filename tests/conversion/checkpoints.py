@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 import transformers
 
-from ddit_jax.data.tokenizer import word_tokenizer
+from ddit_jax.data.tokenizers import word_tokenizer
 
 DEPTH, WIDTH, VOCABULARY = 3, 128, 9
 NULL_TOKENS = 8

@@ -16,7 +16,7 @@ from ddit_jax.conversion.errors import ConversionError
 from ddit_jax.encoders.clip import CLIP_SIZES
 from ddit_jax.encoders.t5 import T5_SIZES
 from ddit_jax.encoders.vae import AutoencoderConfig
-from ddit_jax.models.sizes import SIZES
+from ddit_jax.models.config import SIZES
 
 RECORD = CheckpointRecord(
   target="sd3",

@@ -15,7 +15,7 @@ from ddit_jax.conversion.layouts import open_source
 from ddit_jax.encoders.clip import CLIP_SIZES
 from ddit_jax.encoders.t5 import T5_SIZES
 from ddit_jax.encoders.vae import AutoencoderConfig
-from ddit_jax.models.sizes import SIZES
+from ddit_jax.models.config import SIZES
 
 CONFIGS = {
   "network": SIZES["sd3_medium"],

@@ -21,7 +21,7 @@ from ddit_jax.conversion.convert import (
   work_bytes,
 )
 from ddit_jax.conversion.errors import ConversionError
-from ddit_jax.models.network import Network
+from ddit_jax.models.module import Network
 from tests.conversion import checkpoints
 from tests.conversion.checkpoints import float32, stored_arrays
 

@@ -9,7 +9,7 @@ from ddit_jax.conversion.checkpoint_record import read_record
 from ddit_jax.encoders.clip import clip_text_encoder
 from ddit_jax.encoders.t5 import t5_encoder
 from ddit_jax.encoders.vae import autoencoder
-from ddit_jax.models.network import Network
+from ddit_jax.models.module import Network
 from tests.conversion import checkpoints
 from tests.conversion.checkpoints import float32, stored_arrays
 

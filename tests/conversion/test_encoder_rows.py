@@ -4,11 +4,7 @@ import math
 
 import pytest
 
-from ddit_jax.conversion.components import (
-  array_shapes,
-  counters,
-  pattern_sizes,
-)
+from ddit_jax.conversion.components import array_shapes, counters, pattern_sizes
 from ddit_jax.conversion.plan import expected_pieces, fresh_pieces, slabs
 from ddit_jax.encoders.clip import CLIP_SIZES
 from ddit_jax.encoders.t5 import T5_SIZES

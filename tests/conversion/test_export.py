@@ -16,7 +16,7 @@ from ddit_jax.conversion import component_export
 from ddit_jax.conversion.checkpoint_record import read_record
 from ddit_jax.conversion.errors import ConversionError
 from ddit_jax.conversion.export import ExportOptions, export, plan_export
-from ddit_jax.models.network import Network
+from ddit_jax.models.module import Network
 from tests.conversion import checkpoints
 from tests.conversion.checkpoints import float32, stored_arrays
 

@@ -9,7 +9,7 @@ from ddit_jax.conversion.components import hub_json
 from ddit_jax.conversion.hub_files import component_json, write_plain_files
 from ddit_jax.conversion.mapping import LAYOUTS
 from ddit_jax.encoders.t5 import T5_SIZES
-from ddit_jax.models.sizes import SIZES
+from ddit_jax.models.config import SIZES
 
 T5 = T5_SIZES["small"]
 

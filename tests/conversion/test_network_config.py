@@ -16,8 +16,8 @@ from ddit_jax.conversion.network_config import (
   network_config,
   network_json,
 )
-from ddit_jax.models.positions import sine_cosine_table
-from ddit_jax.models.sizes import SIZES, MMDiTConfig
+from ddit_jax.models.config import SIZES, MMDiTConfig
+from ddit_jax.models.embeddings import sine_cosine_table
 from tests.conversion import checkpoints
 
 TINY = MMDiTConfig(

@@ -4,13 +4,9 @@ import math
 
 import pytest
 
-from ddit_jax.conversion.components import (
-  array_shapes,
-  counters,
-  pattern_sizes,
-)
+from ddit_jax.conversion.components import array_shapes, counters, pattern_sizes
 from ddit_jax.conversion.plan import expected_pieces, fresh_pieces, slabs
-from ddit_jax.models.sizes import SIZES
+from ddit_jax.models.config import SIZES
 
 DDIT, SD3 = SIZES["sd3_medium"], SIZES["sd3_medium_base"]
 POSITION_TABLE = 56_623_104

@@ -5,11 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ddit_jax.conversion.components import (
-  array_shapes,
-  counters,
-  pattern_sizes,
-)
+from ddit_jax.conversion.components import array_shapes, counters, pattern_sizes
 from ddit_jax.conversion.errors import ConversionError
 from ddit_jax.conversion.plan import (
   FreshPiece,
@@ -17,7 +13,7 @@ from ddit_jax.conversion.plan import (
   expected_pieces,
   slabs,
 )
-from ddit_jax.models.sizes import SIZES
+from ddit_jax.models.config import SIZES
 
 DDIT = SIZES["sd3_medium"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import transformers
 
-from ddit_jax.data.clip_tokenizers import LENGTH, clip_tokenizer
+from ddit_jax.data.prompt_tokenizers import LENGTH, clip_tokenizer
 from tests import clip_tokenizer_files
 
 TEXTS = [

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from ddit_jax.data import device_feed
-from ddit_jax.data.device_feed import DeviceFeed, to_mesh
+from ddit_jax.data import prefetch
+from ddit_jax.data.prefetch import DeviceFeed, to_mesh
 from ddit_jax.sharding.mesh import make_mesh
 
 
@@ -49,7 +49,7 @@ def wait_until(condition):
 def test_order_and_positions_do_not_depend_on_the_depth(
   monkeypatch, mesh, depth
 ):
-  monkeypatch.setattr(device_feed, "DEPTH", depth)
+  monkeypatch.setattr(prefetch, "DEPTH", depth)
   stream = Counting()
   feed = DeviceFeed(stream, mesh)
   seen = [next(feed) for _ in range(20)]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ddit_jax.data.durable_files import read_json_object, replace_file
+from ddit_jax.files import read_json_object, replace_file
 
 
 def test_a_file_is_replaced_and_nothing_else_stays(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddit_jax.data.examples import BadRecord, Example, has_images
+from ddit_jax.data.example import BadRecord, Example, has_images
 
 
 @pytest.mark.parametrize("size", [400, 401, 10**6])

@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from ddit_jax.data.filters import Filters, filters_from, with_hint
-from ddit_jax.data.image_headers import ImageSize
+from ddit_jax.data.image import Filters, ImageSize, filters_from, with_hint
 
 
 @pytest.mark.parametrize(

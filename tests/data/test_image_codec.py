@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ddit_jax.data.image_codec import PixelCodec
+from ddit_jax.data.pixel_codec import PixelCodec
 
 
 def test_the_range_is_minus_one_to_one():

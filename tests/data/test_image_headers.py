@@ -7,7 +7,7 @@ import struct
 import pytest
 from PIL import Image, ImageOps
 
-from ddit_jax.data.image_headers import (
+from ddit_jax.data.image import (
   HeaderError,
   ImageSize,
   image_size,

@@ -7,7 +7,7 @@ from hypothesis import example as also
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddit_jax.data.interleave import MAX_CYCLE, Interleave
+from ddit_jax.data.mixture import MAX_CYCLE, Interleave
 
 PARTS = st.lists(st.integers(1, 30), min_size=1, max_size=7).map(
   lambda numbers: {f"s{i}": number for i, number in enumerate(numbers)}

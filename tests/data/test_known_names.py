@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddit_jax.data.known_names import check_known
+from ddit_jax.files import check_known
 
 
 def test_known_names_pass():

@@ -8,21 +8,26 @@ import numpy as np
 import pytest
 from grain.experimental import ElasticIterator
 
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.mixtures import Mixture
-from ddit_jax.data.read_ahead import ReadAheadBatches, plan_read_ahead
-from ddit_jax.data.read_log import BadRecordLimits, ReadLog, TooManyBadRecords
-from ddit_jax.data.reading import ReadExamples
-from ddit_jax.data.records import ArrayRecords
-from ddit_jax.data.schedules import parse_schedule
-from ddit_jax.data.streams import DualStream, MixtureStream, Stream
-from ddit_jax.data.tokenizer import word_tokenizer
-from ddit_jax.data.transforms.images import ImageTransform
-from ddit_jax.data.transforms.texts import TextTransform
-from ddit_jax.data.transforms.training_records import (
-  ImageToTextTransform,
-  TextToImageTransform,
+from ddit_jax.data.bad_records import (
+  BadRecordLimits,
+  ReadLog,
+  TooManyBadRecords,
 )
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.loader import (
+  ArrayRecords,
+  DualStream,
+  MixtureStream,
+  ReadAheadBatches,
+  Stream,
+  plan_read_ahead,
+)
+from ddit_jax.data.mixture import Mixture, parse_schedule
+from ddit_jax.data.reader import ReadExamples
+from ddit_jax.data.text import TextTransform
+from ddit_jax.data.tokenizers import word_tokenizer
+from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from tests.data.transforms import pictures
 
 SIZE, LENGTH, BATCH = 8, 4, 6
@@ -171,7 +176,7 @@ def test_a_dual_stream_takes_one_of_each_kind(tmp_path, reference, capfd):
     {
       "images": np.zeros((400, SIZE, SIZE, 3), np.uint8),
       "tokens": np.zeros((400, LENGTH), np.int32),
-      "is_target": np.ones((400, LENGTH), bool),
+      "loss_mask": np.ones((400, LENGTH), bool),
     }
   )
   dual = DualStream(stream(tmp_path), Stream(texts, 8, 0))

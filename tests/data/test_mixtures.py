@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddit_jax.data.mixtures import Mixture
-from ddit_jax.data.schedules import parse_schedule
+from ddit_jax.data.mixture import Mixture, parse_schedule
 
 # Grain shuffles small sources slowly: larger ones cost less.
 SIZES = {"art": 60, "photos": 90, "web": 130}

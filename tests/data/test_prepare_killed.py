@@ -15,9 +15,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 WRITER = """
 import os, pathlib, random, shutil, signal, sys
 from ddit_jax.data import prepared_folder, unfinished_folder
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.prepare_options import PrepareOptions
-from ddit_jax.data.prepare_records import prepare
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.prepare.prepare import PrepareOptions
+from ddit_jax.data.prepare.prepare import prepare
 
 # Waiting for the disk guards against power loss, which is not tried here.
 os.fsync = lambda descriptor: None

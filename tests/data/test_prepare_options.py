@@ -6,9 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.prepare_options import PrepareOptions
-from ddit_jax.data.record_format import decode
+from ddit_jax.data.example import BadRecord, Example, decode
+from ddit_jax.data.prepare.prepare import PrepareOptions
 
 
 def example(width, height, kind="PNG") -> Example:

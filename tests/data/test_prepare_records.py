@@ -12,12 +12,15 @@ import threading
 import pytest
 from PIL import Image
 
-from ddit_jax.data import prepare_records
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.prepare_options import PrepareOptions
-from ddit_jax.data.prepare_records import prepare, record_ranges
-from ddit_jax.data.sources.array_records import open_array_record
-from ddit_jax.data.unfinished_folder import PrepareError
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.prepare.prepare import (
+  MAX_THREADS,
+  PrepareOptions,
+  prepare,
+  record_ranges,
+)
+from ddit_jax.data.prepare.shards import PrepareError
+from ddit_jax.data.sources.array_record import open_array_record
 
 FOUR_SHARDS = PrepareOptions(num_shards=4)
 
@@ -321,4 +324,4 @@ def test_the_default_uses_all_cores(tmp_path, monkeypatch):
 
   options = PrepareOptions(num_shards=40)
   prepare(Naming(examples(40)), tmp_path / "out", options)
-  assert 1 <= len(names - {"MainThread"}) <= prepare_records.MAX_THREADS
+  assert 1 <= len(names - {"MainThread"}) <= MAX_THREADS

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from ddit_jax.data import prepared_folder
-from ddit_jax.data.prepared_folder import PreparedDataset, Shard
+from ddit_jax.data.prepare import shards as prepared_folder
+from ddit_jax.data.prepare.shards import PreparedDataset, Shard
 
 NAMES = ("s-0.array_record", "s-1.array_record")
 CONTENTS = (b"first", b"the second")

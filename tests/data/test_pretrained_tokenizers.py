@@ -10,10 +10,14 @@ import tokenizers
 import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from ddit_jax.data import pretrained_tokenizers
-from ddit_jax.data.pretrained_tokenizers import pretrained_tokenizer
-from ddit_jax.data.text_layout import caption_tokens
-from ddit_jax.data.tokenizer import check_text_head, from_files, word_tokenizer
+import ddit_jax.data.tokenizers as our_tokenizers
+from ddit_jax.data.text import caption_tokens
+from ddit_jax.data.tokenizers import (
+  check_text_head,
+  from_files,
+  pretrained_tokenizer,
+  word_tokenizer,
+)
 
 SENTENCES = [
   "a red cat sits on the table",
@@ -223,6 +227,6 @@ def test_a_name_is_fetched_from_the_hub(t5_folder, monkeypatch):
 
 
 def test_no_id_is_a_constant_in_the_code():
-  with open(pretrained_tokenizers.__file__, encoding="utf-8") as file:
+  with open(our_tokenizers.__file__, encoding="utf-8") as file:
     source = file.read()
   assert not any(text in source for text in ("32099", "32100", "50256", "255"))

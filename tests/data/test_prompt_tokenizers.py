@@ -11,7 +11,7 @@ from ddit_jax.data.prompt_tokenizers import (
   pad_token,
   t5_prompt_tokenizer,
 )
-from ddit_jax.data.tokenizer import word_tokenizer
+from ddit_jax.data.tokenizers import word_tokenizer
 
 WORDS = ["a", "red", "cat", "dog"]
 TEXTS = ["a red cat", "", "dog dog", "a red cat a red dog", "red " * 20]

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from ddit_jax.data.read_ahead import (
+from ddit_jax.data.loader import (
   ReadAhead,
   ReadAheadBatches,
   plan_read_ahead,
@@ -217,7 +217,7 @@ def test_a_forgotten_iterator_stops():
 def test_an_iterator_left_open_makes_no_noise_at_exit():
   script = (
     "import numpy as np\n"
-    "from ddit_jax.data.read_ahead import ReadAhead, ReadAheadBatches\n"
+    "from ddit_jax.data.loader import ReadAhead, ReadAheadBatches\n"
     "class Source:\n"
     "  def __getitem__(self, i):\n"
     "    return {'n': np.int64(i)}\n"

@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from ddit_jax.data.examples import BadRecord
-from ddit_jax.data.read_log import (
+from ddit_jax.data.bad_records import (
   BadRecordLimits,
   ReadLog,
   TooManyBadRecords,
 )
+from ddit_jax.data.example import BadRecord
 
 
 def bad(number=0, reason="bad_json", detail="line 3"):

@@ -6,16 +6,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.read_log import BadRecordLimits, ReadLog, TooManyBadRecords
-from ddit_jax.data.reading import ReadExamples
-from ddit_jax.data.tokenizer import word_tokenizer
-from ddit_jax.data.transforms.images import ImageTransform
-from ddit_jax.data.transforms.texts import TextTransform
-from ddit_jax.data.transforms.training_records import (
-  ImageToTextTransform,
-  TrainingRecord,
+from ddit_jax.data.bad_records import (
+  BadRecordLimits,
+  ReadLog,
+  TooManyBadRecords,
 )
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.reader import ReadExamples
+from ddit_jax.data.text import TextTransform
+from ddit_jax.data.tokenizers import word_tokenizer
+from ddit_jax.data.transforms import ImageToTextTransform, TrainingRecord
 from tests.data.transforms import pictures
 
 TOKENIZER = word_tokenizer([str(number) for number in range(40)])
@@ -191,6 +192,6 @@ def test_real_and_hostile_files_together(tmp_path):
   }
   assert len((tmp_path / "a").read_text().splitlines()) == counts["web/bad"]
   for one, other in zip(alone, together, strict=True):
-    assert set(one) == {"images", "tokens", "is_target", "has_image"}
+    assert set(one) == {"images", "tokens", "loss_mask", "has_image"}
     for name in one:
       np.testing.assert_array_equal(one[name], other[name])

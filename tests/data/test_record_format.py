@@ -8,8 +8,13 @@ from hypothesis import example as also
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.record_format import MAX_TEXT_BYTES, decode, encode
+from ddit_jax.data.example import (
+  MAX_TEXT_BYTES,
+  BadRecord,
+  Example,
+  decode,
+  encode,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 TEXTS = st.lists(TEXT, max_size=4).map(tuple)

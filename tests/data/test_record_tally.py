@@ -2,9 +2,9 @@
 
 import pytest
 
-from ddit_jax.data.record_tally import (
+from ddit_jax.data.bad_records import (
   RecordTally,
-  TooManyBadRecords,
+  TooManyBadRecords_of_record_tally,
   named_counts,
 )
 
@@ -35,7 +35,7 @@ def test_the_limit_is_a_share_of_all_records(num_records, rate, allowed):
   for index in range(allowed):
     tally.add(1, [bad(index)])
   with pytest.raises(
-    TooManyBadRecords,
+    TooManyBadRecords_of_record_tally,
     match=rf"^{allowed + 1} of {num_records} records are bad \(bad_json "
     rf"{allowed + 1}\), more than the {allowed} that are allowed$",
   ):

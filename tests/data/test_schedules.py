@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ddit_jax.data.interleave import Interleave
-from ddit_jax.data.schedules import (
+from ddit_jax.data.mixture import (
+  Interleave,
   Piece,
   check_schedule_edit,
   parse_schedule,

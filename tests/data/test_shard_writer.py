@@ -6,8 +6,7 @@ import sys
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-from ddit_jax.data.shard_writer import ShardWriter, shards_bytes
-from ddit_jax.data.unfinished_folder import PrepareError
+from ddit_jax.data.prepare.shards import PrepareError, ShardWriter, shards_bytes
 
 
 def write(path, records):
@@ -52,7 +51,7 @@ def test_a_full_disk_is_noticed(tmp_path):
   """A limit on file size stands for the disk; the rest is real."""
   program = (
     "import pathlib, resource\n"
-    "from ddit_jax.data.shard_writer import ShardWriter\n"
+    "from ddit_jax.data.prepare.shards import ShardWriter\n"
     "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n"
     f"with ShardWriter(pathlib.Path({str(tmp_path / 'a')!r})) as writer:\n"
     "  for _ in range(20):\n"

@@ -3,17 +3,14 @@
 import numpy as np
 import pytest
 
-from ddit_jax.data.examples import Example, has_images
-from ddit_jax.data.read_log import ReadLog
-from ddit_jax.data.source_readers import check_have_images, source_readers
-from ddit_jax.data.sources.open_source import open_source
-from ddit_jax.data.tokenizer import word_tokenizer
-from ddit_jax.data.transforms.images import ImageTransform
-from ddit_jax.data.transforms.texts import TextTransform
-from ddit_jax.data.transforms.training_records import (
-  ImageToTextTransform,
-  TextToImageTransform,
-)
+from ddit_jax.data.bad_records import ReadLog
+from ddit_jax.data.example import Example, has_images
+from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.loader import check_have_images, source_readers
+from ddit_jax.data.sources.registry import open_source
+from ddit_jax.data.text import TextTransform
+from ddit_jax.data.tokenizers import word_tokenizer
+from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from tests.source_files import encoded
 
 LENGTH = 3
@@ -69,7 +66,7 @@ def texts_of(reader) -> list[list[str]]:
 def test_texts_alone_have_no_images_at_all(readers):
   found = readers(["lines", "rows"])
   for reader in found.values():
-    assert set(reader[0]) == {"tokens", "is_target"}
+    assert set(reader[0]) == {"tokens", "loss_mask"}
     assert reader.record_bytes == 5 * LENGTH
   assert texts_of(found["lines"]) == [["a", "b", "b"], ["b", "</s>", "</s>"]]
   # By hand: a b b </s> b </s>, cut into threes.
@@ -80,13 +77,13 @@ def test_beside_images_texts_have_a_black_one(readers):
   found = readers(["lines", "rows", "web"])
   for name, reader in found.items():
     record = reader[0]
-    assert set(record) == {"images", "tokens", "is_target", "has_image"}
+    assert set(record) == {"images", "tokens", "loss_mask", "has_image"}
     assert record["images"].shape == (4, 4, 3)
     assert (
       bool(record["has_image"]) == (name == "web") == record["images"].any()
     )
     assert reader.record_bytes == sum(a.nbytes for a in record.values())
-  np.testing.assert_array_equal(found["rows"][1]["is_target"], True)
+  np.testing.assert_array_equal(found["rows"][1]["loss_mask"], True)
 
 
 def test_bad_rows_are_replaced_and_counted(sources, tmp_path):

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from ddit_jax.data import source_words
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.source_words import tokenizer_of_sources
+from ddit_jax.data import tokenizers
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.tokenizers import tokenizer_of_sources
 
 
 @dataclasses.dataclass
@@ -56,6 +56,6 @@ def test_special_tokens_in_texts_are_no_words():
 def test_large_or_empty_sets_are_refused(monkeypatch):
   with pytest.raises(ValueError, match="have 0 words"):
     tokenizer_of_sources([Texts([None])])
-  monkeypatch.setattr(source_words, "MAX_RECORDS", 1)
+  monkeypatch.setattr(tokenizers, "MAX_RECORDS", 1)
   with pytest.raises(ValueError, match=r"at most 1 records, .* have 2: set"):
     tokenizer_of_sources([Texts(["a", "b"])])

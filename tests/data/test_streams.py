@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddit_jax.data.records import ArrayRecords
-from ddit_jax.data.streams import DualStream, Stream, dual_batch
+from ddit_jax.data.loader import ArrayRecords, DualStream, Stream, dual_batch
 
 # Grain shuffles small sources slowly: a thousand cost less than twenty.
 NUM_IMAGES, NUM_TEXTS = 1000, 700
@@ -27,10 +26,10 @@ def numbered(count, **more):
 
 
 def dual(seed=0, rows_of=range):
-  is_target = np.ones((NUM_TEXTS, 5), bool)
+  loss_mask = np.ones((NUM_TEXTS, 5), bool)
   return DualStream(
     Stream(numbered(NUM_IMAGES), IMAGE_BATCH, seed),
-    Stream(numbered(NUM_TEXTS, is_target=is_target), TEXT_BATCH, seed + 1),
+    Stream(numbered(NUM_TEXTS, loss_mask=loss_mask), TEXT_BATCH, seed + 1),
     rows_of=rows_of,
   )
 
@@ -51,7 +50,7 @@ def test_batches_have_their_own_sizes_and_kinds():
   assert batch.text_to_image.images.shape == (IMAGE_BATCH, 2, 2, 3)
   assert batch.text_to_image.images.dtype == np.uint8
   assert batch.image_to_text.tokens.shape == (TEXT_BATCH, 5)
-  assert batch.image_to_text.is_target.dtype == bool
+  assert batch.image_to_text.loss_mask.dtype == bool
   rows = batch.text_to_image
   assert (rows.images[:, 0, 0, 0] == rows.tokens[:, 0] % 256).all()
 
@@ -124,7 +123,7 @@ def test_a_stream_that_is_off_gives_none_and_has_no_position(name):
   streams = {
     "text_to_image": Stream(numbered(NUM_IMAGES), IMAGE_BATCH, 0),
     "image_to_text": Stream(
-      numbered(NUM_TEXTS, is_target=np.ones((NUM_TEXTS, 5), bool)),
+      numbered(NUM_TEXTS, loss_mask=np.ones((NUM_TEXTS, 5), bool)),
       TEXT_BATCH,
       1,
     ),
@@ -151,7 +150,7 @@ def test_one_stream_must_be_on():
 
 
 def test_texts_alone_have_no_images():
-  rows = {"tokens": np.zeros((2, 5), np.int32), "is_target": np.ones((2, 5))}
+  rows = {"tokens": np.zeros((2, 5), np.int32), "loss_mask": np.ones((2, 5))}
   batch = dual_batch(image_to_text=rows)
   assert batch.text_to_image is None
   assert batch.image_to_text.images is batch.image_to_text.has_image is None

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from ddit_jax.data.text_layout import (
+from ddit_jax.data.text import (
   answer_text,
   caption_tokens,
   check_known,
-  lay_out,
-  prompt_canvas,
+  masked_template,
+  tokenize_and_pad,
 )
-from ddit_jax.data.tokenizer import word_tokenizer
+from ddit_jax.data.tokenizers import word_tokenizer
 
 # Ids: 0 pad, 1 end, 2 unknown, then these, then the mask.
 WORDS = ("Q:", "A:", "?", "a", "red", "seven", "is", "it", "yes")
@@ -23,31 +23,31 @@ def tokenizer():
 
 
 def test_a_caption_is_all_target_and_padded_with_ends(tokenizer):
-  laid_out = lay_out(tokenizer, "", "a red seven", 6)
-  assert laid_out.tokens.tolist() == [ARTICLE, RED, SEVEN, END, END, END]
-  assert laid_out.tokens.dtype == np.int32
-  assert laid_out.is_target.tolist() == [True] * 6
-  assert laid_out.num_truncated == 0
+  tokenized = tokenize_and_pad(tokenizer, "", "a red seven", 6)
+  assert tokenized.tokens.tolist() == [ARTICLE, RED, SEVEN, END, END, END]
+  assert tokenized.tokens.dtype == np.int32
+  assert tokenized.loss_mask.tolist() == [True] * 6
+  assert tokenized.num_truncated == 0
 
 
 def test_a_question_is_given_and_its_answer_is_target(tokenizer):
-  laid_out = lay_out(tokenizer, "Q: is it red? A: ", "yes", 9)
-  assert laid_out.tokens.tolist() == [Q, IS, IT, RED, MARK, A, YES, END, END]
-  assert laid_out.is_target.tolist() == [False] * 6 + [True] * 3
+  tokenized = tokenize_and_pad(tokenizer, "Q: is it red? A: ", "yes", 9)
+  assert tokenized.tokens.tolist() == [Q, IS, IT, RED, MARK, A, YES, END, END]
+  assert tokenized.loss_mask.tolist() == [False] * 6 + [True] * 3
 
 
 @pytest.mark.parametrize(("length", "lost"), [(4, 0), (3, 1), (2, 2), (1, 3)])
 def test_what_does_not_fit_is_counted(tokenizer, length, lost):
-  laid_out = lay_out(tokenizer, "", "a red seven", length)
+  tokenized = tokenize_and_pad(tokenizer, "", "a red seven", length)
   expected = [ARTICLE, RED, SEVEN, END][:length]
-  assert laid_out.tokens.tolist() == expected
-  assert laid_out.num_truncated == lost
+  assert tokenized.tokens.tolist() == expected
+  assert tokenized.num_truncated == lost
 
 
 def test_a_prompt_needs_room_for_an_answer(tokenizer):
-  assert lay_out(tokenizer, "a red", "seven", 3).num_truncated == 1
+  assert tokenize_and_pad(tokenizer, "a red", "seven", 3).num_truncated == 1
   with pytest.raises(ValueError) as caught:
-    lay_out(tokenizer, "a red", "seven", 2)
+    tokenize_and_pad(tokenizer, "a red", "seven", 2)
   assert str(caught.value) == (
     "the prompt 'a red' has 2 tokens, which leaves no room in a text of 2: "
     "shorten it, or train with a larger text_length of the stream"
@@ -69,28 +69,28 @@ def test_the_empty_caption_is_nothing_but_ends(tokenizer):
 
 
 def test_the_canvas_fixes_the_prompt_and_nothing_else(tokenizer):
-  tokens, is_fixed = prompt_canvas(tokenizer, "Q: is it", 5)
+  tokens, prompt_mask = masked_template(tokenizer, "Q: is it", 5)
   assert tokens[:3].tolist() == [Q, IS, IT]
-  assert is_fixed.tolist() == [True, True, True, False, False]
-  assert not prompt_canvas(tokenizer, "", 4)[1].any()
+  assert prompt_mask.tolist() == [True, True, True, False, False]
+  assert not masked_template(tokenizer, "", 4)[1].any()
 
 
 def test_training_and_sampling_lay_a_prompt_out_alike(tokenizer):
   prompt = "Q: is it red? A: "
-  trained = lay_out(tokenizer, prompt, "yes", 9)
-  tokens, is_fixed = prompt_canvas(tokenizer, prompt, 9)
-  assert (is_fixed == ~trained.is_target).all()
-  assert (tokens[is_fixed] == trained.tokens[is_fixed]).all()
+  trained = tokenize_and_pad(tokenizer, prompt, "yes", 9)
+  tokens, prompt_mask = masked_template(tokenizer, prompt, 9)
+  assert (prompt_mask == ~trained.loss_mask).all()
+  assert (tokens[prompt_mask] == trained.tokens[prompt_mask]).all()
 
 
 def test_the_answer_is_what_was_filled_in_up_to_its_end(tokenizer):
   tokens = np.array([Q, IS, IT, YES, RED, END, SEVEN], np.int32)
-  is_fixed = np.arange(7) < 3
-  assert answer_text(tokenizer, tokens, is_fixed) == "yes red"
+  prompt_mask = np.arange(7) < 3
+  assert answer_text(tokenizer, tokens, prompt_mask) == "yes red"
   assert answer_text(tokenizer, tokens, np.arange(7) < 5) == ""
   # Any pattern: the given words in between are not part of the answer.
-  is_fixed = np.array([True, False, True, False, True, False, False])
-  assert answer_text(tokenizer, tokens, is_fixed) == "is yes"
+  prompt_mask = np.array([True, False, True, False, True, False, False])
+  assert answer_text(tokenizer, tokens, prompt_mask) == "is yes"
 
 
 def test_unknown_words_are_named_not_lost(tokenizer):

@@ -8,7 +8,7 @@ from hypothesis import strategies
 from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
-from ddit_jax.data.tokenizer import (
+from ddit_jax.data.tokenizers import (
   FILE_NAME,
   from_backend,
   from_files,

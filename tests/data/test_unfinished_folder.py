@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from ddit_jax.data.prepared_folder import Shard
-from ddit_jax.data.unfinished_folder import (
+from ddit_jax.data.prepare.shards import (
   FinishedShard,
   PrepareError,
+  Shard,
   UnfinishedFolder,
   is_finished,
 )

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddit_jax.diffusion.flow_path import FlowPath, guided
+from ddit_jax.diffusion.flow_matching import (
+  FlowMatching,
+  classifier_free_guidance,
+)
 
 
 def test_ends_of_the_path_are_clean_and_noise():
   clean, noise = jnp.ones((2, 2, 2, 1)), jnp.full((2, 2, 2, 1), 5.0)
-  path = FlowPath()
+  path = FlowMatching()
   np.testing.assert_array_equal(
     path.noisy_latents(clean, noise, jnp.zeros(2)), clean
   )
@@ -22,7 +25,7 @@ def test_ends_of_the_path_are_clean_and_noise():
 
 def test_velocity_is_the_derivative_of_the_path():
   clean, noise = jnp.ones((1, 1, 1, 1)), jnp.full((1, 1, 1, 1), 3.0)
-  path = FlowPath()
+  path = FlowMatching()
 
   def point(sigma):
     return path.noisy_latents(clean, noise, sigma[None])[0, 0, 0, 0]
@@ -39,7 +42,7 @@ def test_sigma_squared_is_the_error_of_the_clean_estimate():
   predicted = noise - clean + error
   estimate = (1 - spread) * clean + spread * noise - spread * predicted
   want = np.square(estimate - clean).mean((1, 2, 3))
-  weight = FlowPath(loss_weighting="sigma_squared").loss_weight(
+  weight = FlowMatching(loss_weighting="sigma_squared").loss_weight(
     jnp.asarray(sigma, jnp.float32)
   )
   got = np.asarray(weight) * np.square(error).mean((1, 2, 3))
@@ -49,14 +52,14 @@ def test_sigma_squared_is_the_error_of_the_clean_estimate():
 @pytest.mark.parametrize("draw", ["independent", "stratified"])
 @pytest.mark.parametrize("location", [0.0, 0.7])
 def test_training_times_are_logit_normal(draw, location):
-  path = FlowPath(sigma_draw=draw, sigma_location=location)
+  path = FlowMatching(sigma_draw=draw, logit_mean=location)
   sigma = np.asarray(path.training_sigmas(jax.random.key(0), 4000))
   logits = np.log(sigma / (1 - sigma))
   assert stats.kstest(logits, stats.norm(location, 1).cdf).pvalue > 1e-3
 
 
 def test_stratified_times_put_one_in_each_stratum():
-  path = FlowPath(sigma_draw="stratified")
+  path = FlowMatching(sigma_draw="stratified")
   sigma = np.asarray(path.training_sigmas(jax.random.key(1), 50), np.float64)
   strata = stats.norm.cdf(np.log(sigma / (1 - sigma))) * 50
   np.testing.assert_array_equal(np.floor(strata), np.arange(50))
@@ -64,7 +67,7 @@ def test_stratified_times_put_one_in_each_stratum():
 
 def test_the_thousand_grid_rounds_as_the_release_does():
   normals = np.linspace(-4, 4, 101).astype(np.float32)
-  got = FlowPath(sigma_grid="thousand").sigmas_from_normals(
+  got = FlowMatching(sigma_grid="thousand").sigmas_from_normals(
     jnp.asarray(normals)
   )
   uniform = 1 / (1 + np.exp(-normals.astype(np.float64)))
@@ -75,7 +78,7 @@ def test_the_thousand_grid_rounds_as_the_release_does():
 
 @pytest.mark.parametrize("num_steps", [4, 28])
 def test_sd3s_sampling_grid_ends_at_its_published_last_time(num_steps):
-  grid = FlowPath(shift=3.0).sampling_sigmas(num_steps)
+  grid = FlowMatching(shift=3.0).sampling_sigmas(num_steps)
   assert grid.shape == (num_steps + 1,)
   assert grid[0] == 1 and grid[-1] == 0
   assert abs(grid[-2] - 0.0089286) < 1e-7
@@ -84,15 +87,17 @@ def test_sd3s_sampling_grid_ends_at_its_published_last_time(num_steps):
 
 def test_shift_one_is_uniform():
   np.testing.assert_allclose(
-    FlowPath(shift=1.0).sampling_sigmas(4), [1, 0.75, 0.5, 0.25, 0]
+    FlowMatching(shift=1.0).sampling_sigmas(4), [1, 0.75, 0.5, 0.25, 0]
   )
 
 
 def test_guidance_interpolates_and_extrapolates():
   one, zero = jnp.ones(3), jnp.zeros(3)
-  np.testing.assert_array_equal(guided(one, zero, 1.0), one)
-  np.testing.assert_array_equal(guided(one, zero, 0.0), zero)
-  np.testing.assert_array_equal(guided(one, zero, 7.0), 7 * one)
+  np.testing.assert_array_equal(classifier_free_guidance(one, zero, 1.0), one)
+  np.testing.assert_array_equal(classifier_free_guidance(one, zero, 0.0), zero)
+  np.testing.assert_array_equal(
+    classifier_free_guidance(one, zero, 7.0), 7 * one
+  )
 
 
 @pytest.mark.parametrize(
@@ -106,6 +111,6 @@ def test_guidance_interpolates_and_extrapolates():
 )
 def test_bad_settings_name_the_value(values, part):
   with pytest.raises(ValueError, match=part):
-    FlowPath(**values)
+    FlowMatching(**values)
   with pytest.raises(ValueError, match="at least one step"):
-    FlowPath().sampling_sigmas(0)
+    FlowMatching().sampling_sigmas(0)

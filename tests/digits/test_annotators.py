@@ -4,9 +4,9 @@ import collections
 
 import pytest
 
-from ddit_jax.digits.annotators import annotators
+from ddit_jax.digits.datasets import annotators
 from ddit_jax.digits.questions import KINDS, Question, possible_answers
-from ddit_jax.digits.worlds import WORLDS
+from ddit_jax.digits.world import WORLDS
 from ddit_jax.evaluation import vqa_accuracy
 
 LARGE = WORLDS["scenes_32"]

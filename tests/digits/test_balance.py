@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from ddit_jax.digits import scenes
-from ddit_jax.digits.balance import BalancedAsker
-from ddit_jax.digits.worlds import WORLDS
-from ddit_jax.digits.writers import handwriting
+from ddit_jax.digits.datasets import BalancedAsker
+from ddit_jax.digits.world import WORLDS, handwriting
 
 LARGE = WORLDS["scenes_32"]
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from ddit_jax.digits import checker, prompts, scenes, writers
-from ddit_jax.digits.checker import Findings, judge
-from ddit_jax.digits.compositions import COLORS, DIGIT_WORDS
-from ddit_jax.digits.worlds import WORLDS
+from ddit_jax.digits import judge as checking
+from ddit_jax.digits import prompts, scenes, world
+from ddit_jax.digits.judge import Findings, judge
+from ddit_jax.digits.world import COLORS, DIGIT_WORDS, WORLDS
 from ddit_jax.evaluation.geneval import Detection
 
 WORLD = WORLDS["scenes_32"]
@@ -15,12 +15,12 @@ SEVEN, TWO = 7, 2
 
 @pytest.fixture(scope="module")
 def judge_of_world():
-  return checker.checker_for(WORLD)
+  return checking.checker_for(WORLD)
 
 
 def picture(*things):
   """Training glyphs, which the reader knows: (digit, colour word, x, y)."""
-  writing = writers.handwriting("train")
+  writing = world.handwriting("train")
   return scenes.render(
     scenes.Scene(
       tuple(
@@ -91,7 +91,7 @@ def test_counting_wants_neither_fewer_nor_more(judge_of_world):
 def test_real_scenes_keep_their_prompts_and_controls_do_not(judge_of_world):
   rng = np.random.default_rng(0)
   asked = prompts.prompts(WORLD)[::2]
-  writing = writers.handwriting("test")
+  writing = world.handwriting("test")
   real = scenes.render_all(
     [prompts.scene_for(p, WORLD, rng, writing=writing) for p in asked],
     WORLD,
@@ -150,7 +150,7 @@ def test_things_that_are_no_digit_are_unreadable(judge_of_world):
 
 
 def test_each_world_has_one_checker_and_its_own_size(judge_of_world):
-  assert checker.checker_for(WORLD) is judge_of_world
+  assert checking.checker_for(WORLD) is judge_of_world
   with pytest.raises(ValueError, match=r"uint8 \[n, 32, 32, 3\]"):
     judge_of_world.find(np.zeros((1, 48, 48, 3), np.uint8))
   with pytest.raises(ValueError, match="float64"):

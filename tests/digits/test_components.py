@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from ddit_jax.digits.components import color_name, find_pieces, hue_vectors
-from ddit_jax.digits.compositions import COLORS, HUES
+from ddit_jax.digits.segmentation import color_name, find_pieces, hue_vectors
+from ddit_jax.digits.world import COLORS, HUES
 
 SIZE = 10  # a crumb is under 5 px, a piece at least 8 px
 

@@ -6,8 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from ddit_jax.digits import contents
-from ddit_jax.digits.worlds import WORLDS
+from ddit_jax.digits import scenes
+from ddit_jax.digits.world import WORLDS
 
 HELD_OUT_DIGITS = {
   *((0, 5), (1, 4), (2, 3)),
@@ -26,10 +26,10 @@ def held_out_parts(drawn):
 
 
 def draw(kind, rng, **options):
-  return contents.draw_contents(kind, rng, max_objects=4, **options)
+  return scenes.draw_contents(kind, rng, max_objects=4, **options)
 
 
-@pytest.mark.parametrize("kind", contents.SCENE_KINDS)
+@pytest.mark.parametrize("kind", scenes.SCENE_KINDS)
 @pytest.mark.parametrize("are_partners", [None, False, True])
 def test_seen_scenes_hold_nothing_held_out(kind, are_partners):
   rng = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def test_seen_scenes_hold_nothing_held_out(kind, are_partners):
     assert held_out_parts(drawn) == ([], [], []), drawn
 
 
-@pytest.mark.parametrize("kind", contents.SCENE_KINDS)
+@pytest.mark.parametrize("kind", scenes.SCENE_KINDS)
 def test_held_out_scenes_hold_just_the_composition_asked_for(kind):
   rng = np.random.default_rng(1)
   place = {"single": 0, "color_attr": 0, "counting": 2}.get(kind, 1)
@@ -66,7 +66,7 @@ def test_kinds_hold_the_right_number_of_things():
   rng = np.random.default_rng(3)
   sizes = {
     kind: {len(draw(kind, rng, is_held_out=False)) for _ in range(300)}
-    for kind in contents.SCENE_KINDS
+    for kind in scenes.SCENE_KINDS
   }
   assert sizes == {
     "single": {1},
@@ -98,13 +98,13 @@ def test_color_attr_has_two_digits_in_two_colors():
 
 def test_kinds_fit_the_world():
   rng = np.random.default_rng(6)
-  assert contents.scene_kinds(WORLDS["one_digit"]) == ("single",)
-  assert contents.scene_kinds(WORLDS["scenes_32"]) == contents.SCENE_KINDS
-  assert contents.draw_kind(WORLDS["one_digit"], rng) == "single"
+  assert scenes.scene_kinds(WORLDS["one_digit"]) == ("single",)
+  assert scenes.scene_kinds(WORLDS["scenes_32"]) == scenes.SCENE_KINDS
+  assert scenes.draw_kind(WORLDS["one_digit"], rng) == "single"
   drawn = collections.Counter(
-    contents.draw_kind(WORLDS["scenes_32"], rng) for _ in range(6000)
+    scenes.draw_kind(WORLDS["scenes_32"], rng) for _ in range(6000)
   )
   # A fifth single and 16 % of each other kind; 4 standard errors are 0.021.
   assert abs(drawn["single"] / 6000 - 0.2) < 0.021
-  for kind in contents.SCENE_KINDS[1:]:
+  for kind in scenes.SCENE_KINDS[1:]:
     assert abs(drawn[kind] / 6000 - 0.16) < 0.021

@@ -3,14 +3,10 @@
 import numpy as np
 import pytest
 
-from ddit_jax.digits import digit_reader, scenes, writers
-from ddit_jax.digits.components import Piece, find_pieces
-from ddit_jax.digits.digit_reader import (
-  DigitReader,
-  fit_reader,
-  piece_features,
-)
-from ddit_jax.digits.worlds import WORLDS
+from ddit_jax.digits import judge, scenes, world
+from ddit_jax.digits.judge import DigitReader, fit_reader, piece_features
+from ddit_jax.digits.segmentation import Piece, find_pieces
+from ddit_jax.digits.world import WORLDS
 
 WORLD = WORLDS["one_digit"]
 
@@ -28,7 +24,7 @@ def pieces_of(images):
 @pytest.fixture(scope="module")
 def unseen():
   """All glyphs of the validation writers as pieces, and their labels."""
-  writing = writers.handwriting("validation")
+  writing = world.handwriting("validation")
   drawn = [
     scenes.Scene(
       (scenes.Thing(digit=int(label), color=row % 8, x=8.0, y=8.0, glyph=row),)
@@ -84,7 +80,7 @@ def test_second_opinion_and_distance_by_brute_force(unseen, monkeypatch):
     )
     assert readings.second_opinions[row] == expected
   assert 0 < readings.is_digit.mean() < 1
-  monkeypatch.setattr(digit_reader, "_BLOCK", 7)
+  monkeypatch.setattr(judge, "_BLOCK", 7)
   in_blocks = reader.read(asked)
   np.testing.assert_array_equal(
     in_blocks.second_opinions, readings.second_opinions
@@ -117,7 +113,7 @@ def test_nothing_to_read_gives_nothing(reader):
 
 
 def test_digits_too_faint_to_be_found_raise(monkeypatch):
-  blurred = digit_reader._Pass(warp=0, blur=2.0, noise=0)
-  monkeypatch.setattr(digit_reader, "_PASSES", (blurred,))
+  blurred = judge._Pass(warp=0, blur=2.0, noise=0)
+  monkeypatch.setattr(judge, "_PASSES", (blurred,))
   with pytest.raises(ValueError, match="leave no piece"):
     fit_reader(WORLD)

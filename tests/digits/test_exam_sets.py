@@ -6,9 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from ddit_jax.digits import exam_sets, questions, scenes
-from ddit_jax.digits.worlds import WORLDS
-from ddit_jax.digits.writers import handwriting
+from ddit_jax.digits import datasets, questions, scenes
+from ddit_jax.digits.world import WORLDS, handwriting
 
 ONE, LARGE = WORLDS["one_digit"], WORLDS["scenes_32"]
 HELD_OUT_DIGITS = {
@@ -30,7 +29,7 @@ def is_anything_held_out(scene):
 
 @pytest.mark.parametrize("world", [ONE, LARGE])
 def test_caption_items(world):
-  items = exam_sets.caption_items(world, "test", 61, 0)
+  items = datasets.caption_items(world, "test", 61, 0)
   assert [item.is_held_out for item in items].count(True) == 30
   writing = handwriting("test")
   for item in items:
@@ -42,7 +41,7 @@ def test_caption_items(world):
 
 @pytest.mark.parametrize("world", [ONE, LARGE])
 def test_question_items(world):
-  items = exam_sets.question_items(world, "validation", 41, 0)
+  items = datasets.question_items(world, "validation", 41, 0)
   assert len(items) == 41 * len(questions.kinds(world))
   answers = collections.defaultdict(collections.Counter)
   writing = handwriting("validation")
@@ -62,7 +61,7 @@ def test_question_items(world):
 
 @pytest.mark.parametrize(("world", "per_image"), [(ONE, 2), (LARGE, 6)])
 def test_pope_is_balanced_on_every_image_and_true(world, per_image):
-  sets = exam_sets.pope_items(world, "test", 40, 0)
+  sets = datasets.pope_items(world, "test", 40, 0)
   assert tuple(sets) == ("random", "popular", "adversarial")
   for items in sets.values():
     assert len(items) == 40 * per_image
@@ -82,7 +81,7 @@ def test_pope_is_balanced_on_every_image_and_true(world, per_image):
 
 
 def test_pope_sets_share_images_and_yes_questions():
-  sets = exam_sets.pope_items(LARGE, "test", 20, 1)
+  sets = datasets.pope_items(LARGE, "test", 20, 1)
   first, *others = (
     [(id(i.scene), i.question) for i in items if i.question.answer == "yes"]
     for items in sets.values()
@@ -103,7 +102,7 @@ def partner_share(items):
 
 
 def test_adversarial_questions_ask_for_the_digits_training_put_there():
-  sets = exam_sets.pope_items(LARGE, "test", 120, 2)
+  sets = datasets.pope_items(LARGE, "test", 120, 2)
   shares = {name: partner_share(items) for name, items in sets.items()}
   # Measured 0.54 random, 0.60 popular, 0.79 adversarial: three digits have
   # up to six partners, so half of all denied digits are one by chance.
@@ -112,7 +111,7 @@ def test_adversarial_questions_ask_for_the_digits_training_put_there():
 
 
 def test_popular_questions_ask_for_few_digits():
-  sets = exam_sets.pope_items(LARGE, "test", 60, 3)
+  sets = datasets.pope_items(LARGE, "test", 60, 3)
   asked = {
     name: collections.Counter(
       item.question.text for item in items if item.question.answer == "no"
@@ -126,7 +125,7 @@ def test_popular_questions_ask_for_few_digits():
 
 def test_equal_seeds_give_equal_exams():
   first, again, other = (
-    exam_sets.question_items(ONE, "test", 6, seed) for seed in (0, 0, 1)
+    datasets.question_items(ONE, "test", 6, seed) for seed in (0, 0, 1)
   )
   assert [i.question for i in first] == [i.question for i in again]
   assert [i.annotators for i in first] == [i.annotators for i in again]
@@ -135,8 +134,8 @@ def test_equal_seeds_give_equal_exams():
 
 def test_bad_requests_are_refused():
   with pytest.raises(ValueError, match="no split 'val'"):
-    exam_sets.caption_items(ONE, "val", 5, 0)
+    datasets.caption_items(ONE, "val", 5, 0)
   with pytest.raises(ValueError, match="0 POPE images"):
-    exam_sets.pope_items(ONE, "test", 0, 0)
+    datasets.pope_items(ONE, "test", 0, 0)
   with pytest.raises(ValueError, match="-1 questions of a kind"):
-    exam_sets.question_items(ONE, "test", -1, 0)
+    datasets.question_items(ONE, "test", -1, 0)

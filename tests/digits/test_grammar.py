@@ -7,8 +7,7 @@ import pytest
 
 from ddit_jax.digits import grammar, prompts, questions, scenes
 from ddit_jax.digits.scenes import Scene, Thing
-from ddit_jax.digits.worlds import WORLDS
-from ddit_jax.digits.writers import handwriting
+from ddit_jax.digits.world import WORLDS, handwriting
 
 RED, ORANGE, GREEN, BLUE = 0, 1, 3, 5
 WRITING = handwriting("train")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ddit_jax.digits import layouts
-from ddit_jax.digits.worlds import WORLDS
+from ddit_jax.digits import scenes
+from ddit_jax.digits.world import WORLDS
 
 LARGE = [WORLDS["scenes_32"], WORLDS["scenes_48"]]
 
@@ -16,7 +16,7 @@ def test_cells_lie_on_the_canvas_with_a_gap(world, count):
   gap = {32: 3, 48: 4}[world.canvas]
   half = world.digit_size / 2
   for _ in range(60):
-    centers = layouts.draw_centers(count, world, rng)
+    centers = scenes.draw_centers(count, world, rng)
     assert centers.shape == (count, 2)
     assert (centers >= half).all() and (centers <= world.canvas - half).all()
     for i in range(count):
@@ -29,7 +29,7 @@ def test_one_digit_strays_evenly_around_the_middle():
   rng = np.random.default_rng(1)
   world = WORLDS["one_digit"]
   centers = np.array(
-    [layouts.draw_centers(1, world, rng)[0] for _ in range(4000)]
+    [scenes.draw_centers(1, world, rng)[0] for _ in range(4000)]
   )
   assert (np.abs(centers - 8) <= 0.5).all()
   # Uniform on +-0.5: deviation 0.2887, its standard error 0.0020 here.
@@ -49,7 +49,7 @@ def test_one_digit_strays_evenly_around_the_middle():
 def test_a_relation_is_kept(relation, axis, sign):
   rng = np.random.default_rng(2)
   for _ in range(50):
-    centers = layouts.draw_centers(2, LARGE[0], rng, relation=relation)
+    centers = scenes.draw_centers(2, LARGE[0], rng, relation=relation)
     offset = centers[0] - centers[1]
     assert sign * offset[axis] >= 2 * abs(offset[1 - axis])
 
@@ -58,8 +58,8 @@ def test_any_relation_means_every_relation_but_no_diagonal():
   rng = np.random.default_rng(3)
   found = set()
   for _ in range(100):
-    centers = layouts.draw_centers(
-      2, LARGE[0], rng, relation=layouts.ANY_RELATION
+    centers = scenes.draw_centers(
+      2, LARGE[0], rng, relation=scenes.ANY_RELATION
     )
     dx, dy = centers[0] - centers[1]
     assert max(abs(dx), abs(dy)) >= 2 * min(abs(dx), abs(dy))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ddit_jax.digits.metric_record import (
+from ddit_jax.digits.scores import (
   check_lengths,
   held_out_cells,
   metric_record,

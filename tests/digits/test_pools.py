@@ -8,9 +8,8 @@ import time
 import numpy as np
 import pytest
 
-from ddit_jax.digits import grammar, pools, questions
-from ddit_jax.digits.compositions import COLORS, DIGIT_WORDS, PLURALS
-from ddit_jax.digits.worlds import WORLDS
+from ddit_jax.digits import datasets, grammar, questions
+from ddit_jax.digits.world import COLORS, DIGIT_WORDS, PLURALS, WORLDS
 
 ONE, LARGE = WORLDS["one_digit"], WORLDS["scenes_32"]
 HELD_OUT_DIGITS = {
@@ -82,7 +81,7 @@ def test_the_reader_of_this_test_reads():
 @pytest.mark.parametrize("world", [ONE, LARGE])
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_no_caption_names_a_held_out_composition(world, split):
-  found = pools.text_to_image_pool(world, split, 2500, 0)
+  found = datasets.text_to_image_pool(world, split, 2500, 0)
   assert found.images.shape == (2500, world.canvas, world.canvas, 3)
   assert found.images.dtype == np.uint8
   assert len(found.captions) == 2500
@@ -91,7 +90,7 @@ def test_no_caption_names_a_held_out_composition(world, split):
 
 
 def test_no_question_names_a_held_out_pair():
-  found = pools.image_to_text_pool(
+  found = datasets.image_to_text_pool(
     LARGE, "train", 3000, 0, {"is_there_pair": 2, "caption": 1}
   )
   for prompt, text, kind in zip(
@@ -109,7 +108,7 @@ def test_no_question_names_a_held_out_pair():
 
 
 def test_images_show_the_color_the_text_names():
-  found = pools.image_to_text_pool(ONE, "train", 500, 0, {"what_color": 1})
+  found = datasets.image_to_text_pool(ONE, "train", 500, 0, {"what_color": 1})
   brightest = found.images.reshape(500, -1, 3).sum(axis=1).argmax(axis=1)
   for channel, color in ((0, "red"), (1, "green"), (2, "blue")):
     rows = [i for i, text in enumerate(found.texts) if text == color]
@@ -119,7 +118,7 @@ def test_images_show_the_color_the_text_names():
 @pytest.mark.parametrize("world", [ONE, LARGE])
 def test_shares_are_kept_and_answers_balanced(world):
   shares = all_shares(world)
-  found = pools.image_to_text_pool(world, "train", 3000, 1, shares)
+  found = datasets.image_to_text_pool(world, "train", 3000, 1, shares)
   assert len(found.images) == len(found.prompts) == len(found.texts) == 3000
   counts = collections.Counter(found.kinds)
   assert set(counts) == set(shares)
@@ -136,7 +135,7 @@ def test_shares_are_kept_and_answers_balanced(world):
 
 
 def test_captions_to_learn_are_complete():
-  found = pools.image_to_text_pool(ONE, "train", 300, 0, {"caption": 1})
+  found = datasets.image_to_text_pool(ONE, "train", 300, 0, {"caption": 1})
   for text in found.texts:
     kinds = sorted(fact[0] for fact in grammar.caption_facts(text))
     assert kinds == ["digit", "pair"], text
@@ -144,21 +143,21 @@ def test_captions_to_learn_are_complete():
 
 def test_equal_seeds_give_equal_pools_and_others_do_not():
   def draw(seed):
-    return pools.image_to_text_pool(ONE, "train", 50, seed, all_shares(ONE))
+    return datasets.image_to_text_pool(ONE, "train", 50, seed, all_shares(ONE))
 
   first, again, other = draw(0), draw(0), draw(1)
   np.testing.assert_array_equal(first.images, again.images)
   assert first.texts == again.texts and first.prompts == again.prompts
   assert (first.images != other.images).any()
-  captions = pools.text_to_image_pool(ONE, "train", 50, 0)
+  captions = datasets.text_to_image_pool(ONE, "train", 50, 0)
   assert (captions.images != first.images).any(axis=(1, 2, 3)).all()
 
 
 def test_twenty_thousand_records_take_less_than_eight_seconds():
   start = time.process_time()
-  pools.text_to_image_pool(ONE, "train", 20_000, 0)
+  datasets.text_to_image_pool(ONE, "train", 20_000, 0)
   middle = time.process_time()
-  pools.image_to_text_pool(ONE, "train", 20_000, 0, all_shares(ONE))
+  datasets.image_to_text_pool(ONE, "train", 20_000, 0, all_shares(ONE))
   # Measured 0.7 s each.
   assert middle - start < 8 and time.process_time() - middle < 8
 
@@ -175,11 +174,11 @@ def test_twenty_thousand_records_take_less_than_eight_seconds():
 )
 def test_bad_shares_are_refused(shares, message):
   with pytest.raises(ValueError, match=message):
-    pools.image_to_text_pool(ONE, "train", 10, 0, shares)
+    datasets.image_to_text_pool(ONE, "train", 10, 0, shares)
 
 
 def test_bad_splits_and_sizes_are_refused():
   with pytest.raises(ValueError, match="no split 'val'"):
-    pools.text_to_image_pool(ONE, "val", 10, 0)
+    datasets.text_to_image_pool(ONE, "val", 10, 0)
   with pytest.raises(ValueError, match="0 text-to-image records"):
-    pools.text_to_image_pool(ONE, "train", 0, 0)
+    datasets.text_to_image_pool(ONE, "train", 0, 0)

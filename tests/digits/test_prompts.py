@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 
 from ddit_jax.digits import prompts, scenes
-from ddit_jax.digits.compositions import COLORS, DIGIT_WORDS
-from ddit_jax.digits.worlds import WORLDS, World
-from ddit_jax.digits.writers import handwriting
+from ddit_jax.digits.world import (
+  COLORS,
+  DIGIT_WORDS,
+  WORLDS,
+  World,
+  handwriting,
+)
 
 LARGE = WORLDS["scenes_32"]
 ALL = prompts.prompts(LARGE)

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from ddit_jax.digits import questions, scenes
-from ddit_jax.digits.compositions import COLORS, DIGIT_WORDS, PLURALS
 from ddit_jax.digits.scenes import Scene, Thing
-from ddit_jax.digits.worlds import WORLDS
-from ddit_jax.digits.writers import handwriting
+from ddit_jax.digits.world import (
+  COLORS,
+  DIGIT_WORDS,
+  PLURALS,
+  WORLDS,
+  handwriting,
+)
 
 LARGE, ONE = WORLDS["scenes_32"], WORLDS["one_digit"]
 WRITING = handwriting("train")

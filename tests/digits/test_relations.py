@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddit_jax.digits import relations
+from ddit_jax.digits import world
 
 
 @pytest.mark.parametrize(
@@ -18,16 +18,16 @@ from ddit_jax.digits import relations
   ],
 )
 def test_clear_relation(offset, expected):
-  assert relations.clear_relation(*offset) == expected
+  assert world.clear_relation(*offset) == expected
 
 
 def test_the_other_way_round_is_the_opposite():
   for dx, dy in ((9, 1), (-9, 1), (2, 9), (2, -9)):
-    there = relations.clear_relation(dx, dy)
-    assert relations.clear_relation(-dx, -dy) == relations.OPPOSITES[there]
+    there = world.clear_relation(dx, dy)
+    assert world.clear_relation(-dx, -dy) == world.OPPOSITES[there]
 
 
 def test_two_loose_relations_hold_on_a_diagonal_and_one_on_an_axis():
-  assert relations.loose_relations(-5, -5) == ("left of", "above")
-  assert relations.loose_relations(5, 1) == ("right of",)
-  assert relations.loose_relations(0, 0) == ()
+  assert world.loose_relations(-5, -5) == ("left of", "above")
+  assert world.loose_relations(5, 1) == ("right of",)
+  assert world.loose_relations(0, 0) == ()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddit_jax.digits import compositions, scenes
+from ddit_jax.digits import scenes
+from ddit_jax.digits import world as compositions
 from ddit_jax.digits.scenes import Scene, Thing
-from ddit_jax.digits.worlds import WORLDS
-from ddit_jax.digits.writers import handwriting
+from ddit_jax.digits.world import WORLDS, handwriting
 
 WRITING = handwriting("train")
 LARGE = WORLDS["scenes_32"]

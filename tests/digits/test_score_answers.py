@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from ddit_jax.digits.exam_sets import QuestionItem
-from ddit_jax.digits.pools import ImageToTextPool
+from ddit_jax.digits.datasets import ImageToTextPool, QuestionItem
 from ddit_jax.digits.questions import Question, presence_question
 from ddit_jax.digits.scenes import Scene, Thing
-from ddit_jax.digits.score_answers import (
+from ddit_jax.digits.scores import (
   answer_metrics,
   most_frequent_answers,
   pope_metrics,

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from ddit_jax.digits import grammar
-from ddit_jax.digits.compositions import COLORS
-from ddit_jax.digits.exam_sets import CaptionItem
+from ddit_jax.digits.datasets import CaptionItem
 from ddit_jax.digits.scenes import Scene, Thing
-from ddit_jax.digits.score_captions import caption_metrics
+from ddit_jax.digits.scores import caption_metrics
+from ddit_jax.digits.world import COLORS
 
 
 def item(digit, color, *, is_held_out=False):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ddit_jax.digits import prompts
-from ddit_jax.digits.score_images import generation_metrics, real_images
-from ddit_jax.digits.worlds import WORLDS
+from ddit_jax.digits.scores import generation_metrics, real_images
+from ddit_jax.digits.world import WORLDS
 
 WORLD = WORLDS["scenes_32"]
 ASKED = prompts.prompts(WORLD)[::6]

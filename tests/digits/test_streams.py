@@ -2,11 +2,11 @@
 
 import pytest
 
-from ddit_jax.digits import streams
+from ddit_jax.digits import datasets
 
 
 def first_draw(purpose="pools", split="train", size=5, seed=0):
-  rng = streams.generator(purpose, split, size=size, seed=seed)
+  rng = datasets.generator(purpose, split, size=size, seed=seed)
   return rng.integers(2**60)
 
 

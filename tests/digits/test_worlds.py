@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddit_jax.digits.worlds import WORLDS, World
+from ddit_jax.digits.world import WORLDS, World
 
 
 def test_the_three_worlds():

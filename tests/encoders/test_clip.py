@@ -9,11 +9,7 @@ import pytest
 import torch
 import transformers
 
-from ddit_jax.encoders.clip import (
-  CLIP_SIZES,
-  CLIPTextConfig,
-  clip_text_encoder,
-)
+from ddit_jax.encoders.clip import CLIP_SIZES, CLIPTextConfig, clip_text_encoder
 from tests.encoders import torch_weights
 
 QUICK = CLIPTextConfig(

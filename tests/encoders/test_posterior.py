@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-from ddit_jax.encoders.posterior import Posterior
+from ddit_jax.encoders.vae import Posterior
 
 
 def test_latents_at_given_noise_equal_diffusers():

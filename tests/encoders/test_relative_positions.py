@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from ddit_jax.encoders.relative_positions import relative_buckets
+from ddit_jax.encoders.t5 import relative_buckets
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from ddit_jax.encoders.clip import (
   CLIPFeatures,
   CLIPTextConfig,
   clip_text_encoder,
+  join_context,
 )
-from ddit_jax.encoders.sd3_context import join_context
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from tests.encoders import torch_weights
 from tests.encoders.test_clip import torch_clip

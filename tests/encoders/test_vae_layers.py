@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddit_jax.encoders.vae_layers import (
+from ddit_jax.encoders.vae import (
   DownBlock,
   PixelAttention,
   ResnetBlock,

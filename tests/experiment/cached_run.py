@@ -11,8 +11,8 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from ddit_jax.experiment.cache_request import CacheRequest
-from ddit_jax.settings import ExperimentSettings
+from ddit_jax.config.settings import ExperimentSettings
+from ddit_jax.experiment.data import CacheRequest
 from tests import converted_weights, tiny_run
 
 SIDE, NUM_PICTURES = 16, 12

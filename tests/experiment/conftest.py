@@ -7,8 +7,8 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from ddit_jax.experiment import build, training
-from ddit_jax.experiment.caching import write_caches
+from ddit_jax.experiment import build, trainer
+from ddit_jax.experiment.write_cache import write_caches
 from ddit_jax.sharding.mesh import make_mesh
 from tests import tiny_run
 from tests.experiment import cached_run
@@ -72,7 +72,7 @@ def trained(tmp_path_factory, compiled_programs) -> pathlib.Path:
     quick_compilation(compiled_programs),
   ):
     use_first_device(monkeypatch)
-    assert training.train(tiny_run.settings(), str(workdir)) == 0
+    assert trainer.train(tiny_run.settings(), str(workdir)) == 0
   return workdir
 
 

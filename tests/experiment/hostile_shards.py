@@ -9,10 +9,9 @@ import tarfile
 import pyarrow as pa
 from pyarrow import parquet
 
-from ddit_jax.data.examples import Example
-from ddit_jax.data.prepare_options import PrepareOptions
-from ddit_jax.data.prepare_records import prepare
-from ddit_jax.data.sources.open_source import open_source
+from ddit_jax.data.example import Example
+from ddit_jax.data.prepare.prepare import PrepareOptions, prepare
+from ddit_jax.data.sources.registry import open_source
 from tests.data.transforms import pictures
 from tests.experiment.hostile_inputs import (
   ANY_SIZE,

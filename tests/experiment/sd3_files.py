@@ -10,13 +10,13 @@ import transformers
 
 from ddit_jax.checkpoint.manifest import write_manifest
 from ddit_jax.conversion.checkpoint_record import CheckpointRecord, write_record
-from ddit_jax.data.tokenizer import word_tokenizer
+from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.encoders.clip import CLIPTextConfig, clip_text_encoder
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.experiment.sd3_model import Sd3Model
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import MMDiTConfig
+from ddit_jax.models.config import MMDiTConfig
+from ddit_jax.models.module import Network
+from ddit_jax.pipelines.sd3 import Sd3Model
 from tests import clip_tokenizer_files
 
 WORDS = ("a", "red", "cat", "dog")

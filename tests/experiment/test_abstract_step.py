@@ -6,11 +6,11 @@ import pathlib
 
 import jax
 import pytest
+from abstract_step import AbstractStep
 
 from ddit_jax.cli.config_argument import load
-from ddit_jax.data.device_feed import to_mesh
+from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.experiment import build
-from ddit_jax.experiment.abstract_step import AbstractStep
 from ddit_jax.sharding.mesh import make_mesh
 from tests import tiny_run
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddit_jax.checkpoint.manifest import write_manifest
 from ddit_jax.cli.main import main
-from ddit_jax.experiment.run_folder import RunFolder
+from ddit_jax.experiment.workdir import RunFolder
 from tests import tiny_run
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ddit_jax.config_files import to_settings
-from ddit_jax.digits.worlds import WORLDS
+from ddit_jax.config.load import to_settings
+from ddit_jax.digits.world import WORLDS
 from ddit_jax.experiment import build
 from tests import tiny_run
 
@@ -72,9 +72,9 @@ def test_the_losses_are_those_of_the_settings(tokenizer):
         "image_weighting": "sigma_squared",
         "sigma_grid": "thousand",
         "text_weight": 0.5,
-        "text_divisor": "target_positions",
+        "loss_normalization": "target_positions",
         "mask_count": "exact",
-        "mask_chance": "log_linear",
+        "noise_schedule": "log_linear",
         "min_text_time": 0.25,
         "condition_dropout": 0.75,
         "is_merged": True,
@@ -88,11 +88,14 @@ def test_the_losses_are_those_of_the_settings(tokenizer):
   assert loss.path.loss_weighting == "sigma_squared"
   assert (loss.path.sigma_grid, loss.path.shift) == ("thousand", 2.0)
   assert loss.process.mask_id == tokenizer.mask_id
-  assert (loss.process.mask_count, loss.process.mask_chance) == (
+  assert (loss.process.mask_count, loss.process.noise_schedule) == (
     *("exact", "log_linear"),
   )
   assert loss.process.min_time == 0.25
-  assert (loss.text_weight, loss.text_divisor) == (0.5, "target_positions")
+  assert (loss.text_weight, loss.loss_normalization) == (
+    0.5,
+    "target_positions",
+  )
   assert (loss.drop_probability, loss.is_merged) == (0.75, True)
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from ddit_jax.data.image_codec import PixelCodec
+from ddit_jax.data.pixel_codec import PixelCodec
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.experiment import build
-from ddit_jax.experiment.cache_encoders import LocalEncoders
+from ddit_jax.experiment.write_cache import LocalEncoders
 from tests.experiment import cached_run
 
 

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from ddit_jax.data.tokenizer import from_files
-from ddit_jax.experiment import build, cache_origins
+from ddit_jax.data.tokenizers import from_files
+from ddit_jax.experiment import build, data
 from tests import converted_weights
 from tests.experiment import cached_run
 
@@ -18,18 +18,18 @@ def run(cached_files):
 def test_only_clean_captions_of_a_network_with_a_text_encoder_take_features(
   run,
 ):
-  assert cache_origins.takes_features(run, "text_to_image")
-  assert not cache_origins.takes_features(run, "image_to_text")
+  assert data.takes_features(run, "text_to_image")
+  assert not data.takes_features(run, "image_to_text")
   for size, takes in (("end_to_end", False), ("sd3_medium", True)):
     model = dataclasses.replace(run.model, size=size)
     other = dataclasses.replace(run, model=model)
-    assert cache_origins.takes_features(other, "text_to_image") == takes
+    assert data.takes_features(other, "text_to_image") == takes
 
 
 def test_a_tokenizer_from_a_checkpoint_is_the_same(run):
   tokenizer = converted_weights.TOKENIZER
   origins = [
-    cache_origins.features_origin(run, "text_to_image", one)
+    data.features_origin(run, "text_to_image", one)
     for one in (tokenizer, from_files(tokenizer.files()))
   ]
   assert origins[0] == origins[1]
@@ -38,8 +38,8 @@ def test_a_tokenizer_from_a_checkpoint_is_the_same(run):
 
 def test_encoders_have_hashes_of_their_own(run):
   source = build.open_sources(run)["plain"]
-  latents = cache_origins.latents_origin(run, "image_to_text", source)
-  features = cache_origins.features_origin(
+  latents = data.latents_origin(run, "image_to_text", source)
+  features = data.features_origin(
     run, "text_to_image", converted_weights.TOKENIZER
   )
   assert latents.autoencoder != features.text_encoder

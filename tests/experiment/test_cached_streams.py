@@ -10,11 +10,11 @@ import orbax.checkpoint as ocp
 import pytest
 
 from ddit_jax.checkpoint.manifest import write_manifest
-from ddit_jax.data.tokenizer import word_tokenizer
+from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.digits import grammar
 from ddit_jax.experiment import build
-from ddit_jax.experiment.cached_streams import open_caches
-from ddit_jax.experiment.caching import write_caches
+from ddit_jax.experiment.data import open_caches
+from ddit_jax.experiment.write_cache import write_caches
 from tests import converted_weights
 from tests.experiment import cached_run
 

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from ddit_jax.data.device_feed import to_mesh
+from ddit_jax.data.prefetch import to_mesh
+from ddit_jax.errors import InputError
 from ddit_jax.experiment import build
-from ddit_jax.experiment.caching import write_caches
-from ddit_jax.experiment.training import train
-from ddit_jax.input_error import InputError
+from ddit_jax.experiment.trainer import train
+from ddit_jax.experiment.write_cache import write_caches
 from tests import tiny_run
 from tests.experiment import cached_run
 
@@ -63,7 +63,7 @@ def test_the_networks_inputs_are_the_same_bits(cached_files, caches, tmp_path):
     np.testing.assert_array_equal(after.tokens, before.tokens)
     assert after.images.shape == (8, 4, 4, 32)
   np.testing.assert_array_equal(
-    ours.image_to_text.is_target, raw.image_to_text.is_target
+    ours.image_to_text.loss_mask, raw.image_to_text.loss_mask
   )
   encoders = build.open_encoders(run)
   model = build.build_model(run, encoders.tokenizer, encoders)

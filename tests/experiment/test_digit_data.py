@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from ddit_jax.data.tokenizer import word_tokenizer
+from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.digits import grammar
-from ddit_jax.digits.worlds import WORLDS
+from ddit_jax.digits.world import WORLDS
 from ddit_jax.experiment.digit_data import DigitData
 from tests import tiny_run
 
@@ -53,7 +53,7 @@ def test_batches_have_the_sizes_and_types_of_the_settings(settings, tokenizer):
     assert part.images.dtype == np.uint8
     assert part.tokens.shape == (8, length)
     assert part.tokens.max() < tokenizer.mask_id
-  assert batch.image_to_text.is_target.shape == (8, length)
+  assert batch.image_to_text.loss_mask.shape == (8, length)
 
 
 def test_no_text_loses_a_word_to_the_tokenizer(settings, tokenizer):
@@ -85,7 +85,7 @@ def test_kinds_of_text_follow_the_mixture_as_it_changes(settings):
   data = dataclasses.replace(settings.data, image_to_text=stream)
   drawn = batches(dataclasses.replace(settings, data=data), count=4)
   # A caption has no given words.
-  is_caption = drawn.image_to_text.is_target.all(axis=1)
+  is_caption = drawn.image_to_text.loss_mask.all(axis=1)
   assert is_caption.reshape(4, -1).sum(axis=1).tolist() == [2, 2, 8, 8]
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddit_jax.experiment.drawing import draw_latents
+from ddit_jax.sampling.image_sampler import draw_latents
 
 SIGMAS = np.array([1.0, 0.75, 0.25, 0.0], np.float32)
 

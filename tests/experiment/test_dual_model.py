@@ -8,9 +8,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.experiment.dual_model import DualModel
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import MMDiTConfig
+from ddit_jax.experiment.model import DualModel
+from ddit_jax.models.config import MMDiTConfig
+from ddit_jax.models.module import Network
 from ddit_jax.sharding.mesh import make_mesh
 
 SIZE = {"depth": 1, "width": 16, "num_heads": 2, "max_grid": 4, "vocab_size": 8}

@@ -6,8 +6,8 @@ import math
 import pytest
 from PIL import Image
 
-from ddit_jax.experiment import evaluating
-from ddit_jax.input_error import InputError
+from ddit_jax.errors import InputError
+from ddit_jax.pipelines import evaluate as evaluating
 from tests import tiny_run
 
 # What every run of the embedded default must report.

@@ -8,17 +8,13 @@ import jax
 import numpy as np
 import pytest
 
+from ddit_jax.config.settings import LoraSettings
+from ddit_jax.errors import InputError
 from ddit_jax.experiment import build
-from ddit_jax.experiment.frozen_base import (
-  BASE_FILE,
-  FrozenBase,
-  with_adapters,
-)
-from ddit_jax.experiment.loading import load
-from ddit_jax.experiment.training import train
-from ddit_jax.input_error import InputError
-from ddit_jax.lora.lora_network import LoraNetwork
-from ddit_jax.settings import LoraSettings
+from ddit_jax.experiment.pretrained import BASE_FILE, FrozenBase, with_adapters
+from ddit_jax.experiment.trainer import train
+from ddit_jax.lora.lora import LoraNetwork
+from ddit_jax.pipelines.load import load
 from ddit_jax.sharding.mesh import make_mesh
 from tests import tiny_run
 

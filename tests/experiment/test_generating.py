@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from ddit_jax.digits import questions
-from ddit_jax.experiment import generating
-from ddit_jax.experiment.requests import Requests
-from ddit_jax.input_error import InputError
+from ddit_jax.errors import InputError
+from ddit_jax.pipelines import requests
+from ddit_jax.pipelines.requests import Requests
 
 
 def generate(trained, out, task, rows, **options):
   options = {"weights": "ema", "step": None, "seed": 0} | options
-  return generating.generate(
+  return requests.generate(
     str(trained), Requests(task=task, rows=rows), out=str(out), **options
   )
 
@@ -76,7 +76,7 @@ def test_questions_are_put_as_in_training(
       asked.extend(prompts)
       return ["" for _ in prompts]
 
-  monkeypatch.setattr(generating, "load", lambda *_, **__: Spy())
+  monkeypatch.setattr(requests, "load", lambda *_, **__: Spy())
   question = questions.presence_question(7, is_present=True)
   row = {"image": image, "question": question.text}
   generate(trained, tmp_path, "vqa", [row])

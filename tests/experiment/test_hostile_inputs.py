@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddit_jax.config_files import to_settings
-from ddit_jax.data.read_log import TooManyBadRecords
-from ddit_jax.data.sources.open_source import open_source
+from ddit_jax.config.load import to_settings
+from ddit_jax.data.bad_records import TooManyBadRecords
+from ddit_jax.data.sources.registry import open_source
 from ddit_jax.experiment import build
 from tests.experiment import hostile_pictures, hostile_shards, hostile_texts
 from tests.experiment.hostile_inputs import (
@@ -190,7 +190,7 @@ def test_batches_are_whole_and_of_sound_records(run):
     texts = batch.image_to_text
     assert texts.images.shape == (size, 16, 16, 3)
     assert texts.images.dtype == np.uint8
-    assert texts.tokens.shape == texts.is_target.shape == (size, 24)
+    assert texts.tokens.shape == texts.loss_mask.shape == (size, 24)
     assert texts.has_image.sum() >= size - 3
 
 

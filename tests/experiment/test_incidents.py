@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from ddit_jax.cli.config_argument import load
-from ddit_jax.data.read_log import TooManyBadRecords
-from ddit_jax.experiment import running, stopping
-from ddit_jax.experiment.running import TrainingRun
-from ddit_jax.experiment.training import train
-from ddit_jax.input_error import InputError
+from ddit_jax.data.bad_records import TooManyBadRecords
+from ddit_jax.errors import InputError
+from ddit_jax.experiment import trainer
+from ddit_jax.experiment.trainer import TrainingRun, train
 from ddit_jax.losses.dual import DualLoss
-from ddit_jax.train.guards import LossGuard
+from ddit_jax.train.hooks import LossGuard
 from tests import tiny_run
 
 pytestmark = pytest.mark.usefixtures("on_one_device")
@@ -155,7 +154,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_refused_at_once(
 
   monkeypatch.setattr(TrainingRun, "to_end", no_run)
   usage = type("Usage", (), {"free": 10_000})
-  monkeypatch.setattr(stopping.shutil, "disk_usage", lambda _: usage)
+  monkeypatch.setattr(trainer.shutil, "disk_usage", lambda _: usage)
   with pytest.raises(
     InputError, match=r"0\.0 GB free and one checkpoint takes"
   ):
@@ -172,14 +171,14 @@ def test_a_disk_without_room_for_a_checkpoint_is_refused_at_once(
 def test_what_stops_a_run_midway_is_one_line(
   tmp_path, monkeypatch, error, part
 ):
-  real = running.StepLog.__call__
+  real = trainer.StepLog.__call__
 
   def logged(self, progress):
     if progress.step == 4:
       raise error
     real(self, progress)
 
-  monkeypatch.setattr(running.StepLog, "__call__", logged)
+  monkeypatch.setattr(trainer.StepLog, "__call__", logged)
   with pytest.raises(InputError) as caught:
     train(tiny_run.settings(), str(tmp_path))
   assert part in str(caught.value) and "\n" not in str(caught.value)
@@ -190,7 +189,7 @@ def test_another_error_is_not_dressed_up(tmp_path, monkeypatch):
   def broken(self, progress):
     raise OSError(5, "Input/output error")
 
-  monkeypatch.setattr(running.StepLog, "__call__", broken)
+  monkeypatch.setattr(trainer.StepLog, "__call__", broken)
   with pytest.raises(OSError, match="Input/output error"):
     train(tiny_run.settings(), str(tmp_path))
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ddit_jax.checkpoint.manifest import write_manifest
-from ddit_jax.experiment.loading import load
-from ddit_jax.input_error import InputError
+from ddit_jax.errors import InputError
+from ddit_jax.pipelines.load import load
 from tests import tiny_run
 
 NUM_STEPS = tiny_run.NUM_STEPS

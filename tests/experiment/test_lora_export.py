@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from ddit_jax.cli.main import main
-from ddit_jax.experiment.loading import load
-from ddit_jax.experiment.lora_export import export_adapter, export_merged
-from ddit_jax.experiment.starting_weights import StartingWeights
-from ddit_jax.experiment.training import train
-from ddit_jax.input_error import InputError
+from ddit_jax.errors import InputError
+from ddit_jax.experiment.pretrained import StartingWeights
+from ddit_jax.experiment.trainer import train
 from ddit_jax.lora.peft_files import read_adapter
+from ddit_jax.pipelines.load import load
+from ddit_jax.pipelines.lora_export import export_adapter, export_merged
 from tests import tiny_run
 
 LAST = tiny_run.NUM_STEPS

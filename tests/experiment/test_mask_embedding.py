@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddit_jax.experiment.dual_model import DualModel
-from ddit_jax.experiment.toy_weights import ToyWeights
-from ddit_jax.models.network import MASK_EMBEDDING, Network
-from ddit_jax.models.sizes import size
+from ddit_jax.experiment.model import DualModel
+from ddit_jax.experiment.pretrained import ToyWeights
+from ddit_jax.models.config import size
+from ddit_jax.models.module import MASK_EMBEDDING, Network
 from ddit_jax.sharding.mesh import make_mesh
 
 TOY = ToyWeights.make()

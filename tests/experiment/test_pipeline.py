@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ddit_jax.experiment.loading import load
-from ddit_jax.input_error import InputError
+from ddit_jax.errors import InputError
+from ddit_jax.pipelines.load import load
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,10 @@ def test_rows_do_not_see_each_other_or_the_padding(pipeline, images):
   """3 rows are padded to 8; the same rows among 6 are padded alike."""
   length = pipeline.settings.data.image_to_text.text_length
   tokens = np.full((3, length), 5, np.int32)
-  is_fixed = np.zeros((3, length), bool)
-  is_fixed[:, :2] = True
-  few, _ = pipeline.infill(images, tokens, is_fixed, seed=3)
-  twice = [np.concatenate([x, x]) for x in (images, tokens, is_fixed)]
+  prompt_mask = np.zeros((3, length), bool)
+  prompt_mask[:, :2] = True
+  few, _ = pipeline.infill(images, tokens, prompt_mask, seed=3)
+  twice = [np.concatenate([x, x]) for x in (images, tokens, prompt_mask)]
   many, _ = pipeline.infill(*twice, seed=3)
   assert few.shape == (3, length) and many.shape == (6, length)
   np.testing.assert_array_equal(many[:3], few)
@@ -49,15 +49,15 @@ def test_infilling_never_touches_what_is_fixed(pipeline):
     pipeline.tokenizer.mask_id,
   )
   tokens = rng.integers(0, vocab_size - 1, (count, length), np.int32)
-  is_fixed = rng.random((count, length)) < rng.random((count, 1))
-  filled, trace = pipeline.infill(images, tokens, is_fixed, seed=0)
-  np.testing.assert_array_equal(filled[is_fixed], tokens[is_fixed])
+  prompt_mask = rng.random((count, length)) < rng.random((count, 1))
+  filled, trace = pipeline.infill(images, tokens, prompt_mask, seed=0)
+  np.testing.assert_array_equal(filled[prompt_mask], tokens[prompt_mask])
   assert (filled != mask_id).all()
   num_steps = pipeline.settings.sample.text_steps
   assert trace.shape == (count, num_steps, length)
   for step in range(num_steps):
     now = trace[:, step]
-    np.testing.assert_array_equal(now[is_fixed], tokens[is_fixed])
+    np.testing.assert_array_equal(now[prompt_mask], tokens[prompt_mask])
     # What was revealed once stays as it is to the end.
     is_shown = now != mask_id
     np.testing.assert_array_equal(now[is_shown], filled[is_shown])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddit_jax.experiment.requests import read, read_image
-from ddit_jax.input_error import InputError
+from ddit_jax.errors import InputError
+from ddit_jax.pipelines.requests import read, read_image
 
 
 def ask(task, prompts=(), images=(), questions=(), inputs=None):

@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from ddit_jax.config_files import to_settings
-from ddit_jax.experiment.run_folder import (
+from ddit_jax.config.load import to_settings
+from ddit_jax.config.settings import ExperimentSettings
+from ddit_jax.errors import InputError
+from ddit_jax.experiment.workdir import (
   CHANGEABLE,
   RunFolder,
   checkpoints_in,
   output_folder,
 )
-from ddit_jax.input_error import InputError
-from ddit_jax.settings import ExperimentSettings
 
 
 def test_the_folder_is_made_and_locked_until_it_is_left(tmp_path):
@@ -33,7 +33,7 @@ def test_the_folder_is_made_and_locked_until_it_is_left(tmp_path):
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
   program = (
-    "import os, signal; from ddit_jax.experiment.run_folder import RunFolder\n"
+    "import os, signal; from ddit_jax.experiment.workdir import RunFolder\n"
     f"folder = RunFolder({str(tmp_path)!r})\n"
     "os.kill(os.getpid(), signal.SIGKILL)"
   )

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from ddit_jax.experiment import build
-from ddit_jax.experiment.sample_sheet import SampleSheet
-from ddit_jax.experiment.training import train
+from ddit_jax.experiment.trainer import train
+from ddit_jax.experiment.validation import SampleSheet
 from tests import tiny_run
 
 pytestmark = pytest.mark.usefixtures("on_one_device")
@@ -72,7 +72,7 @@ def test_a_label_shows_question_and_answer():
   question = tokenizer.encode("Q: what number is it? A:")
   answer = tokenizer.encode("seven")
   tokens = np.array([*question, *answer, tokenizer.end_id, tokenizer.end_id])
-  is_fixed = np.arange(len(tokens)) < len(question)
-  label = sheet._label(tokens, is_fixed)
+  prompt_mask = np.arange(len(tokens)) < len(question)
+  label = sheet._label(tokens, prompt_mask)
   assert label.endswith("> seven") and "what number is it?" in label
   assert sheet._label(tokens[len(question) :], np.zeros(3, bool)) == "seven"

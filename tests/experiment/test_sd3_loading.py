@@ -12,11 +12,11 @@ from PIL import Image
 
 from ddit_jax.checkpoint.manifest import write_manifest
 from ddit_jax.conversion.checkpoint_record import CheckpointRecord, write_record
-from ddit_jax.experiment import evaluating, generating
-from ddit_jax.experiment.loading import load
-from ddit_jax.experiment.requests import Requests
-from ddit_jax.experiment.sd3_loading import holds_sd3, refuse_sd3
-from ddit_jax.input_error import InputError
+from ddit_jax.errors import InputError
+from ddit_jax.pipelines import evaluate
+from ddit_jax.pipelines import requests as generating
+from ddit_jax.pipelines.load import holds_sd3, load, refuse_sd3
+from ddit_jax.pipelines.requests import Requests
 from tests import tiny_run
 from tests.experiment import sd3_files
 
@@ -154,7 +154,7 @@ def test_text_tasks_are_refused_before_anything_is_read(converted, tmp_path):
     with pytest.raises(InputError, match=message):
       generate(converted, tmp_path, task, row)
   with pytest.raises(InputError, match="ddit evaluate needs a text head"):
-    evaluating.evaluate(
+    evaluate.evaluate(
       tiny_run.settings(),
       str(converted),
       out=str(tmp_path / "out"),

@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddit_jax.encoders.clip import clip_text_encoder
-from ddit_jax.encoders.sd3_context import join_context
-from ddit_jax.models.network import Network
+from ddit_jax.encoders.clip import clip_text_encoder, join_context
+from ddit_jax.models.module import Network
 from tests.experiment import sd3_files
 
 

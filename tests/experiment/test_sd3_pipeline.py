@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from ddit_jax.experiment.loading import load
-from ddit_jax.experiment.sd3_pipeline import Sd3Pipeline
-from ddit_jax.input_error import InputError
+from ddit_jax.errors import InputError
+from ddit_jax.pipelines.load import load
+from ddit_jax.pipelines.sd3 import Sd3Pipeline
 from ddit_jax.sharding.mesh import make_mesh
 from tests.experiment import sd3_files
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ddit_jax.diffusion.flow_path import FlowPath
-from ddit_jax.experiment.sd3_schedule import sampling_path
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.pipelines.sd3 import sampling_path
 from tests.experiment.sd3_files import write_scheduler
 
 
@@ -19,7 +19,7 @@ def test_the_shift_is_the_files(tmp_path):
 
 def test_without_a_file_it_is_sd3s(tmp_path):
   path = sampling_path(tmp_path / "scheduler")
-  assert path == FlowPath(shift=3.0, num_train_steps=1000)
+  assert path == FlowMatching(shift=3.0, num_train_steps=1000)
   # Published: the last time before 0 of SD3's grid.
   assert abs(path.sampling_sigmas(28)[-2] - 0.0089286) < 5e-8
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddit_jax.errors import InputError
 from ddit_jax.experiment import build
-from ddit_jax.experiment.loading import load
-from ddit_jax.experiment.training import train
-from ddit_jax.input_error import InputError
+from ddit_jax.experiment.trainer import train
+from ddit_jax.pipelines.load import load
 from tests import tiny_run
 
 COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}

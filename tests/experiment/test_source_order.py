@@ -21,8 +21,8 @@ port, index, count, first, last = map(int, sys.argv[2:])
 if count > 1:
   jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
 import functools
-from ddit_jax.config_files import to_settings
-from ddit_jax.data.device_feed import rows_of_process
+from ddit_jax.config.load import to_settings
+from ddit_jax.data.prefetch import rows_of_process
 from ddit_jax.sharding.mesh import make_mesh
 from ddit_jax.experiment import build
 

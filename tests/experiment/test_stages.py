@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from ddit_jax.cli.config_argument import load_job
-from ddit_jax.experiment import training
+from ddit_jax.errors import InputError
+from ddit_jax.experiment import trainer
 from ddit_jax.experiment.stages import train_stages
-from ddit_jax.experiment.training import TrainingJob
-from ddit_jax.input_error import InputError
-from ddit_jax.train.stop_signal import StopSignal
+from ddit_jax.experiment.trainer import TrainingJob
+from ddit_jax.train.loop import StopSignal
 from tests import tiny_run
 
 pytestmark = pytest.mark.usefixtures("on_one_device")
@@ -124,7 +124,7 @@ def test_a_later_stages_data_is_looked_at_before_the_first(
   def train(*_, **__):
     raise AssertionError("began to train")
 
-  monkeypatch.setattr(training, "train_to_end", train)
+  monkeypatch.setattr(trainer, "train_to_end", train)
   stages = two_stages()
   sources = {"mine": {"kind": "image_folder", "path": "no/such/folder"}}
   data = dataclasses.replace(stages["both"].data, sources=sources)

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from ddit_jax.experiment.loading import load
-from ddit_jax.experiment.starting_weights import StartingWeights
-from ddit_jax.experiment.training import train
-from ddit_jax.input_error import InputError
-from ddit_jax.models.network import Network
+from ddit_jax.errors import InputError
+from ddit_jax.experiment.pretrained import StartingWeights
+from ddit_jax.experiment.trainer import train
+from ddit_jax.models.module import Network
+from ddit_jax.pipelines.load import load
 from tests import converted_weights, tiny_run
 
 NETWORK = converted_weights.MODULES["network"]

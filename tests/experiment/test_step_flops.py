@@ -5,21 +5,20 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from traced_flops import traced_flops
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.diffusion.flow_path import FlowPath
-from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.config.settings import OptimizerSettings
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.encoders.flops import t5_flops
 from ddit_jax.encoders.t5 import T5_SIZES, T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.experiment.dual_model import DualModel
-from ddit_jax.experiment.step_flops import training_flops
+from ddit_jax.experiment.model import DualModel, training_flops
 from ddit_jax.losses.dual import DualLoss
+from ddit_jax.models.config import SIZES, MMDiTConfig
 from ddit_jax.models.flops import linear_flops
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import SIZES, MMDiTConfig
-from ddit_jax.monitor.traced_flops import traced_flops
-from ddit_jax.settings import OptimizerSettings
+from ddit_jax.models.module import Network
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import abstract_state
 from ddit_jax.train.step import TrainStep
@@ -71,7 +70,9 @@ def traced(model, batch):
   step = TrainStep(
     model=model,
     loss=DualLoss(
-      path=FlowPath(), process=MaskProcess(mask_id=MASK), text_weight=0.2
+      path=FlowMatching(),
+      process=MaskedDiffusion(mask_id=MASK),
+      text_weight=0.2,
     ),
     optimizer=optimizer,
     ema_decay=0.9,

@@ -4,8 +4,8 @@ import errno
 
 import pytest
 
-from ddit_jax.experiment.stopping import stopping_clearly
-from ddit_jax.input_error import InputError
+from ddit_jax.errors import InputError
+from ddit_jax.experiment.trainer import stopping_clearly
 
 
 class Store:

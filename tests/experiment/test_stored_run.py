@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ddit_jax.checkpoint.store import CheckpointStore
-from ddit_jax.experiment.stored_run import StoredRun
-from ddit_jax.input_error import InputError
+from ddit_jax.errors import InputError
+from ddit_jax.pipelines.load import StoredRun
 from ddit_jax.sharding.mesh import make_mesh
 from tests import tiny_run
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddit_jax.data.tokenizer import word_tokenizer
+from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.digits import grammar
-from ddit_jax.digits.worlds import WORLDS
+from ddit_jax.digits.world import WORLDS
+from ddit_jax.errors import InputError
 from ddit_jax.experiment import build
 from ddit_jax.experiment.digit_data import DigitData
-from ddit_jax.experiment.training import train
-from ddit_jax.input_error import InputError
+from ddit_jax.experiment.trainer import train
 from tests import tiny_run
 
 LENGTH = 6
@@ -90,7 +90,7 @@ def test_texts_alone_are_packed_rows_without_images(folder):
     assert batch.text_to_image is None
     texts = batch.image_to_text
     assert texts.images is None and texts.has_image is None
-    assert texts.is_target.shape == (8, LENGTH) and texts.is_target.all()
+    assert texts.loss_mask.shape == (8, LENGTH) and texts.loss_mask.all()
   rows = np.concatenate([batch.image_to_text.tokens for batch in batches])
   found = [data.tokenizer.tokens(row) for row in rows[: len(expected)]]
   assert sorted(found) == sorted(expected)
@@ -114,7 +114,7 @@ def test_beside_pictures_a_row_has_no_image(folder):
   np.testing.assert_array_equal(
     texts.images.any(axis=(1, 2, 3)), texts.has_image
   )
-  assert texts.is_target.all()
+  assert texts.loss_mask.all()
 
 
 @pytest.mark.parametrize("on", ["text_to_image", "image_to_text"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddit_jax.data.examples import has_images
+from ddit_jax.data.example import has_images
 from ddit_jax.experiment.toy_source import open_toy
 
 

@@ -11,12 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from ddit_jax.config_files import to_settings
-from ddit_jax.experiment import training
-from ddit_jax.experiment.running import TrainingRun
-from ddit_jax.experiment.training import TrainingJob, train
-from ddit_jax.input_error import InputError
-from ddit_jax.train.stop_signal import StopSignal
+from ddit_jax.config.load import to_settings
+from ddit_jax.errors import InputError
+from ddit_jax.experiment import trainer
+from ddit_jax.experiment.trainer import TrainingJob, TrainingRun, train
+from ddit_jax.train.loop import StopSignal
 from tests import tiny_run
 
 NUM_STEPS = tiny_run.NUM_STEPS
@@ -219,10 +218,10 @@ class TestRefused:
   def test_a_checkpoint_of_another_model_with_the_same_settings(
     self, copy, monkeypatch
   ):
-    from ddit_jax.models import sizes
+    from ddit_jax.models import config
 
-    wider = {**sizes.SIZES, "tiny": sizes.size("tiny", width=128)}
-    monkeypatch.setattr(sizes, "SIZES", wider)
+    wider = {**config.SIZES, "tiny": config.size("tiny", width=128)}
+    monkeypatch.setattr(config, "SIZES", wider)
     assert "is a checkpoint of another model; item 'params'" in self.refused(
       copy
     )
@@ -297,6 +296,6 @@ def test_validation_losses_depend_on_the_weights_alone(trained):
   assert settings.train.validate_every == 4
   lines = [x for x in tiny_run.logged_losses(trained) if "valid" in x[1]]
   assert len({value for _, _, value in lines}) == len(lines)
-  assert training.BEST_METRIC in {name for _, name, _ in lines}
+  assert trainer.BEST_METRIC in {name for _, name, _ in lines}
   assert all(np.isfinite(value) for _, _, value in lines)
   assert jax.device_count() == 8

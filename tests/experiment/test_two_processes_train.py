@@ -16,7 +16,7 @@ import jax
 workdir, port, index, count, num_steps = sys.argv[1], *map(int, sys.argv[2:])
 if count > 1:
   jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
-from ddit_jax.experiment.training import train
+from ddit_jax.experiment.trainer import train
 from tests import tiny_run
 overrides = {"train__num_steps": str(num_steps), "train__sheet_size": "2",
              "train__validate_every": "2", "optimizer__decay": "constant"}

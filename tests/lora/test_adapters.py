@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from ddit_jax.lora.adapters import LoraConfig, merge
-from ddit_jax.lora.lora_network import LoraNetwork
+from ddit_jax.lora.lora import LoraConfig, LoraNetwork, merge
 from tests.lora import tiny_lora
 
 # Depth 2, width 16, two heads of 8, hidden 64, rank 3.

@@ -9,10 +9,9 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from ddit_jax.lora.adapters import LoraConfig
-from ddit_jax.lora.lora_network import LoraNetwork
+from ddit_jax.lora.lora import LoraConfig, LoraNetwork
 from ddit_jax.lora.peft_files import read_adapter, write_adapter
-from ddit_jax.models.network import Network
+from ddit_jax.models.module import Network
 from tests.lora import tiny_lora
 
 CONFIG = tiny_lora.NETWORK.config

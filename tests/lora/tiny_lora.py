@@ -4,10 +4,9 @@ import functools
 
 import jax
 
-from ddit_jax.lora.adapters import LoraConfig
-from ddit_jax.lora.lora_network import LoraNetwork
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import size
+from ddit_jax.lora.lora import LoraConfig, LoraNetwork
+from ddit_jax.models.config import size
+from ddit_jax.models.module import Network
 
 NETWORK = Network(
   size("tiny", depth=2, width=16, num_heads=2, vocab_size=8, max_text_length=4)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from ddit_jax.losses.buckets import (
+from ddit_jax.losses.time_buckets import (
   bucket_means,
   sort_into_buckets,
   without_empty,

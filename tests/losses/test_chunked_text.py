@@ -5,24 +5,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddit_jax.diffusion.mask_process import MaskProcess
-from ddit_jax.losses import text_mask
-from ddit_jax.losses.chunked_text import chunked_log_likelihoods
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.losses import masked_diffusion
+from ddit_jax.losses.masked_diffusion import chunked_log_likelihoods
 
 VOCAB, LENGTH, BATCH, WIDTH = 11, 10, 6, 4
-PROCESS = MaskProcess(mask_id=VOCAB - 1)
+PROCESS = MaskedDiffusion(mask_id=VOCAB - 1)
 
 
 def example():
   """(head, hidden, texts); one text has no masked position."""
   draw = np.random.default_rng(0)
   tokens = draw.integers(0, VOCAB - 1, (BATCH, LENGTH)).astype(np.int32)
-  is_target = np.broadcast_to(np.arange(LENGTH) >= 3, tokens.shape).copy()
-  is_target[2] = False
-  texts = text_mask.corrupt(
+  loss_mask = np.broadcast_to(np.arange(LENGTH) >= 3, tokens.shape).copy()
+  loss_mask[2] = False
+  texts = masked_diffusion.corrupt(
     None,
     jnp.asarray(tokens),
-    jnp.asarray(is_target),
+    jnp.asarray(loss_mask),
     jax.random.key(0),
     jnp.int32(0),
     process=PROCESS,
@@ -34,7 +34,9 @@ def example():
 
 
 def plain(head, hidden, texts):
-  return -text_mask.negative_log_likelihoods(hidden @ head, texts, PROCESS)
+  return -masked_diffusion.negative_log_likelihoods(
+    hidden @ head, texts, PROCESS
+  )
 
 
 def chunked(head, hidden, texts, chunk):

@@ -8,12 +8,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from scipy import stats
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.data.image_codec import PixelCodec
-from ddit_jax.diffusion.flow_path import FlowPath
-from ddit_jax.diffusion.mask_process import MaskProcess
-from ddit_jax.losses import dual, image_flow, text_mask
+from ddit_jax.data.pixel_codec import PixelCodec
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.losses import dual, flow_matching, masked_diffusion
 from ddit_jax.losses.dual import DualLoss
-from ddit_jax.random_streams import key_for
+from ddit_jax.prng import key_for
 from ddit_jax.sharding.mesh import make_mesh
 
 LENGTH, MASK = 6, 8
@@ -22,8 +22,8 @@ SPREAD = 0.1
 
 def dual_loss(*, drop_probability=0.5, path=None, **process) -> DualLoss:
   return DualLoss(
-    path=FlowPath(**(path or {})),
-    process=MaskProcess(mask_id=MASK, **process),
+    path=FlowMatching(**(path or {})),
+    process=MaskedDiffusion(mask_id=MASK, **process),
     text_weight=1.0,
     drop_probability=drop_probability,
   )
@@ -39,10 +39,10 @@ def host_batch(*, num_images=16, num_texts=16, side=4) -> DualBatch:
     return draw.integers(0, 256, shape, dtype=np.uint8), tokens
 
   pixels, tokens = drawn(1, num_texts)
-  is_target = np.broadcast_to(np.arange(LENGTH) > 0, tokens.shape).copy()
+  loss_mask = np.broadcast_to(np.arange(LENGTH) > 0, tokens.shape).copy()
   return DualBatch(
     TextToImageBatch(*drawn(0, num_images)),
-    ImageToTextBatch(pixels, tokens, is_target),
+    ImageToTextBatch(pixels, tokens, loss_mask),
   )
 
 
@@ -118,7 +118,7 @@ def test_seven_draws_have_seven_keys(monkeypatch):
     keys.append(key_for(*address))
     return keys[-1]
 
-  for module in (dual, image_flow, text_mask):
+  for module in (dual, flow_matching, masked_diffusion):
     monkeypatch.setattr(module, "key_for", noted)
   with jax.debug_key_reuse(True):
     corrupt(dual_loss(), host_batch())

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.data.image_codec import PixelCodec
-from ddit_jax.diffusion.flow_path import FlowPath
-from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.data.pixel_codec import PixelCodec
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.losses.dual import DualLoss
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import size
+from ddit_jax.models.config import size
+from ddit_jax.models.module import Network
 
 VOCAB, LENGTH, BATCH = 11, 5, 8
 NETWORK = Network(
@@ -31,19 +31,19 @@ def batch() -> DualBatch:
   draw = np.random.default_rng(0)
   images = draw.integers(0, 256, (2, BATCH, 8, 8, 3), dtype=np.uint8)
   tokens = draw.integers(0, VOCAB - 1, (2, BATCH, LENGTH)).astype(np.int32)
-  is_target = np.broadcast_to(np.arange(LENGTH) >= 2, (BATCH, LENGTH))
+  loss_mask = np.broadcast_to(np.arange(LENGTH) >= 2, (BATCH, LENGTH))
   return DualBatch(
     TextToImageBatch(images[0], tokens[0]),
-    ImageToTextBatch(images[1], tokens[1], is_target),
+    ImageToTextBatch(images[1], tokens[1], loss_mask),
   )
 
 
 def dual_loss(**changes) -> DualLoss:
-  process = MaskProcess(
+  process = MaskedDiffusion(
     mask_id=VOCAB - 1, mask_count=changes.pop("mask_count", "bernoulli")
   )
   return DualLoss(
-    path=FlowPath(), process=process, **({"text_weight": 0.2} | changes)
+    path=FlowMatching(), process=process, **({"text_weight": 0.2} | changes)
   )
 
 
@@ -88,7 +88,7 @@ def predictor(variables):
 def test_first_loss_is_its_analytic_value(divisor, mask_count, is_merged):
   """Zero heads: velocity 0, and every token but the mask equally likely."""
   loss = dual_loss(
-    text_divisor=divisor, mask_count=mask_count, is_merged=is_merged
+    loss_normalization=divisor, mask_count=mask_count, is_merged=is_merged
   )
   examples = corrupted(loss)
   variables = NETWORK.init(jax.random.key(1))
@@ -133,7 +133,7 @@ def test_merging_the_streams_changes_nothing():
 
 def test_parts_of_a_batch_add_up_to_the_whole():
   variables, params = trained_like_params()
-  loss = dual_loss(text_divisor="target_positions")
+  loss = dual_loss(loss_normalization="target_positions")
   examples = corrupted(loss)
   predict = predictor(variables)
   whole = weighed(loss, predict, params, examples)[0]
@@ -162,7 +162,7 @@ def test_merging_unequal_shapes_is_refused():
   [
     ({"text_weight": -1.0}, "-1.0"),
     ({"drop_probability": 1.5}, "1.5"),
-    ({"text_divisor": "rows"}, "rows"),
+    ({"loss_normalization": "rows"}, "rows"),
   ],
 )
 def test_bad_settings_name_the_value(values, part):

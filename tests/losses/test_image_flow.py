@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddit_jax.diffusion.flow_path import FlowPath
-from ddit_jax.losses import image_flow
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.losses import flow_matching
 
 NULL = jnp.asarray([7, 7, 7])
 
@@ -13,12 +13,12 @@ NULL = jnp.asarray([7, 7, 7])
 def corrupted(drop_probability=0.0, batch=6, **path):
   latents = jax.random.normal(jax.random.key(1), (batch, 4, 4, 2))
   tokens = jnp.zeros((batch, 3), jnp.int32)
-  examples = image_flow.corrupt(
+  examples = flow_matching.corrupt(
     latents,
     tokens,
     jax.random.key(0),
     jnp.int32(3),
-    path=FlowPath(**path),
+    path=FlowMatching(**path),
     null_text=NULL,
     drop_probability=drop_probability,
   )
@@ -54,6 +54,6 @@ def test_dropped_captions_are_the_null_caption_at_the_given_rate():
 def test_errors_are_means_in_float32():
   target = jnp.zeros((2, 3, 3, 1), jnp.bfloat16)
   velocity = jnp.full((2, 3, 3, 1), 3.0, jnp.bfloat16)
-  errors = image_flow.squared_errors(velocity, target)
+  errors = flow_matching.squared_errors(velocity, target)
   assert errors.dtype == jnp.float32
   np.testing.assert_array_equal(errors, [9.0, 9.0])

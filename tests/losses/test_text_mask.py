@@ -5,23 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddit_jax.diffusion.mask_process import MaskProcess
-from ddit_jax.losses import text_mask
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.losses import masked_diffusion
 
 VOCAB, MASK = 5, 4
-PROCESS = MaskProcess(mask_id=MASK)
+PROCESS = MaskedDiffusion(mask_id=MASK)
 IS_TARGET = jnp.asarray([[False, True, True], [True, True, True]])
 
 
 def corrupted(divisor="all_positions", **process):
   tokens = jnp.asarray([[0, 1, 2], [3, 2, 1]])
-  return text_mask.corrupt(
+  return masked_diffusion.corrupt(
     jnp.zeros((2, 4, 4, 1)),
     tokens,
     IS_TARGET,
     jax.random.key(0),
     jnp.int32(5),
-    process=MaskProcess(mask_id=MASK, **process),
+    process=MaskedDiffusion(mask_id=MASK, **process),
     divisor=divisor,
   )
 
@@ -30,7 +30,7 @@ def corrupted(divisor="all_positions", **process):
   ("divisor", "count"), [("all_positions", 6), ("target_positions", 5)]
 )
 def test_divisors_count_what_they_say(divisor, count):
-  assert float(text_mask.batch_divisor(IS_TARGET, divisor)) == count
+  assert float(masked_diffusion.loss_normalizer(IS_TARGET, divisor)) == count
   plain = corrupted("all_positions")
   other = corrupted(divisor)
   np.testing.assert_allclose(other.weight * count, plain.weight * 6, rtol=1e-6)
@@ -38,13 +38,13 @@ def test_divisors_count_what_they_say(divisor, count):
 
 def test_an_unknown_divisor_is_refused():
   with pytest.raises(ValueError, match="'tokens'"):
-    text_mask.batch_divisor(IS_TARGET, "tokens")
+    masked_diffusion.loss_normalizer(IS_TARGET, "tokens")
 
 
 def test_likelihoods_equal_a_plain_loop():
   examples = corrupted()
   logits = np.random.default_rng(0).normal(size=(2, 3, VOCAB))
-  got = text_mask.negative_log_likelihoods(
+  got = masked_diffusion.negative_log_likelihoods(
     jnp.asarray(logits, jnp.float32), examples, PROCESS
   )
   want = np.zeros(2)
@@ -62,7 +62,7 @@ def test_visible_tokens_never_count():
   examples = corrupted()
   far = jnp.where(examples.is_masked[..., None], 0.0, 1e4)
   logits = jnp.zeros((2, 3, VOCAB)).at[..., :1].add(far)
-  got = text_mask.negative_log_likelihoods(logits, examples, PROCESS)
+  got = masked_diffusion.negative_log_likelihoods(logits, examples, PROCESS)
   want = np.asarray(examples.is_masked.sum(-1)) * np.log(MASK)
   np.testing.assert_allclose(got, want, rtol=1e-6)
 

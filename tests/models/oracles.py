@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from ddit_jax.models.sizes import MMDiTConfig
+from ddit_jax.models.config import MMDiTConfig
 
 
 def randomised(tree, seed: int, scale: float = 0.3):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from ddit_jax.models.config import MMDiTConfig
+from ddit_jax.models.embeddings import sine_cosine_table
 from ddit_jax.models.mmdit import Execution
-from ddit_jax.models.network import Network
-from ddit_jax.models.positions import sine_cosine_table
-from ddit_jax.models.sizes import MMDiTConfig
+from ddit_jax.models.module import Network
 from tests.encoders import torch_weights
 
 CONFIG = MMDiTConfig(

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddit_jax.models.attention import attend
+from ddit_jax.models.layers import attend
 from tests.models import oracles
 
 
@@ -32,8 +32,8 @@ def test_one_key_means_its_value_is_copied():
 
 def test_keys_that_are_none_might_as_well_not_be_there():
   query, key, value = drawn((2, 3, 2, 4), (2, 5, 2, 4), (2, 5, 2, 4))
-  is_key = np.array([[True] * 3 + [False] * 2, [True] * 5])
-  got = attend(query, key, value, is_key=is_key)
+  key_mask = np.array([[True] * 3 + [False] * 2, [True] * 5])
+  got = attend(query, key, value, key_mask=key_mask)
   # Measured 1e-7.
   np.testing.assert_allclose(
     got[:1], attend(query[:1], key[:1, :3], value[:1, :3]), atol=2e-6

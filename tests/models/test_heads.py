@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from ddit_jax.models.heads import ImageHead, TextHead
+from ddit_jax.models.mmdit import ImageHead, TextHead
 from tests.models import oracles
 
 DRAW = np.random.default_rng(0)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.joint_block import JointBlock, Mlp, Modulation
-from ddit_jax.models.sizes import MMDiTConfig
 from tests.models import oracles
 
 CONFIG = MMDiTConfig(

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.mmdit import Execution
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import MMDiTConfig
+from ddit_jax.models.module import Network
 from tests.models import oracles
 
 # Tokens of its own, q/k norm: the from-scratch variant.

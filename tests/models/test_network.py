@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import size
+from ddit_jax.models.config import size
+from ddit_jax.models.module import Network
 from ddit_jax.sharding.mesh import make_mesh
 from tests.models import oracles
 

@@ -9,13 +9,13 @@ import pytest
 from ddit_jax.encoders.clip import CLIP_SIZES, clip_text_encoder
 from ddit_jax.encoders.t5 import T5_SIZES, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.models.network import Network
-from ddit_jax.models.parameter_counts import (
+from ddit_jax.models.config import SIZES
+from ddit_jax.models.module import (
+  Network,
   ParameterCounts,
   counts_table,
   parameter_counts,
 )
-from ddit_jax.models.sizes import SIZES
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs" / "parameter_counts.md"
 

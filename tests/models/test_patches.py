@@ -6,7 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddit_jax.models.patches import PatchEmbedding, join_patches, split_patches
+from ddit_jax.models.embeddings import (
+  PatchEmbedding,
+  join_patches,
+  split_patches,
+)
 from tests.models import oracles
 
 

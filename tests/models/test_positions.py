@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddit_jax.models.positions import centred_crop, sine_cosine_table
+from ddit_jax.models.embeddings import centred_crop, sine_cosine_table
 from tests.models import oracles
 
 

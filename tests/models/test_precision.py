@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from ddit_jax.models.precision import checked_dtype
+from ddit_jax.models.layers import checked_dtype
 
 
 def test_both_formats_are_taken():

@@ -8,7 +8,7 @@ import pytest
 from ddit_jax.encoders.clip import CLIPTextConfig, clip_text_encoder
 from ddit_jax.encoders.t5 import T5_SIZES, T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.models.pure_module import PureModule
+from ddit_jax.models.module import PureModule
 from ddit_jax.sharding.mesh import make_mesh
 from tests.encoders import torch_weights
 

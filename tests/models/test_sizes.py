@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import SIZES, MMDiTConfig, size
+from ddit_jax.models.config import SIZES, MMDiTConfig, size
+from ddit_jax.models.module import Network
 
 
 def stream_numbers(cfg: MMDiTConfig, is_full: bool) -> int:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddit_jax.models.text_embedding import TokenEmbedding
+from ddit_jax.models.embeddings import TokenEmbedding
 
 
 def test_a_token_is_its_row_plus_its_position_times_root_of_half_width():

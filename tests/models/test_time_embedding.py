@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddit_jax.models.time_embedding import VectorEmbedding, sinusoid
+from ddit_jax.models.embeddings import VectorEmbedding, sinusoid
 from tests.models import oracles
 
 

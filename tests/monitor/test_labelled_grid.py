@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddit_jax.monitor.labelled_grid import labelled_grid
+from ddit_jax.monitor.image_grid import labelled_grid
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from ddit_jax.monitor.peak_flops import PEAK_FLOPS, peak_flops
+from ddit_jax.monitor.device_stats import PEAK_FLOPS, peak_flops
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddit_jax.monitor.scalar_file import ScalarFile, read_scalars
+from ddit_jax.monitor.metric_writer import ScalarFile, read_scalars
 
 
 @pytest.fixture

@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
-
-from ddit_jax.monitor.traced_flops import traced_flops
+from traced_flops import traced_flops
 
 
 def count(function, *shapes):

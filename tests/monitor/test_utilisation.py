@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from ddit_jax.monitor.utilisation import memory_scalars, speed_scalars
+from ddit_jax.monitor.device_stats import memory_scalars, speed_scalars
 
 FLOPS = {"network": 6e12, "text_encoder": 3e12, "vae": 1e12}
 

@@ -5,8 +5,8 @@ import pathlib
 import jax
 import pytest
 import torch
+from parity.checkpoints import Checkpoints, Loaded
 
-from ddit_jax.parity.checkpoints import Checkpoints, Loaded
 from tests.parity import golden_sets
 
 # Networks this small gain nothing from threads, and PyTorch's wait by spinning.

@@ -9,8 +9,8 @@ import diffusers
 import numpy as np
 import torch
 import transformers
+from parity.golden_set import ArrayEntry, Case, GoldenSet
 
-from ddit_jax.parity.golden_set import ArrayEntry, Case, GoldenSet
 from tests.conversion import checkpoints
 
 CONSTANTS = {

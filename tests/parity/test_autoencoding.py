@@ -4,9 +4,9 @@ import diffusers
 import numpy as np
 import pytest
 import torch
+from parity import autoencoding
+from parity.golden_set import GoldenSetError
 
-from ddit_jax.parity import autoencoding
-from ddit_jax.parity.golden_set import GoldenSetError
 from tests.parity.golden_sets import case_of, draws, golden_of
 
 

@@ -5,10 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+from parity.check import FAMILIES, check_set
+from parity.golden_set import GoldenSetError, open_set
+from parity.report import case_lines, summary_lines
 
-from ddit_jax.parity.check import FAMILIES, check_set
-from ddit_jax.parity.golden_set import GoldenSetError, open_set
-from ddit_jax.parity.report import case_lines, summary_lines
 from tests.parity import golden_sets
 
 

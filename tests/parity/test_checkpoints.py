@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from parity.checkpoints import Checkpoints, converted
+from parity.golden_set import GoldenSetError
+from parity.tensor_names import their_tensors
 
 from ddit_jax.conversion.errors import ConversionError
-from ddit_jax.parity.checkpoints import Checkpoints, converted
-from ddit_jax.parity.golden_set import GoldenSetError
-from ddit_jax.parity.tensor_names import their_tensors
 from tests.conversion.checkpoints import read_folder
 from tests.parity.golden_sets import MASK_ID
 

@@ -4,9 +4,8 @@ import math
 
 import numpy as np
 import pytest
-
-from ddit_jax.parity.comparison import compare, not_checked
-from ddit_jax.parity.golden_set import ArrayEntry
+from parity.comparison import compare, not_checked
+from parity.golden_set import ArrayEntry
 
 
 def entry(dtype="float32", **fields):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from parity import ddit_forward
 
-from ddit_jax.parity import ddit_forward
 from tests.conversion.checkpoints import DEPTH, WIDTH, read_folder
 from tests.parity.golden_sets import (
   CHANNELS,

@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from parity.golden_set import GoldenSetError, open_set
 
-from ddit_jax.parity.golden_set import GoldenSetError, open_set
 from tests.parity import golden_sets
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from parity import image_loss
 
-from ddit_jax.parity import image_loss
 from tests.parity.golden_sets import CHANNELS, END_ID, case_of, draws, golden_of
 
 NORMALS = np.array([0.3, -1.2, 2.0], np.float32)

@@ -1,13 +1,13 @@
 """Recorded draws in the losses' own structures."""
 
 import numpy as np
-
-from ddit_jax.parity.recorded_draws import (
+from parity.recorded_draws import (
   ImageDraws,
   TextDraws,
   release_loss,
   release_process,
 )
+
 from tests.parity.golden_sets import MASK_ID, draws, golden_of
 
 
@@ -17,7 +17,7 @@ def test_the_release_options_and_the_manifest_constants():
   assert loss.path.sigma_grid == "thousand" and loss.path.shift == 2.0
   assert loss.text_weight == 0.3 and loss.drop_probability == 0.1
   assert loss.process == release_process(golden_of(), MASK_ID)
-  assert (loss.process.mask_chance, loss.process.epsilon) == (
+  assert (loss.process.noise_schedule, loss.process.epsilon) == (
     *("log_linear", 0.01),
   )
 
@@ -71,7 +71,7 @@ def test_questions_stay_visible():
     tokens=np.array([[3, 4, 5]], np.int32),
     noisy_tokens=np.array([[8, 4, 8]], np.int32),
     t=np.array([0.5], np.float32),
-    is_target=np.array([[False, True, True]]),
+    loss_mask=np.array([[False, True, True]]),
   )
   texts = recorded.corrupted(process, divisor="target_positions")
   np.testing.assert_array_equal(texts.tokens, [[3, 4, 8]])

@@ -1,11 +1,10 @@
 """The printed lines: verdicts, numbers, and the count at the end."""
 
 import numpy as np
-
-from ddit_jax.parity.check import CaseChecks
-from ddit_jax.parity.comparison import compare, not_checked
-from ddit_jax.parity.golden_set import ArrayEntry
-from ddit_jax.parity.report import case_lines, check_line, summary_lines
+from parity.check import CaseChecks
+from parity.comparison import compare, not_checked
+from parity.golden_set import ArrayEntry
+from parity.report import case_lines, check_line, summary_lines
 
 
 def entry(name, dtype="float32", **fields):

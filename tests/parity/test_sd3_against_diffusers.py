@@ -13,9 +13,9 @@ import torch
 
 from ddit_jax.checkpoint.manifest import CheckpointError, verify_manifest
 from ddit_jax.conversion.convert import ConvertOptions, convert, plan_import
-from ddit_jax.experiment.drawing import draw_latents
-from ddit_jax.experiment.loading import load
-from ddit_jax.random_streams import key_for
+from ddit_jax.pipelines.load import load
+from ddit_jax.prng import key_for
+from ddit_jax.sampling.image_sampler import draw_latents
 from ddit_jax.sharding.mesh import make_mesh
 from tests.encoders.torch_weights import largest_error, relative_distance
 from tests.parity import tiny_sd3

@@ -1,9 +1,8 @@
 """Case i: SD3 from both layouts beside diffusers' network and scheduler."""
 
 import numpy as np
-
-from ddit_jax.parity import sd3_base
-from ddit_jax.parity.golden_set import open_set
+from parity import sd3_base
+from parity.golden_set import open_set
 
 
 def test_velocities_and_samples_are_diffusers_own(golden_folder, checkpoints):

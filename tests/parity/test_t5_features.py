@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 import transformers
+from parity import t5_features
 
-from ddit_jax.parity import t5_features
 from tests.parity.golden_sets import case_of, golden_of
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from parity import text_sampling
 
-from ddit_jax.parity import text_sampling
 from tests.parity.golden_sets import (
   CHANNELS,
   MASK_ID,

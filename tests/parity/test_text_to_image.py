@@ -3,10 +3,10 @@
 import diffusers
 import numpy as np
 import pytest
+from parity import text_to_image
+from parity.checkpoints import Loaded
+from parity.golden_set import GoldenSetError
 
-from ddit_jax.parity import text_to_image
-from ddit_jax.parity.checkpoints import Loaded
-from ddit_jax.parity.golden_set import GoldenSetError
 from tests.parity.golden_sets import (
   CHANNELS,
   CONSTANTS,

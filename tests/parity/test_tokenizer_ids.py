@@ -5,10 +5,10 @@ import types
 import numpy as np
 import pytest
 import sentencepiece
+from parity import tokenizer_ids
+from parity.checkpoints import Loaded
+from parity.golden_set import GoldenSetError
 
-from ddit_jax.parity import tokenizer_ids
-from ddit_jax.parity.checkpoints import Loaded
-from ddit_jax.parity.golden_set import GoldenSetError
 from tests.parity.golden_sets import case_of, golden_of
 
 TEXTS = ["two cats", " ", "a red cat, a red hat"]

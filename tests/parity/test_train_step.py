@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from parity import train_step
+from parity.golden_set import GoldenSetError
 
-from ddit_jax.parity import train_step
-from ddit_jax.parity.golden_set import GoldenSetError
 from tests.conversion.checkpoints import read_folder
 from tests.parity.golden_sets import (
   CHANNELS,

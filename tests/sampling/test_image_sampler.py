@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddit_jax.diffusion.flow_path import FlowPath
+from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.sampling.image_sampler import sample_latents
 
 TOKENS = jnp.asarray([[1, 2], [3, 4], [5, 6]])
@@ -35,7 +35,7 @@ def test_a_straight_field_is_integrated_exactly():
     return types.SimpleNamespace(velocity=start - clean)
 
   for steps in (1, 7):
-    sigmas = FlowPath(shift=3.0).sampling_sigmas(steps)
+    sigmas = FlowMatching(shift=3.0).sampling_sigmas(steps)
     got = sample_latents(
       predict, start, TOKENS, NULL, sigmas=sigmas, guidance=1.0
     )
@@ -45,7 +45,7 @@ def test_a_straight_field_is_integrated_exactly():
 
 @pytest.mark.parametrize("guidance", [1.0, 0.0, 5.0])
 def test_equals_a_plain_loop_of_euler_steps(guidance):
-  sigmas = FlowPath(shift=1.0).sampling_sigmas(5)
+  sigmas = FlowMatching(shift=1.0).sampling_sigmas(5)
   got = sample_latents(
     velocity, noise(), TOKENS, NULL, sigmas=sigmas, guidance=guidance
   )

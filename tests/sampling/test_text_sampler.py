@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.sampling.text_sampler import (
   TextSampling,
   ancestral_update,
@@ -18,7 +18,7 @@ from ddit_jax.sampling.text_sampler import (
 )
 
 VOCAB, LENGTH, MASK = 7, 6, 6
-PROCESS = MaskProcess(mask_id=MASK)
+PROCESS = MaskedDiffusion(mask_id=MASK)
 LEAST_P = 1e-3
 
 
@@ -91,11 +91,11 @@ def test_a_whole_ancestral_run_leaves_the_analytic_share_masked():
 
 
 @functools.partial(jax.jit, static_argnames=("order", "num_steps"))
-def filled_in(tokens, is_fixed, key, order, num_steps):
+def filled_in(tokens, prompt_mask, key, order, num_steps):
   return infill(
     lambda state: logits_of(2),
     tokens,
-    is_fixed,
+    prompt_mask,
     key,
     process=PROCESS,
     sampling=TextSampling(num_steps=num_steps, order=order),
@@ -111,9 +111,9 @@ def filled_in(tokens, is_fixed, key, order, num_steps):
   seed=st.integers(0, 1000),
 )
 def test_fixed_tokens_never_change(fixed, tokens, order, num_steps, seed):
-  tokens, is_fixed = jnp.asarray([tokens] * 2), jnp.asarray([fixed] * 2)
+  tokens, prompt_mask = jnp.asarray([tokens] * 2), jnp.asarray([fixed] * 2)
   finished, trace = filled_in(
-    tokens, is_fixed, jax.random.key(seed), order, num_steps
+    tokens, prompt_mask, jax.random.key(seed), order, num_steps
   )
   for state in [*trace, finished]:
     np.testing.assert_array_equal(

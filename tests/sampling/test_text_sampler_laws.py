@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddit_jax.diffusion.mask_process import MaskProcess
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.sampling.text_sampler import TextSampling, infill
 
 LEAST_P = 1e-3
@@ -17,7 +17,7 @@ LEAST_P = 1e-3
 JOINT = np.array([[0.30, 0.02, 0.03], [0.02, 0.25, 0.03], [0.05, 0.05, 0.25]])
 MARGINALS = [JOINT.sum(1), JOINT.sum(0)]
 MASK = 3
-PROCESS = MaskProcess(mask_id=MASK)
+PROCESS = MaskedDiffusion(mask_id=MASK)
 
 
 def conditional_logits(state):
@@ -139,11 +139,11 @@ def test_temperature_sharpens_draws_but_not_confidence(temperature):
 )
 def test_confidence_reveals_shares_rounded_up(num_masked, num_steps, want):
   length = 6
-  is_fixed = np.arange(length) >= num_masked
+  prompt_mask = np.arange(length) >= num_masked
   finished, trace = infill(
     lambda state: jnp.zeros((1, length, MASK + 1)),
     jnp.ones((1, length), jnp.int32),
-    jnp.asarray(is_fixed)[None],
+    jnp.asarray(prompt_mask)[None],
     jax.random.key(0),
     process=PROCESS,
     sampling=TextSampling(num_steps=num_steps, order="confidence"),

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from hlo_collectives import Traffic, hlo_collectives
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ddit_jax.sharding.hlo_collectives import Traffic, hlo_collectives
 from ddit_jax.sharding.mesh import make_mesh
 
 # As a TPU's compiler writes: gathers cut into steps with one channel, and a

@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
-
-from ddit_jax.sharding.hlo_text import HloText, type_bytes
+from hlo_text import HloText, type_bytes
 
 TEXT = """\
 HloModule jit_f, entry_computation_layout={(f32[8]{0})->f32[8]{0}}

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import size
+from ddit_jax.models.config import size
+from ddit_jax.models.module import Network
 from ddit_jax.sharding.mesh import make_mesh
-from ddit_jax.sharding.placement import placements, report, shardings
+from ddit_jax.sharding.rules import placements, report, shardings
 
 
 def boxed(shape, names):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ddit_jax.train.guards import LossGuard, LossSpike
+from ddit_jax.train.hooks import LossGuard, LossSpike
 from ddit_jax.train.loop import Progress
 
 

@@ -9,16 +9,16 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ddit_jax.checkpoint.store import CheckpointStore
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import size
-from ddit_jax.settings import OptimizerSettings
+from ddit_jax.config.settings import OptimizerSettings
+from ddit_jax.models.config import size
+from ddit_jax.models.module import Network
 from ddit_jax.sharding.mesh import make_mesh
-from ddit_jax.train.moment_layout import moment_shardings
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import (
   TrainState,
   abstract_state,
   init_state,
+  moment_shardings,
   state_shardings,
 )
 
@@ -35,7 +35,7 @@ def quick_compilation():
 
 
 @functools.cache
-def laid_out(kind: str):
+def tokenized(kind: str):
   """(optimiser, state on a mesh of 4 x 2 devices, its layout)."""
   mesh = make_mesh(fsdp=4, tensor=2)
   optimizer = make_optimizer(OptimizerSettings(kind=kind, warmup_steps=0), 10)
@@ -52,7 +52,7 @@ def specs(tree, *path):
 
 
 def test_factored_moments_lie_where_what_is_left_of_the_kernel_lies():
-  _, state, layout = laid_out("adafactor")
+  _, state, layout = tokenized("adafactor")
   rows = optax.tree.get(layout.opt_state, "v_row")["blocks"]["image"]
   columns = optax.tree.get(layout.opt_state, "v_col")["blocks"]["image"]
   # [layers, embed, hidden] without its largest, then its second dimension.
@@ -73,7 +73,7 @@ def test_factored_moments_lie_where_what_is_left_of_the_kernel_lies():
 
 
 def test_muons_momentum_lies_where_its_kernel_lies():
-  _, _, layout = laid_out("muon")
+  _, _, layout = tokenized("muon")
   momentum = layout.opt_state[1].inner_states["muon"].inner_state[0].mu
   adam = layout.opt_state[1].inner_states["adam"].inner_state[0].nu
   for path, where in jax.tree_util.tree_leaves_with_path(layout.params):
@@ -91,7 +91,7 @@ def test_muons_momentum_lies_where_its_kernel_lies():
 
 @pytest.mark.parametrize("kind", ["adamw", "adafactor", "muon"])
 def test_every_array_of_a_state_is_made_where_it_was_announced(kind):
-  _, state, layout = laid_out(kind)
+  _, state, layout = tokenized(kind)
   for leaf, where in zip(
     jax.tree.leaves(state), jax.tree.leaves(layout), strict=True
   ):
@@ -100,7 +100,7 @@ def test_every_array_of_a_state_is_made_where_it_was_announced(kind):
 
 @pytest.mark.parametrize("kind", ["adafactor", "muon"])
 def test_an_update_on_eight_devices_equals_one_on_one(kind):
-  optimizer, _, layout = laid_out(kind)
+  optimizer, _, layout = tokenized(kind)
   stream = layout.params["blocks"]["image"]
   places = {"blocks": {"image": {k: stream[k] for k in ("qkv", "out")}}}
   shapes = NETWORK.abstract_variables()["params"]["blocks"]["image"]
@@ -133,7 +133,7 @@ def test_an_update_on_eight_devices_equals_one_on_one(kind):
 
 @pytest.mark.parametrize("kind", ["adafactor", "muon"])
 def test_a_checkpoint_gives_every_moment_back(kind, tmp_path):
-  optimizer, state, layout = laid_out(kind)
+  optimizer, state, layout = tokenized(kind)
   draw = np.random.default_rng(0)
   state = jax.tree.map(
     lambda leaf, where: jax.device_put(

@@ -9,9 +9,9 @@ import optax
 import pytest
 from optax.contrib import MuonDimensionNumbers
 
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import size
-from ddit_jax.settings import OptimizerSettings
+from ddit_jax.config.settings import OptimizerSettings
+from ddit_jax.models.config import size
+from ddit_jax.models.module import Network
 from ddit_jax.train.optimizer import (
   is_decayed,
   learning_rate,

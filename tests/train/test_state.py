@@ -8,9 +8,9 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import size
-from ddit_jax.settings import OptimizerSettings
+from ddit_jax.config.settings import OptimizerSettings
+from ddit_jax.models.config import size
+from ddit_jax.models.module import Network
 from ddit_jax.sharding.mesh import make_mesh
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import (

@@ -11,14 +11,14 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.data.device_feed import to_mesh
-from ddit_jax.diffusion.flow_path import FlowPath
-from ddit_jax.diffusion.mask_process import MaskProcess
-from ddit_jax.experiment.dual_model import DualModel
+from ddit_jax.config.settings import OptimizerSettings
+from ddit_jax.data.prefetch import to_mesh
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.dual import DualLoss
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import size
-from ddit_jax.settings import OptimizerSettings
+from ddit_jax.models.config import size
+from ddit_jax.models.module import Network
 from ddit_jax.sharding.mesh import make_mesh
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import init_state, state_shardings
@@ -47,19 +47,19 @@ def host_batch(step: int) -> DualBatch:
   draw = np.random.default_rng(step)
   images = draw.integers(0, 256, (2, BATCH, 8, 8, 3), dtype=np.uint8)
   tokens = draw.integers(0, VOCAB - 1, (2, BATCH, LENGTH)).astype(np.int32)
-  is_target = np.broadcast_to(np.arange(LENGTH) >= 2, (BATCH, LENGTH))
+  loss_mask = np.broadcast_to(np.arange(LENGTH) >= 2, (BATCH, LENGTH))
   return DualBatch(
     TextToImageBatch(images[0], tokens[0]),
-    ImageToTextBatch(images[1], tokens[1], np.array(is_target)),
+    ImageToTextBatch(images[1], tokens[1], np.array(loss_mask)),
   )
 
 
 def train_step(num_microbatches: int, optimizer) -> TrainStep:
   loss = DualLoss(
-    path=FlowPath(),
-    process=MaskProcess(mask_id=VOCAB - 1),
+    path=FlowMatching(),
+    process=MaskedDiffusion(mask_id=VOCAB - 1),
     text_weight=0.5,
-    text_divisor="target_positions",
+    loss_normalization="target_positions",
   )
   return TrainStep(
     model=DualModel(network=NETWORK),

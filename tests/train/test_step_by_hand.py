@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.data.image_codec import PixelCodec
-from ddit_jax.diffusion.flow_path import FlowPath
-from ddit_jax.diffusion.mask_process import MaskProcess
-from ddit_jax.experiment.dual_model import DualModel
+from ddit_jax.config.settings import OptimizerSettings
+from ddit_jax.data.pixel_codec import PixelCodec
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.dual import DualLoss
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import size
-from ddit_jax.random_streams import key_for
-from ddit_jax.settings import OptimizerSettings
+from ddit_jax.models.config import size
+from ddit_jax.models.module import Network
+from ddit_jax.prng import key_for
 from ddit_jax.sharding.mesh import make_mesh
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import TrainState, abstract_state, state_shardings
@@ -89,10 +89,10 @@ def host_batch(step: int) -> DualBatch:
   draw = np.random.default_rng(100 + step)
   images = draw.integers(0, 256, (2, BATCH, 4, 4, 3), dtype=np.uint8)
   tokens = draw.integers(0, MASK, (2, BATCH, LENGTH)).astype(np.int32)
-  is_target = draw.random((BATCH, LENGTH)) < 0.7
+  loss_mask = draw.random((BATCH, LENGTH)) < 0.7
   return DualBatch(
     TextToImageBatch(images[0], tokens[0]),
-    ImageToTextBatch(images[1], tokens[1], is_target),
+    ImageToTextBatch(images[1], tokens[1], loss_mask),
   )
 
 
@@ -100,8 +100,8 @@ def train_step(num_microbatches: int, model) -> TrainStep:
   return TrainStep(
     model=model,
     loss=DualLoss(
-      path=FlowPath(loss_weighting="sigma_squared"),
-      process=MaskProcess(mask_id=MASK),
+      path=FlowMatching(loss_weighting="sigma_squared"),
+      process=MaskedDiffusion(mask_id=MASK),
       text_weight=TEXT_WEIGHT,
     ),
     optimizer=make_optimizer(SETTINGS, NUM_STEPS),

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.diffusion.flow_path import FlowPath
-from ddit_jax.diffusion.mask_process import MaskProcess
-from ddit_jax.experiment.dual_model import DualModel
+from ddit_jax.config.settings import OptimizerSettings
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.dual import DualLoss
-from ddit_jax.models.network import Network
-from ddit_jax.models.sizes import size
-from ddit_jax.settings import OptimizerSettings
+from ddit_jax.models.config import size
+from ddit_jax.models.module import Network
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import init_state
 from ddit_jax.train.step import TrainStep
@@ -42,10 +42,10 @@ def batch(*, is_broken=False, has_images=True, has_texts=True) -> DualBatch:
   if is_broken:
     images[0, 1] = 255
   tokens = draw.integers(0, VOCAB - 1, (2, BATCH, LENGTH)).astype(np.int32)
-  is_target = np.ones((BATCH, LENGTH), bool)
+  loss_mask = np.ones((BATCH, LENGTH), bool)
   return DualBatch(
     TextToImageBatch(images[0], tokens[0]) if has_images else None,
-    ImageToTextBatch(images[1], tokens[1], is_target) if has_texts else None,
+    ImageToTextBatch(images[1], tokens[1], loss_mask) if has_texts else None,
   )
 
 
@@ -53,7 +53,9 @@ def train_step(**changes) -> TrainStep:
   options = {
     "model": Breakable(network=NETWORK),
     "loss": DualLoss(
-      path=FlowPath(), process=MaskProcess(mask_id=VOCAB - 1), text_weight=0.5
+      path=FlowMatching(),
+      process=MaskedDiffusion(mask_id=VOCAB - 1),
+      text_weight=0.5,
     ),
     "optimizer": OPTIMIZER,
     "ema_decay": 0.9,

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ddit_jax.train.stop_signal import StopSignal
+from ddit_jax.train.loop import StopSignal
 
 
 def test_nobody_asked():

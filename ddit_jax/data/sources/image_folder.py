@@ -9,18 +9,16 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from ddit_jax.data.examples import BadRecord
-from ddit_jax.data.filters import Filters, filters_from
-from ddit_jax.data.image_headers import ImageSize
-from ddit_jax.data.sources import entry_files, file_lists, sample_texts
-from ddit_jax.data.sources.file_source import FileSource
-from ddit_jax.data.sources.record_table import FileRecord, RecordTable
-from ddit_jax.data.sources.safe_files import (
-  SafeFolder,
-  images_folder,
-  is_unsafe,
+from ddit_jax.data.example import BadRecord
+from ddit_jax.data.image import Filters, ImageSize, filters_from
+from ddit_jax.data.sources import annotations, paths
+from ddit_jax.data.sources.annotations import TextError
+from ddit_jax.data.sources.image_table import (
+  FileRecord,
+  FileSource,
+  RecordTable,
 )
-from ddit_jax.data.sources.sample_texts import TextError
+from ddit_jax.data.sources.paths import SafeFolder, images_folder, is_unsafe
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -90,7 +88,7 @@ def open_image_folder(
     folder = SafeFolder(start, follow_links=follow_links)
     candidates = _side_by_side(folder)
   else:
-    file = file_lists.existing_file(path, what="path")
+    file = paths.existing_file(path, what="path")
     folder = images_folder(images or file.parent, follow_links=follow_links)
     keys = image_key, caption_key, rewritten_key
     _check_columns(file, keys)
@@ -106,7 +104,7 @@ def open_image_folder(
 
 def _check_columns(file: pathlib.Path, keys: tuple[str, str, str]) -> None:
   """Raises ValueError for a CSV that has no image or no kind of caption."""
-  header = entry_files.csv_header(file)
+  header = annotations.csv_header(file)
   image_key, caption_key, rewritten_key = keys
   missing = None
   if header is not None and image_key not in header:
@@ -122,7 +120,7 @@ def _check_columns(file: pathlib.Path, keys: tuple[str, str, str]) -> None:
 
 
 def _listed(file: pathlib.Path, keys: tuple[str, str, str]) -> _Candidates:
-  for record_id, entry in entry_files.entries(file):
+  for record_id, entry in annotations.entries(file):
     if isinstance(entry, TextError):
       yield entry.reason
       continue
@@ -139,18 +137,18 @@ def _candidate(
   image_key, caption_key, rewritten_key = keys
   if entry.get(image_key) is None:
     return "no_image"
-  image = sample_texts.clean_text(entry[image_key])
+  image = annotations.clean_text(entry[image_key])
   if is_unsafe(image):
     return "unsafe_path"
-  plain = sample_texts.clean_texts(entry.get(caption_key))
-  rewritten = sample_texts.clean_texts(entry.get(rewritten_key))
+  plain = annotations.clean_texts(entry.get(caption_key))
+  rewritten = annotations.clean_texts(entry.get(rewritten_key))
   record = FileRecord(
     *(record_id, image, ""),
-    texts=sample_texts.captions(plain, rewritten),
+    texts=annotations.captions(plain, rewritten),
     rewritten=rewritten,
   )
-  height = sample_texts.positive_int(entry, "height")
-  width = sample_texts.positive_int(entry, "width")
+  height = annotations.positive_int(entry, "height")
+  width = annotations.positive_int(entry, "width")
   size = ImageSize(height, width) if height and width else None
   return _Candidate(record, size, _ratio(entry.get("ratio")))
 
@@ -213,8 +211,8 @@ def _choose_folders(
 
 def _with_text(folder: SafeFolder, image: str, text: str) -> _Candidate | str:
   try:
-    image = sample_texts.clean_text(image)
-    caption = sample_texts.text_of_bytes(folder.read(text, image))
+    image = annotations.clean_text(image)
+    caption = annotations.text_of_bytes(folder.read(text, image))
   except (TextError, BadRecord) as error:
     return error.reason
   texts = (caption,) if caption else ()

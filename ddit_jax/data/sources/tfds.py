@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.sources.text_values import texts_of
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.sources.annotations import texts_of
 
 _PATH = re.compile(
   r"tfds:(?P<name>\w+(/[\w.\-+]+)?(:\d+\.\d+\.\d+)?)(:(?P<split>.+))?"

@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from ddit_jax.data.caches.array_layout import ArrayLayout
+from ddit_jax.data.prepare.cache_format import ArrayLayout
 
 
 def test_bfloat16_is_the_upper_half_of_float32():

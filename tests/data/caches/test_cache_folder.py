@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from ddit_jax.data.caches import cache_folder
-from ddit_jax.data.caches.cache_folder import FinishedPart
-from ddit_jax.data.unfinished_folder import UnfinishedFolder
+from ddit_jax.data.prepare import cache_format
+from ddit_jax.data.prepare.cache_format import FinishedPart
+from ddit_jax.data.prepare.shards import UnfinishedFolder
 
-NAMES = cache_folder.part_names(2, 16, has_features=True)
+NAMES = cache_format.part_names(2, 16, has_features=True)
 
 
 def test_names_of_shards():
@@ -16,7 +16,7 @@ def test_names_of_shards():
     "latents-00002-of-00016.array_record",
     "features-00002-of-00016.array_record",
   ]
-  assert cache_folder.part_names(2, 16, has_features=False) == NAMES[:1]
+  assert cache_format.part_names(2, 16, has_features=False) == NAMES[:1]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def part(folder):
     folder.partial_path(name).write_bytes(b"data")
   paths = map(folder.partial_path, NAMES)
   return FinishedPart(
-    shards=tuple(cache_folder.written_shard(path, 7) for path in paths),
+    shards=tuple(cache_format.written_shard(path, 7) for path in paths),
     bad_records=({"index": 1, "reason": "x"},),
     bad_texts={"empty_text": 2},
     num_texts=7,
@@ -42,9 +42,9 @@ def part(folder):
 
 def test_a_finished_part_is_found_again(folder, part):
   assert part.shards[0].num_bytes == 4
-  assert cache_folder.finished_part(folder, NAMES) is None
-  cache_folder.finish_part(folder, part)
-  assert cache_folder.finished_part(folder, NAMES) == part
+  assert cache_format.finished_part(folder, NAMES) is None
+  cache_format.finish_part(folder, part)
+  assert cache_format.finished_part(folder, NAMES) == part
 
 
 @pytest.mark.parametrize("lost", NAMES)
@@ -52,22 +52,22 @@ def test_a_finished_part_is_found_again(folder, part):
 def test_a_part_without_one_of_its_shards_is_not_done(
   folder, part, lost, is_cut
 ):
-  cache_folder.finish_part(folder, part)
+  cache_format.finish_part(folder, part)
   (folder.folder / lost).write_bytes(b"dat")
   if not is_cut:
     (folder.folder / lost).unlink()
-  assert cache_folder.finished_part(folder, NAMES) is None
+  assert cache_format.finished_part(folder, NAMES) is None
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"shards": [{}]}', "[]"])
 def test_a_part_with_a_damaged_report_is_not_done(folder, part, text):
-  cache_folder.finish_part(folder, part)
+  cache_format.finish_part(folder, part)
   folder.partial_path(f"{NAMES[0]}.json").write_text(text)
-  assert cache_folder.finished_part(folder, NAMES) is None
+  assert cache_format.finished_part(folder, NAMES) is None
 
 
 def test_bad_records_are_lines(folder):
   entries = [{"index": 1, "reason": "x"}, {"index": 4, "reason": "ä"}]
-  cache_folder.list_bad_records(folder, entries)
+  cache_format.list_bad_records(folder, entries)
   lines = (folder.folder / "bad_records.jsonl").read_text().splitlines()
   assert list(map(json.loads, lines)) == entries

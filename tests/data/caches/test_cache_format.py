@@ -2,9 +2,9 @@
 
 import pytest
 
-from ddit_jax.data.caches import cache_format
-from ddit_jax.data.caches.cache_format import CachedRecord
-from ddit_jax.data.examples import BadRecord
+from ddit_jax.data.example import BadRecord
+from ddit_jax.data.prepare import cache_format
+from ddit_jax.data.prepare.cache_format import CachedRecord
 
 FULL = CachedRecord(
   record_id="r",

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from ddit_jax.data.caches import cache_manifest
-from ddit_jax.data.caches.cache_manifest import CacheManifest
-from ddit_jax.data.prepared_folder import Shard
+from ddit_jax.data.prepare import cache_format
+from ddit_jax.data.prepare.cache_format import CacheManifest
+from ddit_jax.data.prepare.shards import Shard
 from tests.data.caches import tiny_cache
 
 
@@ -38,16 +38,16 @@ MANIFEST = CacheManifest(
   ],
 )
 def test_what_is_written_is_read(tmp_path, manifest):
-  cache_manifest.write_manifest(tmp_path, manifest)
-  assert cache_manifest.read_manifest(tmp_path) == manifest
+  cache_format.write_manifest(tmp_path, manifest)
+  assert cache_format.read_manifest(tmp_path) == manifest
   assert manifest.num_bytes == len(manifest.shards)
 
 
 def test_differences_are_named():
   origin = MANIFEST.plan.latents
   other = dataclasses.replace(origin, image_size=16, autoencoder="w")
-  assert cache_manifest.differences(origin, origin) == []
-  assert cache_manifest.differences(origin, other) == [
+  assert cache_format.differences(origin, origin) == []
+  assert cache_format.differences(origin, other) == [
     "autoencoder 'v' instead of 'w'",
     "image_size 8 instead of 16",
   ]
@@ -78,23 +78,23 @@ def change(folder, **changes):
   ],
 )
 def test_other_contents_are_refused(tmp_path, changes, message):
-  cache_manifest.write_manifest(tmp_path, MANIFEST)
+  cache_format.write_manifest(tmp_path, MANIFEST)
   change(tmp_path, **changes)
   with pytest.raises(ValueError, match=message):
-    cache_manifest.read_manifest(tmp_path)
+    cache_format.read_manifest(tmp_path)
 
 
 def test_an_unfinished_folder_is_refused(tmp_path):
   with pytest.raises(
     ValueError, match="not a cache that ddit prepare finished"
   ):
-    cache_manifest.read_manifest(tmp_path)
+    cache_format.read_manifest(tmp_path)
 
 
 def test_missing_and_cut_shards_are_refused(tmp_path):
   with pytest.raises(ValueError, match=r"f.array_record is missing"):
-    cache_manifest.check_files(tmp_path, MANIFEST)
+    cache_format.check_files(tmp_path, MANIFEST)
   for name in ("l", "f"):
     (tmp_path / f"{name}.array_record").write_bytes(b"12")
   with pytest.raises(ValueError, match="2 bytes instead of 1"):
-    cache_manifest.check_files(tmp_path, MANIFEST)
+    cache_format.check_files(tmp_path, MANIFEST)

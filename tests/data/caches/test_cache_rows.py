@@ -6,9 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from ddit_jax.data.caches.cache_rows import RowReader, one_ahead, read_chunks
-from ddit_jax.data.text_layout import caption_tokens
-from ddit_jax.data.unfinished_folder import PrepareError
+from ddit_jax.data.prepare.cache_writer import RowReader, one_ahead, read_chunks
+from ddit_jax.data.prepare.shards import PrepareError
+from ddit_jax.data.text import caption_tokens
 from tests.data.caches import tiny_cache as tiny
 
 

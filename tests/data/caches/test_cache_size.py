@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 
-from ddit_jax.data.caches.array_layout import ArrayLayout
-from ddit_jax.data.caches.cache_size import (
+from ddit_jax.data.prepare.cache_format import ArrayLayout
+from ddit_jax.data.prepare.cache_writer import (
   RecordSize,
   record_size,
   require_room,
 )
-from ddit_jax.data.unfinished_folder import PrepareError
+from ddit_jax.data.prepare.shards import PrepareError
 from tests.data.caches import tiny_cache
 
 # SD3 at 256 pixels: 32 x 32 x 32 numbers; T5-XXL at 256 tokens.

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from ddit_jax.data.caches import cache_writer
-from ddit_jax.data.caches.cache_writer import Processes
-from ddit_jax.data.unfinished_folder import PrepareError
+from ddit_jax.data.prepare import cache_writer
+from ddit_jax.data.prepare.cache_writer import Processes
+from ddit_jax.data.prepare.shards import PrepareError
 from tests.data.caches import tiny_cache as tiny
 
 

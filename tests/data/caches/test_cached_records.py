@@ -5,18 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ddit_jax.data.caches.cached_records import (
+from ddit_jax.data.bad_records import BadRecordLimits, ReadLog
+from ddit_jax.data.prepare.cached_source import (
   CachedImageToTextTransform,
+  CachedSource,
   CachedTextToImageTransform,
   StoredMoments,
 )
-from ddit_jax.data.caches.cached_source import CachedSource
-from ddit_jax.data.read_log import BadRecordLimits, ReadLog
-from ddit_jax.data.reading import ReadExamples
-from ddit_jax.data.transforms.training_records import (
-  ImageToTextTransform,
-  TextToImageTransform,
-)
+from ddit_jax.data.reader import ReadExamples
+from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from tests.data.caches import tiny_cache as tiny
 
 MOMENTS = StoredMoments(layout=tiny.MOMENTS)

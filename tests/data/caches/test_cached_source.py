@@ -5,9 +5,9 @@ import concurrent.futures
 import numpy as np
 import pytest
 
-from ddit_jax.data.caches.cached_source import CachedSource
-from ddit_jax.data.examples import BadRecord
-from ddit_jax.data.text_layout import lay_out
+from ddit_jax.data.example import BadRecord
+from ddit_jax.data.prepare.cached_source import CachedSource
+from ddit_jax.data.text import tokenize_and_pad
 from tests.data.caches import tiny_cache as tiny
 
 
@@ -43,7 +43,7 @@ def test_examples_are_those_of_the_source(cached):
       assert getattr(found, name) == getattr(expected, name)
     assert (found.image is None) == (expected.image is None)
     for text in filter(str.strip, (*expected.texts, *expected.rewritten)):
-      tokens = lay_out(tiny.TOKENIZER, "", text, tiny.LENGTH).tokens
+      tokens = tokenize_and_pad(tiny.TOKENIZER, "", text, tiny.LENGTH).tokens
       features = tiny.features_of(tokens[None])[0]
       np.testing.assert_array_equal(found.features(text), features)
 

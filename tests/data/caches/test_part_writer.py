@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-from ddit_jax.data.caches import cache_format
-from ddit_jax.data.caches.cache_folder import finished_part, part_names
-from ddit_jax.data.caches.cache_rows import RowReader
-from ddit_jax.data.caches.part_writer import PartWriter
-from ddit_jax.data.record_tally import RecordTally
-from ddit_jax.data.text_layout import caption_tokens
-from ddit_jax.data.unfinished_folder import UnfinishedFolder
+from ddit_jax.data.bad_records import RecordTally
+from ddit_jax.data.prepare import cache_format
+from ddit_jax.data.prepare.cache_format import finished_part, part_names
+from ddit_jax.data.prepare.cache_writer import PartWriter, RowReader
+from ddit_jax.data.prepare.shards import UnfinishedFolder
+from ddit_jax.data.text import caption_tokens
 from tests.data.caches import tiny_cache as tiny
 
 NAMES = part_names(0, 1, has_features=True)

@@ -6,19 +6,21 @@ import pathlib
 import ml_dtypes
 import numpy as np
 
-from ddit_jax.data.caches.array_layout import ArrayLayout
-from ddit_jax.data.caches.cache_manifest import (
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.prepare.cache_format import (
+  ArrayLayout,
   CachePlan,
   FeaturesOrigin,
   LatentsOrigin,
 )
-from ddit_jax.data.caches.cache_rows import RowReader
-from ddit_jax.data.caches.cache_writer import CacheWriter
-from ddit_jax.data.caches.part_writer import RowEncoders
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.tokenizer import word_tokenizer
-from ddit_jax.data.transforms.images import ImageTransform
-from ddit_jax.data.transforms.texts import TextTransform
+from ddit_jax.data.prepare.cache_writer import (
+  CacheWriter,
+  RowEncoders,
+  RowReader,
+)
+from ddit_jax.data.text import TextTransform
+from ddit_jax.data.tokenizers import word_tokenizer
 from tests.data.transforms import pictures
 
 NUM_RECORDS, SIZE, LENGTH, WIDTH = 23, 8, 4, 3

@@ -7,11 +7,10 @@ import random
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from ddit_jax.data import prepared_folder
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.prepared_folder import PreparedDataset, Shard
-from ddit_jax.data.record_format import encode
-from ddit_jax.data.sources.array_records import open_array_record
+from ddit_jax.data.example import BadRecord, Example, encode
+from ddit_jax.data.prepare import shards as prepared_folder
+from ddit_jax.data.prepare.shards import PreparedDataset, Shard
+from ddit_jax.data.sources.array_record import open_array_record
 
 COUNTS = (40, 1, 0, 30)
 EXAMPLES = [

@@ -5,9 +5,13 @@ import json
 
 import pytest
 
-from ddit_jax.data.sources import entry_files
-from ddit_jax.data.sources.entry_files import entries, read_json, read_list
-from ddit_jax.data.sources.sample_texts import TextError
+from ddit_jax.data.sources import annotations
+from ddit_jax.data.sources.annotations import (
+  TextError,
+  entries,
+  read_json,
+  read_list,
+)
 
 
 def read(path, data: bytes) -> list:
@@ -92,9 +96,9 @@ def test_what_is_no_list_is_refused(name, data, message, tmp_path):
 
 
 def test_sizes_are_limited(tmp_path, monkeypatch):
-  monkeypatch.setattr(entry_files, "_MAX_JSON_BYTES", 10)
-  monkeypatch.setattr(entry_files, "_MAX_LINE_BYTES", 10)
-  monkeypatch.setattr(entry_files, "_MAX_CELL_BYTES", 10)
+  monkeypatch.setattr(annotations, "_MAX_JSON_BYTES", 10)
+  monkeypatch.setattr(annotations, "_MAX_LINE_BYTES", 10)
+  monkeypatch.setattr(annotations, "_MAX_CELL_BYTES", 10)
   with pytest.raises(ValueError, match="write it as JSON lines"):
     read(tmp_path / "l.json", b'[{"a": "12345"}]')
   with pytest.raises(ValueError, match="line 2 is longer than 10 bytes"):

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from ddit_jax.data.sources.file_lists import (
+from ddit_jax.data.sources.paths import (
   existing_file,
   existing_folder,
   list_files,

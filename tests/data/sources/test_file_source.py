@@ -2,10 +2,13 @@
 
 import pytest
 
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.sources.file_source import FileSource
-from ddit_jax.data.sources.record_table import FileRecord, RecordTable
-from ddit_jax.data.sources.safe_files import SafeFolder
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.sources.image_table import (
+  FileRecord,
+  FileSource,
+  RecordTable,
+)
+from ddit_jax.data.sources.paths import SafeFolder
 
 
 def source_of(records, folder, removed=None) -> FileSource:

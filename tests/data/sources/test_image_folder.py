@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from ddit_jax.data.examples import Example
-from ddit_jax.data.sources import safe_files
+from ddit_jax.data.example import Example
+from ddit_jax.data.sources import paths
 from ddit_jax.data.sources.image_folder import open_image_folder
 from tests.source_files import encoded
 
@@ -155,7 +155,7 @@ def test_links_that_leave_the_folder_are_left_out(folder, tmp_path_factory):
 
 
 def test_no_file_is_opened_where_the_list_says_enough(folder, monkeypatch):
-  monkeypatch.setattr(safe_files.SafeFolder, "image_size", None)
+  monkeypatch.setattr(paths.SafeFolder, "image_size", None)
   assert removed_of(folder, [ENTRY | {"image_path": "none.jpg"}]) == {}
   bare = {"image_path": "none.jpg", "caption": "a"}
   assert removed_of(folder, [bare], filters=OFF) == {}

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from ddit_jax.data.sources.index_folders import index_folder
+from ddit_jax.data.sources.paths import index_folder
 
 
 def test_beside_the_data_where_that_can_be_written(tmp_path):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.sources.instructions import open_llava
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.sources.vqa import open_llava
 
 
 def turn(speaker, value):

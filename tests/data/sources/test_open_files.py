@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from ddit_jax.data.sources import open_files
-from ddit_jax.data.sources.open_files import ChangedFile, OpenFile, OpenFiles
+from ddit_jax.data.sources import paths as open_files
+from ddit_jax.data.sources.paths import ChangedFile, OpenFile, OpenFiles
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ddit_jax.data.sources.open_source import KINDS, keys_of, open_source
+from ddit_jax.data.sources.registry import KINDS, keys_of, open_source
 from tests.source_files import encoded, write_shard
 
 
@@ -111,12 +111,12 @@ def test_sources_open_where_jax_cannot_be_imported(tmp_path):
   script = (
     "import sys\n"
     "sys.modules['jax'] = sys.modules['pyarrow'] = None\n"
-    "from ddit_jax.data.sources.open_source import open_source\n"
+    "from ddit_jax.data.sources.registry import open_source\n"
     "source = open_source('s', {'kind': 'webdataset', 'path': sys.argv[1]})\n"
     "assert source[0].texts == ('0',)\n"
     "import ddit_jax.data.sources.plain_text\n"
     "import ddit_jax.data.sources.image_folder\n"
-    "import ddit_jax.data.sources.packed_texts\n"
-    "import ddit_jax.data.sources.vqa_files\n"
+    "import ddit_jax.data.sources.plain_text\n"
+    "import ddit_jax.data.sources.vqa\n"
   )
   subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.sources import packed_texts
-from ddit_jax.data.sources.packed_texts import PackedTexts
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.sources import plain_text
+from ddit_jax.data.sources.plain_text import PackedTexts
 
 END, MASK = 9, 0
 
@@ -125,7 +125,7 @@ def test_counts_stay_on_disk_8_bytes_a_document(tmp_path):
 
 @pytest.mark.parametrize("batch", [1, 3, 10, 1024])
 def test_batches_do_not_change_the_counts(batch, tmp_path, monkeypatch):
-  monkeypatch.setattr(packed_texts, "_BATCH", batch)
+  monkeypatch.setattr(plain_text, "_BATCH", batch)
   packed(TEXTS, 5, tmp_path)
   (path,) = tmp_path.glob("*.npy")
   lengths = [len(text) + 1 if text else 0 for text in TEXTS]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from ddit_jax.data.examples import BadRecord
+from ddit_jax.data.example import BadRecord
 from ddit_jax.data.sources.parquet import open_parquet
 
 IMAGES = [random.Random(i).randbytes(500) for i in range(25)]

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ddit_jax.data.sources.partial_files import appearing_file
+from ddit_jax.files import appearing_file
 
 
 def test_the_file_appears_when_the_block_ends(tmp_path):

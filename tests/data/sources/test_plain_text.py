@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from ddit_jax.data.examples import BadRecord, Example
+from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.sources import plain_text
 from ddit_jax.data.sources.plain_text import open_plain_text
 

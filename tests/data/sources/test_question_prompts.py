@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddit_jax.data.sources.question_prompts import (
+from ddit_jax.data.sources.vqa import (
   MAY_BE_UNANSWERABLE,
   SHORT_ANSWER,
   question_prompt,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ddit_jax.data.sources.question_rows import QuestionRows
-from ddit_jax.data.sources.safe_files import SafeFolder
+from ddit_jax.data.sources.paths import SafeFolder
+from ddit_jax.data.sources.vqa import QuestionRows
 
 
 def test_answers_keep_order_and_repetition(tmp_path):

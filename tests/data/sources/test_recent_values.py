@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from ddit_jax.data.sources.recent_values import RecentValues
+from ddit_jax.data.sources.paths import RecentValues
 
 
 def test_the_value_used_longest_ago_goes():

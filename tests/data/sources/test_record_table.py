@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ddit_jax.data.sources.record_table import FileRecord, RecordTable
+from ddit_jax.data.sources.image_table import FileRecord, RecordTable
 
 RECORDS = [
   FileRecord("list:0", "a/ä.jpg", "Q: is it? A: ", ("yes", "no"), ("long",)),

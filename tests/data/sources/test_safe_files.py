@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from ddit_jax.data.examples import BadRecord
-from ddit_jax.data.sources import safe_files
-from ddit_jax.data.sources.safe_files import SafeFolder, is_unsafe
+from ddit_jax.data.example import BadRecord
+from ddit_jax.data.sources import paths
+from ddit_jax.data.sources.paths import SafeFolder, is_unsafe
 from tests.source_files import encoded
 
 
@@ -98,7 +98,7 @@ def test_what_is_no_image_has_no_size(folder):
 
 
 def test_large_files_are_not_read(folder, monkeypatch):
-  monkeypatch.setattr(safe_files, "MAX_BYTES", 100)
+  monkeypatch.setattr(paths, "MAX_BYTES", 100)
   with pytest.raises(BadRecord, match="image_too_large"):
     SafeFolder(folder).read("a.jpg", "")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ddit_jax.data.sources.sample_texts import (
+from ddit_jax.data.sources.annotations import (
   TextError,
   captions,
   clean_text,

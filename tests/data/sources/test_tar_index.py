@@ -10,9 +10,14 @@ import time
 import numpy as np
 import pytest
 
-from ddit_jax.data.sources import tar_index
-from ddit_jax.data.sources.tar_index import fingerprint, look_at, open_index
-from ddit_jax.data.sources.tar_samples import SampleRules, shard_samples
+from ddit_jax.data.sources import webdataset
+from ddit_jax.data.sources.webdataset import (
+  SampleRules,
+  fingerprint,
+  look_at,
+  open_index,
+  shard_samples,
+)
 from tests.source_files import sample, write_shard, write_tar
 
 RULES = SampleRules()
@@ -55,8 +60,8 @@ def test_records_follow_the_order_of_shards(shards):
 def test_an_index_is_built_once(shards, monkeypatch):
   first = opened(shards)
   (name,) = indexes(shards)
-  assert name.endswith(tar_index.SUFFIX)
-  monkeypatch.setattr(tar_index, "_build", None)
+  assert name.endswith(webdataset.SUFFIX)
+  monkeypatch.setattr(webdataset, "_build", None)
   assert opened(shards).records.tobytes() == first.records.tobytes()
 
 
@@ -99,13 +104,13 @@ def test_an_index_beside_its_shards_moves_with_them(shards, monkeypatch):
   opened(shards)
   moved = shards.with_name("moved")
   shards.rename(moved)
-  monkeypatch.setattr(tar_index, "_build", None)
+  monkeypatch.setattr(webdataset, "_build", None)
   assert len(opened(moved).records) == 10
 
 
 def test_processes_give_the_same_file(shards, monkeypatch):
   alone = opened(shards)
-  monkeypatch.setattr(tar_index, "_SECONDS_ALONE", -1.0)
+  monkeypatch.setattr(webdataset, "_SECONDS_ALONE", -1.0)
   (name,) = indexes(shards)
   (shards / name).unlink()
   together = opened(shards, workers=2)
@@ -122,7 +127,7 @@ def test_an_error_while_building_leaves_nothing(shards, monkeypatch):
     done.append(path)
     return shard_samples(path, rules)
 
-  monkeypatch.setattr(tar_index, "shard_samples", fail_at_the_third)
+  monkeypatch.setattr(webdataset, "shard_samples", fail_at_the_third)
   with pytest.raises(KeyboardInterrupt):
     opened(shards)
   assert len(done) == 2 and indexes(shards) == []
@@ -131,7 +136,7 @@ def test_an_error_while_building_leaves_nothing(shards, monkeypatch):
 KILLED = """
 import pathlib, sys, time
 from ddit_jax.data.sources import tar_index
-from ddit_jax.data.sources.tar_samples import SampleRules, shard_samples
+from ddit_jax.data.sources.webdataset import SampleRules, shard_samples
 def slow(path, rules):
   if path.endswith("train-2.tar"):
     print("half", flush=True)
@@ -160,7 +165,7 @@ def test_a_killed_builder_leaves_no_index(shards):
   os.utime(shards / partial, (hours_ago, hours_ago))
   assert len(opened(shards).records) == 10
   (name,) = indexes(shards)
-  assert name.endswith(tar_index.SUFFIX)
+  assert name.endswith(webdataset.SUFFIX)
 
 
 def test_what_is_left_out_is_summed_and_told(shards, caplog):
@@ -233,22 +238,24 @@ def test_few_results_wait_at_a_time(monkeypatch):
     def shutdown(self, **options):
       assert options["cancel_futures"]
 
-  monkeypatch.setattr(tar_index.concurrent.futures, "ProcessPoolExecutor", Pool)
-  found = list(tar_index._in_processes(["x"] * 1000, RULES, 2))
+  monkeypatch.setattr(
+    webdataset.concurrent.futures, "ProcessPoolExecutor", Pool
+  )
+  found = list(webdataset._in_processes(["x"] * 1000, RULES, 2))
   assert len(found) == 1000 and most == 7
 
 
 def test_a_dead_worker_is_an_error_with_the_way_out(monkeypatch):
   def dies(path, rules):
-    raise tar_index.concurrent.futures.BrokenExecutor("gone")
+    raise webdataset.concurrent.futures.BrokenExecutor("gone")
 
-  class Threads(tar_index.concurrent.futures.ThreadPoolExecutor):
+  class Threads(webdataset.concurrent.futures.ThreadPoolExecutor):
     def __init__(self, workers, mp_context):
       super().__init__(workers)
 
-  monkeypatch.setattr(tar_index, "shard_samples", dies)
+  monkeypatch.setattr(webdataset, "shard_samples", dies)
   monkeypatch.setattr(
-    tar_index.concurrent.futures, "ProcessPoolExecutor", Threads
+    webdataset.concurrent.futures, "ProcessPoolExecutor", Threads
   )
   with pytest.raises(ValueError, match=r"died .*workers=1"):
-    list(tar_index._in_processes(["x"] * 9, RULES, 2))
+    list(webdataset._in_processes(["x"] * 9, RULES, 2))

@@ -7,16 +7,17 @@ import os
 import numpy as np
 import pytest
 
-from ddit_jax.data.filters import Filters
-from ddit_jax.data.sources.tar_index_file import (
+from ddit_jax.data.image import Filters
+from ddit_jax.data.sources.webdataset import (
+  RECORD,
   Footer,
   IndexReport,
+  SampleRules,
   Shard,
   plain_rules,
   read_index,
   write_footer,
 )
-from ddit_jax.data.sources.tar_samples import RECORD, SampleRules
 
 RULES = SampleRules(filters=Filters(max_ratio=math.inf))
 REPORT = IndexReport(

@@ -8,9 +8,9 @@ import tarfile
 import numpy as np
 import pytest
 
-from ddit_jax.data.filters import Filters
-from ddit_jax.data.sources import tar_samples
-from ddit_jax.data.sources.tar_samples import (
+from ddit_jax.data.image import Filters
+from ddit_jax.data.sources import webdataset
+from ddit_jax.data.sources.webdataset import (
   RECORD,
   SampleRules,
   shard_samples,
@@ -217,7 +217,7 @@ def test_without_filters_nothing_is_opened(tmp_path, monkeypatch):
     "2.txt": b"",
   }
   path = write_tar(tmp_path / "a.tar", members)
-  monkeypatch.setattr(tar_samples, "_read", None)
+  monkeypatch.setattr(webdataset, "_read", None)
   assert len(kept(path, SampleRules(filters=KEEP_ALL))[0]) == 2
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ddit_jax.data.examples import BadRecord
-from ddit_jax.data.sources.text_values import optional_texts_of, texts_of
+from ddit_jax.data.example import BadRecord
+from ddit_jax.data.sources.annotations import optional_texts_of, texts_of
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ddit_jax.data.examples import BadRecord
+from ddit_jax.data.example import BadRecord
 from ddit_jax.data.sources.tfds import open_tfds
 
 COUNT = 9

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.sources.vqa_files import (
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.sources.vqa import (
   open_gqa,
   open_okvqa,
   open_textvqa,

@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from ddit_jax.data.examples import BadRecord, Example
+from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.sources import webdataset
-from ddit_jax.data.sources.tar_index import SUFFIX
-from ddit_jax.data.sources.webdataset import open_webdataset
+from ddit_jax.data.sources.webdataset import SUFFIX, open_webdataset
 from tests.source_files import encoded, sample, write_shard, write_tar
 
 OFF = {"min_short_side": 0, "drop_empty_captions": False}
@@ -118,7 +117,7 @@ def test_filters_are_counted(tmp_path):
 
 def test_threads_read_the_same(tmp_path, monkeypatch):
   """With fewer files open at a time than there are shards."""
-  monkeypatch.setattr("ddit_jax.data.sources.open_files._MAX_OPEN", 3)
+  monkeypatch.setattr("ddit_jax.data.sources.paths._MAX_OPEN", 3)
   for number in range(10):
     write_shard(tmp_path / f"{number}.tar", [f"{number}{k}" for k in range(5)])
   source = opened(tmp_path)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from ddit_jax.data.examples import BadRecord
-from ddit_jax.data.transforms.decode import decode
+from ddit_jax.data.example import BadRecord
+from ddit_jax.data.image import decode
 from tests.data.transforms import pictures
 from tests.data.transforms.pictures import chunk, encoded, jpeg, pixels, png
 

@@ -9,12 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ddit_jax.data.examples import BadRecord
-from ddit_jax.data.transforms.images import (
-  ImageTransform,
-  resized_size,
-  resized_square,
-)
+from ddit_jax.data.example import BadRecord
+from ddit_jax.data.image import ImageTransform, resized_size, resized_square
 from tests.data.transforms import pictures
 from tests.data.transforms.pictures import encoded, jpeg, pixels
 

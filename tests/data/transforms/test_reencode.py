@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddit_jax.data.examples import BadRecord
-from ddit_jax.data.transforms.reencode import reencoded
+from ddit_jax.data.example import BadRecord
+from ddit_jax.data.image import reencoded
 
 
 def encoded(pixels, kind="PNG", **options) -> bytes:

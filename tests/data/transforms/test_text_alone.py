@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.tokenizer import word_tokenizer
-from ddit_jax.data.transforms.images import ImageTransform
-from ddit_jax.data.transforms.text_alone import (
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.text import TextTransform
+from ddit_jax.data.tokenizers import word_tokenizer
+from ddit_jax.data.transforms import (
+  ImageToTextTransform,
   PackedRowTransform,
-  TextAloneTransform,
+  TextOnlyTransform,
 )
-from ddit_jax.data.transforms.texts import TextTransform
-from ddit_jax.data.transforms.training_records import ImageToTextTransform
 
 TEXTS = TextTransform(tokenizer=word_tokenizer(["a", "b"]), length=5)
 RNG = np.random.default_rng(0)
@@ -27,11 +27,11 @@ def num_bytes(record) -> int:
 
 
 def test_a_text_alone_is_laid_out_as_beside_an_image():
-  alone = TextAloneTransform(texts=TEXTS)
+  alone = TextOnlyTransform(texts=TEXTS)
   beside = ImageToTextTransform(images=ImageTransform(size=4), texts=TEXTS)
   for one in (example(), example(prompt="a a"), example(texts=("a " * 9,))):
     found, expected = alone(one, RNG), beside(one, RNG)
-    assert set(found.arrays) == {"tokens", "is_target"}
+    assert set(found.arrays) == {"tokens", "loss_mask"}
     for name, array in found.arrays.items():
       np.testing.assert_array_equal(array, expected.arrays[name])
       assert array.dtype == expected.arrays[name].dtype
@@ -41,16 +41,16 @@ def test_a_text_alone_is_laid_out_as_beside_an_image():
 
 def test_an_image_is_not_lost_unseen():
   with pytest.raises(BadRecord, match="an image in a source of texts alone"):
-    TextAloneTransform(texts=TEXTS)(example(image=b"x"), RNG)
+    TextOnlyTransform(texts=TEXTS)(example(image=b"x"), RNG)
 
 
 def test_every_token_of_a_packed_row_is_a_target():
   row = np.array([3, 1, 4, 4, 1], np.int32)
   transform = PackedRowTransform(length=5, no_image={})
   record = transform(row, RNG)
-  assert set(record.arrays) == {"tokens", "is_target"}
+  assert set(record.arrays) == {"tokens", "loss_mask"}
   assert record.arrays["tokens"].tolist() == row.tolist()
-  assert record.arrays["is_target"].tolist() == [True] * 5
+  assert record.arrays["loss_mask"].tolist() == [True] * 5
   assert record.num_truncated == 0
   assert num_bytes(record) == transform.record_bytes
 

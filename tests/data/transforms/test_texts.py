@@ -7,13 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.tokenizer import word_tokenizer
-from ddit_jax.data.transforms.texts import (
-  MAX_CHARACTERS,
-  TextTransform,
-  names_a_side,
-)
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.text import MAX_CHARACTERS, TextTransform, names_a_side
+from ddit_jax.data.tokenizers import word_tokenizer
 
 TOKENIZER = word_tokenizer(["Q:", "A:", "?", "a", "b", "c", "d"])
 END = TOKENIZER.end_id
@@ -81,16 +77,16 @@ def test_a_blank_text_is_a_bad_record(found):
 
 
 def test_prompt_text_and_padding_are_laid_out():
-  found = transform(length=6).lay_out("Q: a ? A: ", "b", "r")
+  found = transform(length=6).tokenize_and_pad("Q: a ? A: ", "b", "r")
   prompt = TOKENIZER.encode("Q: a ? A: ")
   assert found.tokens.tolist() == [*prompt, B, END]
   assert found.tokens.dtype == np.int32
-  assert found.is_target.tolist() == [False] * 4 + [True] * 2
+  assert found.loss_mask.tolist() == [False] * 4 + [True] * 2
   assert found.num_truncated == 0
 
 
 def test_a_long_text_is_cut_and_counted():
-  found = transform(length=2).lay_out("", "a b c d", "r")
+  found = transform(length=2).tokenize_and_pad("", "a b c d", "r")
   assert found.tokens.tolist() == [A, B]
   assert found.num_truncated == 3  # two words and the end token
 
@@ -110,12 +106,12 @@ def test_a_long_text_is_cut_and_counted():
 )
 def test_texts_that_cannot_be_learned_are_bad_records(prompt, text, reason):
   with pytest.raises(BadRecord) as caught:
-    transform().lay_out(prompt, text, "r")
+    transform().tokenize_and_pad(prompt, text, "r")
   assert (caught.value.reason, caught.value.record_id) == (reason, "r")
 
 
 def test_unknown_words_are_no_error():
-  found = transform().lay_out("", "a zebra \0 \N{PILE OF POO}", "r")
+  found = transform().tokenize_and_pad("", "a zebra \0 \N{PILE OF POO}", "r")
   assert found.tokens[0] == A and END not in found.tokens[:2]
 
 
@@ -123,10 +119,10 @@ def test_unknown_words_are_no_error():
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_text_gives_tokens_or_a_bad_record(prompt, text):
   try:
-    found = transform(length=8).lay_out(prompt, text, "r")
+    found = transform(length=8).tokenize_and_pad(prompt, text, "r")
   except BadRecord:
     return
-  assert found.tokens.shape == found.is_target.shape == (8,)
+  assert found.tokens.shape == found.loss_mask.shape == (8,)
   assert TOKENIZER.mask_id not in found.tokens
 
 

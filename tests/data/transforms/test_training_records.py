@@ -5,14 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ddit_jax.data.examples import BadRecord, Example
-from ddit_jax.data.tokenizer import word_tokenizer
-from ddit_jax.data.transforms.images import ImageTransform
-from ddit_jax.data.transforms.texts import TextTransform
-from ddit_jax.data.transforms.training_records import (
-  ImageToTextTransform,
-  TextToImageTransform,
-)
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.text import TextTransform
+from ddit_jax.data.tokenizers import word_tokenizer
+from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from tests.data.transforms.pictures import encoded, pixels
 
 TOKENIZER = word_tokenizer(["Q:", "A:", "?", "a", "b", "left"])
@@ -50,10 +47,10 @@ def test_text_to_image_takes_the_caption_without_the_prompt():
 
 def test_image_to_text_has_prompt_target_and_image():
   found = visit(ImageToTextTransform).arrays
-  assert set(found) == {"images", "tokens", "is_target", "has_image"}
+  assert set(found) == {"images", "tokens", "loss_mask", "has_image"}
   np.testing.assert_array_equal(found["images"], pixels(SIZE, SIZE))
   assert found["tokens"].tolist() == [*ids("Q: a ? A: b"), END]
-  assert found["is_target"].tolist() == [False] * 4 + [True] * 2
+  assert found["loss_mask"].tolist() == [False] * 4 + [True] * 2
   assert found["has_image"].shape == () and found["has_image"]
 
 

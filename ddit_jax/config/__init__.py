@@ -1,0 +1,1 @@
+"""Settings, config files and dry runs."""

@@ -1,0 +1,186 @@
+"""What reading has met: bad records, by reason and singly, and cut texts."""
+
+import collections
+import dataclasses
+import json
+import pathlib
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ddit_jax.data.example import BadRecord
+
+FILE_NAME = "bad_records.jsonl"
+
+
+class TooManyBadRecords(ValueError):
+  """A source is too broken to train on; the message is one line."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BadRecordLimits:
+  """How much may be wrong.
+
+  Attributes:
+    max_share: of a source's reads that may fail, 0 to 1; more stop the run.
+    min_reads: of a source before its share is judged.
+    max_lines: of the file that lists bad records; later ones are only counted.
+  """
+
+  max_share: float = 0.01
+  min_reads: int = 1000
+  max_lines: int = 10_000
+
+  def __post_init__(self):
+    if not 0 <= self.max_share <= 1:
+      raise ValueError(
+        f"the share of bad records must lie in [0, 1], got {self.max_share}"
+      )
+    if self.min_reads < 1 or self.max_lines < 0:
+      raise ValueError(
+        f"min_reads must be at least 1 and max_lines at least 0, got "
+        f"{self.min_reads} and {self.max_lines}"
+      )
+
+
+class ReadLog:
+  """Counts for all sources of one process; any thread may write.
+
+  Bad records are listed as JSON lines in one file, which is continued when a
+  run is.
+  """
+
+  def __init__(self, path: pathlib.Path, limits: BadRecordLimits | None = None):
+    """Args:
+    path: the JSONL file; its folder exists. Each process needs its own.
+    limits: what stops the run.
+    """
+    self._path = path
+    self._limits = limits or BadRecordLimits()
+    self._lock = threading.Lock()
+    self._counts: collections.Counter[str] = collections.Counter()
+    self._num_lines = _num_lines(path)
+
+  def add_good(self, source: str, num_truncated: int) -> None:
+    """One record was read; `num_truncated` tokens of its text were cut."""
+    with self._lock:
+      self._counts[f"{source}/reads"] += 1
+      if num_truncated:
+        self._counts[f"{source}/truncated_texts"] += 1
+        self._counts[f"{source}/truncated_tokens"] += num_truncated
+
+  def add_bad(self, source: str, error: BadRecord) -> None:
+    """One record could not be used.
+
+    Raises:
+      TooManyBadRecords: the source's share of bad ones is above the limit.
+    """
+    with self._lock:
+      self._counts[f"{source}/reads"] += 1
+      self._counts[f"{source}/bad"] += 1
+      self._counts[f"{source}/bad/{error.reason}"] += 1
+      self._list(source, error)
+      self._check_share(source, error)
+
+  def counts(self) -> dict[str, int]:
+    """E.g. {"web/reads": 9, "web/bad": 1, "web/bad/bad_json": 1}.
+
+    Also "<source>/truncated_texts" and "<source>/truncated_tokens", and
+    "unlisted_bad_records": those beyond the file's last line.
+    """
+    with self._lock:
+      return dict(self._counts)
+
+  def _list(self, source: str, error: BadRecord) -> None:
+    if self._num_lines >= self._limits.max_lines:
+      self._counts["unlisted_bad_records"] += 1
+      return
+    line = {
+      "source": source,
+      "record_id": error.record_id,
+      "reason": error.reason,
+      "detail": error.detail,
+    }
+    with self._path.open("a", encoding="ascii") as file:
+      file.write(json.dumps(line) + "\n")
+    self._num_lines += 1
+
+  def _check_share(self, source: str, error: BadRecord) -> None:
+    reads = self._counts[f"{source}/reads"]
+    bad = self._counts[f"{source}/bad"]
+    limits = self._limits
+    if reads >= limits.min_reads and bad > limits.max_share * reads:
+      raise TooManyBadRecords(
+        f"{bad} of {reads} records of {source!r} could not be read, the last "
+        f"for {error.reason}, and at most {limits.max_share:.2%} may fail: see "
+        f"{self._path}, then mend or filter the source, or raise max_share"
+      )
+
+
+def _num_lines(path: pathlib.Path) -> int:
+  if not path.exists():
+    return 0
+  with path.open("rb") as file:
+    return sum(1 for _ in file)
+
+
+# (records looked at, records in all)
+Progress = Callable[[int, int], None]
+# {"index", "record_id", "reason", "detail"}
+BadEntry = Mapping[str, Any]
+
+
+class TooManyBadRecords_of_record_tally(Exception):
+  """More records are bad than the run allows."""
+
+
+class RecordTally:
+  """How many records were looked at, and which were bad."""
+
+  def __init__(
+    self, num_records: int, *, max_bad_rate: float, progress: Progress | None
+  ):
+    """Starts at zero.
+
+    Args:
+      num_records: of the whole run.
+      max_bad_rate: share of them that may be bad.
+      progress: called after every change, by one thread at a time.
+    """
+    self._num_records, self._num_done = num_records, 0
+    self._num_allowed = int(max_bad_rate * num_records)
+    self._progress = progress
+    self._bad: list[BadEntry] = []
+    self._lock = threading.Lock()
+
+  def add(self, num_done: int, bad: Iterable[BadEntry] = ()) -> None:
+    """Records that were looked at, and those of them that were bad.
+
+    Raises:
+      TooManyBadRecords: whatever the others are, the share is above the limit.
+    """
+    with self._lock:
+      self._num_done += num_done
+      self._bad.extend(bad)
+      if len(self._bad) > self._num_allowed:
+        raise TooManyBadRecords_of_record_tally(
+          f"{len(self._bad)} of {self._num_records} records are bad "
+          f"({named_counts(self.reasons())}), more than the "
+          f"{self._num_allowed} that are allowed"
+        )
+      if self._progress is not None:
+        self._progress(self._num_done, self._num_records)
+
+  def bad_records(self) -> list[BadEntry]:
+    """All bad records so far, in the source's order."""
+    return sorted(self._bad, key=lambda entry: entry["index"])
+
+  def reasons(self) -> dict[str, int]:
+    """Reason to number of bad records, the most frequent first."""
+    counts = collections.Counter(entry["reason"] for entry in self._bad)
+    return dict(counts.most_common())
+
+
+def named_counts(counts: Mapping[str, int]) -> str:
+  """ "ratio 12, short_side 3"."""
+  return ", ".join(f"{name} {count:,}" for name, count in counts.items())

@@ -1,1 +1,0 @@
-"""Encoder outputs on disk: latents' moments and text features."""

@@ -1,0 +1,206 @@
+"""What a source gives: examples before decoding and tokenising."""
+
+import dataclasses
+import json
+import struct
+from collections.abc import Mapping
+from typing import Protocol
+
+# Why a record could not be used.
+REASONS = (
+  "missing_file",
+  "unreadable_file",
+  "not_an_image",
+  "truncated_image",
+  "image_too_large",
+  "bad_json",
+  "bad_text",
+  "empty_text",
+  "wrong_length",
+  "unsafe_path",
+  "corrupt_shard",
+)
+
+_MAX_CHARACTERS = 400
+_SHOWN = _MAX_CHARACTERS - len(" ...")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Example:
+  """One raw example.
+
+  Attributes:
+    record_id: where it came from, for logs.
+    image: an encoded JPEG, PNG or WebP file; None for text without an image.
+    prompt: given text, e.g. "Q: what is it? A: "; "" for a caption.
+    texts: texts to learn; one is drawn at each visit.
+    rewritten: rewritten captions; may be empty.
+  """
+
+  record_id: str
+  image: bytes | None
+  prompt: str = ""
+  texts: tuple[str, ...]
+  rewritten: tuple[str, ...] = ()
+
+
+class BadRecord(Exception):
+  """One record that cannot be used.
+
+  Attributes:
+    reason: one of REASONS.
+    detail: what was seen, one line of at most 400 characters.
+    record_id: which record, the same.
+  """
+
+  def __init__(self, reason: str, detail: str, record_id: str):
+    if reason not in REASONS:
+      raise ValueError(f"unknown reason {reason!r}; there are {REASONS}")
+    detail, record_id = _one_line(detail), _one_line(record_id)
+    super().__init__(f"{record_id}: {reason}: {detail}")
+    self.reason, self.detail, self.record_id = reason, detail, record_id
+
+
+class Source(Protocol):
+  """Examples with random access, read from any thread.
+
+  Attributes:
+    name: as the config calls it.
+    removed: filter's name to the number of records it left out of the index.
+  """
+
+  name: str
+  removed: Mapping[str, int]
+
+  def __len__(self) -> int:
+    """Number of records after filters."""
+
+  def __getitem__(self, index: int) -> Example:
+    """Raises BadRecord if it cannot be read."""
+
+  def fingerprint(self) -> str:
+    """Hex digest of which records these are; stable over restarts."""
+
+
+def _one_line(text: str) -> str:
+  """What was found may be quoted, and be of any size."""
+  # Cut first, so that a megabyte costs nothing.
+  line = " ".join(text[: 2 * _MAX_CHARACTERS].split())
+  return line if len(line) <= _MAX_CHARACTERS else f"{line[:_SHOWN]} ..."
+
+
+def has_images(source: Source) -> bool:
+  """Whether a source may have images: its own `has_images`, True without."""
+  return getattr(source, "has_images", True)
+
+
+VERSION = 1
+MAX_TEXT_BYTES = 2**24
+
+_MAGIC = b"DDEX"
+_HEADER = struct.Struct("<4sHHIQ")
+_HAS_IMAGE = 1
+_STRINGS = ("prompt", "record_id")
+_LISTS = ("rewritten", "texts")
+
+
+def encode(example: Example) -> bytes:
+  """The bytes of one record.
+
+  Raises:
+    BadRecord: bad_text, if a text is no valid Unicode or all texts together
+      take more than MAX_TEXT_BYTES.
+  """
+  fields = {
+    "prompt": example.prompt,
+    "record_id": example.record_id,
+    "rewritten": list(example.rewritten),
+    "texts": list(example.texts),
+  }
+  compact = json.dumps(
+    fields, ensure_ascii=False, sort_keys=True, separators=(",", ":")
+  )
+  try:
+    text = compact.encode()
+  except UnicodeEncodeError as error:
+    raise BadRecord("bad_text", str(error), example.record_id) from error
+  if len(text) > MAX_TEXT_BYTES:
+    detail = f"texts take {len(text)} bytes, at most {MAX_TEXT_BYTES} may"
+    raise BadRecord("bad_text", detail, example.record_id)
+  image = b"" if example.image is None else example.image
+  flags = 0 if example.image is None else _HAS_IMAGE
+  header = _HEADER.pack(_MAGIC, VERSION, flags, len(text), len(image))
+  return b"".join((header, text, image))
+
+
+def decode(data: bytes, record_id: str) -> Example:
+  """The example that `encode` made the bytes of.
+
+  Args:
+    data: one whole record.
+    record_id: where the bytes lie; named in errors. The example keeps the
+      `record_id` it was encoded with.
+
+  Raises:
+    BadRecord: wrong_length, corrupt_shard (no record of this version),
+      bad_json or bad_text (not valid Unicode).
+  """
+  text_length, has_image = _read_header(data, record_id)
+  text_end = _HEADER.size + text_length
+  fields = _read_fields(data[_HEADER.size : text_end], record_id)
+  return Example(
+    record_id=fields["record_id"],
+    image=data[text_end:] if has_image else None,
+    prompt=fields["prompt"],
+    texts=tuple(fields["texts"]),
+    rewritten=tuple(fields["rewritten"]),
+  )
+
+
+def _read_header(data: bytes, record_id: str) -> tuple[int, bool]:
+  """(length of the text part, True if there is an image)."""
+  if len(data) < _HEADER.size:
+    detail = f"{len(data)} bytes, the header alone takes {_HEADER.size}"
+    raise BadRecord("wrong_length", detail, record_id)
+  magic, version, flags, text, image = _HEADER.unpack_from(data)
+  if magic != _MAGIC:
+    detail = f"starts with {magic!r} instead of {_MAGIC!r}"
+    raise BadRecord("corrupt_shard", detail, record_id)
+  if version != VERSION:
+    detail = f"format version {version}, this program reads {VERSION}"
+    raise BadRecord("corrupt_shard", detail, record_id)
+  if flags & ~_HAS_IMAGE or (image and not flags):
+    detail = f"flags {flags:#x} with an image of {image} bytes"
+    raise BadRecord("corrupt_shard", detail, record_id)
+  expected = _HEADER.size + text + image
+  if len(data) != expected or text > MAX_TEXT_BYTES:
+    detail = f"{len(data)} bytes, the header says {expected} ({text} of text)"
+    raise BadRecord("wrong_length", detail, record_id)
+  return text, bool(flags)
+
+
+def _read_fields(text: bytes, record_id: str) -> dict:
+  """The JSON object, its keys and types checked."""
+  try:
+    # ValueError covers bytes that are no UTF-8 and numbers that are too long.
+    fields = json.loads(text.decode())
+  except (ValueError, RecursionError) as error:
+    detail = " ".join(str(error).split())
+    raise BadRecord("bad_json", detail, record_id) from error
+  if not isinstance(fields, dict) or set(fields) != {*_STRINGS, *_LISTS}:
+    found = sorted(fields) if isinstance(fields, dict) else type(fields)
+    detail = f"want the keys {sorted((*_STRINGS, *_LISTS))}, found {found}"
+    raise BadRecord("bad_json", detail[:200], record_id)
+  for name in _LISTS:
+    if not isinstance(fields[name], list):
+      raise BadRecord("bad_json", f"{name} is not a list", record_id)
+  strings = [fields[name] for name in _STRINGS]
+  strings += [text for name in _LISTS for text in fields[name]]
+  if not all(isinstance(string, str) for string in strings):
+    raise BadRecord("bad_json", "a text is not a string", record_id)
+  try:
+    # JSON can escape half a character, which no text file can hold.
+    "".join(strings).encode()
+  except UnicodeEncodeError as error:
+    raise BadRecord("bad_text", str(error), record_id) from error
+  return fields

@@ -1,0 +1,1 @@
+"""Records written once, read many times: shards and encoder caches."""

@@ -1,0 +1,314 @@
+"""Files that list records: a JSON list, JSON lines, or CSV with a header."""
+
+import contextlib
+import csv
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ddit_jax.data.example import BadRecord
+
+# Far above any caption; what is larger is no caption.
+MAX_TEXT_BYTES = 2**20
+
+
+class TextError(ValueError):
+  """A text that cannot be used.
+
+  Attributes:
+    reason: "bad_text" or "bad_json".
+  """
+
+  def __init__(self, reason: str, detail: str):
+    super().__init__(" ".join(detail.split()))
+    self.reason = reason
+
+
+def text_of_bytes(data: bytes) -> str:
+  """UTF-8, with or without byte order mark, without blanks at the ends.
+
+  Raises:
+    TextError: it is not UTF-8.
+  """
+  try:
+    return data.decode("utf-8-sig").strip()
+  except UnicodeDecodeError as error:
+    raise TextError("bad_text", f"not UTF-8: {error}") from error
+
+
+def clean_text(value: Any) -> str:
+  """A text out of JSON or CSV without blanks at the ends.
+
+  Raises:
+    TextError: it is no string, or has half a surrogate pair.
+  """
+  if not isinstance(value, str):
+    raise TextError("bad_text", f"a text is {_shown(value)}, not a string")
+  try:
+    value.encode()
+  except UnicodeEncodeError as error:
+    raise TextError("bad_text", f"not Unicode: {error}") from error
+  return value.strip()
+
+
+def clean_texts(value: Any) -> tuple[str, ...]:
+  """A string or a list of strings, without the blank ones; None gives ().
+
+  Raises:
+    TextError: it is something else.
+  """
+  if value is None:
+    return ()
+  values = value if isinstance(value, list | tuple) else [value]
+  return tuple(text for text in map(clean_text, values) if text)
+
+
+def parse_json(data: bytes | str) -> Any:
+  """JSON of any kind.
+
+  Raises:
+    TextError: it is none, nested too deeply, or names a key twice.
+  """
+  try:
+    text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
+    return _DECODER.decode(text)
+  # The parser's depth is limited by Python's own recursion limit.
+  except (ValueError, RecursionError) as error:
+    raise TextError("bad_json", f"no valid JSON: {error}") from error
+
+
+def parse_object(data: bytes | str) -> dict[str, Any]:
+  """A JSON object.
+
+  Raises:
+    TextError: as `parse_json`, or it is something else.
+  """
+  value = parse_json(data)
+  if not isinstance(value, dict):
+    raise TextError("bad_json", f"not an object but {_shown(value)}")
+  return value
+
+
+def positive_int(values: Mapping[str, Any], key: str) -> int | None:
+  """A side in pixels that metadata gives, or None if it gives none."""
+  value = values.get(key)
+  if isinstance(value, str) and value.isascii() and value.isdigit():
+    value = int(value) if len(value) < 10 else None
+  if isinstance(value, float) and value.is_integer():
+    value = int(value)
+  is_side = type(value) is int and value > 0
+  return value if is_side else None
+
+
+def captions(
+  plain: tuple[str, ...], rewritten: tuple[str, ...]
+) -> tuple[str, ...]:
+  """The texts of an example: rewritten ones where there is no other."""
+  return plain or rewritten
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  found = dict(pairs)
+  if len(found) != len(pairs):
+    raise ValueError("an object names a key twice")
+  return found
+
+
+# Making a decoder takes as long as using it on one sample's JSON.
+_DECODER = json.JSONDecoder(object_pairs_hook=_without_repetition)
+
+
+def _shown(value: Any) -> str:
+  return f"{type(value).__name__} {value!r:.40}"
+
+
+SUFFIXES = (".json", ".jsonl", ".csv")
+
+# A JSON file is parsed whole, which takes several times its size.
+_MAX_JSON_BYTES = 2**34
+_MAX_LINE_BYTES = 2**26
+# Of one cell; the module's own limit is too small for long captions.
+_MAX_CELL_BYTES = 2**24
+
+Entry = dict[str, Any]
+
+
+def read_json(path: str | os.PathLike) -> Any:
+  """The value of a whole file.
+
+  Raises:
+    ValueError: it is no JSON, too large, nested too deeply, or an object names
+      a key twice.
+  """
+  path = pathlib.Path(path)
+  size = path.stat().st_size
+  if size > _MAX_JSON_BYTES:
+    raise ValueError(
+      f"{path} has {size} bytes, at most {_MAX_JSON_BYTES} are read at once: "
+      "write it as JSON lines"
+    )
+  try:
+    return parse_json(path.read_bytes())
+  except TextError as error:
+    raise ValueError(f"{path} holds {error}") from error
+
+
+def read_list(path: str | os.PathLike) -> list:
+  """The list of a whole file; ValueError as `read_json`, or no list."""
+  value = read_json(path)
+  if not isinstance(value, list):
+    raise ValueError(
+      f"{path} must hold a JSON list [...] of records, not "
+      f"{type(value).__name__}"
+    )
+  return value
+
+
+def entries(path: pathlib.Path) -> Iterator[tuple[str, Entry | TextError]]:
+  """(record_id, entry or why it is none) of each record of a file.
+
+  CSV cells are strings, and an empty cell is None.
+
+  Raises:
+    ValueError: the file cannot be a list of records at all.
+  """
+  suffix = path.suffix.lower()
+  if suffix == ".json":
+    numbered = enumerate(map(_object, read_list(path)))
+  elif suffix == ".jsonl":
+    numbered = _json_lines(path)
+  elif suffix == ".csv":
+    numbered = _csv_rows(path)
+  else:
+    raise ValueError(f"{path} must end in one of {', '.join(SUFFIXES)}")
+  for number, entry in numbered:
+    yield f"{path.name}:{number}", entry
+
+
+def csv_header(path: pathlib.Path) -> list[str] | None:
+  """The names of a CSV file's columns; None for other files.
+
+  Raises:
+    ValueError: a CSV file without a header of different names.
+  """
+  if path.suffix.lower() != ".csv":
+    return None
+  with _csv_reader(path) as rows:
+    return _header(path, rows)
+
+
+def _object(value: Any) -> Entry | TextError:
+  if isinstance(value, dict):
+    return value
+  return TextError("bad_json", f"not an object but {type(value).__name__}")
+
+
+def _json_lines(path: pathlib.Path) -> Iterator[tuple[int, Entry | TextError]]:
+  """Blank lines are no records."""
+  with open(path, "rb") as file:
+    number = 0
+    while line := file.readline(_MAX_LINE_BYTES):
+      number += 1
+      if len(line) == _MAX_LINE_BYTES:
+        raise ValueError(
+          f"{path}: line {number} is longer than {_MAX_LINE_BYTES} bytes: is "
+          "it a JSON list? Then name it .json"
+        )
+      if not line.strip():
+        continue
+      try:
+        yield number, parse_object(line)
+      except TextError as error:
+        yield number, error
+
+
+def _csv_rows(path: pathlib.Path) -> Iterator[tuple[int, Entry | TextError]]:
+  with _csv_reader(path) as rows:
+    header = _header(path, rows)
+    for row in rows:
+      if row:
+        yield rows.line_num, _named_cells(header, row)
+
+
+def _header(path: pathlib.Path, rows: Iterator[list[str]]) -> list[str]:
+  header = next(rows, [])
+  if len(set(header)) != len(header) or not header:
+    raise ValueError(f"{path} needs a header of different names: {header}")
+  return header
+
+
+@contextlib.contextmanager
+def _csv_reader(path: pathlib.Path) -> Iterator[Any]:
+  """A `csv.reader`, whose errors name the line.
+
+  Bytes that are not UTF-8 become halves of surrogate pairs, which `clean_text`
+  refuses; so one bad row costs one record.
+  """
+  with (
+    open(
+      path, encoding="utf-8-sig", errors="surrogateescape", newline=""
+    ) as file,
+    _long_cells(),
+  ):
+    rows = csv.reader(file, strict=True)
+    try:
+      yield rows
+    except csv.Error as error:
+      raise ValueError(f"{path}, line {rows.line_num}: {error}") from error
+
+
+@contextlib.contextmanager
+def _long_cells() -> Iterator[None]:
+  """The limit belongs to the whole process, so it is put back."""
+  before = csv.field_size_limit(_MAX_CELL_BYTES)
+  try:
+    yield
+  finally:
+    csv.field_size_limit(before)
+
+
+def _named_cells(header: list[str], row: list[str]) -> Entry | TextError:
+  if len(row) != len(header):
+    return TextError("bad_text", f"{len(row)} cells instead of {len(header)}")
+  return {name: cell or None for name, cell in zip(header, row, strict=True)}
+
+
+def texts_of(value: Any, record_id: str) -> tuple[str, ...]:
+  """Like `optional_texts_of`, at least one text.
+
+  Raises:
+    BadRecord: empty_text, if all are blank; bad_text.
+  """
+  texts = optional_texts_of(value, record_id)
+  if not texts:
+    raise BadRecord("empty_text", "no text, or only blank ones", record_id)
+  return texts
+
+
+def optional_texts_of(value: Any, record_id: str) -> tuple[str, ...]:
+  """Texts without blanks at their ends; those that are blank are left out.
+
+  Args:
+    value: str, UTF-8 bytes, a list of these, or None.
+    record_id: named in errors.
+
+  Raises:
+    BadRecord: bad_text (not UTF-8, or no text at all).
+  """
+  items = value if isinstance(value, list) else [value]
+  texts = (_text(item, record_id) for item in items if item is not None)
+  return tuple(text for text in texts if text)
+
+
+def _text(value: Any, record_id: str) -> str:
+  if isinstance(value, bytes):
+    try:
+      return value.decode().strip()
+    except UnicodeDecodeError as error:
+      raise BadRecord("bad_text", str(error), record_id) from error
+  if not isinstance(value, str):
+    detail = f"a {type(value).__name__} is no text"
+    raise BadRecord("bad_text", detail, record_id)
+  return value.strip()

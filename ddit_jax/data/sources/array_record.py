@@ -1,0 +1,141 @@
+"""Prepared ArrayRecord shards, the fastest source: one read per example."""
+
+import bisect
+import collections
+import fnmatch
+import glob
+import itertools
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+from ddit_jax.data import example
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.prepare import shards as prepared_folder
+from ddit_jax.data.prepare.shards import Shard
+
+
+class ArrayRecordSource:
+  """The examples of shards, one after the other."""
+
+  def __init__(
+    self,
+    name: str,
+    shards: Sequence[tuple[pathlib.Path, Shard]],
+    *,
+    removed: Mapping[str, int],
+  ):
+    """Opens no file yet; readers open when first used and are shared.
+
+    Args:
+      name: as the config calls it.
+      shards: (folder, shard) in the order of their records; at least one.
+      removed: filter's name or bad record's reason to the number of records
+        that were left out when the folder was prepared.
+    """
+    self.name = name
+    self.removed = dict(removed)
+    self._shards = [shard for _, shard in shards]
+    counts = [shard.num_records for shard in self._shards]
+    self._ends = list(itertools.accumulate(counts))
+    # A range behind the path spares opening every file for its count.
+    self._records = ArrayRecordDataSource(
+      [f"{folder / s.name}[0:{s.num_records}]" for folder, s in shards]
+    )
+
+  def __len__(self) -> int:
+    return self._ends[-1]
+
+  def __getitem__(self, index: int) -> Example:
+    """One example.
+
+    Raises:
+      BadRecord: corrupt_shard, or what `record_format.decode` raises.
+      IndexError: index outside 0..len-1.
+    """
+    if not 0 <= index < len(self):
+      raise IndexError(f"{self.name} has {len(self)} records, not {index}")
+    record_id = self._record_id(index)
+    try:
+      data = self._records[index]
+    # The reader checks a hash of every chunk and has only this exception.
+    except RuntimeError as error:
+      detail = " ".join(str(error).split())
+      raise BadRecord("corrupt_shard", detail, record_id) from error
+    return example.decode(data, record_id)
+
+  def fingerprint(self) -> str:
+    """Digest of the shards' hashes: moving the folder does not change it."""
+    return prepared_folder.fingerprint(self._shards)
+
+  def _record_id(self, index: int) -> str:
+    """ "train-00002-of-00016.array_record:17"."""
+    shard = bisect.bisect_right(self._ends, index)
+    start = self._ends[shard - 1] if shard else 0
+    return f"{self._shards[shard].name}:{index - start}"
+
+
+def open_array_record(
+  name: str, *, path: str, check_hashes: bool = False
+) -> ArrayRecordSource:
+  """Opens what `ddit prepare` wrote.
+
+  Args:
+    name: as the config calls it.
+    path: a prepared folder, or a pattern such as "folder/shard-0000*", which
+      may match in several folders.
+    check_hashes: True reads every shard once and compares its hash; sizes are
+      always compared.
+
+  Raises:
+    ValueError: nothing is there, a folder is not finished, or a shard is
+      missing, of another size, changed or not listed in dataset.json.
+  """
+  if not isinstance(path, str | os.PathLike):
+    raise ValueError(f"path must be a folder or a pattern, not {path!r}")
+  folders = _matches(os.path.expanduser(path))
+  shards: list[tuple[pathlib.Path, Shard]] = []
+  removed: collections.Counter[str] = collections.Counter()
+  for folder, (pattern, found) in folders.items():
+    dataset = prepared_folder.read_dataset(folder)
+    wanted = [s for s in dataset.shards if fnmatch.fnmatch(s.name, pattern)]
+    prepared_folder.check_shards(folder, wanted, found=found)
+    if check_hashes:
+      _check_hashes(folder, wanted)
+    shards += [(folder, shard) for shard in wanted]
+    removed.update(dataset.removed)
+    removed.update(dataset.bad_records)
+  if not sum(shard.num_records for _, shard in shards):
+    raise ValueError(f"the shards of {path} hold no records")
+  return ArrayRecordSource(name, shards, removed=removed)
+
+
+def _matches(path: str) -> dict[pathlib.Path, tuple[str, list[str]]]:
+  """Folder -> (pattern of shard names, names of shard files found)."""
+  every_shard = f"*{prepared_folder.SHARD_SUFFIX}"
+  if os.path.isdir(path):
+    folder = pathlib.Path(path)
+    return {folder: (every_shard, [p.name for p in folder.glob(every_shard)])}
+  found = collections.defaultdict(list)
+  for match in map(pathlib.Path, glob.glob(path)):
+    if match.suffix == prepared_folder.SHARD_SUFFIX:
+      found[match.parent].append(match.name)
+  if not found:
+    raise ValueError(
+      f"{path} matches no folder and no {every_shard} file: give the folder "
+      "that ddit prepare wrote"
+    )
+  pattern = os.path.basename(path)
+  return {folder: (pattern, found[folder]) for folder in sorted(found)}
+
+
+def _check_hashes(folder: pathlib.Path, shards: Sequence[Shard]) -> None:
+  for shard in shards:
+    found = prepared_folder.file_hash(folder / shard.name)
+    if found != shard.blake2b:
+      raise ValueError(
+        f"{folder / shard.name} was changed or damaged: its hash is {found} "
+        f"instead of {shard.blake2b}; copy it again or prepare it anew"
+      )

@@ -1,0 +1,130 @@
+"""A source whose records are in memory and whose images are files."""
+
+import array
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ddit_jax.data.example import Example
+from ddit_jax.data.image import with_hint
+from ddit_jax.data.sources.paths import SafeFolder
+
+
+class FileRecord(NamedTuple):
+  """One example whose image is a file.
+
+  Attributes:
+    record_id: for logs.
+    image: path below the source's folder, or None.
+    prompt: given text.
+    texts: texts to learn.
+    rewritten: rewritten captions.
+  """
+
+  record_id: str
+  image: str | None
+  prompt: str
+  texts: tuple[str, ...]
+  rewritten: tuple[str, ...] = ()
+
+
+class RecordTable:
+  """Records as JSON behind each other: their text and 8 bytes each.
+
+  Ten million Python objects would cost gigabytes more and slow every pass of
+  the garbage collector.
+  """
+
+  def __init__(self):
+    self._text = bytearray()
+    self._ends = array.array("Q")
+
+  def __len__(self) -> int:
+    return len(self._ends)
+
+  def __getitem__(self, index: int) -> FileRecord:
+    """Raises IndexError outside 0..len-1."""
+    if not 0 <= index < len(self):
+      raise IndexError(f"there are {len(self)} records, not {index}")
+    start = self._ends[index - 1] if index else 0
+    fields = json.loads(self._text[start : self._ends[index]])
+    record_id, image, prompt, texts, rewritten = fields
+    return FileRecord(record_id, image, prompt, tuple(texts), tuple(rewritten))
+
+  def append(self, record: FileRecord) -> None:
+    """Adds a record at the end; not while others read."""
+    self._text += json.dumps(record, ensure_ascii=False).encode()
+    self._ends.append(len(self._text))
+
+  def digest(self) -> str:
+    """Hex digest of all records."""
+    digest = hashlib.blake2b(self._ends.tobytes(), digest_size=16)
+    digest.update(self._text)
+    return digest.hexdigest()
+
+
+class FileSource:
+  """Image-text pairs or questions, read one image file at a time.
+
+  Attributes:
+    name: as the config calls it.
+    removed: reason to the number of records left out.
+  """
+
+  name: str
+  removed: Mapping[str, int]
+
+  def __init__(
+    self,
+    name: str,
+    table: RecordTable,
+    *,
+    images: SafeFolder,
+    removed: Mapping[str, int],
+  ):
+    """Takes over a complete table.
+
+    Args:
+      name: as the config calls it.
+      table: of records whose images lie below `images`.
+      images: their folder.
+      removed: reason to the number of records that are not in the table.
+
+    Raises:
+      ValueError: the table is empty.
+    """
+    self.name, self.removed = name, dict(removed)
+    self._table, self._images = table, images
+    self._digest = table.digest()
+    if not len(table):
+      left_out = with_hint(self.removed)
+      raise ValueError(
+        f"no record can be used; left out: {left_out or 'none, it is empty'}"
+      )
+
+  def __len__(self) -> int:
+    return len(self._table)
+
+  def __getitem__(self, index: int) -> Example:
+    """One example.
+
+    Raises:
+      BadRecord: unsafe_path, missing_file, unreadable_file, image_too_large.
+      IndexError: index outside 0..len-1.
+    """
+    record = self._table[index]
+    image = None
+    if record.image is not None:
+      image = self._images.read(record.image, record.record_id)
+    return Example(
+      record_id=record.record_id,
+      image=image,
+      prompt=record.prompt,
+      texts=record.texts,
+      rewritten=record.rewritten,
+    )
+
+  def fingerprint(self) -> str:
+    """Digest of all texts and image names, wherever the folder lies."""
+    return self._digest

@@ -1,0 +1,363 @@
+"""From the path that a config names to a list of files."""
+
+import collections
+import glob
+import itertools
+import os
+import pathlib
+import re
+import stat
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from ddit_jax.data.example import BadRecord
+from ddit_jax.data.image import HeaderError, ImageSize, image_size_of_file
+
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_MAX_FILES = 10_000_000
+
+PathSpec = str | os.PathLike | Sequence
+
+
+def list_files(
+  path: PathSpec, *, suffixes: Sequence[str]
+) -> list[pathlib.Path]:
+  """Files in order, each once.
+
+  Args:
+    path: a file, a pattern ("train-*.tar"), a range ("train-{000..127}.tar"),
+      a folder, whose files with these suffixes are taken, or a list of such.
+    suffixes: e.g. (".tar",).
+
+  Raises:
+    ValueError: a name has no file, or a file is there twice.
+  """
+  if isinstance(path, str | os.PathLike):
+    path = [path]
+  if not isinstance(path, Sequence) or not path:
+    raise ValueError(f"path must be a file, pattern or list, not {path!r}")
+  found: list[str] = []
+  for one in path:
+    if not isinstance(one, str | os.PathLike):
+      raise ValueError(f"path must be a file, pattern or list, not {one!r}")
+    for name in _ranges(os.path.expanduser(os.fspath(one))):
+      found += _files(name, suffixes)
+  files = [pathlib.Path(os.path.abspath(name)) for name in found]
+  repeated = len(files) - len(set(files))
+  if repeated:
+    twice = next(p for p, n in collections.Counter(files).items() if n > 1)
+    raise ValueError(f"{repeated} files are listed twice, first {twice}")
+  return files
+
+
+def regular_file_status(path: pathlib.Path) -> os.stat_result:
+  """Size and times of a file, before it is opened.
+
+  Raises:
+    ValueError: it is a pipe, whose opening would wait for its writer, a device
+      or a folder; or it cannot be looked at.
+  """
+  try:
+    status = path.stat()
+  except OSError as error:
+    raise ValueError(f"{path}: {error.strerror}") from error
+  if not stat.S_ISREG(status.st_mode):
+    raise ValueError(f"{path} is no regular file: leave it out of the path")
+  return status
+
+
+def shared_folder(files: Sequence[pathlib.Path]) -> pathlib.Path:
+  """The deepest folder that holds all files."""
+  return pathlib.Path(os.path.commonpath([file.parent for file in files]))
+
+
+def existing_file(path: str | os.PathLike, *, what: str) -> pathlib.Path:
+  """A file that a config names; `what` is its key.
+
+  Raises:
+    ValueError: it is not there, or no file.
+  """
+  if not isinstance(path, str | os.PathLike):
+    raise ValueError(f"{what} must be a file, not {path!r}")
+  file = pathlib.Path(path).expanduser()
+  if not file.is_file():
+    state = "is no regular file" if file.exists() else "does not exist"
+    if file.is_dir():
+      state = "is a folder"
+    raise ValueError(f"{what} must be a file, but {file} {state}")
+  return file
+
+
+def existing_folder(path: str | os.PathLike, *, what: str) -> pathlib.Path:
+  """A folder that a config names; `what` is its key.
+
+  Raises:
+    ValueError: it is not there, or no folder.
+  """
+  if not isinstance(path, str | os.PathLike):
+    raise ValueError(f"{what} must be a folder, not {path!r}")
+  folder = pathlib.Path(path).expanduser()
+  if not folder.is_dir():
+    state = "is a file" if folder.is_file() else "does not exist"
+    raise ValueError(f"{what} must be a folder, but {folder} {state}")
+  return folder
+
+
+def _ranges(name: str) -> list[str]:
+  """All names of a pattern with {000..127}, zeros as written."""
+  pieces = _RANGE.split(name)
+  choices, total = [], 1
+  for first, last in zip(pieces[1::3], pieces[2::3], strict=True):
+    if int(last) < int(first):
+      raise ValueError(f"the range {{{first}..{last}}} of {name} is empty")
+    total *= int(last) - int(first) + 1
+    if total > _MAX_FILES:
+      raise ValueError(f"{name} stands for more than {_MAX_FILES} files")
+    numbers = range(int(first), int(last) + 1)
+    choices.append([f"{number:0{len(first)}}" for number in numbers])
+  texts = pieces[0::3]
+  return [
+    texts[0] + "".join(n + t for n, t in zip(some, texts[1:], strict=True))
+    for some in itertools.product(*choices)
+  ]
+
+
+def _files(name: str, suffixes: Sequence[str]) -> list[str]:
+  if os.path.isdir(name):
+    inside = sorted(os.scandir(name), key=lambda entry: entry.name)
+    found = [
+      entry.path
+      for entry in inside
+      if entry.name.lower().endswith(tuple(suffixes)) and entry.is_file()
+    ]
+    problem = f"is a folder without {' or '.join(suffixes)} files"
+  elif os.path.exists(name):
+    return [name]
+  else:
+    found = sorted(glob.glob(name))
+    problem = "is no file, no folder and no pattern that fits a file"
+  if not found:
+    raise ValueError(f"path {name} {problem}")
+  return found
+
+
+def index_folder(
+  beside: pathlib.Path, wanted: str | os.PathLike | None, *, cache: str
+) -> pathlib.Path:
+  """A folder that can be written; made if it is not there.
+
+  Args:
+    beside: the folder of what is indexed, taken if it can be written.
+    wanted: what the config asks for; None chooses.
+    cache: name below ~/.cache/ddit_jax (or $XDG_CACHE_HOME/ddit_jax), where
+      indexes go whose own folder cannot be written.
+
+  Raises:
+    ValueError: `wanted` is no path.
+    OSError: it cannot be made.
+  """
+  if wanted is not None and not isinstance(wanted, str | os.PathLike):
+    raise ValueError(f"index_folder must be a folder, not {wanted!r}")
+  if wanted is not None:
+    chosen = pathlib.Path(wanted).expanduser().absolute()
+  elif os.access(beside, os.W_OK):
+    return beside
+  else:
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    chosen = pathlib.Path(home).expanduser() / "ddit_jax" / cache
+  chosen.mkdir(parents=True, exist_ok=True)
+  return chosen
+
+
+class RecentValues:
+  """Keeps the values used last; a value is made once for all threads."""
+
+  def __init__(self, make: Callable[[Hashable], Any], *, capacity: int):
+    """Args are the function that makes a key's value, and how many to keep."""
+    self._make, self._capacity = make, capacity
+    self._lock = threading.Lock()
+    self._slots: collections.OrderedDict = collections.OrderedDict()
+
+  def __getitem__(self, key: Hashable) -> Any:
+    """The key's value; what `make` raises is not kept."""
+    with self._lock:
+      slot = self._slots.setdefault(key, _Slot())
+      self._slots.move_to_end(key)
+      while len(self._slots) > self._capacity:
+        self._slots.popitem(last=False)
+    # Threads that want other keys are not held up while this one is made.
+    with slot.lock:
+      if not slot.is_made:
+        slot.value, slot.is_made = self._make(key), True
+      return slot.value
+
+
+class _Slot:
+  def __init__(self):
+    self.lock, self.is_made, self.value = threading.Lock(), False, None
+
+
+_MAX_OPEN = 128
+
+
+class ChangedFile(ValueError):
+  """A file that is not what it was when it was indexed."""
+
+
+class OpenFile:
+  """A file descriptor that closes when nobody holds the object any more."""
+
+  def __init__(self, path: str | os.PathLike, num_bytes: int):
+    """Opens a file that must have this size.
+
+    Raises:
+      ChangedFile: it has another size.
+      OSError: it cannot be opened.
+    """
+    self._descriptor = None
+    self._descriptor = os.open(path, os.O_RDONLY)
+    size = os.fstat(self._descriptor).st_size
+    if size != num_bytes:
+      raise ChangedFile(f"{path} has {size} bytes, its index says {num_bytes}")
+
+  def __del__(self):
+    if self._descriptor is not None:
+      os.close(self._descriptor)
+
+  def read(self, offset: int, count: int) -> bytes:
+    """So many bytes; raises ChangedFile if the file ends before."""
+    data = os.pread(self._descriptor, count, offset)
+    if len(data) < count:
+      raise ChangedFile(f"cut off: {len(data)} of {count} bytes at {offset}")
+    return data
+
+
+class OpenFiles:
+  """The files of one source, of which the last used stay open."""
+
+  def __init__(self, paths: list[pathlib.Path], num_bytes: list[int]):
+    """Opens nothing yet; the sizes are those of the index."""
+    self._paths, self._num_bytes = paths, num_bytes
+    # One that drops out is closed when the last reading thread lets go of it.
+    self._files = RecentValues(self._opened, capacity=_MAX_OPEN)
+
+  def __getitem__(self, number: int) -> OpenFile:
+    """The file of this number; raises ChangedFile and OSError."""
+    return self._files[number]
+
+  def _opened(self, number: int) -> OpenFile:
+    return OpenFile(self._paths[number], self._num_bytes[number])
+
+
+# Far above any image that decodes to the pixels Pillow allows.
+MAX_BYTES = 2**28
+
+
+def is_unsafe(path: str) -> bool:
+  """Whether a relative path leads out of its folder, as it is written."""
+  return (
+    not path
+    or "\0" in path
+    or os.path.isabs(path)
+    or ".." in path.split("/")
+    or path.endswith("/")
+  )
+
+
+def images_folder(
+  path: str | os.PathLike, *, follow_links: bool
+) -> "SafeFolder":
+  """The folder that a source's key `images` names.
+
+  Raises:
+    ValueError: it is not there, or no folder; or follow_links is no bool.
+  """
+  return SafeFolder(
+    existing_folder(path, what="images"), follow_links=follow_links
+  )
+
+
+class SafeFolder:
+  """A folder outside of which nothing is read, links included.
+
+  Attributes:
+    path: with all links resolved.
+    follow_links: True reads what links inside the folder point to, wherever
+      that lies.
+  """
+
+  def __init__(self, path: str | os.PathLike, *, follow_links: bool = False):
+    """The folder itself may be a link.
+
+    Raises:
+      ValueError: follow_links is no bool.
+    """
+    if not isinstance(follow_links, bool):
+      raise ValueError(f"follow_links is True or False, not {follow_links!r}")
+    self.path = os.path.realpath(path)
+    self.follow_links = follow_links
+    self._inside = os.path.join(self.path, "")
+
+  def holds(self, real: str) -> bool:
+    """Whether a path without links lies below the folder."""
+    return real.startswith(self._inside)
+
+  def read(self, path: str, record_id: str) -> bytes:
+    """A whole file.
+
+    Raises:
+      BadRecord: unsafe_path, missing_file, unreadable_file, or
+        image_too_large (over `MAX_BYTES`).
+    """
+    descriptor = self._open(path, record_id)
+    try:
+      with os.fdopen(descriptor, "rb") as file:
+        size = os.fstat(descriptor).st_size
+        if size > MAX_BYTES:
+          raise BadRecord(
+            "image_too_large", f"{path} has {size} bytes", record_id
+          )
+        return file.read(MAX_BYTES)
+    except OSError as error:
+      raise BadRecord("unreadable_file", str(error), record_id) from error
+
+  def image_size(self, path: str, record_id: str) -> ImageSize:
+    """Size of an image from its header.
+
+    Raises:
+      BadRecord: as `read`, and not_an_image or truncated_image.
+    """
+    descriptor = self._open(path, record_id)
+    try:
+      return image_size_of_file(descriptor)
+    except HeaderError as error:
+      raise BadRecord(error.reason, f"{path}: {error}", record_id) from error
+    except OSError as error:
+      raise BadRecord("unreadable_file", str(error), record_id) from error
+    finally:
+      os.close(descriptor)
+
+  def _open(self, path: str, record_id: str) -> int:
+    """A descriptor of a regular file that may be read."""
+    if is_unsafe(path):
+      detail = f"{path!r} is no path below the folder"
+      raise BadRecord("unsafe_path", detail, record_id)
+    try:
+      real = os.path.realpath(self._inside + path, strict=True)
+      if not (self.follow_links or self.holds(real)):
+        detail = (
+          f"{path!r} is a link out of {self.path}, which follow_links allows"
+        )
+        raise BadRecord("unsafe_path", detail, record_id)
+      # Opening a pipe would wait for its writer.
+      descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError) as error:
+      detail = f"{path} is not in {self.path}"
+      raise BadRecord("missing_file", detail, record_id) from error
+    except OSError as error:
+      raise BadRecord("unreadable_file", str(error), record_id) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+      os.close(descriptor)
+      raise BadRecord("unreadable_file", f"{path} is no file", record_id)
+    return descriptor

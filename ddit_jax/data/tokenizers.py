@@ -1,0 +1,376 @@
+"""One interface to every tokenizer, and the word tokenizer of closed grammars.
+
+The `tokenizers` library does the work: it is what T5's and GPT-2's own files
+are written for, so all tokenizers share one implementation.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterable, Sequence
+
+from ddit_jax.data.example import BadRecord, Source
+
+PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<extra_id_0>"
+GPT2_END = "<|endoftext|>"
+# A tokenizer has one of them.
+END_TOKENS = (END, GPT2_END)
+# No word of a text may be one of them.
+SPECIAL_TOKENS = (PAD, *END_TOKENS, UNKNOWN, MASK)
+FILE_NAME = "tokenizer.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+  """Text to ids and back, with the special ids D-DiT needs.
+
+  Attributes:
+    backend: a `tokenizers.Tokenizer`.
+    end_id: id of the end token; also the padding (see `text_layout`).
+    mask_id: id that stands for a masked token; the last one.
+    vocab_size: number of ids, the rows of the text head.
+  """
+
+  backend: object
+  end_id: int
+  mask_id: int
+  vocab_size: int
+
+  def encode(self, text: str) -> list[int]:
+    """Ids of a text, without an end token."""
+    return self.backend.encode(text, add_special_tokens=False).ids
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Text of ids, up to the first end token if there is one."""
+    ids = [int(i) for i in ids]
+    if self.end_id in ids:
+      ids = ids[: ids.index(self.end_id)]
+    return self.backend.decode(ids, skip_special_tokens=False)
+
+  def unknown_pieces(self, text: str) -> list[str]:
+    """The parts of a text that have no id of their own.
+
+    They become <unk>, or are special tokens, which no text may contain.
+    """
+    encoding = self.backend.encode(text, add_special_tokens=False)
+    added = self.backend.get_added_tokens_decoder()
+    special = {id_ for id_, token in added.items() if token.special}
+    special.add(self.backend.token_to_id(UNKNOWN))
+    found = (
+      text[start:stop]
+      for id_, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
+      if id_ in special
+    )
+    return list(dict.fromkeys(found))
+
+  def tokens(self, ids: Sequence[int]) -> list[str]:
+    """Each id as its own printable piece."""
+    return [self.backend.id_to_token(int(i)) for i in ids]
+
+  def files(self) -> dict[str, bytes]:
+    """What a checkpoint stores, by file name."""
+    text = self.backend.to_str(pretty=True)
+    return {FILE_NAME: text.encode("utf-8")}
+
+
+def from_files(files: dict[str, bytes]) -> Tokenizer:
+  """The inverse of `Tokenizer.files`.
+
+  Raises:
+    ValueError: the file is missing or lacks a special token.
+  """
+  from tokenizers import Tokenizer as Backend
+
+  if FILE_NAME not in files:
+    raise ValueError(
+      f"no {FILE_NAME} among the tokenizer's files {sorted(files)}"
+    )
+  return from_backend(Backend.from_str(files[FILE_NAME].decode("utf-8")))
+
+
+def from_backend(backend) -> Tokenizer:
+  """Reads the special ids of a `tokenizers.Tokenizer`.
+
+  Raises:
+    ValueError: a special token is missing, there are two end tokens, or the
+      mask is not the last id.
+  """
+  ends = [t for t in END_TOKENS if backend.token_to_id(t) is not None]
+  mask_id = backend.token_to_id(MASK)
+  if len(ends) != 1 or mask_id is None:
+    raise ValueError(
+      f"the tokenizer needs one of the end tokens {END_TOKENS} and has {ends}, "
+      f"and the mask token {MASK}, whose id is {mask_id}: use T5's, GPT-2's or "
+      "one made by ddit_jax"
+    )
+  vocab_size = backend.get_vocab_size(with_added_tokens=True)
+  if mask_id != vocab_size - 1:
+    raise ValueError(
+      f"the mask token {MASK} has id {mask_id} but must be the last of "
+      f"{vocab_size} ids: the text head has one row per id"
+    )
+  # A stored file may carry both: tokens would be lost or added unseen.
+  backend.no_truncation()
+  backend.no_padding()
+  return Tokenizer(
+    backend=backend,
+    end_id=backend.token_to_id(ends[0]),
+    mask_id=mask_id,
+    vocab_size=vocab_size,
+  )
+
+
+def check_text_head(tokenizer: Tokenizer, num_rows: int) -> None:
+  """Raises ValueError unless the text head has one row per tokenizer id."""
+  if num_rows != tokenizer.vocab_size:
+    raise ValueError(
+      f"the text head has {num_rows} rows but the tokenizer "
+      f"{tokenizer.vocab_size} ids: use the tokenizer the network was trained "
+      "with"
+    )
+
+
+def word_tokenizer(words: Iterable[str]) -> Tokenizer:
+  """A tokenizer of a closed set of words, with T5's special tokens.
+
+  Ids: <pad>, </s>, <unk>, the words in the given order, <extra_id_0>. Text is
+  split at blanks, and the marks "?", ",", "." and "!" are words of their own;
+  letters keep their case.
+
+  Raises:
+    ValueError: a word is given twice, or is a special token.
+  """
+  from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+  from tokenizers import Tokenizer as Backend
+
+  words = list(words)
+  if len(set(words)) != len(words):
+    raise ValueError("the word list has repetitions")
+  if special := sorted({*words} & {*SPECIAL_TOKENS}):
+    raise ValueError(f"the word list has the special tokens {special}")
+  vocab = {word: i for i, word in enumerate([PAD, END, UNKNOWN, *words, MASK])}
+  backend = Backend(models.WordLevel(vocab, unk_token=UNKNOWN))
+  backend.pre_tokenizer = pre_tokenizers.Sequence(
+    [
+      pre_tokenizers.WhitespaceSplit(),
+      pre_tokenizers.Split(Regex(r"[?,.!]"), behavior="isolated"),
+    ]
+  )
+  # Joins words with blanks, without one before marks.
+  backend.decoder = decoders.WordPiece(cleanup=True)
+  backend.add_special_tokens(
+    [AddedToken(t, special=True) for t in (PAD, END, UNKNOWN, MASK)]
+  )
+  return from_backend(backend)
+
+
+_SPIECE, _VOCABULARY, _MERGES = "spiece.model", "vocab.json", "merges.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+  """A class of `transformers`, the files it reads, and how texts end."""
+
+  class_name: str
+  own_files: tuple[str, ...]
+  end_token: str
+
+
+_KINDS = {
+  "t5": _Kind("T5Tokenizer", (_SPIECE,), END),
+  "gpt2": _Kind("GPT2Tokenizer", (_VOCABULARY, _MERGES), GPT2_END),
+}
+KINDS = tuple(_KINDS)
+
+
+def pretrained_tokenizer(kind: str, source: str | pathlib.Path) -> Tokenizer:
+  """A published tokenizer, with D-DiT's mask token as its last id.
+
+  T5 has the mask among its sentinels. GPT-2 has none, so that one is appended;
+  it ends and pads texts with <|endoftext|>.
+
+  Args:
+    kind: "t5" or "gpt2".
+    source: a folder with `tokenizer.json`, T5's `spiece.model`, or GPT-2's
+      `vocab.json` and `merges.txt`; or a name on the Hugging Face hub, for
+      those who are online.
+
+  Raises:
+    ValueError: no such kind; the folder lacks the files or they are damaged;
+      the hub does not give them; the mask would not be the last id.
+  """
+  if kind not in _KINDS:
+    raise ValueError(f"unknown tokenizer {kind!r}; there are {KINDS}")
+  folder = pathlib.Path(source).expanduser()
+  if not folder.is_dir():
+    folder = _download(kind, str(source))
+  try:
+    backend = _read(kind, folder)
+    if kind == "gpt2" and backend.token_to_id(MASK) is None:
+      _append_mask(backend)
+    tokenizer = from_backend(backend)
+    _check_end(kind, tokenizer)
+    return tokenizer
+  except ValueError as error:
+    raise ValueError(f"tokenizer {source}: {error}") from error
+
+
+def _read(kind: str, folder: pathlib.Path):
+  """The `tokenizers.Tokenizer` of a folder's files."""
+  own_files = _KINDS[kind].own_files
+  try:
+    if (folder / FILE_NAME).is_file():
+      # It holds all of a tokenizer; transformers would change some of it.
+      from tokenizers import Tokenizer as Backend
+
+      return Backend.from_file(str(folder / FILE_NAME))
+    if all((folder / name).is_file() for name in own_files):
+      return _read_own_files(kind, folder)
+  except ValueError:
+    raise
+  except Exception as error:
+    # The libraries raise whatever their parsers do.
+    raise ValueError(f"damaged files: {_line(error)}") from error
+  found = sorted(path.name for path in folder.iterdir())
+  raise ValueError(
+    f"needs {FILE_NAME} or {' with '.join(own_files)}, found {found}"
+  )
+
+
+def _read_own_files(kind: str, folder: pathlib.Path):
+  """What transformers makes of the files that the model was published with."""
+  num_stored = (
+    _num_pieces(folder / _SPIECE)
+    if kind == "t5"
+    else _num_merged_tokens(folder)
+  )
+  # Imported here: it takes a second, and the quickstart never needs it.
+  import transformers
+
+  tokenizer_class = getattr(transformers, _KINDS[kind].class_name)
+  loaded = tokenizer_class.from_pretrained(folder, local_files_only=True)
+  backend = loaded.backend_tokenizer
+  # Where transformers cannot use a file it goes on with an empty vocabulary.
+  if backend.get_vocab_size() < num_stored:
+    raise ValueError(
+      f"transformers read {backend.get_vocab_size()} of {num_stored} tokens: "
+      f"these files are of no {kind} tokenizer"
+    )
+  return backend
+
+
+def _num_pieces(model: pathlib.Path) -> int:
+  try:
+    import sentencepiece
+  except ImportError as error:
+    raise ValueError(
+      f"{model.name} without {FILE_NAME} needs the package sentencepiece: "
+      "pip install sentencepiece"
+    ) from error
+  processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
+  return processor.get_piece_size()
+
+
+def _num_merged_tokens(folder: pathlib.Path) -> int:
+  """GPT-2's tokens, each of which is a character or the result of a merge."""
+  try:
+    vocabulary = json.loads((folder / _VOCABULARY).read_bytes())
+  except ValueError as error:
+    raise ValueError(f"{_VOCABULARY} is not JSON: {error}") from error
+  text = (folder / _MERGES).read_text(encoding="utf-8")
+  lines = [ln for ln in text.split("\n") if not ln.startswith("#version")]
+  known = {"".join(line.split(" ")) for line in lines}
+  lost = [t for t in vocabulary if len(t) > 1 and t not in known]
+  lost = [t for t in lost if not (t.startswith("<") and t.endswith(">"))]
+  if lost:
+    raise ValueError(
+      f"{len(lost)} tokens of {_VOCABULARY} come from no line of {_MERGES} "
+      f"(first: {lost[0]!r}): it is cut off or of another model"
+    )
+  return len(vocabulary)
+
+
+def _check_end(kind: str, tokenizer: Tokenizer) -> None:
+  (end,), wanted = tokenizer.tokens([tokenizer.end_id]), _KINDS[kind].end_token
+  if end != wanted:
+    raise ValueError(
+      f"ends texts with {end}, a {kind} tokenizer with {wanted}: name the "
+      f"right kind, one of {KINDS}"
+    )
+
+
+def _append_mask(backend) -> None:
+  from tokenizers import AddedToken
+
+  backend.add_special_tokens([AddedToken(MASK, special=True, normalized=False)])
+
+
+def _download(kind: str, name: str) -> pathlib.Path:
+  """The folder of a tokenizer of the hub, fetched or found in its cache."""
+  files = (FILE_NAME, *_KINDS[kind].own_files)
+  if pathlib.Path(name).is_absolute() or name.count("/") > 1:
+    raise ValueError(f"there is no folder {name}: give one that holds {files}")
+  import huggingface_hub
+
+  try:
+    folder = huggingface_hub.snapshot_download(
+      name, allow_patterns=[*files, "*_config.json", "special_tokens_map.json"]
+    )
+  except (OSError, ValueError) as error:
+    raise ValueError(
+      f"{name} is no folder here and the hub did not give it "
+      f"({_line(error)}): give a folder that holds {FILE_NAME}"
+    ) from error
+  return pathlib.Path(folder)
+
+
+def _line(error: Exception) -> str:
+  return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+MAX_RECORDS = 100_000
+MAX_WORDS = 20_000
+
+
+def tokenizer_of_sources(sources: Iterable[Source]) -> Tokenizer:
+  """Every word of every text, the most frequent first.
+
+  Reads all records once. Unreadable ones are left out here, and so are special
+  tokens that a text names: training counts such records.
+
+  Raises:
+    ValueError: too many records or words, or no word at all: such sets take a
+      pretrained tokenizer.
+  """
+  sources = list(sources)
+  num_records = sum(map(len, sources))
+  if num_records > MAX_RECORDS:
+    raise ValueError(
+      f"a word tokenizer is made of at most {MAX_RECORDS} records, these "
+      f"sources have {num_records}: set data.tokenizer to gpt2:FOLDER or "
+      "t5:FOLDER"
+    )
+  # A tokenizer of no words shows how texts are split.
+  split = word_tokenizer([]).backend.pre_tokenizer.pre_tokenize_str
+  counts: dict[str, int] = {}
+  for source in sources:
+    for text in _texts(source):
+      for word, _ in split(text):
+        if word not in SPECIAL_TOKENS:
+          counts[word] = counts.get(word, 0) + 1
+  if not 0 < len(counts) <= MAX_WORDS:
+    raise ValueError(
+      f"these sources have {len(counts)} words and a word tokenizer takes 1 to "
+      f"{MAX_WORDS}: set data.tokenizer to gpt2:FOLDER or t5:FOLDER"
+    )
+  words = sorted(counts, key=lambda word: (-counts[word], word))
+  return word_tokenizer(words)
+
+
+def _texts(source: Source):
+  for index in range(len(source)):
+    try:
+      example = source[index]
+    except BadRecord:
+      continue
+    yield from (example.prompt, *example.texts, *example.rewritten)

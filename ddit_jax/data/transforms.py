@@ -1,0 +1,215 @@
+"""One example to one record of either training stream."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.text import TextTransform, TokenizedText, names_a_side
+
+_CHANNELS = 3
+_TOKEN_BYTES = np.dtype(np.int32).itemsize
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+  """What one visit of an example gives.
+
+  Attributes:
+    arrays: the record, name to array.
+    num_truncated: tokens of the text that were cut off, the end token not
+      counted.
+  """
+
+  arrays: dict[str, np.ndarray]
+  num_truncated: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextToImageTransform:
+  """Records {"images", "tokens"} of the image loss.
+
+  The drawn text is the caption; an example's prompt is left out.
+
+  Attributes:
+    images: to uint8 [size, size, 3].
+    texts: to int32 [length].
+  """
+
+  images: ImageTransform
+  texts: TextTransform
+
+  @property
+  def record_bytes(self) -> int:
+    """Size of one record in memory."""
+    return _image_bytes(self.images) + _TOKEN_BYTES * self.texts.length
+
+  def __call__(
+    self, example: Example, rng: np.random.Generator
+  ) -> TrainingRecord:
+    """Raises BadRecord; missing_file if the example has no image."""
+    if example.image is None:
+      raise BadRecord(
+        "missing_file",
+        "text without an image, which only the image-to-text stream can use",
+        example.record_id,
+      )
+    text = self.texts.draw(example, rng)
+    tokenized = self.texts.tokenize_and_pad("", text, example.record_id)
+    pixels = self.images(
+      example.image,
+      rng,
+      record_id=example.record_id,
+      may_flip=_may_flip(self.images, text),
+    )
+    arrays = {"images": pixels, "tokens": tokenized.tokens}
+    return TrainingRecord(
+      arrays=arrays | self.more_arrays(example, text),
+      num_truncated=num_lost_tokens(tokenized),
+    )
+
+  def more_arrays(self, example: Example, text: str) -> dict[str, np.ndarray]:
+    """What else a record holds for the drawn text; nothing here."""
+    del example, text
+    return {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageToTextTransform:
+  """Records {"images", "tokens", "loss_mask", "has_image"} of the text loss.
+
+  A text without an image gets a black one and has_image False.
+
+  Attributes:
+    images: to uint8 [size, size, 3].
+    texts: to int32 and bool [length].
+  """
+
+  images: ImageTransform
+  texts: TextTransform
+
+  @property
+  def record_bytes(self) -> int:
+    """Size of one record in memory."""
+    return (
+      _image_bytes(self.images) + (_TOKEN_BYTES + 1) * self.texts.length + 1
+    )
+
+  def __call__(
+    self, example: Example, rng: np.random.Generator
+  ) -> TrainingRecord:
+    """Raises BadRecord."""
+    text = self.texts.draw(example, rng)
+    tokenized = self.texts.tokenize_and_pad(
+      example.prompt, text, example.record_id
+    )
+    if example.image is None:
+      picture = self.no_image()
+    else:
+      pixels = self.images(
+        example.image,
+        rng,
+        record_id=example.record_id,
+        may_flip=_may_flip(self.images, example.prompt, text),
+      )
+      picture = {"images": pixels, "has_image": np.bool_(True)}
+    return TrainingRecord(
+      arrays={
+        "tokens": tokenized.tokens,
+        "loss_mask": tokenized.loss_mask,
+        **picture,
+      },
+      num_truncated=num_lost_tokens(tokenized),
+    )
+
+  def no_image(self) -> dict[str, np.ndarray]:
+    """What stands in the record of a text without an image."""
+    size = self.images.size
+    return {
+      "images": np.zeros((size, size, _CHANNELS), np.uint8),
+      "has_image": np.bool_(False),
+    }
+
+
+def num_lost_tokens(tokenized: TokenizedText) -> int:
+  """Tokens of a text that were cut off, its end token not counted."""
+  # A cut-off end token is no loss: the text itself is whole.
+  return max(0, tokenized.num_truncated - 1)
+
+
+def _may_flip(images: ImageTransform, *texts: str) -> bool:
+  """Searches the texts only where a picture might be mirrored at all."""
+  return images.flip_probability > 0 and not names_a_side(*texts)
+
+
+def _image_bytes(images: ImageTransform) -> int:
+  return images.size**2 * _CHANNELS
+
+
+_TARGET_BYTES = np.dtype(np.int32).itemsize + np.dtype(np.bool_).itemsize
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextOnlyTransform:
+  """Records {"tokens", "loss_mask"} of a stream that has no images at all.
+
+  Attributes:
+    texts: to int32 and bool [length].
+  """
+
+  texts: TextTransform
+
+  @property
+  def record_bytes(self) -> int:
+    """Size of one record in memory."""
+    return _TARGET_BYTES * self.texts.length
+
+  def __call__(
+    self, example: Example, rng: np.random.Generator
+  ) -> TrainingRecord:
+    """Raises BadRecord."""
+    if example.image is not None:
+      raise BadRecord(
+        "bad_text", "an image in a source of texts alone", example.record_id
+      )
+    text = self.texts.draw(example, rng)
+    tokenized = self.texts.tokenize_and_pad(
+      example.prompt, text, example.record_id
+    )
+    return TrainingRecord(
+      arrays={"tokens": tokenized.tokens, "loss_mask": tokenized.loss_mask},
+      num_truncated=num_lost_tokens(tokenized),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PackedRowTransform:
+  """Records {"tokens", "loss_mask"} of packed rows: all is target.
+
+  Attributes:
+    length: tokens of a row.
+    no_image: arrays that stand in each record for the image that it lacks;
+      {} in a stream of texts alone.
+  """
+
+  length: int
+  no_image: Mapping[str, np.ndarray]
+
+  @property
+  def record_bytes(self) -> int:
+    """Size of one record in memory."""
+    held = sum(array.nbytes for array in self.no_image.values())
+    return _TARGET_BYTES * self.length + held
+
+  def __call__(
+    self, row: np.ndarray, rng: np.random.Generator
+  ) -> TrainingRecord:
+    """The record of int32 [length]; nothing is drawn, nothing can be cut."""
+    del rng
+    loss_mask = np.ones(self.length, np.bool_)
+    return TrainingRecord(
+      arrays={"tokens": row, "loss_mask": loss_mask, **self.no_image},
+      num_truncated=0,
+    )

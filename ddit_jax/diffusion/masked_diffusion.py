@@ -1,0 +1,119 @@
+"""Masked diffusion of tokens (paper eq. 4-9; MDLM's SUBS rules)."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+MASK_COUNTS = ("bernoulli", "exact")
+NOISE_SCHEDULES = ("linear", "log_linear")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskedDiffusion:
+  """At time t in (0, 1] a target token is still visible with chance 1 - t.
+
+  Attributes:
+    mask_id: the token id that stands for a masked token.
+    mask_count: "bernoulli" masks each target independently; "exact" masks
+      exactly ceil(t * n) of n targets, whose weight is n divided by that
+      count: the same expected loss with less variance.
+    noise_schedule: "linear" masks with chance t; "log_linear" with
+      (1 - epsilon) * t, the released code's noise. The weight is 1 / t in
+      both.
+    min_time: smallest training time, in (0, 1).
+    epsilon: of the log-linear noise.
+  """
+
+  mask_id: int
+  mask_count: str = "bernoulli"
+  noise_schedule: str = "linear"
+  min_time: float = 1e-3
+  epsilon: float = 1e-3
+
+  def __post_init__(self):
+    if self.mask_count not in MASK_COUNTS:
+      raise ValueError(
+        f"mask_count must be one of {MASK_COUNTS}, got {self.mask_count!r}"
+      )
+    if self.noise_schedule not in NOISE_SCHEDULES:
+      raise ValueError(
+        f"noise_schedule must be one of {NOISE_SCHEDULES}, got "
+        f"{self.noise_schedule!r}"
+      )
+    if not 0 < self.min_time < 1:
+      raise ValueError(f"min_time must lie in (0, 1), got {self.min_time}")
+
+  def mask_probability(self, t: Float[Array, "*dims"]) -> Array:
+    """The chance that a target token is masked at time t."""
+    if self.noise_schedule == "log_linear":
+      return (1 - self.epsilon) * t
+    return t
+
+  def loss_weight(self, t: Float[Array, "*dims"]) -> Array:
+    """Factor of the negative log likelihood of masked tokens (eq. 9)."""
+    return 1 / t
+
+  def reveal_probability(self, t: Array, s: Array) -> Array:
+    """The chance that a token masked at t is revealed by s < t (eq. 5)."""
+    return (t - s) / t
+
+  def training_times(self, key: jax.Array, batch: int) -> Array:
+    """Stratified times over the **global** batch, float32 [batch].
+
+    One uniform u shifts all strata: antithetic sampling in the sense of MDLM.
+    """
+    shift = jax.random.uniform(key)
+    return self.times_from_uniforms(jnp.broadcast_to(shift, (batch,)))
+
+  def times_from_uniforms(
+    self, uniforms: Float[Array, " batch"]
+  ) -> Float[Array, " batch"]:
+    """Times in [min_time, 1], each shifted from the start of its stratum."""
+    batch = uniforms.shape[0]
+    strata = (jnp.arange(batch, dtype=jnp.float32) + uniforms) / batch
+    return self.min_time + (1 - self.min_time) * jnp.mod(strata, 1.0)
+
+  def mask_tokens(
+    self,
+    key: jax.Array,
+    tokens: Int[Array, "batch length"],
+    loss_mask: Bool[Array, "batch length"],
+    t: Float[Array, " batch"],
+  ) -> tuple[Array, Array, Array]:
+    """Hides target tokens at times t.
+
+    Returns:
+      noisy tokens; is_masked, True where a token was hidden; the weight of
+      each example's summed negative log likelihood, [batch].
+    """
+    uniform = jax.random.uniform(key, tokens.shape)
+    if self.mask_count == "exact":
+      is_masked, weight = _mask_exact_count(uniform, loss_mask, t)
+    else:
+      chance = self.mask_probability(t)[:, None]
+      is_masked = loss_mask & (uniform < chance)
+      weight = self.loss_weight(t)
+    return jnp.where(is_masked, self.mask_id, tokens), is_masked, weight
+
+  def log_probabilities(
+    self, logits: Float[Array, "*lead vocab"]
+  ) -> Float[Array, "*lead vocab"]:
+    """Float32 log-softmax in which the mask itself has probability zero."""
+    logits = logits.astype(jnp.float32)
+    ids = jnp.arange(logits.shape[-1])
+    ids = ids.reshape((1,) * (logits.ndim - 1) + (-1,))
+    logits = jnp.where(ids == self.mask_id, -jnp.inf, logits)
+    return jax.nn.log_softmax(logits, axis=-1)
+
+
+def _mask_exact_count(uniform, loss_mask, t):
+  num_targets = loss_mask.sum(axis=-1)
+  count = jnp.ceil(t * num_targets).astype(jnp.int32)
+  count = jnp.clip(count, jnp.minimum(1, num_targets), num_targets)
+  # Fixed tokens rank last, so they are never among the first `count`.
+  ranks = jnp.argsort(jnp.argsort(jnp.where(loss_mask, uniform, 2.0)))
+  is_masked = loss_mask & (ranks < count[:, None])
+  weight = num_targets / jnp.maximum(count, 1)
+  return is_masked, weight.astype(jnp.float32)

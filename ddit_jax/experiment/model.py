@@ -1,0 +1,301 @@
+"""A network with what turns pixels and tokens into its inputs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
+from ddit_jax.data.pixel_codec import PixelCodec
+from ddit_jax.encoders.flops import t5_flops, vae_encoder_flops
+from ddit_jax.encoders.vae import Posterior
+from ddit_jax.models.flops import PassFlops, mmdit_flops
+from ddit_jax.models.mmdit import Prediction
+from ddit_jax.models.module import Network, PureModule, Variables
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DualModel:
+  """The MM-DiT between its encoders; all methods are pure functions.
+
+  Attributes:
+    network: the MM-DiT.
+    text_encoder: T5, or None if the network embeds tokens itself.
+    autoencoder: pixels to latents and back, or None if it works on pixels.
+    mask_id: the token whose row of the text encoder's table the network's
+      `MASK_EMBEDDING` replaces, if it has one.
+  """
+
+  network: Network
+  text_encoder: PureModule | None = None
+  autoencoder: PureModule | None = None
+  mask_id: int | None = None
+
+  def parts(self) -> dict[str, PureModule]:
+    """The modules by the name of their variables."""
+    parts = {
+      "network": self.network,
+      "text_encoder": self.text_encoder,
+      "vae": self.autoencoder,
+    }
+    return {name: part for name, part in parts.items() if part is not None}
+
+  def abstract_variables(self, mesh: Mesh) -> dict[str, Variables]:
+    """Shapes, dtypes and layouts of all parts."""
+    return {
+      name: jax.tree.map(
+        lambda leaf, where: jax.ShapeDtypeStruct(
+          leaf.shape, leaf.dtype, sharding=where
+        ),
+        part.abstract_variables(),
+        part.shardings(mesh),
+      )
+      for name, part in self.parts().items()
+    }
+
+  @property
+  def pixels_per_patch(self) -> int:
+    """Images need sides that are multiples of this."""
+    patch = self.network.config.patch_size
+    if self.autoencoder is None:
+      return patch
+    return patch * self._config.downsampling
+
+  def check_fits(self) -> None:
+    """Raises ValueError if network and encoders have different features."""
+    config = self.network.config
+    given = None
+    if self.text_encoder is not None:
+      given = self.text_encoder.module.config.width
+    if config.context_dim != given:
+      raise ValueError(
+        f"the network takes text features of {config.context_dim}, the text "
+        f"encoder gives {given}: choose a model.size with a text encoder if "
+        "and only if model.encoders_from is set"
+      )
+    channels = 3
+    if self.autoencoder is not None:
+      channels = self._config.latent_channels
+    if config.latent_channels != channels:
+      raise ValueError(
+        f"the network takes {config.latent_channels} channels, the images "
+        f"have {channels}: choose another model.size"
+      )
+
+  def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
+    """(rows, columns, channels) of the latents of an image.
+
+    Raises:
+      ValueError: the patches do not divide the image.
+    """
+    unit = self.pixels_per_patch
+    if height % unit or width % unit or height < unit or width < unit:
+      raise ValueError(
+        f"images of {height} x {width} pixels do not suit this model: make "
+        f"both sides multiples of {unit}"
+      )
+    config = self.network.config
+    largest = config.max_grid * unit
+    if max(height, width) > largest:
+      raise ValueError(
+        f"images of {height} x {width} pixels are too large: this model's "
+        f"position table ends at {largest}"
+      )
+    patch, channels = config.patch_size, config.latent_channels
+    return height // unit * patch, width // unit * patch, channels
+
+  def condition(
+    self, variables, tokens: jax.Array, is_text_clean: bool = False
+  ) -> jax.Array:
+    """What the network takes as text: features, or the tokens themselves.
+
+    Args:
+      variables: of all parts.
+      tokens: ids [batch, length].
+      is_text_clean: True if no token is masked, so that the network's mask
+        embedding has no part in it, and no gradient.
+    """
+    if self.text_encoder is None:
+      return tokens
+    frozen = variables["text_encoder"]
+    if is_text_clean or not self.network.has_mask_embedding:
+      return self.text_encoder.apply(frozen, tokens)
+    row = self.network.mask_embedding(variables["network"])
+    embedded = self.text_encoder.apply(frozen, tokens, method="embed")
+    is_mask = (tokens == self.mask_id)[..., None]
+    embedded = jnp.where(is_mask, row.astype(embedded.dtype), embedded)
+    return self.text_encoder.apply(frozen, embedded, method="encode_embedded")
+
+  def frozen_mask_embedding(self, frozen) -> jax.Array:
+    """The mask's row of the text encoder's own table, float32 [features]."""
+    table = frozen["text_encoder"]["params"]["token_embedding"]
+    return table[self.mask_id].astype(jnp.float32)
+
+  def predict(
+    self,
+    variables,
+    latents,
+    condition: jax.Array,
+    sigma: jax.Array,
+    has_image: jax.Array | None = None,
+  ) -> Prediction:
+    """Velocity and logits of the network; see `MMDiT.__call__`."""
+    return self.network.apply(
+      variables["network"], latents, condition, sigma, has_image=has_image
+    )
+
+  def apply(
+    self,
+    variables,
+    latents,
+    text: jax.Array,
+    sigma: jax.Array,
+    has_image: jax.Array | None = None,
+    is_text_clean: bool = False,
+  ) -> Prediction:
+    """Velocity and logits at tokens, encoded first, or at features of them."""
+    condition = text
+    if jnp.issubdtype(text.dtype, jnp.integer):
+      condition = self.condition(variables, text, is_text_clean)
+    return self.predict(variables, latents, condition, sigma, has_image)
+
+  def text_logits(self, variables, text_hidden: jax.Array) -> jax.Array:
+    """Logits at some positions of `Prediction.text_hidden`."""
+    return self.network.text_logits(variables["network"], text_hidden)
+
+  def encode(self, variables, images: jax.Array) -> jax.Array:
+    """uint8 pixels to clean latents, the posterior's mean if there is one."""
+    if self.autoencoder is None:
+      return PixelCodec().encode(images)
+    mean = self._posterior(variables, images).mean
+    return self._config.to_network(mean.astype(jnp.float32))
+
+  def draw_latents(
+    self, variables, pictures: jax.Array, key: jax.Array
+  ) -> jax.Array:
+    """`batch.Pictures` to clean latents, drawn from the posterior if any.
+
+    What the network is trained on; `encode` is what it is asked about.
+    """
+    if self.autoencoder is None:
+      return PixelCodec().encode(pictures)
+    if jnp.issubdtype(pictures.dtype, jnp.floating):
+      posterior = Posterior.from_moments(pictures)
+    else:
+      posterior = self._posterior(variables, pictures)
+    drawn = posterior.sample(key)
+    return self._config.to_network(drawn.astype(jnp.float32))
+
+  def decode(self, variables, latents: jax.Array) -> jax.Array:
+    """Latents to uint8 pixels."""
+    if self.autoencoder is not None:
+      latents = self.autoencoder.apply(
+        variables["vae"], latents, method="decode"
+      )
+    return PixelCodec().decode(latents)
+
+  @property
+  def _config(self):
+    return self.autoencoder.module.config
+
+  def _posterior(self, variables, images: jax.Array) -> Posterior:
+    scaled = PixelCodec().encode(images)
+    return self.autoencoder.apply(variables["vae"], scaled, method="encode")
+
+
+_NOTHING = PassFlops(weights=0, activations=0)
+
+
+def training_flops(
+  model: DualModel,
+  batch: DualBatch,
+  *,
+  is_mask_embedding_trained: bool = False,
+  is_network_frozen: bool = False,
+) -> dict[str, int]:
+  """Model FLOPs of one update, see `PassFlops` for what counts.
+
+  Encoders run forward, except for the texts of the text loss while the mask's
+  row is trained: then a gradient goes back through T5 to its inputs. Each
+  stream pays for the head that its loss reads. Optimiser and average do not
+  count, nor does what is run again to save memory.
+
+  Args:
+    model: the network between its encoders.
+    batch: the global batch, or its shapes. It tells what is cached: moments of
+      latents in place of pixels, features beside tokens.
+    is_mask_embedding_trained: whether the mask has a trained row of its own.
+    is_network_frozen: True under adapters, whose own products are left out.
+
+  Returns:
+    {"network": ..., "text_encoder": ..., "vae": ...}, of those the model has.
+  """
+  totals = dict.fromkeys(model.parts(), 0)
+  passes = []
+  if batch.text_to_image is not None:
+    passes += _image_loss(model, batch.text_to_image)
+  if batch.image_to_text is not None:
+    passes += _text_loss(model, batch.image_to_text, is_mask_embedding_trained)
+  for name, rows, flops, way in passes:
+    if name == "network" and is_network_frozen:
+      way = "passed_through"
+    if name in totals:
+      totals[name] += rows * getattr(flops, way)
+  return totals
+
+
+def _image_loss(model: DualModel, batch: TextToImageBatch):
+  """(part, examples, one example's pass, which way it goes) of the stream."""
+  rows, length = batch.tokens.shape
+  # With cached features the null caption alone is encoded, once.
+  num_encoded = rows if batch.features is None else 1
+  return [
+    ("text_encoder", num_encoded, _text_pass(model, length), "forward"),
+    ("vae", rows, _picture_pass(model, batch.images), "forward"),
+    ("network", rows, _network_pass(model, batch, "image"), "trained"),
+  ]
+
+
+def _text_loss(model: DualModel, batch: ImageToTextBatch, is_row_trained: bool):
+  """As `_image_loss`."""
+  rows, length = batch.tokens.shape
+  way = "passed_through" if is_row_trained else "forward"
+  return [
+    ("text_encoder", rows, _text_pass(model, length), way),
+    ("vae", rows, _picture_pass(model, batch.images), "forward"),
+    ("network", rows, _network_pass(model, batch, "text"), "trained"),
+  ]
+
+
+def _text_pass(model: DualModel, length: int) -> PassFlops:
+  if model.text_encoder is None:
+    return _NOTHING
+  return t5_flops(model.text_encoder.module.config, length)
+
+
+def _picture_pass(model: DualModel, pictures) -> PassFlops:
+  is_encoded = pictures is None or jnp.issubdtype(pictures.dtype, jnp.floating)
+  if model.autoencoder is None or is_encoded:
+    return _NOTHING
+  return vae_encoder_flops(model.autoencoder.module.config, pictures.shape[1])
+
+
+def _network_pass(model: DualModel, batch, head: str) -> PassFlops:
+  return mmdit_flops(
+    model.network.config,
+    grid=_grid(model, batch.images),
+    text_length=batch.tokens.shape[1],
+    heads=(head,),
+  )
+
+
+def _grid(model: DualModel, pictures) -> tuple[int, int] | None:
+  """(rows, columns) of patches; None if there is only text."""
+  if pictures is None:
+    return None
+  unit = model.pixels_per_patch
+  if jnp.issubdtype(pictures.dtype, jnp.floating):
+    unit = model.network.config.patch_size
+  _, height, width, _ = pictures.shape
+  return height // unit, width // unit

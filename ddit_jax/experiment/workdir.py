@@ -1,0 +1,165 @@
+"""Names inside a workdir, what guards it, and folders for results."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import tempfile
+
+import jax
+
+from ddit_jax.checkpoint.manifest import raise_on_all
+from ddit_jax.config.settings import ExperimentSettings
+from ddit_jax.data.mixture import check_schedule_edit
+from ddit_jax.errors import InputError
+
+# Begins an `init_from` that names an earlier stage of the same job.
+STAGE = "stage:"
+# A run may be resumed with other values of these sections only.
+CHANGEABLE = ("name", "mesh", "train", "sample", "evaluate")
+
+
+class RunFolder:
+  """The folder a run lives in.
+
+  Attributes:
+    path: the folder.
+  """
+
+  def __init__(self, path: str | os.PathLike):
+    """Creates the folder; the job's first process takes its lock.
+
+    Raises:
+      InputError: it cannot be written, or another job trains in it.
+      CheckpointError: another process of this job met such an error.
+    """
+    self.path = pathlib.Path(path)
+    self._lock, error = None, None
+    if jax.process_index() == 0:
+      try:
+        self._take_lock()
+      except InputError as caught:
+        error = caught
+    raise_on_all(error, doing=f"opening the workdir {path}")
+
+  def _take_lock(self) -> None:
+    path = self.path
+    try:
+      self.path.mkdir(parents=True, exist_ok=True)
+      self._lock = open(self.path / ".lock", "w")
+    except OSError as error:
+      raise InputError(
+        f"the workdir {path} cannot be written ({error.strerror}): choose "
+        "another --workdir"
+      ) from error
+    try:
+      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      self._lock.close()
+      raise InputError(
+        f"another process is training in {path}: wait for it or choose another "
+        "--workdir"
+      ) from error
+
+  def __enter__(self) -> "RunFolder":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    """Gives the lock back."""
+    if self._lock is not None:
+      self._lock.close()
+
+  @property
+  def checkpoints(self) -> pathlib.Path:
+    return checkpoints_in(self.path)
+
+  def check_same_run(
+    self, settings: ExperimentSettings, saved: ExperimentSettings, step: int
+  ) -> None:
+    """Refuses to resume a run that would differ from its beginning.
+
+    Mixtures of `data.sources` may change from `step` on: what was read before
+    stays as it was. Caches may be moved, begun or left.
+
+    Raises:
+      InputError: a setting differs that shapes what was trained so far.
+    """
+    old, new = dataclasses.asdict(saved), dataclasses.asdict(settings)
+    if settings.lora.rank:
+      # Frozen weights may be moved: `FrozenBase` compares what they hold.
+      old["init_from"] = new["init_from"]
+    if settings.data.sources:
+      _check_mixtures(settings, saved, step)
+      for name in settings.data.streams():
+        old["data"][name]["mixture"] = new["data"][name]["mixture"]
+        # Caches may be moved: opening one compares what it holds.
+        old["data"][name]["cache"] = new["data"][name]["cache"]
+    changed = [
+      f"{key} was {before!r} and is {now!r}"
+      for key, before, now in _differences(old, new)
+      if key.split(".")[0] not in CHANGEABLE
+    ]
+    if changed:
+      raise InputError(
+        f"{self.path} holds a run with other settings ({changed[0]}"
+        f"{f' and {len(changed) - 1} more' if changed[1:] else ''}): restore "
+        "them or choose another --workdir"
+      )
+
+  def resolved(self, init_from: str) -> str:
+    """A place of starting weights; "stage:NAME" is a folder beside this one."""
+    if not init_from.startswith(STAGE):
+      return init_from
+    return str(self.path.parent / init_from.removeprefix(STAGE))
+
+  def write_config(self, settings: ExperimentSettings) -> None:
+    """Writes the resolved settings, config.json, once a job."""
+    if jax.process_index() != 0:
+      return
+    text = json.dumps(dataclasses.asdict(settings), indent=2)
+    (self.path / "config.json").write_text(text + "\n")
+
+
+def checkpoints_in(path: str | os.PathLike) -> pathlib.Path:
+  """The checkpoint folder of a workdir, or the folder itself if it is one."""
+  path = pathlib.Path(path)
+  return path if path.name == "checkpoints" else path / "checkpoints"
+
+
+def output_folder(path: str | os.PathLike) -> pathlib.Path:
+  """The folder for results, --out, created if it is not there.
+
+  Raises:
+    InputError: it cannot be written.
+  """
+  path = pathlib.Path(path)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=path).close()
+  except OSError as error:
+    raise InputError(
+      f"--out={path} cannot be written ({error.strerror}): choose another "
+      "folder"
+    ) from error
+  return path
+
+
+def _check_mixtures(settings, saved, step: int) -> None:
+  before, now = saved.data.streams_on(), settings.data.streams_on()
+  for name, stream in now.items():
+    if name not in before:
+      continue
+    try:
+      check_schedule_edit(before[name].mixture, stream.mixture, step)
+    except ValueError as error:
+      raise InputError(f"data.{name}.mixture: {error}") from error
+
+
+def _differences(old, new, path: str = ""):
+  if isinstance(old, dict) and isinstance(new, dict):
+    for key in sorted(set(old) | set(new)):
+      inner = f"{path}.{key}" if path else key
+      yield from _differences(old.get(key), new.get(key), inner)
+  elif old != new:
+    yield path, old, new

@@ -1,0 +1,100 @@
+"""The image loss: flow matching on latents (paper eq. 3 and 8)."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.prng import key_for
+
+
+@flax.struct.dataclass
+class NoisyImages:
+  """Corrupted examples of the image loss, ready for the network.
+
+  Attributes:
+    latents: noisy latents, the network's input.
+    text: captions (ids, or the text encoder's features of them), the null
+      caption where the condition was dropped.
+    sigma: image time of each example.
+    velocity: the target.
+    weight: each example's factor; over the global batch the weighted sum of
+      mean squared errors is the loss.
+  """
+
+  latents: Float[Array, "*lead height width channels"]
+  text: Int[Array, "*lead length"] | Float[Array, "*lead length width"]
+  sigma: Float[Array, "*lead"]
+  velocity: Float[Array, "*lead height width channels"]
+  weight: Float[Array, "*lead"]
+
+
+def corrupt(
+  latents: Float[Array, "batch height width channels"],
+  text: Int[Array, "batch length"] | Float[Array, "batch length width"],
+  root: jax.Array,
+  step: jax.Array,
+  *,
+  path: FlowMatching,
+  null_text: Int[Array, " length"] | Float[Array, "length width"],
+  drop_probability: float,
+) -> NoisyImages:
+  """Draws times, noise and dropped conditions for a global batch.
+
+  Args:
+    latents: clean.
+    text: captions, as ids or as features.
+    root: key of the run's randomness.
+    step: number of the step.
+    path: the image diffusion.
+    null_text: the empty caption, in the same form.
+    drop_probability: of the empty caption taking a caption's place.
+  """
+  size = latents.shape[0]
+  sigma = path.training_sigmas(key_for(root, "image_time", step), size)
+  noise = jax.random.normal(key_for(root, "image_noise", step), latents.shape)
+  is_dropped = jax.random.bernoulli(
+    key_for(root, "condition_dropout", step), drop_probability, (size,)
+  )
+  return noisy_images(
+    latents,
+    jnp.where(is_dropped[(...,) + (None,) * null_text.ndim], null_text, text),
+    sigma=sigma,
+    noise=noise,
+    path=path,
+  )
+
+
+def noisy_images(
+  latents: Float[Array, "batch height width channels"],
+  text: Int[Array, "batch length"] | Float[Array, "batch length width"],
+  *,
+  sigma: Float[Array, " batch"],
+  noise: Float[Array, "batch height width channels"],
+  path: FlowMatching,
+) -> NoisyImages:
+  """A global batch of clean latents after the draws of `corrupt`."""
+  return NoisyImages(
+    latents=path.noisy_latents(latents, noise, sigma),
+    text=text,
+    sigma=sigma,
+    velocity=path.velocity(latents, noise),
+    weight=path.loss_weight(sigma) / latents.shape[0],
+  )
+
+
+def weighted_sum(
+  velocity: Float[Array, "batch height width channels"], images: NoisyImages
+) -> Float[Array, ""]:
+  """The image loss of the predicted velocities, float32."""
+  return (images.weight * squared_errors(velocity, images.velocity)).sum()
+
+
+def squared_errors(
+  velocity: Float[Array, "batch height width channels"],
+  target: Float[Array, "batch height width channels"],
+) -> Float[Array, " batch"]:
+  """Float32 mean squared velocity error of each example, unweighted."""
+  error = velocity.astype(jnp.float32) - target.astype(jnp.float32)
+  return jnp.mean(jnp.square(error), axis=(1, 2, 3))

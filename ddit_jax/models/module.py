@@ -1,0 +1,245 @@
+"""Any Linen module with named axes, as pure functions of plain trees."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ddit_jax.models.config import MMDiTConfig
+from ddit_jax.models.layers import checked_dtype
+from ddit_jax.models.mmdit import Execution, MMDiT, Prediction, TextHead
+from ddit_jax.sharding.rules import PlacedLeaf, placements, shardings
+
+# A tree {"params": trained arrays}, with {"constants": stored ones} where the
+# module has any.
+Variables = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PureModule:
+  """Initialisation, application and layout of one module.
+
+  Attributes:
+    module: the Linen module; it holds settings, no arrays.
+    example_inputs: arguments of its `__call__`, of the smallest shapes that
+      create every parameter.
+    parameter_dtype: the dtype in which parameters are kept, "float32" or
+      "bfloat16" (for frozen encoders: half the memory).
+  """
+
+  module: nn.Module
+  example_inputs: tuple[jax.ShapeDtypeStruct, ...]
+  parameter_dtype: str = "float32"
+
+  def __post_init__(self):
+    checked_dtype(self.parameter_dtype)
+
+  def init(self, key: jax.Array) -> Variables:
+    """Fresh variables, unboxed; jit it with `shardings`."""
+    return nn.unbox(self._boxed_init(key))
+
+  def apply(self, variables: Variables, *inputs, method: str | None = None):
+    """Calls the module, or its method of that name, with these variables."""
+    return self.module.apply(variables, *inputs, method=method)
+
+  def abstract_variables(self) -> Variables:
+    """Shapes and dtypes of all variables; nothing is allocated."""
+    return nn.unbox(self._abstract_boxed())
+
+  def shardings(self, mesh: Mesh) -> Variables:
+    """A NamedSharding for every variable, from the rule table."""
+    return shardings(self._abstract_boxed(), mesh)
+
+  def placements(self, mesh: Mesh) -> list[PlacedLeaf]:
+    """Where every variable lies, for reports."""
+    return placements(self._abstract_boxed(), mesh)
+
+  def init_sharded(self, key: jax.Array, mesh: Mesh) -> Variables:
+    """Fresh variables created directly on their devices."""
+    key = jax.device_put(key, NamedSharding(mesh, PartitionSpec()))
+    init = jax.jit(self.init, out_shardings=self.shardings(mesh))
+    return init(key)
+
+  def num_parameters(self) -> int:
+    """How many trained numbers there are; constants do not count."""
+    leaves = jax.tree.leaves(self.abstract_variables()["params"])
+    return sum(math.prod(leaf.shape) for leaf in leaves)
+
+  def _boxed_init(self, key: jax.Array) -> Variables:
+    zeros = [jnp.zeros(x.shape, x.dtype) for x in self.example_inputs]
+    boxed = self.module.init(key, *zeros)
+    dtype = jnp.dtype(self.parameter_dtype)
+    params = jax.tree.map(lambda array: array.astype(dtype), boxed["params"])
+    return {**boxed, "params": params}
+
+  def _abstract_boxed(self) -> Variables:
+    return jax.eval_shape(self._boxed_init, jax.random.key(0))
+
+
+# The row that stands for the mask in the text encoder's table, where training
+# has one of its own (paper section 4.1).
+MASK_EMBEDDING = "mask_embedding"
+
+
+# A dataclass again, so that equality, by which jit finds compiled functions,
+# sees the mask embedding too.
+@dataclasses.dataclass(frozen=True, kw_only=True, init=False)
+class Network(PureModule):
+  """Initialisation, application and layout of one MM-DiT.
+
+  Its variables are {"params": trained arrays, "constants": the stored position
+  table}.
+
+  Attributes:
+    has_mask_embedding: True keeps `MASK_EMBEDDING`, [context_dim], beside the
+      parameters; the MM-DiT itself does not read it.
+  """
+
+  has_mask_embedding: bool
+
+  def __init__(
+    self,
+    config: MMDiTConfig,
+    execution: Execution = Execution(),
+    *,
+    parameter_dtype: str = "float32",
+    has_mask_embedding: bool = False,
+  ):
+    """Raises ValueError for a mask embedding without a text encoder."""
+    if has_mask_embedding and config.context_dim is None:
+      raise ValueError(
+        "model.has_mask_embedding needs a text encoder: this network embeds "
+        "its tokens itself"
+      )
+    # The parent's dataclass is frozen.
+    object.__setattr__(self, "has_mask_embedding", has_mask_embedding)
+    super().__init__(
+      module=MMDiT(config, execution),
+      example_inputs=_smallest_inputs(config),
+      parameter_dtype=parameter_dtype,
+    )
+
+  @property
+  def config(self) -> MMDiTConfig:
+    """Shapes and variants."""
+    return self.module.config
+
+  @property
+  def execution(self) -> Execution:
+    """Precision, rematerialisation, kernels."""
+    return self.module.execution
+
+  def apply(
+    self,
+    variables: Variables,
+    latents,
+    text,
+    sigma,
+    pooled=None,
+    has_image=None,
+  ) -> Prediction:
+    """See `MMDiT.__call__`."""
+    return self.module.apply(variables, latents, text, sigma, pooled, has_image)
+
+  def text_logits(self, variables: Variables, text_hidden) -> jax.Array:
+    """The text head alone, on any positions of `Prediction.text_hidden`."""
+    dtype = jnp.dtype(self.execution.dtype)
+    head = TextHead(self.config.vocab_size, dtype)
+    return head.apply({"params": variables["params"]["text_head"]}, text_hidden)
+
+  def mask_embedding(self, variables: Variables) -> jax.Array:
+    """The mask's own row, [context_dim], of a network that has one."""
+    return variables["params"][MASK_EMBEDDING]
+
+  def _boxed_init(self, key: jax.Array) -> Variables:
+    boxed = super()._boxed_init(key)
+    if self.has_mask_embedding:
+      row = jnp.zeros(self.config.context_dim, jnp.float32)
+      boxed["params"][MASK_EMBEDDING] = nn.LogicallyPartitioned(
+        row, ("channels",)
+      )
+    return boxed
+
+
+def _smallest_inputs(config: MMDiTConfig) -> tuple[jax.ShapeDtypeStruct, ...]:
+  """One patch and one token."""
+  side = config.patch_size
+  latents = (1, side, side, config.latent_channels)
+  if config.context_dim is None:
+    text = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  else:
+    text = jax.ShapeDtypeStruct((1, 1, config.context_dim), jnp.float32)
+  return (
+    jax.ShapeDtypeStruct(latents, jnp.float32),
+    text,
+    jax.ShapeDtypeStruct((1,), jnp.float32),
+  )
+
+
+# The MM-DiT's blocks hold one stream for each modality.
+_STREAMS = ("image", "text")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ParameterCounts:
+  """The size of one network.
+
+  Attributes:
+    parts: name of a part ("text stream", "time embedding", ...) -> how many
+      parameters it has, the largest first.
+    stored: numbers that are kept with the parameters and never trained (the
+      MM-DiT's position table).
+  """
+
+  parts: Mapping[str, int]
+  stored: int
+
+  @property
+  def total(self) -> int:
+    """Parameters of all parts."""
+    return sum(self.parts.values())
+
+
+def parameter_counts(variables: Variables) -> ParameterCounts:
+  """Counts by part: the MM-DiT's two streams, else the modules on top.
+
+  Args:
+    variables: arrays, or shapes as `PureModule.abstract_variables` gives them.
+  """
+  parts: collections.Counter[str] = collections.Counter()
+  for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
+    parts[_part(tuple(entry.key for entry in path))] += math.prod(leaf.shape)
+  stored = jax.tree.leaves(variables.get("constants", {}))
+  return ParameterCounts(
+    parts=dict(parts.most_common()),
+    stored=sum(math.prod(leaf.shape) for leaf in stored),
+  )
+
+
+def counts_table(counts: Mapping[str, ParameterCounts]) -> str:
+  """The counts of several networks as lines of text.
+
+  Args:
+    counts: what to call each network ("network", "text_encoder") -> counts.
+  """
+  rows = []
+  for name, count in counts.items():
+    rows.append((name, count.total))
+    rows += [(f"  {part}", size) for part, size in count.parts.items()]
+    if count.stored:
+      rows.append(("  stored, not trained", count.stored))
+  names = max(len(name) for name, _ in rows)
+  sizes = max(len(f"{size:,}") for _, size in rows)
+  return "\n".join(f"{name:<{names}}  {size:>{sizes},}" for name, size in rows)
+
+
+def _part(path: tuple[str, ...]) -> str:
+  if len(path) > 1 and path[1] in _STREAMS:
+    return f"{path[1]} stream"
+  return path[0].replace("_", " ")

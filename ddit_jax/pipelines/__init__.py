@@ -1,0 +1,1 @@
+"""Checkpoints as objects and tasks: load, sample, evaluate, export."""

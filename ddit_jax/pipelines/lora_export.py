@@ -1,0 +1,118 @@
+"""What `ddit lora` does: a run's adapters as one file, or merged."""
+
+import dataclasses
+import logging
+import pathlib
+
+import jax
+import numpy as np
+
+from ddit_jax.checkpoint.store import CheckpointStore
+from ddit_jax.config.settings import LoraSettings
+from ddit_jax.errors import InputError, preparing
+from ddit_jax.experiment.workdir import checkpoints_in
+from ddit_jax.lora.peft_files import read_adapter, write_adapter
+from ddit_jax.pipelines.load import StoredRun
+from ddit_jax.sharding.mesh import make_mesh
+
+SUFFIX = ".safetensors"
+
+_log = logging.getLogger(__name__)
+
+
+def export_adapter(
+  checkpoint: str, out: str, *, weights: str, step: int | None
+) -> int:
+  """Writes the adapters for PEFT and diffusers, and reads them back; 0.
+
+  Raises:
+    InputError: there are no adapters, or `out` is no new .safetensors file.
+  """
+  path = _free_path(out)
+  if path.suffix != SUFFIX:
+    raise InputError(
+      f"--out={out} must end in {SUFFIX}: it is one file; --merge writes a "
+      "folder"
+    )
+  with preparing(), _open_store(checkpoint) as store:
+    run = _adapted_run(store, step)
+    trained = run.trained(weights, make_mesh())["params"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+  adapters = jax.tree.map(np.asarray, trained)
+  network = run.model.network
+  tensors = write_adapter(
+    path, adapters, config=network.config, lora=network.lora
+  )
+  _check_written(path, adapters, network)
+  count = sum(tensor.size for tensor in tensors.values())
+  _log.info(
+    "%s: step %d's %s, %d tensors, %s parameters, %s bytes",
+    path,
+    run.step,
+    weights,
+    len(tensors),
+    f"{count:,}",
+    f"{path.stat().st_size:,}",
+  )
+  return 0
+
+
+def export_merged(
+  checkpoint: str, out: str, *, weights: str, step: int | None
+) -> int:
+  """Writes a checkpoint of the network with the adapters merged; 0.
+
+  `out` becomes what `init_from` and `ddit sample` take; its item of weights,
+  OUT/checkpoints/STEP/WEIGHTS, is what `tools/convert_sd3_weights.py --export`
+  takes as --params.
+
+  Raises:
+    InputError: no adapters, another base, or `out` exists.
+  """
+  path = _free_path(out)
+  with preparing(), _open_store(checkpoint) as store:
+    run = _adapted_run(store, step)
+    _, network = run.merged(weights, make_mesh())
+    plain = dataclasses.replace(run.settings, lora=LoraSettings())
+    with CheckpointStore(checkpoints_in(path)) as merged:
+      merged.save(
+        run.step,
+        {weights: network["params"], "constants": network["constants"]},
+        data_position=store.data_position(run.step),
+        config=dataclasses.asdict(plain),
+        files=run.tokenizer.files(),
+      )
+  _log.info("%s: step %d's %s, merged", path, run.step, weights)
+  return 0
+
+
+def _free_path(out: str) -> pathlib.Path:
+  path = pathlib.Path(out)
+  if path.exists():
+    raise InputError(f"--out={out} exists: name a new one")
+  return path
+
+
+def _open_store(checkpoint: str) -> CheckpointStore:
+  folder = checkpoints_in(checkpoint)
+  if not folder.is_dir():
+    raise InputError(f"{checkpoint} has no checkpoints: give a folder of a run")
+  return CheckpointStore(folder, read_only=True)
+
+
+def _adapted_run(store: CheckpointStore, step: int | None) -> StoredRun:
+  run = StoredRun.open(store, step)
+  if not run.settings.lora.rank:
+    raise InputError(
+      "this run has no adapters (its lora.rank is 0): its whole network was "
+      "trained, see tools/convert_sd3_weights.py --export"
+    )
+  return run
+
+
+def _check_written(path: pathlib.Path, adapters, network) -> None:
+  """Compares the file with what it was made of, bit for bit."""
+  lora, back = read_adapter(path, network.config)
+  same = jax.tree.map(np.array_equal, back, adapters)
+  if not (jax.tree.all(same) and lora.scale == network.lora.scale):
+    raise OSError(f"{path} does not read back as it was written: disk trouble?")

@@ -1,0 +1,225 @@
+"""What `ddit sample` is asked: prompts, image files and questions."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from ddit_jax.errors import InputError
+from ddit_jax.experiment.workdir import output_folder
+from ddit_jax.pipelines.load import load, refuse_sd3
+from ddit_jax.pipelines.pipeline import Pipeline
+
+_log = logging.getLogger(__name__)
+
+# What each task needs of a request.
+NEEDED = {
+  "t2i": ("prompt",),
+  "caption": ("image",),
+  "vqa": ("image", "question"),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Requests:
+  """Many requests for one task.
+
+  Attributes:
+    task: "t2i", "caption" or "vqa".
+    rows: one dict a request, with the keys the task needs.
+  """
+
+  task: str
+  rows: list[dict[str, str]]
+
+
+def read(
+  task: str,
+  *,
+  prompts: list[str],
+  images: list[str],
+  questions: list[str],
+  inputs: str | None,
+) -> Requests:
+  """Requests from flags and, if given, from a JSONL file.
+
+  One image may have many questions, and one question many images.
+
+  Raises:
+    InputError: nothing was asked, a key is missing, or the file is broken.
+  """
+  needed = NEEDED[task]
+  given = {"prompt": prompts, "image": images, "question": questions}
+  extra = [key for key, values in given.items() if values and key not in needed]
+  if extra:
+    raise InputError(f"--task={task} does not take --{extra[0]}")
+  rows = _from_flags(needed, given)
+  if inputs is not None:
+    rows += _from_file(pathlib.Path(inputs), needed)
+  if not rows:
+    flags = " and ".join(f"--{key}" for key in needed)
+    raise InputError(f"nothing to do: give {flags}, or --inputs=FILE.jsonl")
+  return Requests(task=task, rows=rows)
+
+
+def read_image(path: str, side: int) -> np.ndarray:
+  """An image file as uint8 [side, side, 3]: centre square, bicubic.
+
+  Raises:
+    InputError: there is no such file, it is no image, or its pixels are not
+      8-bit colours.
+  """
+  from PIL import Image, ImageOps
+
+  try:
+    with Image.open(path) as image:
+      _check_pixels(image, path)
+      image = ImageOps.exif_transpose(image).convert("RGB")
+  except FileNotFoundError as error:
+    raise InputError(f"there is no image file {path}") from error
+  except InputError:
+    raise
+  except Image.DecompressionBombError as error:
+    raise InputError(f"{path} is too large: {error}") from error
+  # What Pillow's decoders raise on damaged files.
+  except (OSError, ValueError, SyntaxError) as error:
+    raise InputError(f"{path} is not an image that can be read") from error
+  if image.size != (side, side):
+    if image.width != image.height:
+      _log.info("%s is cropped to its centre square", path)
+    # Cropped first, so that nothing outside bleeds in through the filter.
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    image = image.crop((left, top, left + short, top + short))
+    image = image.resize((side, side), Image.Resampling.BICUBIC)
+  return np.asarray(image)
+
+
+def _check_pixels(image, path: str) -> None:
+  """Raises InputError unless turning the image to RGB loses nothing."""
+  if getattr(image, "n_frames", 1) > 1:
+    raise InputError(
+      f"{path} has {image.n_frames} frames: give one still image"
+    )
+  if image.has_transparency_data:
+    smallest_alpha = image.convert("RGBA").getextrema()[3][0]
+    if smallest_alpha < 255:
+      raise InputError(
+        f"{path} has transparent pixels: put it on a background first"
+      )
+  elif image.mode not in ("1", "L", "P", "RGB"):
+    raise InputError(
+      f"{path} has the colour mode {image.mode}: convert it to 8-bit RGB first"
+    )
+
+
+def _from_flags(needed, given) -> list[dict[str, str]]:
+  columns = {key: given[key] for key in needed}
+  counts = {key: len(values) for key, values in columns.items()}
+  if not any(counts.values()):
+    return []
+  if not all(counts.values()):
+    missing = next(key for key, count in counts.items() if not count)
+    raise InputError(f"--{missing} is missing")
+  longest = max(counts.values())
+  for key, count in counts.items():
+    if count not in (1, longest):
+      raise InputError(
+        f"{counts} flags do not pair up: repeat --{key} once or {longest} times"
+      )
+  for key, values in columns.items():
+    columns[key] = values * longest if len(values) == 1 else values
+  rows = [
+    dict(zip(columns, row, strict=True))
+    for row in zip(*columns.values(), strict=True)
+  ]
+  for row in rows:
+    _check_row(row, needed, "the command line")
+  return rows
+
+
+def _from_file(path: pathlib.Path, needed) -> list[dict[str, str]]:
+  try:
+    lines = path.read_text(encoding="utf-8").splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise InputError(f"--inputs={path} cannot be read: {error}") from error
+  rows = []
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    where = f"{path} line {number}"
+    try:
+      row = json.loads(line)
+    except json.JSONDecodeError as error:
+      raise InputError(f"{where} is not JSON: {error.msg}") from error
+    _check_row(row, needed, where)
+    rows.append({key: row[key] for key in needed})
+  if not rows:
+    raise InputError(f"{path} is empty: write one JSON object a line")
+  return rows
+
+
+def _check_row(row, needed, where: str) -> None:
+  for key in needed:
+    value = row.get(key) if isinstance(row, dict) else None
+    if not isinstance(value, str) or not value.strip():
+      raise InputError(f"{where} needs a non-empty text {key!r}")
+
+
+def generate(
+  checkpoint: str,
+  requests: Requests,
+  *,
+  out: str,
+  weights: str,
+  step: int | None,
+  seed: int,
+) -> int:
+  """Runs the requests and writes their results into `out`; exit code 0.
+
+  Raises:
+    InputError: checkpoint, image files, prompts or folder cannot be used.
+  """
+  folder = output_folder(out)
+  if requests.task != "t2i":
+    # Before its weights are read, which takes minutes.
+    refuse_sd3(checkpoint, f"--task={requests.task}")
+  pipeline = load(checkpoint, weights=weights, step=step)
+  rows = requests.rows
+  if requests.task == "t2i":
+    prompts = [row["prompt"] for row in rows]
+    images = pipeline.text_to_image(prompts, seed=seed)
+    results = [
+      {"prompt": prompt, "image": _write_png(folder, number, image)}
+      for number, (prompt, image) in enumerate(
+        zip(prompts, images, strict=True)
+      )
+    ]
+  else:
+    results = _texts(pipeline, requests, seed)
+  lines = [json.dumps(result) for result in results]
+  (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
+  print("\n".join(lines))
+  return 0
+
+
+def _texts(pipeline: Pipeline, requests: Requests, seed: int) -> list[dict]:
+  side = pipeline.image_size
+  rows = requests.rows
+  images = np.stack([read_image(row["image"], side) for row in rows])
+  if requests.task == "caption":
+    texts = pipeline.caption(images, seed=seed)
+  else:
+    prompts = [f"Q: {row['question']} A: " for row in rows]
+    texts = pipeline.answer(images, prompts, seed=seed)
+  key = "caption" if requests.task == "caption" else "answer"
+  return [{**row, key: text} for row, text in zip(rows, texts, strict=True)]
+
+
+def _write_png(folder: pathlib.Path, number: int, image: np.ndarray) -> str:
+  path = folder / f"{number:05d}.png"
+  Image.fromarray(image).save(path)
+  return str(path)

@@ -1,0 +1,308 @@
+"""The untouched SD3 as an object that draws, the base model beside D-DiT."""
+
+import dataclasses
+import json
+import logging
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from ddit_jax.config.settings import SampleSettings
+from ddit_jax.data.prompt_tokenizers import PromptTokenizer
+from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.encoders.clip import join_context
+from ddit_jax.errors import InputError, preparing
+from ddit_jax.experiment.model import DualModel
+from ddit_jax.models.mmdit import Prediction
+from ddit_jax.models.module import PureModule, Variables
+from ddit_jax.pipelines.pipeline import in_batches
+from ddit_jax.prng import key_for
+from ddit_jax.sampling.image_sampler import draw_latents
+
+# Encoder -> ids [batch, length] of the same prompts.
+Ids = Mapping[str, Int[Array, "batch length"]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sd3Model(DualModel):
+  """SD3's MM-DiT between CLIP-L, CLIP-G, T5 and the autoencoder.
+
+  Texts are ids by encoder ("clip_l", "clip_g", "text_encoder"). Conditions
+  are single arrays, so that the samplers handle them like D-DiT's: the context
+  of the text stream, and below it the pooled vector in rows of its width.
+
+  Attributes:
+    clip_l: CLIP's text encoder L.
+    clip_g: CLIP's text encoder G.
+    t5_length: ids that T5 reads. Where there is no T5 (`text_encoder` None)
+      as many zeros stand for its features, as in SD3's training.
+  """
+
+  clip_l: PureModule
+  clip_g: PureModule
+  t5_length: int
+
+  def parts(self) -> dict[str, PureModule]:
+    """The modules by the name of their variables."""
+    return {**super().parts(), "clip_l": self.clip_l, "clip_g": self.clip_g}
+
+  def check_fits(self) -> None:
+    """Raises ValueError if network and encoders have different features."""
+    if self.text_encoder is not None:
+      super().check_fits()
+    clips = [part.module.config for part in (self.clip_l, self.clip_g)]
+    pooled = sum(clip.projection_dim for clip in clips)
+    config = self.network.config
+    if pooled != config.pooled_dim:
+      raise ValueError(
+        f"the network takes {config.pooled_dim} pooled text features, CLIP-L "
+        f"and CLIP-G give {pooled}: these belong to different checkpoints"
+      )
+    width = sum(clip.width for clip in clips)
+    if width > config.context_dim:
+      raise ValueError(
+        f"the network takes text features of {config.context_dim}, CLIP-L and "
+        f"CLIP-G give {width}: these belong to different checkpoints"
+      )
+
+  def encode_text(
+    self, variables, ids: Ids
+  ) -> tuple[
+    Float[Array, "batch joint_length context"], Float[Array, "batch pooled"]
+  ]:
+    """(context, pooled vector) of prompts, as `MMDiT` takes them."""
+    clip_l, clip_g = (
+      part.apply(variables[name], ids[name])
+      for name, part in (("clip_l", self.clip_l), ("clip_g", self.clip_g))
+    )
+    if self.text_encoder is not None:
+      t5 = super().condition(variables, ids["text_encoder"])
+    else:
+      batch, width = clip_l.pooled.shape[0], self.network.config.context_dim
+      t5 = jnp.zeros((batch, self.t5_length, width), clip_l.pooled.dtype)
+    return join_context(clip_l, clip_g, t5)
+
+  def condition(
+    self, variables, ids: Ids
+  ) -> Float[Array, "batch packed_length context"]:
+    """Context and pooled vector in one array; `predict` takes it apart."""
+    context, pooled = self.encode_text(variables, ids)
+    batch, _, width = context.shape
+    num_rows = self._num_pooled_rows
+    missing = num_rows * width - pooled.shape[-1]
+    rows = jnp.pad(pooled, ((0, 0), (0, missing)))
+    rows = rows.reshape(batch, num_rows, width).astype(context.dtype)
+    return jnp.concatenate([context, rows], axis=1)
+
+  def predict(
+    self, variables, latents, condition: jax.Array, sigma: jax.Array
+  ) -> Prediction:
+    """Velocity of the network, without logits."""
+    num_rows = self._num_pooled_rows
+    rows = condition[:, -num_rows:].reshape(condition.shape[0], -1)
+    return self.network.apply(
+      variables["network"],
+      latents,
+      condition[:, :-num_rows],
+      sigma,
+      rows[:, : self.network.config.pooled_dim],
+    )
+
+  @property
+  def _num_pooled_rows(self) -> int:
+    config = self.network.config
+    return -(-config.pooled_dim // config.context_dim)
+
+
+_log = logging.getLogger(__name__)
+
+# Letters of a prompt in a message.
+_SHOWN = 40
+
+
+class Sd3Pipeline:
+  """Text to image with SD3's own weights; it has no text head.
+
+  Attributes:
+    tokenizers: of each text encoder, by its name in `model`.
+    model: the network with its encoders.
+    variables: weights of the model's parts, laid out on `mesh`.
+    mesh: the devices.
+    path: the diffusion whose sampling grid is taken.
+    sample: settings of the sampler unless told otherwise.
+    image_size: side of the images it draws unless told otherwise, in pixels.
+  """
+
+  def __init__(
+    self,
+    tokenizers: Mapping[str, PromptTokenizer],
+    model: Sd3Model,
+    variables: dict[str, Variables],
+    *,
+    mesh: Mesh,
+    path: FlowMatching,
+    sample: SampleSettings,
+    image_size: int,
+  ):
+    self.tokenizers = tokenizers
+    self.model = model
+    self.variables = variables
+    self.mesh = mesh
+    self.path = path
+    self.sample = sample
+    self.image_size = image_size
+    self._draw = jax.jit(
+      self._draw_batch,
+      static_argnames=("latent_shape", "num_steps", "guidance", "shift"),
+    )
+
+  def text_to_image(
+    self,
+    prompts: Sequence[str],
+    *,
+    negative: str = "",
+    seed: int = 0,
+    sample: SampleSettings | None = None,
+    size: tuple[int, int] | None = None,
+  ) -> np.ndarray:
+    """Draws one image a prompt, uint8 [prompts, height, width, 3].
+
+    Each encoder reads as much of a prompt as it can: CLIP 75 pieces, T5 more.
+    What is cut off is counted and logged.
+
+    Args:
+      prompts: what to draw; all three encoders read the same.
+      negative: what guidance leads away from, for all prompts.
+      seed: of the noise.
+      sample: overrides `self.sample`.
+      size: (height, width) in pixels; `image_size` squared if None.
+
+    Raises:
+      InputError: there are no prompts, or the size does not suit the network.
+    """
+    sample = sample or self.sample
+    if not prompts:
+      raise InputError("there is nothing to draw: give at least one prompt")
+    with preparing():
+      latent_shape = self.model.latent_shape(
+        *(size or (self.image_size, self.image_size))
+      )
+    ids, null_ids = self.prompt_ids(prompts), self.prompt_ids([negative])
+
+    def draw(chunk, key):
+      return self._draw(
+        self.variables,
+        chunk,
+        null_ids,
+        key,
+        latent_shape=latent_shape,
+        num_steps=sample.image_steps,
+        guidance=sample.guidance,
+        shift=sample.shift,
+      )
+
+    return in_batches(
+      draw,
+      ids,
+      key_for(jax.random.key(seed), "text_to_image"),
+      mesh=self.mesh,
+      batch_size=sample.batch_size,
+    )
+
+  def prompt_ids(self, prompts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Ids [prompts, length] for each encoder; logs what it cannot read."""
+    encoded = {
+      name: [tokenizer.encode(prompt) for prompt in prompts]
+      for name, tokenizer in self.tokenizers.items()
+    }
+    for name, rows in encoded.items():
+      for prompt, row in zip(prompts, rows, strict=True):
+        if row.num_truncated or row.num_unknown:
+          _log.warning(
+            "%s reads %d ids: of %r it loses %d at the end, and %d are unknown",
+            name,
+            len(row.ids),
+            prompt if len(prompt) <= _SHOWN else prompt[:_SHOWN] + " ...",
+            row.num_truncated,
+            row.num_unknown,
+          )
+    return {
+      name: np.stack([row.ids for row in rows])
+      for name, rows in encoded.items()
+    }
+
+  def _draw_batch(
+    self,
+    variables,
+    ids,
+    null_ids,
+    key,
+    *,
+    latent_shape,
+    num_steps,
+    guidance,
+    shift,
+  ):
+    batch = len(jax.tree.leaves(ids)[0])
+    noise = jax.random.normal(key, (batch, *latent_shape))
+    path = dataclasses.replace(self.path, shift=shift)
+    latents = draw_latents(
+      self.model,
+      variables,
+      ids,
+      jax.tree.map(jnp.asarray, null_ids),
+      noise,
+      sigmas=path.sampling_sigmas(num_steps),
+      guidance=guidance,
+    )
+    return self.model.decode(variables, latents)
+
+
+FILE_NAME = "scheduler_config.json"
+# Options of diffusers' FlowMatchEulerDiscreteScheduler that change the grid
+# or add noise; SD3 uses none of them.
+_UNKNOWN_OPTIONS = (
+  "invert_sigmas",
+  "shift_terminal",
+  "stochastic_sampling",
+  "use_beta_sigmas",
+  "use_dynamic_shifting",
+  "use_exponential_sigmas",
+  "use_karras_sigmas",
+)
+
+
+def sampling_path(folder: pathlib.Path) -> FlowMatching:
+  """SD3's flow path with the shift of a scheduler's folder.
+
+  Args:
+    folder: holds `scheduler_config.json`; SD3's own values stand in for it
+      where the checkpoint came without.
+
+  Raises:
+    ValueError: the file is damaged, or asks for what is not computed.
+  """
+  path = folder / FILE_NAME
+  if not path.is_file():
+    return FlowMatching()
+  try:
+    fields: dict[str, Any] = json.loads(path.read_bytes())
+    shift = float(fields["shift"])
+    num_train_steps = int(fields["num_train_timesteps"])
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f"{path} does not tell shift and num_train_timesteps: {error!r}"
+    ) from error
+  used = [name for name in _UNKNOWN_OPTIONS if fields.get(name)]
+  if used:
+    raise ValueError(
+      f"{path} asks for {', '.join(used)}, which SD3 does not use and is not "
+      "computed: take SD3's own scheduler"
+    )
+  return FlowMatching(shift=shift, num_train_steps=num_train_steps)

@@ -1,0 +1,205 @@
+"""The set's checkpoints, each through the converter from its own layout."""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from ddit_jax.conversion.component_plan import ComponentPlan
+from ddit_jax.conversion.components import ComponentConfig
+from ddit_jax.conversion.convert import ConvertOptions, convert, plan_import
+from ddit_jax.encoders.t5 import T5Config, t5_encoder
+from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
+from ddit_jax.experiment.model import DualModel
+from ddit_jax.models.config import MMDiTConfig
+from ddit_jax.models.module import Network
+from parity.golden_set import GoldenSetError
+
+# Name -> (folder, layout).
+PLACES = {
+  "ddit": ("ckpt/ddit", "ddit_folder"),
+  "ddit_realvocab": ("ckpt/ddit_realvocab", "ddit_folder"),
+  "sd3_folder": ("ckpt/sd3_diffusers", "sd3_folder"),
+  "sd3_single": ("ckpt/sd3_single_file", "single_file"),
+}
+# What arrays are recorded of; CLIP is not.
+PARTS = ("network", "text_encoder", "vae")
+# Both hold the same weights.
+SD3_NAMES = ("sd3_folder", "sd3_single")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Part:
+  """One network of a checkpoint with its weights.
+
+  Attributes:
+    config: its shapes.
+    module: its pure functions.
+    variables: its weights, float32.
+    plan: how the converter made them of the checkpoint's tensors.
+  """
+
+  config: ComponentConfig
+  module: Any
+  variables: Mapping[str, Any]
+  plan: ComponentPlan
+
+  @functools.cached_property
+  def apply(self):
+    """`module.apply` with these weights, jitted."""
+    return self._with_weights()
+
+  @functools.cached_property
+  def encode(self):
+    """The autoencoder's `encode`."""
+    return self._with_weights(method="encode")
+
+  @functools.cached_property
+  def decode(self):
+    """The autoencoder's `decode`."""
+    return self._with_weights(method="decode")
+
+  def _with_weights(self, **options):
+    function = _jitted(self.config, **options)
+    return functools.partial(function, self.variables)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Loaded:
+  """A converted checkpoint.
+
+  Attributes:
+    parts: those of `PARTS` that it has.
+    plain_folders: our name of a folder that is only copied -> its path.
+  """
+
+  parts: Mapping[str, Part]
+  plain_folders: Mapping[str, pathlib.Path]
+
+  def __getitem__(self, name: str) -> Part:
+    """A network.
+
+    Raises:
+      GoldenSetError: the checkpoint does not have it.
+    """
+    if name not in self.parts:
+      raise GoldenSetError(
+        f"the checkpoint has no {name}, only {sorted(self.parts)}"
+      )
+    return self.parts[name]
+
+  @property
+  def mask_id(self) -> int:
+    """The mask token, which is the last id of tokenizer and text head."""
+    return self["network"].config.vocab_size - 1
+
+  @functools.cached_property
+  def dual(self) -> DualModel:
+    """The network behind its text encoder; latents are given."""
+    return DualModel(
+      network=self["network"].module,
+      text_encoder=self["text_encoder"].module,
+    )
+
+  @functools.cached_property
+  def predict(self):
+    """(latents, tokens, sigma) -> Prediction, jitted."""
+    variables = {
+      name: self[name].variables for name in ("network", "text_encoder")
+    }
+    return functools.partial(jax.jit(self.dual.apply), variables)
+
+
+class Checkpoints:
+  """Converts each checkpoint when it is first asked for."""
+
+  def __init__(self, folder: pathlib.Path, workspace: pathlib.Path):
+    """Args: the golden set's folder, and one for converted checkpoints."""
+    self._folder = folder
+    self._workspace = workspace
+    self._loaded: dict[tuple[str, str], Loaded] = {}
+
+  def get(self, name: str, target: str = "ddit") -> Loaded:
+    """A checkpoint of `PLACES`, as the network of `target`.
+
+    Raises:
+      ConversionError: it is missing or damaged.
+    """
+    key = (name, target)
+    if key not in self._loaded:
+      self._loaded[key] = self._load(name, target)
+    return self._loaded[key]
+
+  def sd3(self, target: str = "sd3") -> dict[str, Loaded]:
+    """SD3 from each layout that the set has, as the network of `target`.
+
+    Raises:
+      GoldenSetError: the set has none.
+    """
+    present = [
+      name for name in SD3_NAMES if (self._folder / PLACES[name][0]).exists()
+    ]
+    if not present:
+      places = " or ".join(PLACES[name][0] for name in SD3_NAMES)
+      raise GoldenSetError(f"{self._folder} has no {places}")
+    return {name: self.get(name, target) for name in present}
+
+  def _load(self, name: str, target: str) -> Loaded:
+    place, layout = PLACES[name]
+    options = ConvertOptions(
+      layout=layout, target=target, dtype="float32", is_verified=True
+    )
+    plan = plan_import(self._folder / place, options)
+    destination = self._workspace / f"{name}_as_{target}"
+    convert(plan, destination, options)
+    return Loaded(
+      parts={
+        part.name: _restored(part, destination)
+        for part in plan.components
+        if part.name in PARTS
+      },
+      plain_folders=dict(plan.source.plain_folders),
+    )
+
+
+@contextlib.contextmanager
+def converted(folder: pathlib.Path) -> Iterator[Checkpoints]:
+  """The checkpoints of a set; the converted ones live as long as this."""
+  with tempfile.TemporaryDirectory() as workspace:
+    yield Checkpoints(folder, pathlib.Path(workspace))
+
+
+def _restored(plan: ComponentPlan, checkpoint: pathlib.Path) -> Part:
+  variables = {
+    folder.name: ocp.PyTreeCheckpointer().restore(folder.absolute())
+    for folder in sorted((checkpoint / plan.name).iterdir())
+  }
+  return Part(
+    config=plan.config,
+    module=_module(plan.config),
+    variables=jax.device_put(variables),
+    plan=plan,
+  )
+
+
+@functools.cache
+def _jitted(config: ComponentConfig, **options):
+  """One function, so one compilation, for all checkpoints of equal shapes."""
+  return jax.jit(functools.partial(_module(config).apply, **options))
+
+
+def _module(config: ComponentConfig):
+  match config:
+    case MMDiTConfig():
+      return Network(config)
+    case T5Config():
+      return t5_encoder(config)
+    case AutoencoderConfig():
+      return autoencoder(config)
+  raise AssertionError(config)
