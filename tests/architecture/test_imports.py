@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "errors",
     "losses",
     "models",
+    "monitor",
     "prng",
     "sharding",
   },
