@@ -17,7 +17,7 @@ from ddit_jax.experiment import build
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ENCODER_PARTS, ConvertedWeights
 from ddit_jax.models.config import size
-from ddit_jax.sharding.rules import partition_spec
+from ddit_jax.sharding.rules import partition_spec, with_shardings
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import TrainState, abstract_state, state_shardings
 from ddit_jax.train.step import TrainStep
@@ -124,12 +124,7 @@ def _frozen(settings: ExperimentSettings, model: DualModel, mesh: Mesh):
   if settings.model.encoder_placement == "sharded":
     return frozen
   everywhere = NamedSharding(mesh, PartitionSpec())
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=everywhere
-    ),
-    frozen,
-  )
+  return with_shardings(frozen, jax.tree.map(lambda _: everywhere, frozen))
 
 
 def _batch(

@@ -1,7 +1,8 @@
-"""The error of bad input: settings, files, folders, prompts."""
+"""The error of bad input, and the phrases that its messages share."""
 
 import contextlib
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 
 
 class InputError(ValueError):
@@ -17,3 +18,39 @@ def preparing() -> Iterator[None]:
     raise
   except (ValueError, OSError) as error:
     raise InputError(" ".join(str(error).split())) from error
+
+
+def suggest(name: object, known: Iterable[str]) -> str:
+  """ "did you mean 'X'?" if a known name is near, else "there are X, Y"."""
+  known = sorted(known)
+  near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+  if near:
+    return f"did you mean {near[0]!r}?"
+  return f"there are {', '.join(known)}"
+
+
+def check_known(
+  names: Iterable[str], known: Iterable[str], *, what: str
+) -> None:
+  """Checks names that a user wrote.
+
+  Args:
+    names: what was written.
+    known: the allowed names.
+    what: the beginning of the message, e.g. "filters has no key".
+
+  Raises:
+    ValueError: for the first name that is unknown.
+  """
+  known = sorted(known)
+  for name in names:
+    if name not in known:
+      raise ValueError(f"{what} {name!r}: {suggest(name, known)}")
+
+
+def first_few(items: Iterable[object], *, limit: int = 4) -> str:
+  """The first `limit` items and how many more there are, on one line."""
+  items = list(items)
+  more = len(items) - limit
+  tail = f" and {more} more" if more > 0 else ""
+  return ", ".join(str(item) for item in items[:limit]) + tail

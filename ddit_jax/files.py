@@ -1,14 +1,16 @@
-"""Small files that appear whole or not at all, and JSON of limited size."""
+"""Files and folders that appear whole or not at all; JSON of limited size."""
 
 import contextlib
-import difflib
 import json
 import os
 import pathlib
+import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, BinaryIO
+
+from ddit_jax.errors import InputError
 
 
 def replace_file(
@@ -61,38 +63,17 @@ def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
   return body
 
 
-def check_known(
-  names: Iterable[str], known: Iterable[str], *, what: str
-) -> None:
-  """Checks keys or kinds that a person wrote.
-
-  Args:
-    names: what was written.
-    known: what there is.
-    what: the beginning of the message, e.g. "filters has no key".
-
-  Raises:
-    ValueError: for the first name that is unknown.
-  """
-  known = sorted(known)
-  for name in names:
-    if name in known:
-      continue
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"{what} {name!r}: {hint}there are {', '.join(known)}")
-
-
-# Writers touch their file more often than that.
+# An active writer touches its file more often than this.
 _SECONDS_UNTIL_ABANDONED = 3600.0
 
 
 @contextlib.contextmanager
 def appearing_file(path: pathlib.Path) -> Iterator[BinaryIO]:
-  """A file to write to that takes its name when the block ends.
+  """A file to write to that gets its name when the block ends.
 
-  Where the block raises, nothing is left. Several processes may write the same
-  file: the last one's stays. What killed writers left an hour ago is removed.
+  If the block raises, nothing is left behind. Several processes may write the
+  same file: the last one wins. Files that killed writers left more than an hour
+  ago are removed.
   """
   _remove_abandoned(path)
   with tempfile.NamedTemporaryFile(
@@ -102,7 +83,7 @@ def appearing_file(path: pathlib.Path) -> Iterator[BinaryIO]:
       yield file
       file.flush()
       os.fsync(file.fileno())
-      # Temporary files are their owner's alone.
+      # Only the owner can read a temporary file.
       os.chmod(file.name, 0o644)
       os.replace(file.name, path)
     except BaseException:
@@ -119,3 +100,67 @@ def _remove_abandoned(path: pathlib.Path) -> None:
     except FileNotFoundError:
       # Another writer finished or removed it.
       continue
+
+
+@contextlib.contextmanager
+def appearing_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A folder to write into that gets its name when the block ends.
+
+  It is called `destination` + ".partial" until then. An error or an interrupt
+  removes it; a killed process leaves it, and the next one starts it anew.
+
+  Raises:
+    InputError: `destination` exists and is not an empty folder.
+  """
+  check_is_new(destination)
+  partial = destination.with_name(f"{destination.name}.partial")
+  if partial.exists():
+    shutil.rmtree(partial)
+  partial.mkdir(parents=True)
+  try:
+    yield partial
+    for path in partial.rglob("*"):
+      if path.is_file():
+        with open(path, "rb") as file:
+          os.fsync(file.fileno())
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
+  if destination.is_dir():
+    destination.rmdir()
+  os.replace(partial, destination)
+  sync_folder(destination.parent)
+
+
+def check_is_new(folder: pathlib.Path) -> None:
+  """Raises InputError unless nothing or an empty folder is there."""
+  is_empty = folder.is_dir() and not any(folder.iterdir())
+  if folder.exists() and not is_empty:
+    raise InputError(
+      f"{folder} already exists: choose another name or remove it"
+    )
+
+
+def check_free_space(
+  path: pathlib.Path, num_bytes: float, *, remedy: str
+) -> str:
+  """Checks that the disk of a path has room for what will be written.
+
+  Args:
+    path: where it will be written; need not exist yet.
+    num_bytes: how much.
+    remedy: what the user can do other than free some space, e.g. "choose
+      another --workdir".
+
+  Returns:
+    "52 GB to write, 800 GB are free".
+
+  Raises:
+    InputError: fewer bytes are free.
+  """
+  there = next(p for p in (path, *path.absolute().parents) if p.exists())
+  free = shutil.disk_usage(there).free
+  facts = f"{num_bytes / 1e9:.3g} GB to write, {free / 1e9:.3g} GB are free"
+  if free < num_bytes:
+    raise InputError(f"{path}: {facts}: free some space or {remedy}")
+  return facts

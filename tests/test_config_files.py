@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from ddit_jax.config.load import (
   config_module,
   default_config,
-  nearest,
   to_settings,
 )
 from ddit_jax.config.settings import (
@@ -92,11 +91,6 @@ def test_misspelt_keys_of_a_config_dict_are_named_too():
   config = ConfigDict({"model": {"sise": "tiny"}})
   with pytest.raises(ConfigError, match=r"model\.sise: did you mean 'size'"):
     to_settings(config)
-
-
-def test_nearest_names_what_there_is_if_nothing_is_near():
-  assert nearest("trian", ["sample", "train"]) == "did you mean 'train'?"
-  assert nearest("x", ["b", "a"]) == "there are a, b"
 
 
 def test_a_config_file_is_a_module_that_another_can_vary(tmp_path):

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ddit_jax.files import replace_file
+
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
 _DIGEST_BYTES = 32
@@ -115,16 +117,6 @@ def contents_digest(folder: str | os.PathLike, below: str) -> str:
   if not listed:
     raise CheckpointError(f"{folder} has no files below {below}")
   return _body_digest(listed)
-
-
-def replace_file(path: pathlib.Path, content: bytes) -> None:
-  """Writes `content` so that `path` holds all of it or is left as it was."""
-  beside = path.with_name(path.name + ".tmp")
-  with open(beside, "wb") as file:
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(beside, path)
 
 
 def _existing(folder: str | os.PathLike) -> pathlib.Path:

@@ -11,8 +11,9 @@ import traceback
 
 from ml_collections import ConfigDict
 
-from ddit_jax.config.load import config_module, nearest, to_settings
+from ddit_jax.config.load import config_module, to_settings
 from ddit_jax.config.settings import ConfigError, ExperimentSettings
+from ddit_jax.errors import suggest
 
 PREFIX = "--config."
 
@@ -89,7 +90,7 @@ def check_stages(names, known) -> None:
   """Raises ConfigError if a stage is unknown or named twice."""
   for name in names:
     if name not in known:
-      raise ConfigError(f"unknown stage {name!r}: {nearest(name, known)}")
+      raise ConfigError(f"unknown stage {name!r}: {suggest(name, known)}")
   if len(set(names)) != len(names):
     raise ConfigError(f"order names a stage twice: {','.join(names)}")
 
@@ -111,7 +112,7 @@ def _run_config_file(argument: str) -> ConfigDict:
   path = pathlib.Path(name)
   if path.suffix != ".py" or not path.is_file():
     siblings = [str(p) for p in path.parent.glob("*.py")]
-    hint = nearest(name, siblings) if siblings else "give a path to a .py file"
+    hint = suggest(name, siblings) if siblings else "give a path to a .py file"
     raise ConfigError(f"no config file {name}: {hint}")
   try:
     module = config_module(path)
@@ -153,11 +154,11 @@ def _override(config: dict, key: str, text: str) -> None:
     if not isinstance(config.get(name), dict):
       where = ".".join(sections[: depth + 1])
       raise ConfigError(
-        f"unknown config section {where}: {nearest(name, config)}"
+        f"unknown config section {where}: {suggest(name, config)}"
       )
     config = config[name]
   if last not in config:
-    raise ConfigError(f"unknown config key {key}: {nearest(last, config)}")
+    raise ConfigError(f"unknown config key {key}: {suggest(last, config)}")
   config[last] = _parsed(key, text, config[last])
 
 

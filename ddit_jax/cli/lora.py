@@ -3,7 +3,7 @@
 from absl import flags
 
 from ddit_jax.cli.verb_flags import UsageError, Verb, require
-from ddit_jax.config.load import nearest
+from ddit_jax.errors import suggest
 
 WEIGHTS = ("ema", "params")
 
@@ -42,7 +42,7 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
   require(values, "checkpoint", "out")
   if values.weights not in WEIGHTS:
     raise UsageError(
-      f"unknown weights {values.weights!r}: {nearest(values.weights, WEIGHTS)}"
+      f"unknown weights {values.weights!r}: {suggest(values.weights, WEIGHTS)}"
     )
   from ddit_jax.pipelines import lora_export
 

@@ -8,10 +8,9 @@ from absl import logging as absl_logging
 from ddit_jax.cli import evaluate, lora, prepare, sample, train
 from ddit_jax.cli.config_argument import split_overrides
 from ddit_jax.cli.verb_flags import HelpRequested, UsageError, Verb
-from ddit_jax.config.load import nearest
 from ddit_jax.config.settings import ConfigError
 from ddit_jax.data.bad_records import TooManyBadRecords
-from ddit_jax.errors import InputError
+from ddit_jax.errors import InputError, suggest
 
 VERBS: dict[str, Verb] = {
   verb.name: verb
@@ -72,7 +71,7 @@ def _dispatch(argv: list[str]) -> int:
     return 0 if argv else BAD_INPUT
   name, *rest = argv
   if name not in VERBS:
-    raise UsageError(f"unknown verb {name!r}: {nearest(name, VERBS)}")
+    raise UsageError(f"unknown verb {name!r}: {suggest(name, VERBS)}")
   verb = VERBS[name]
   overrides = {}
   if verb.takes_config:

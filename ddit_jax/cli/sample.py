@@ -3,8 +3,8 @@
 from absl import flags
 
 from ddit_jax.cli.verb_flags import UsageError, Verb, require
-from ddit_jax.config.load import nearest
 from ddit_jax.config.settings import MAX_SEED
+from ddit_jax.errors import suggest
 
 TASKS = ("t2i", "caption", "vqa")
 
@@ -64,7 +64,7 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
   require(values, "checkpoint", "task")
   if values.task not in TASKS:
     raise UsageError(
-      f"unknown task {values.task!r}: {nearest(values.task, TASKS)}"
+      f"unknown task {values.task!r}: {suggest(values.task, TASKS)}"
     )
   from ddit_jax.pipelines import requests
 

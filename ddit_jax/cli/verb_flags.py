@@ -5,7 +5,7 @@ import textwrap
 
 from absl import flags
 
-from ddit_jax.config.load import nearest
+from ddit_jax.errors import suggest
 
 
 class UsageError(ValueError):
@@ -53,7 +53,7 @@ class Verb:
       if argument.startswith("-") and name.removeprefix("no") not in known:
         if name not in known:
           raise UsageError(
-            f"ddit {self.name} has no flag --{name}: {nearest(name, known)}"
+            f"ddit {self.name} has no flag --{name}: {suggest(name, known)}"
           )
     try:
       rest = values([f"ddit {self.name}", *argv])

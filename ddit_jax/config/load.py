@@ -4,7 +4,6 @@ Importing this file does not import jax.
 """
 
 import dataclasses
-import difflib
 import importlib.util
 import math
 import os
@@ -18,6 +17,7 @@ from ddit_jax.config.settings import (
   ConfigError,
   ExperimentSettings,
 )
+from ddit_jax.errors import suggest
 
 
 def to_config(settings: ExperimentSettings) -> ConfigDict:
@@ -76,22 +76,13 @@ def config_module(path: str | os.PathLike) -> types.ModuleType:
   return module
 
 
-def nearest(name: str, names) -> str:
-  """ "did you mean X?" if a known name is near, else what there is."""
-  names = sorted(names)
-  close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-  if close:
-    return f"did you mean {close[0]!r}?"
-  return f"there are {', '.join(names)}"
-
-
 def _parse(cls, section: dict, path: str):
   types = typing.get_type_hints(cls)
   values = {}
   for key, value in section.items():
     where = f"{path}{key}"
     if key not in types:
-      raise ConfigError(f"unknown config key {where}: {nearest(key, types)}")
+      raise ConfigError(f"unknown config key {where}: {suggest(key, types)}")
     values[key] = _value(types[key], value, where)
   return cls(**values)
 

@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from ddit_jax.data.example import BadRecord
-from ddit_jax.files import check_known
+from ddit_jax.errors import check_known
 
 # Pillow's own limit against decompression bombs.
 MAX_PIXELS = 89_478_485

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Collection, Mapping
 
 from ddit_jax.data.reader import ReadExamples, Record
-from ddit_jax.files import check_known
+from ddit_jax.errors import check_known
 
 # A cycle is tabulated; longer ones would only take time and memory.
 MAX_CYCLE = 1_000_000

@@ -10,7 +10,6 @@ import optax
 from jax.sharding import Mesh
 
 from ddit_jax.config.dry_run import TOY_SOURCE, TOY_WEIGHTS
-from ddit_jax.config.load import nearest
 from ddit_jax.config.settings import OF_ENCODERS, ExperimentSettings
 from ddit_jax.data.example import Source
 from ddit_jax.data.sources.registry import open_source
@@ -25,6 +24,7 @@ from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.digits import grammar
 from ddit_jax.digits.world import WORLDS, World
+from ddit_jax.errors import suggest
 from ddit_jax.experiment.data import SourceData
 from ddit_jax.experiment.digit_data import DigitData
 from ddit_jax.experiment.model import DualModel
@@ -72,7 +72,7 @@ def build_world(settings: ExperimentSettings) -> World:
   """
   name = settings.data.world
   if name not in WORLDS:
-    raise ValueError(f"unknown data.world {name!r}: {nearest(name, WORLDS)}")
+    raise ValueError(f"unknown data.world {name!r}: {suggest(name, WORLDS)}")
   return WORLDS[name]
 
 

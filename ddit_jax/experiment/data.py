@@ -45,7 +45,7 @@ from ddit_jax.data.prepare.cached_source import (
 from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
-from ddit_jax.files import check_known
+from ddit_jax.errors import check_known
 from ddit_jax.models.config import size
 
 TEXT_TO_IMAGE = "text_to_image"

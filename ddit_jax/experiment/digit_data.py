@@ -19,7 +19,7 @@ from ddit_jax.data.mixture import Mixture, WeightSchedule, parse_schedule
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.digits import datasets, questions
 from ddit_jax.digits.world import World
-from ddit_jax.files import check_known
+from ddit_jax.errors import check_known
 
 # Apart from `seed` itself, so that no two draws share a generator.
 _ORDER_SEED, _POOL_SEED, _VALIDATION_SEED = 1, 2, 3

@@ -13,6 +13,7 @@ from ddit_jax.encoders.vae import Posterior
 from ddit_jax.models.flops import PassFlops, mmdit_flops
 from ddit_jax.models.mmdit import Prediction
 from ddit_jax.models.module import Network, PureModule, Variables
+from ddit_jax.sharding.rules import with_shardings
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,13 +45,7 @@ class DualModel:
   def abstract_variables(self, mesh: Mesh) -> dict[str, Variables]:
     """Shapes, dtypes and layouts of all parts."""
     return {
-      name: jax.tree.map(
-        lambda leaf, where: jax.ShapeDtypeStruct(
-          leaf.shape, leaf.dtype, sharding=where
-        ),
-        part.abstract_variables(),
-        part.shardings(mesh),
-      )
+      name: with_shardings(part.abstract_variables(), part.shardings(mesh))
       for name, part in self.parts().items()
     }
 

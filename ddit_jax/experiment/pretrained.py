@@ -35,6 +35,7 @@ from ddit_jax.experiment.workdir import checkpoints_in
 from ddit_jax.lora.lora import LoraConfig, LoraNetwork
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network, PureModule, Variables
+from ddit_jax.sharding.rules import with_shardings
 
 # "sharded" by the rule table, like the network; "replicated" costs memory on
 # every device and saves the gathering at every step.
@@ -104,13 +105,8 @@ class ConvertedWeights:
     self, name: str, module: PureModule, mesh: Mesh, placement: str = "sharded"
   ) -> Variables:
     """A part's weights straight onto the mesh, cast to the module's dtype."""
-    layout = encoder_shardings(module, mesh, placement)
-    wanted = jax.tree.map(
-      lambda leaf, where: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=where
-      ),
-      module.abstract_variables(),
-      layout,
+    wanted = with_shardings(
+      module.abstract_variables(), encoder_shardings(module, mesh, placement)
     )
     return {
       kind: restore_item(self.folder / name / kind, tree)
@@ -241,10 +237,7 @@ class StartingWeights:
     flat = flax.traverse_util.flatten_dict(params, sep=".")
     places = flax.traverse_util.flatten_dict(shardings, sep=".")
     wanted = {
-      name: jax.ShapeDtypeStruct(
-        flat[name].shape, flat[name].dtype, sharding=places[name]
-      )
-      for name in self.taken
+      name: with_shardings(flat[name], places[name]) for name in self.taken
     }
     tree = flax.traverse_util.unflatten_dict(wanted, sep=".")
     restored = restore_item(self.folder, tree)
@@ -345,10 +338,7 @@ class FrozenBase:
 
   def restore(self, mesh: Mesh) -> Variables:
     """{"base": the parameters}, straight onto the mesh."""
-    wanted = jax.tree.map(
-      lambda leaf, where: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=where
-      ),
+    wanted = with_shardings(
       self.network.network.abstract_variables()["params"],
       self.network.network.shardings(mesh)["params"],
     )

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image
 
-from ddit_jax.config.load import nearest
 from ddit_jax.data.example import Example, Source
 from ddit_jax.data.sources.plain_text import PackedDocuments
 from ddit_jax.digits import datasets
 from ddit_jax.digits.world import WORLDS
+from ddit_jax.errors import suggest
 
 # What the texts of a source are -> shares of kinds of text.
 _SHARES = {
@@ -70,7 +70,7 @@ def open_toy(name: str, *, texts: str = "captions") -> Source:
     ValueError: there are no such texts.
   """
   if texts not in _SHARES:
-    hint = nearest(texts, _SHARES)
+    hint = suggest(texts, _SHARES)
     raise ValueError(f"{name}: unknown texts {texts!r}: {hint}")
   if texts != "alone":
     return ToySource(name, texts)

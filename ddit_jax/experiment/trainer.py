@@ -8,7 +8,6 @@ import logging
 import math
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,6 +27,7 @@ from ddit_jax.experiment.model import training_flops
 from ddit_jax.experiment.pretrained import FrozenBase, StartingWeights
 from ddit_jax.experiment.validation import Validator
 from ddit_jax.experiment.workdir import RunFolder
+from ddit_jax.files import check_free_space
 from ddit_jax.models.module import (
   MASK_EMBEDDING,
   counts_table,
@@ -185,14 +185,11 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 def check_room(job) -> None:
   """Raises InputError if not one checkpoint fits on the workdir's disk."""
-  needed = checkpoint_bytes(job)
-  free = shutil.disk_usage(job.folder.path).free
-  if free < needed:
-    raise InputError(
-      f"the disk of {job.folder.path} has {free / 1e9:.1f} GB free and one "
-      f"checkpoint takes {needed / 1e9:.1f} GB: make room or choose another "
-      "--workdir"
-    )
+  check_free_space(
+    job.folder.path,
+    checkpoint_bytes(job),
+    remedy="choose another --workdir",
+  )
 
 
 def checkpoint_bytes(job) -> int:

@@ -15,11 +15,11 @@ import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ddit_jax.checkpoint.manifest import replace_file
 from ddit_jax.conversion.components import array_shapes, counters, pattern_sizes
 from ddit_jax.conversion.plan import Piece, expected_pieces
 from ddit_jax.conversion.safetensors_files import read_header
 from ddit_jax.conversion.transforms import our_index, to_ours, to_theirs
+from ddit_jax.files import replace_file
 from ddit_jax.lora.lora import TARGETS, LoraConfig, LoraNetwork, Path
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.module import Network

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ddit_jax.files import replace_file
+
 _log = logging.getLogger(__name__)
 
 
@@ -76,9 +78,8 @@ class ScalarFile:
     self._file.close()
 
   def _rewrite(self, lines: list[dict[str, Any]]) -> None:
-    beside = self._path.with_name(self._path.name + ".tmp")
-    beside.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    os.replace(beside, self._path)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    replace_file(self._path, text.encode())
     self._file = open(self._path, "a", encoding="utf-8")
 
 

@@ -125,6 +125,17 @@ def shardings(boxed, mesh: Mesh):
   return jax.tree.map(one, boxed, is_leaf=_is_boxed)
 
 
+def with_shardings(abstract, shardings):
+  """A tree of `jax.ShapeDtypeStruct` with the shardings of an equal tree."""
+  return jax.tree.map(
+    lambda leaf, sharding: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=sharding
+    ),
+    abstract,
+    shardings,
+  )
+
+
 def placements(boxed, mesh: Mesh) -> list[PlacedLeaf]:
   """One row an array: shape, layout, what could not be split, and bytes."""
   rows = []

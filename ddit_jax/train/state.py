@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddit_jax.models.module import Network
+from ddit_jax.sharding.rules import with_shardings
 
 
 def moment_shardings(
@@ -183,10 +184,4 @@ def abstract_state(
   )
   if shardings is None:
     return abstract
-  return jax.tree.map(
-    lambda leaf, where: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=where
-    ),
-    abstract,
-    shardings,
-  )
+  return with_shardings(abstract, shardings)

@@ -12,14 +12,14 @@ ROOT = pathlib.Path(__file__).parents[2] / "ddit_jax"
 # Folder or top-level module -> the others it may use.
 MAY_IMPORT = {
   "errors": set(),
-  "files": set(),
+  "files": {"errors"},
   "prng": set(),
   "batch": set(),
   "config": {"errors", "files"},
   "evaluation": set(),
   "digits": {"evaluation"},
   "report": set(),
-  "monitor": {"files"},
+  "monitor": {"errors", "files"},
   "checkpoint": {"errors", "files"},
   "sharding": set(),
   "diffusion": set(),
@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "sharding",
   },
   "conversion": {"checkpoint", "encoders", "errors", "files", "models"},
-  "lora": {"checkpoint", "conversion", "models"},
+  "lora": {"conversion", "files", "models"},
 }
 # The composition roots: they may use every part above, and these.
 ROOTS = {

@@ -14,10 +14,10 @@ from ddit_jax.config.load import config_module, to_config, to_settings
 from ddit_jax.data.mixture import parse_schedule
 from ddit_jax.data.sources.registry import keys_of
 from ddit_jax.encoders import t5, vae
+from ddit_jax.errors import check_known
 from ddit_jax.experiment import build
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.trainer import train
-from ddit_jax.files import check_known
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
 from ddit_jax.train.optimizer import make_optimizer

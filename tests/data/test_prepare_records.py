@@ -21,6 +21,7 @@ from ddit_jax.data.prepare.prepare import (
 )
 from ddit_jax.data.prepare.shards import PrepareError
 from ddit_jax.data.sources.array_record import open_array_record
+from ddit_jax.errors import InputError
 
 FOUR_SHARDS = PrepareOptions(num_shards=4)
 
@@ -266,7 +267,7 @@ def test_the_size_is_said_and_a_full_disk_refused(
   assert dataset.num_bytes <= said <= 1.1 * dataset.num_bytes
   usage = collections.namedtuple("usage", "total used free")
   monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, said - 1e4))
-  with pytest.raises(PrepareError, match=r"0\.000.* GB are free: free some sp"):
+  with pytest.raises(InputError, match=r"0\.000.* GB are free: free some sp"):
     prepare(source, tmp_path / "b", FOUR_SHARDS)
   assert not list((tmp_path / "b").glob("*.array_record"))
 

@@ -14,7 +14,6 @@ import json
 import math
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -49,6 +48,7 @@ from ddit_jax.data.prepare.shards import (
 )
 from ddit_jax.data.text import TextTransform, TokenizedText
 from ddit_jax.data.transforms import num_lost_tokens
+from ddit_jax.files import check_free_space
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -274,19 +274,13 @@ def record_size(
 
 
 def require_room(folder: pathlib.Path, needed: int) -> str:
-  """ "52 GB to write, 800 GB are free in FOLDER".
-
-  Raises:
-    PrepareError: less is free than needed.
-  """
-  there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-  free = shutil.disk_usage(there).free
-  facts = f"{needed / 1e9:.3g} GB to write, {free / 1e9:.3g} GB are free"
-  if needed > free:
-    raise PrepareError(
-      f"{folder}: {facts}: free some space, choose another disk, a smaller "
-      "image_size or text_length, or --cache=latents without T5's features"
-    )
+  """ "52 GB to write, 800 GB are free in FOLDER"; InputError if too few are."""
+  facts = check_free_space(
+    folder,
+    needed,
+    remedy="choose another disk, a smaller image_size or text_length, or "
+    "--cache=latents without T5's features",
+  )
   return f"{facts} in {folder}"
 
 

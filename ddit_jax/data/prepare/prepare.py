@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import pathlib
-import shutil
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -43,7 +42,7 @@ from ddit_jax.data.prepare.shards import (
   require_equal_plans,
   shards_bytes,
 )
-from ddit_jax.files import replace_file
+from ddit_jax.files import check_free_space, replace_file
 
 _RECORDS_PER_SHARD = 8192
 
@@ -288,14 +287,12 @@ class _Job:
   def _require_room(self, names: Sequence[str]) -> None:
     """Says how large the shards will be; raises if the disk is too small."""
     needed = self._estimated_bytes(names)
-    free = shutil.disk_usage(self._folder.folder).free
-    facts = f"about {needed / 1e9:.3g} GB, {free / 1e9:.3g} GB are free"
-    if needed > free:
-      raise PrepareError(
-        f"{self._folder.folder}: {facts}: free some space, choose another "
-        "disk, or shrink the images with short_side"
-      )
-    _logger.info("writing %s: %s", self._folder.folder, facts)
+    facts = check_free_space(
+      self._folder.folder,
+      needed,
+      remedy="choose another disk, or shrink the images with short_side",
+    )
+    _logger.info("writing %s: about %s", self._folder.folder, facts)
 
   def _estimated_bytes(self, names: Sequence[str]) -> int:
     """Size of shards, from a few records spread over the source."""

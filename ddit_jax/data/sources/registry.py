@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ddit_jax.data.example import Source
-from ddit_jax.files import check_known
+from ddit_jax.errors import check_known
 
 # Kind -> module of this folder; its function is open_KIND.
 _MODULES = {

@@ -11,7 +11,7 @@ from ddit_jax.data.prepare.cache_writer import (
   record_size,
   require_room,
 )
-from ddit_jax.data.prepare.shards import PrepareError
+from ddit_jax.errors import InputError
 from tests.data.caches import tiny_cache
 
 # SD3 at 256 pixels: 32 x 32 x 32 numbers; T5-XXL at 256 tokens.
@@ -66,5 +66,5 @@ def test_a_full_disk_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(9, 0, 5_000_000))
   folder = tmp_path / "not" / "there"
   assert "0.005 GB are free" in require_room(folder, 5_000_000)
-  with pytest.raises(PrepareError, match=r"0.006 GB to write, 0.005 GB.*free"):
+  with pytest.raises(InputError, match=r"0.006 GB to write, 0.005 GB.*free"):
     require_room(folder, 6_000_000)

@@ -1,0 +1,152 @@
+"""Files and folders that appear whole or not at all; untrusted JSON."""
+
+import os
+import time
+
+import pytest
+
+from ddit_jax.errors import InputError
+from ddit_jax.files import (
+  appearing_file,
+  appearing_folder,
+  check_free_space,
+  read_json_object,
+  replace_file,
+)
+
+
+def test_a_file_is_replaced_and_nothing_else_stays(tmp_path):
+  path = tmp_path / "a.json"
+  for data in (b"old", b"new"):
+    replace_file(path, data)
+    assert path.read_bytes() == data
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_a_killed_write_leaves_the_old_file(tmp_path, monkeypatch):
+  path = tmp_path / "a.json"
+  replace_file(path, b"old")
+
+  def die(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(os, "replace", die)
+  with pytest.raises(KeyboardInterrupt):
+    replace_file(path, b"new")
+  assert path.read_bytes() == b"old"
+
+
+def test_the_object_is_read(tmp_path):
+  path = tmp_path / "a.json"
+  path.write_text('{"é": [1]}', encoding="utf-8")
+  assert read_json_object(path, max_bytes=11) == {"é": [1]}
+  with pytest.raises(ValueError, match="has 11 bytes, at most 10 are read"):
+    read_json_object(path, max_bytes=10)
+
+
+@pytest.mark.parametrize(
+  ("data", "message"),
+  [
+    (b"", "is no JSON"),
+    (b"{\n'a': 1}", "is no JSON"),
+    (b"\xff", "is no JSON"),
+    (b"[" * 100_000, "is no JSON"),
+    (b"9" * 9_000, "is no JSON"),
+    (b"[1]", "must hold a JSON object"),
+  ],
+)
+def test_anything_else_is_a_line(tmp_path, data, message):
+  path = tmp_path / "a.json"
+  path.write_bytes(data)
+  with pytest.raises(ValueError, match=message) as caught:
+    read_json_object(path, max_bytes=200_000)
+  assert "\n" not in str(caught.value)
+
+
+def test_the_file_appears_when_the_block_ends(tmp_path):
+  path = tmp_path / "index"
+  with appearing_file(path) as file:
+    file.write(b"whole")
+    assert not path.exists()
+  assert path.read_bytes() == b"whole"
+  assert os.listdir(tmp_path) == ["index"]
+  assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_interrupted_block_leaves_what_was_there(error, tmp_path):
+  path = tmp_path / "index"
+  path.write_bytes(b"old")
+  with pytest.raises(error), appearing_file(path) as file:
+    file.write(b"half")
+    raise error
+  assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["index"]
+
+
+def test_only_old_leftovers_of_this_file_are_removed(tmp_path):
+  names = ["index.x.partial", "index.y.partial", "other.x.partial"]
+  for name in names:
+    (tmp_path / name).write_bytes(b"half")
+  hours_ago = time.time() - 7200
+  for name in (names[0], names[2]):
+    os.utime(tmp_path / name, (hours_ago, hours_ago))
+  with appearing_file(tmp_path / "index"):
+    pass
+  assert sorted(os.listdir(tmp_path)) == ["index", *names[1:]]
+
+
+def test_two_writers_do_not_mix(tmp_path):
+  path = tmp_path / "index"
+  with appearing_file(path) as first, appearing_file(path) as second:
+    first.write(b"first")
+    second.write(b"second, longer")
+  # The inner block ends first, so the outer one's file stays.
+  assert path.read_bytes() == b"first"
+
+
+def test_a_folder_appears_when_the_block_ends(tmp_path):
+  target = tmp_path / "deep" / "out"
+  with appearing_folder(target) as folder:
+    (folder / "a").write_text("x")
+    assert not target.exists()
+  assert (target / "a").read_text() == "x"
+  assert os.listdir(target.parent) == ["out"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_interrupted_block_leaves_no_folder(tmp_path, error):
+  with pytest.raises(error), appearing_folder(tmp_path / "out") as folder:
+    (folder / "a").write_text("x")
+    raise error
+  assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_of_a_killed_process_is_started_anew(tmp_path):
+  left = tmp_path / "out.partial"
+  left.mkdir()
+  (left / "old").write_text("x")
+  with appearing_folder(tmp_path / "out") as folder:
+    assert os.listdir(folder) == []
+  assert os.listdir(tmp_path) == ["out"]
+
+
+def test_only_an_empty_folder_is_replaced(tmp_path):
+  target = tmp_path / "out"
+  target.mkdir()
+  with appearing_folder(target) as folder:
+    (folder / "a").write_text("x")
+  for taken in (target, target / "a"):
+    with (
+      pytest.raises(InputError, match="already exists"),
+      appearing_folder(taken),
+    ):
+      pass
+  assert (target / "a").read_text() == "x"
+
+
+def test_room_on_the_disk(tmp_path):
+  path = tmp_path / "not" / "yet"
+  facts = check_free_space(path, 1, remedy="x")
+  assert facts.startswith("1e-09 GB to write, ")
+  with pytest.raises(InputError, match=r"1e\+09 GB to write.*or be brief"):
+    check_free_space(path, 10**18, remedy="be brief")
