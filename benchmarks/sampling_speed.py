@@ -139,7 +139,10 @@ class Ours:
     time_zero = jnp.zeros(self._batch)
 
     def predict(tokens):
-      return self._model.apply(variables, latents, tokens, time_zero).logits
+      condition = self._model.condition(variables, tokens)
+      return self._model.predict(
+        variables, latents, condition, time_zero
+      ).logits
 
     tokens = jnp.zeros((self._batch, sizes.text_length), jnp.int32)
     process = MaskedDiffusion(mask_id=sizes.network.vocab_size - 1)

@@ -101,29 +101,30 @@ class DualModel:
     return height // unit * patch, width // unit * patch, channels
 
   def condition(
-    self, variables, tokens: jax.Array, is_text_clean: bool = False
+    self, variables, text: jax.Array, is_text_clean: bool = False
   ) -> jax.Array:
-    """What the network takes as text: features, or the tokens themselves.
+    """The network's text input: T5's features, or tokens if it embeds them.
 
     Args:
       variables: of all parts.
-      tokens: ids [batch, length].
-      is_text_clean: True if no token is masked, so that the network's mask
-        embedding has no part in it, and no gradient.
+      text: token ids [batch, length], or their features, returned as is.
+      is_text_clean: True if no token is masked. Then the network's mask
+        embedding is not used and gets no gradient.
     """
-    if self.text_encoder is None:
-      return tokens
+    is_encoded = not jnp.issubdtype(text.dtype, jnp.integer)
+    if self.text_encoder is None or is_encoded:
+      return text
     frozen = variables["text_encoder"]
     if is_text_clean or not self.network.has_mask_embedding:
-      return self.text_encoder.apply(frozen, tokens)
+      return self.text_encoder.apply(frozen, text)
     row = self.network.mask_embedding(variables["network"])
-    embedded = self.text_encoder.apply(frozen, tokens, method="embed")
-    is_mask = (tokens == self.mask_id)[..., None]
+    embedded = self.text_encoder.apply(frozen, text, method="embed")
+    is_mask = (text == self.mask_id)[..., None]
     embedded = jnp.where(is_mask, row.astype(embedded.dtype), embedded)
     return self.text_encoder.apply(frozen, embedded, method="encode_embedded")
 
   def frozen_mask_embedding(self, frozen) -> jax.Array:
-    """The mask's row of the text encoder's own table, float32 [features]."""
+    """The mask token's embedding in T5's own table, float32 [features]."""
     table = frozen["text_encoder"]["params"]["token_embedding"]
     return table[self.mask_id].astype(jnp.float32)
 
@@ -140,47 +141,30 @@ class DualModel:
       variables["network"], latents, condition, sigma, has_image=has_image
     )
 
-  def apply(
-    self,
-    variables,
-    latents,
-    text: jax.Array,
-    sigma: jax.Array,
-    has_image: jax.Array | None = None,
-    is_text_clean: bool = False,
-  ) -> Prediction:
-    """Velocity and logits at tokens, encoded first, or at features of them."""
-    condition = text
-    if jnp.issubdtype(text.dtype, jnp.integer):
-      condition = self.condition(variables, text, is_text_clean)
-    return self.predict(variables, latents, condition, sigma, has_image)
-
   def text_logits(self, variables, text_hidden: jax.Array) -> jax.Array:
     """Logits at some positions of `Prediction.text_hidden`."""
     return self.network.text_logits(variables["network"], text_hidden)
 
-  def encode(self, variables, images: jax.Array) -> jax.Array:
-    """uint8 pixels to clean latents, the posterior's mean if there is one."""
-    if self.autoencoder is None:
-      return PixelCodec().encode(images)
-    mean = self._posterior(variables, images).mean
-    return self._config.to_network(mean.astype(jnp.float32))
-
-  def draw_latents(
-    self, variables, pictures: jax.Array, key: jax.Array
+  def encode(
+    self, variables, images: jax.Array, key: jax.Array | None = None
   ) -> jax.Array:
-    """`batch.Pictures` to clean latents, drawn from the posterior if any.
+    """Clean latents of `batch.Pictures`: uint8 pixels or cached moments.
 
-    What the network is trained on; `encode` is what it is asked about.
+    Args:
+      variables: of all parts.
+      images: pixels, or the floating moments of their posterior.
+      key: draws from the posterior, as in training; None takes its mean.
     """
     if self.autoencoder is None:
-      return PixelCodec().encode(pictures)
-    if jnp.issubdtype(pictures.dtype, jnp.floating):
-      posterior = Posterior.from_moments(pictures)
+      return PixelCodec().encode(images)
+    if jnp.issubdtype(images.dtype, jnp.floating):
+      posterior = Posterior.from_moments(images)
     else:
-      posterior = self._posterior(variables, pictures)
-    drawn = posterior.sample(key)
-    return self._config.to_network(drawn.astype(jnp.float32))
+      posterior = self.autoencoder.apply(
+        variables["vae"], PixelCodec().encode(images), method="encode"
+      )
+    latents = posterior.mean if key is None else posterior.sample(key)
+    return self._config.to_network(latents.astype(jnp.float32))
 
   def decode(self, variables, latents: jax.Array) -> jax.Array:
     """Latents to uint8 pixels."""
@@ -193,10 +177,6 @@ class DualModel:
   @property
   def _config(self):
     return self.autoencoder.module.config
-
-  def _posterior(self, variables, images: jax.Array) -> Posterior:
-    scaled = PixelCodec().encode(images)
-    return self.autoencoder.apply(variables["vae"], scaled, method="encode")
 
 
 _NOTHING = PassFlops(weights=0, activations=0)

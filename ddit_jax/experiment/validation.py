@@ -10,7 +10,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.data.text import answer_text
-from ddit_jax.encoders.vae import Posterior
 from ddit_jax.experiment import build
 from ddit_jax.losses.time_buckets import bucket_means, without_empty
 from ddit_jax.monitor.image_grid import labelled_grid
@@ -20,7 +19,7 @@ from ddit_jax.sampling.image_sampler import draw_latents
 from ddit_jax.sampling.text_sampler import TextSampling, infill
 from ddit_jax.train.loop import Progress
 from ddit_jax.train.state import TrainState
-from ddit_jax.train.step import BoundEncoder, BoundPredictor, TrainStep
+from ddit_jax.train.step import TrainStep
 
 
 class SampleSheet:
@@ -104,8 +103,9 @@ class SampleSheet:
     clean_time = jnp.zeros(self._size)
 
     def predict(tokens):
-      return job.model.apply(
-        variables, latents, tokens, clean_time, has_image=rows.has_image
+      condition = job.model.condition(variables, tokens)
+      return job.model.predict(
+        variables, latents, condition, clean_time, has_image=rows.has_image
       ).logits
 
     readings, _ = infill(
@@ -124,14 +124,13 @@ class SampleSheet:
 
   def _seen(self, variables, rows: ImageToTextBatch):
     """(latents, pixels) of pictures, of cached moments, or of no image."""
-    job = self._job
+    model = self._job.model
     if rows.images is None:
       return None, jnp.zeros((self._size, 1, 1, 3), jnp.uint8)
+    latents = model.encode(variables, rows.images)
     if jnp.issubdtype(rows.images.dtype, jnp.floating):
-      mean = Posterior.from_moments(rows.images).mean
-      latents = job.model.autoencoder.module.config.to_network(mean)
-      return latents, job.model.decode(variables, latents)
-    return job.model.encode(variables, rows.images), rows.images
+      return latents, model.decode(variables, latents)
+    return latents, rows.images
 
 
 class Validator:
@@ -164,15 +163,16 @@ class Validator:
 
   def _losses_of(self, state: TrainState, batch):
     step = self._step
+    variables = state.variables(state.ema)
     corrupted = step.loss.corrupt(
       batch,
       key_for(jax.random.key(0), "validation"),
       np.int32(0),
-      encoder=BoundEncoder(step.model, state.variables(state.ema)),
+      model=step.model,
+      variables=variables,
       null_tokens=self._job.null_tokens,
     )
-    predictor = BoundPredictor(step, state)
-    losses, buckets = step.loss.losses(predictor, state.ema, corrupted)
+    losses, buckets = step.loss.losses(step.model, variables, corrupted)
     scalars = losses | {"total": step.loss.total(losses)}
     for name, values in buckets.items():
       scalars |= bucket_means(name, values)

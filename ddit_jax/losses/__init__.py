@@ -1,6 +1,7 @@
-"""Both training losses.
+"""Both training losses; they call the network through `dual.Model`.
 
-`image_flow` and `text_mask` each draw their corruption for the whole global
-batch first (`corrupt`), then give one weighted number an example; `dual` joins
-them. They never import the network: they are handed `predict`.
+dual.py              the dual loss: corruption, network, weighted sum
+flow_matching.py     the image loss
+masked_diffusion.py  the text loss, whole or in chunks of positions
+time_buckets.py      losses by diffusion time
 """

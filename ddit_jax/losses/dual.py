@@ -1,6 +1,7 @@
 """The dual loss L = L_image + lambda_text * L_text (paper eq. 10)."""
 
 import dataclasses
+import functools
 from typing import Any, Protocol
 
 import flax.struct
@@ -16,29 +17,37 @@ from ddit_jax.losses.time_buckets import BUCKETED, Buckets, sort_into_buckets
 from ddit_jax.prng import key_for
 
 
-class Predictor(Protocol):
-  """The network as the loss calls it."""
+class Prediction(Protocol):
+  """What the loss reads of the network's output."""
 
-  def __call__(
-    self, params, latents, text, sigma, *, has_image=None, is_text_clean=False
-  ) -> Any:
-    """An object with .velocity, .logits and .text_hidden.
+  velocity: jax.Array | None
+  logits: jax.Array | None
+  text_hidden: jax.Array | None
 
-    `is_text_clean` says that no token of the text is masked.
+
+class Model(Protocol):
+  """The network and its encoders, as pure functions of `variables`."""
+
+  def encode(
+    self, variables: Any, images: jax.Array, key: jax.Array
+  ) -> jax.Array:
+    """Clean latents of pixels or of cached moments, drawn with `key`."""
+
+  def condition(
+    self, variables: Any, text: jax.Array, is_text_clean: bool = False
+  ) -> jax.Array:
+    """The network's text input of token ids; features are returned as is.
+
+    `is_text_clean` says that no token is masked.
     """
 
-  def text_logits(self, params, text_hidden: jax.Array) -> jax.Array:
-    """Logits of some positions' `text_hidden`."""
+  def predict(
+    self, variables: Any, latents, condition, sigma, has_image=None
+  ) -> Prediction:
+    """Velocity, logits and the text head's input."""
 
-
-class InputEncoder(Protocol):
-  """What turns pictures and captions into the network's inputs."""
-
-  def draw_latents(self, pictures: jax.Array, key: jax.Array) -> jax.Array:
-    """Clean latents of `batch.Pictures`, drawn from their posterior."""
-
-  def condition(self, tokens: jax.Array) -> jax.Array:
-    """The text encoder's features of clean captions."""
+  def text_logits(self, variables: Any, text_hidden: jax.Array) -> jax.Array:
+    """Logits of some positions of `Prediction.text_hidden`."""
 
 
 @flax.struct.dataclass
@@ -98,35 +107,39 @@ class DualLoss:
     root: jax.Array,
     step: jax.Array,
     *,
-    encoder: InputEncoder,
+    model: Model,
+    variables: Any,
     null_tokens: jax.Array,
   ) -> CorruptedBatch:
     """All random draws of one step, over the global batch of both streams.
 
     Args:
-      batch: pictures and tokens of the streams that are on.
+      batch: images and tokens of the streams that are on.
       root: key of the run's randomness.
       step: number of the step.
-      encoder: pictures to latents, captions to features.
+      model: encodes images to latents and captions to features.
+      variables: of the model.
       null_tokens: the empty caption, [length].
     """
     images = texts = None
     if batch.text_to_image is not None:
       images = self._noisy_images(
-        batch.text_to_image, root, step, encoder, null_tokens
+        batch.text_to_image, root, step, model, variables, null_tokens
       )
     if batch.image_to_text is not None:
-      texts = self._masked_texts(batch.image_to_text, root, step, encoder)
+      texts = self._masked_texts(
+        batch.image_to_text, root, step, model, variables
+      )
     return CorruptedBatch(images=images, texts=texts)
 
   def losses(
-    self, predictor: Predictor, params, corrupted: CorruptedBatch
+    self, model: Model, variables: Any, corrupted: CorruptedBatch
   ) -> tuple[dict[str, jax.Array], dict[str, Buckets]]:
     """Each stream's loss, and losses by time.
 
     Args:
-      predictor: the network.
-      params: its parameters.
+      model: the network.
+      variables: of the model; the gradient is with respect to parts of them.
       corrupted: a global batch, or a part of one: sums over the parts add up
         to the global batch's.
 
@@ -136,16 +149,16 @@ class DualLoss:
     """
     images, texts = corrupted.images, corrupted.texts
     if self.is_merged and None not in (images, texts):
-      velocity, seen = _merged_pass(predictor, params, images, texts)
+      velocity, seen = _merged_pass(model, variables, images, texts)
     else:
-      velocity, seen = _separate_passes(predictor, params, images, texts)
+      velocity, seen = _separate_passes(model, variables, images, texts)
     losses, buckets = {}, {}
     if images is not None:
       errors = flow_matching.squared_errors(velocity, images.velocity)
       losses["image"] = (images.weight * errors).sum()
       buckets[f"{BUCKETED}sigma"] = sort_into_buckets(errors, images.sigma)
     if texts is not None:
-      likelihoods = self._log_likelihoods(predictor, params, seen, texts)
+      likelihoods = self._log_likelihoods(model, variables, seen, texts)
       losses["text"] = -(texts.weight * likelihoods).sum()
       num_masked = texts.is_masked.sum(axis=-1)
       buckets[f"{BUCKETED}text_time"] = sort_into_buckets(
@@ -163,15 +176,16 @@ class DualLoss:
     return sum(self.weights[name] * loss for name, loss in losses.items())
 
   def _noisy_images(
-    self, batch: TextToImageBatch, root, step, encoder, null_tokens
+    self, batch: TextToImageBatch, root, step, model, variables, null_tokens
   ) -> flow_matching.NoisyImages:
     key = key_for(root, "image_posterior", step)
     text, null_text = batch.tokens, jnp.asarray(null_tokens)
     if batch.features is not None:
       text = batch.features
-      null_text = encoder.condition(null_text[None])[0].astype(text.dtype)
+      null = model.condition(variables, null_text[None], is_text_clean=True)
+      null_text = null[0].astype(text.dtype)
     return flow_matching.corrupt(
-      encoder.draw_latents(batch.images, key),
+      model.encode(variables, batch.images, key),
       text,
       root,
       step,
@@ -181,12 +195,12 @@ class DualLoss:
     )
 
   def _masked_texts(
-    self, batch: ImageToTextBatch, root, step, encoder
+    self, batch: ImageToTextBatch, root, step, model, variables
   ) -> masked_diffusion.MaskedTexts:
     latents = None
     if batch.images is not None:
       key = key_for(root, "condition_posterior", step)
-      latents = encoder.draw_latents(batch.images, key)
+      latents = model.encode(variables, batch.images, key)
     return masked_diffusion.corrupt(
       latents,
       batch.tokens,
@@ -198,72 +212,56 @@ class DualLoss:
       has_image=batch.has_image,
     )
 
-  def _log_likelihoods(self, predictor, params, seen, texts) -> jax.Array:
+  def _log_likelihoods(self, model, variables, seen, texts) -> jax.Array:
     """Float32 sum over each text's masked positions of log p, [batch]."""
     if not self.text_chunk:
-      logits = seen["logits"]
       return -masked_diffusion.negative_log_likelihoods(
-        logits, texts, self.process
+        seen.logits, texts, self.process
       )
-
-    def read_logits(hidden):
-      return predictor.text_logits(params, hidden)
-
     return chunked_log_likelihoods(
-      seen["text_hidden"],
+      seen.text_hidden,
       texts,
       process=self.process,
-      read_logits=read_logits,
+      read_logits=functools.partial(model.text_logits, variables),
       chunk=self.text_chunk,
     )
 
 
-# What the text loss reads of a prediction.
-_TEXT_OUTPUTS = ("logits", "text_hidden")
-
-
-def _text_outputs(prediction, start: int = 0) -> dict[str, jax.Array]:
-  found = {name: getattr(prediction, name, None) for name in _TEXT_OUTPUTS}
-  return {k: v[start:] for k, v in found.items() if v is not None}
-
-
-def _separate_passes(predictor, params, images, texts):
-  """(velocity, the text's outputs); None for a stream that is off."""
+def _separate_passes(model: Model, variables, images, texts):
+  """(velocity, the text's prediction); None for a stream that is off."""
   velocity = seen = None
   if images is not None:
-    velocity = predictor(
-      params, images.latents, images.text, images.sigma, is_text_clean=True
+    condition = model.condition(variables, images.text, is_text_clean=True)
+    velocity = model.predict(
+      variables, images.latents, condition, images.sigma
     ).velocity
   if texts is not None:
+    condition = model.condition(variables, texts.tokens)
     clean_time = jnp.zeros(texts.tokens.shape[0])
-    seen = _text_outputs(
-      predictor(
-        params,
-        texts.latents,
-        texts.tokens,
-        clean_time,
-        has_image=texts.has_image,
-      )
+    seen = model.predict(
+      variables, texts.latents, condition, clean_time, has_image=texts.has_image
     )
   return velocity, seen
 
 
-def _merged_pass(predictor, params, images, texts):
+def _merged_pass(model: Model, variables, images, texts):
   """As `_separate_passes`, with one batch through the network."""
   _check_can_merge(images, texts)
   size = images.text.shape[0]
   has_image = None
   if texts.has_image is not None:
     has_image = jnp.concatenate([jnp.ones(size, bool), texts.has_image])
-  pairs = [
-    (images.latents, texts.latents),
-    (images.text, texts.tokens),
-    (images.sigma, jnp.zeros(texts.tokens.shape[0])),
-  ]
-  prediction = predictor(
-    params, *map(jnp.concatenate, pairs), has_image=has_image
+  tokens = jnp.concatenate([images.text, texts.tokens])
+  clean_time = jnp.zeros(texts.tokens.shape[0])
+  prediction = model.predict(
+    variables,
+    jnp.concatenate([images.latents, texts.latents]),
+    model.condition(variables, tokens),
+    jnp.concatenate([images.sigma, clean_time]),
+    has_image=has_image,
   )
-  return prediction.velocity[:size], _text_outputs(prediction, start=size)
+  seen = jax.tree.map(lambda array: array[size:], prediction)
+  return prediction.velocity[:size], seen
 
 
 def _check_can_merge(images, texts) -> None:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.layers import checked_dtype
-from ddit_jax.models.mmdit import Execution, MMDiT, Prediction, TextHead
+from ddit_jax.models.mmdit import Execution, MMDiT, TextHead
 from ddit_jax.sharding.rules import PlacedLeaf, placements, shardings
 
 # A tree {"params": trained arrays}, with {"constants": stored ones} where the
@@ -44,9 +44,11 @@ class PureModule:
     """Fresh variables, unboxed; jit it with `shardings`."""
     return nn.unbox(self._boxed_init(key))
 
-  def apply(self, variables: Variables, *inputs, method: str | None = None):
+  def apply(
+    self, variables: Variables, *inputs, method: str | None = None, **options
+  ):
     """Calls the module, or its method of that name, with these variables."""
-    return self.module.apply(variables, *inputs, method=method)
+    return self.module.apply(variables, *inputs, method=method, **options)
 
   def abstract_variables(self) -> Variables:
     """Shapes and dtypes of all variables; nothing is allocated."""
@@ -134,18 +136,6 @@ class Network(PureModule):
   def execution(self) -> Execution:
     """Precision, rematerialisation, kernels."""
     return self.module.execution
-
-  def apply(
-    self,
-    variables: Variables,
-    latents,
-    text,
-    sigma,
-    pooled=None,
-    has_image=None,
-  ) -> Prediction:
-    """See `MMDiT.__call__`."""
-    return self.module.apply(variables, latents, text, sigma, pooled, has_image)
 
   def text_logits(self, variables: Variables, text_hidden) -> jax.Array:
     """The text head alone, on any positions of `Prediction.text_hidden`."""

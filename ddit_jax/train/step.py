@@ -8,49 +8,20 @@ import jax.numpy as jnp
 import optax
 
 from ddit_jax.batch import DualBatch
+from ddit_jax.losses import dual
 from ddit_jax.losses.dual import CorruptedBatch, DualLoss
 from ddit_jax.losses.time_buckets import bucket_means
-from ddit_jax.models.mmdit import Prediction
 from ddit_jax.models.module import MASK_EMBEDDING
 from ddit_jax.prng import key_for
 from ddit_jax.sharding.rules import constrain
 from ddit_jax.train.state import TrainState
 
 
-class Model(Protocol):
+class Model(dual.Model, Protocol):
   """The network between its frozen encoders, see `TrainState.variables`."""
 
-  def draw_latents(
-    self, variables: dict[str, Any], pictures: jax.Array, key: jax.Array
-  ) -> jax.Array:
-    """`batch.Pictures` to clean latents, drawn from their posterior."""
-
-  def condition(
-    self,
-    variables: dict[str, Any],
-    tokens: jax.Array,
-    is_text_clean: bool = False,
-  ) -> jax.Array:
-    """What the network takes as text."""
-
-  def apply(
-    self,
-    variables: dict[str, Any],
-    latents,
-    text: jax.Array,
-    sigma,
-    has_image: jax.Array | None = None,
-    is_text_clean: bool = False,
-  ) -> Prediction:
-    """Velocity and logits at (partly masked) tokens, or at features."""
-
-  def text_logits(
-    self, variables: dict[str, Any], text_hidden: jax.Array
-  ) -> jax.Array:
-    """Logits of some positions."""
-
   def frozen_mask_embedding(self, frozen: dict[str, Any]) -> jax.Array:
-    """The mask's row of the text encoder's table."""
+    """The mask token's embedding in the text encoder's own table."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +39,7 @@ class TrainStep:
     has_stream_norms: True also measures the gradient of each stream alone,
       which holds both at once.
     is_mask_embedding_trained: False keeps `MASK_EMBEDDING` as it is, if there
-      is one, and spares the way back through the text encoder.
+      is one, and leaves out the backward pass through the text encoder.
   """
 
   model: Model
@@ -83,7 +54,7 @@ class TrainStep:
   def __call__(
     self, state: TrainState, batch: DualBatch, null_tokens: jax.Array
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Draws the corruption, differentiates, updates parameters and average.
+    """Draws the corruption, differentiates, updates parameters and EMA.
 
     Args:
       state: donated by the caller.
@@ -95,7 +66,8 @@ class TrainStep:
       batch,
       root,
       state.step,
-      encoder=BoundEncoder(self.model, state.variables(state.params)),
+      model=self.model,
+      variables=state.variables(state.params),
       null_tokens=null_tokens,
     )
     return self.update(state, corrupted)
@@ -103,7 +75,7 @@ class TrainStep:
   def update(
     self, state: TrainState, corrupted: CorruptedBatch
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The step after all random draws: gradients, optimiser, average.
+    """The step after all random draws: gradients, optimiser, EMA.
 
     A loss, gradient or update that is not finite changes nothing but the
     counts.
@@ -113,7 +85,7 @@ class TrainStep:
     updates, opt_state = self.optimizer.update(
       grads, state.opt_state, state.params
     )
-    updates = self._without_frozen(updates)
+    updates = self._without_frozen_update(updates)
     metrics["update_norm"] = optax.tree.norm(updates)
     params = optax.apply_updates(state.params, updates)
     decay = ema_decay(self.ema_decay, state.step)
@@ -172,10 +144,10 @@ class TrainStep:
 
   def _part_gradients(self, state: TrainState, part: CorruptedBatch):
     """({stream or "both": gradient}, (losses, buckets)) of one micro-batch."""
-    predictor = BoundPredictor(self, state)
 
     def loss_of(params, part):
-      losses, buckets = self.loss.losses(predictor, params, part)
+      variables = state.variables(self._without_frozen_gradient(params))
+      losses, buckets = self.loss.losses(self.model, variables, part)
       return self.loss.total(losses), (losses, buckets)
 
     differentiate = jax.grad(loss_of, has_aux=True)
@@ -194,15 +166,21 @@ class TrainStep:
       buckets |= seen[1]
     return {k: grads for k, (grads, _) in results.items()}, (losses, buckets)
 
-  def _without_frozen(self, updates):
-    """The updates, with none of a mask embedding that is not trained."""
+  def _without_frozen_gradient(self, params):
+    """Stops the gradient of a mask embedding that is not trained."""
+    if self.is_mask_embedding_trained or MASK_EMBEDDING not in params:
+      return params
+    row = jax.lax.stop_gradient(params[MASK_EMBEDDING])
+    return {**params, MASK_EMBEDDING: row}
+
+  def _without_frozen_update(self, updates):
+    """Drops the update (weight decay, momentum) of such a mask embedding."""
     if self.is_mask_embedding_trained or MASK_EMBEDDING not in updates:
       return updates
-    none = jnp.zeros_like(updates[MASK_EMBEDDING])
-    return {**updates, MASK_EMBEDDING: none}
+    return {**updates, MASK_EMBEDDING: jnp.zeros_like(updates[MASK_EMBEDDING])}
 
   def _mask_embedding_drift(self, state: TrainState) -> dict[str, jax.Array]:
-    """How far the row has moved from the text encoder's, by its length."""
+    """Distance to the text encoder's own embedding, relative to its norm."""
     start = self.model.frozen_mask_embedding(state.frozen)
     moved = jnp.linalg.norm(state.params[MASK_EMBEDDING] - start)
     return {"mask_embedding/drift": moved / jnp.linalg.norm(start)}
@@ -218,41 +196,6 @@ class TrainStep:
     array = array.reshape(array.shape[0] // parts, parts, *rest)
     array = array.swapaxes(0, 1)
     return constrain(array, None, "batch", *(None,) * len(rest))
-
-
-@dataclasses.dataclass(frozen=True)
-class BoundEncoder:
-  """A model's encoders with their variables, see `losses.dual.InputEncoder`."""
-
-  model: Model
-  variables: dict[str, Any]
-
-  def draw_latents(self, pictures: jax.Array, key: jax.Array) -> jax.Array:
-    return self.model.draw_latents(self.variables, pictures, key)
-
-  def condition(self, tokens: jax.Array) -> jax.Array:
-    return self.model.condition(self.variables, tokens, is_text_clean=True)
-
-
-@dataclasses.dataclass(frozen=True)
-class BoundPredictor:
-  """A step's model with all but its parameters, see `losses.dual.Predictor`."""
-
-  step: TrainStep
-  state: TrainState
-
-  def __call__(self, params, latents, text, sigma, **options) -> Prediction:
-    variables = self._variables(params)
-    return self.step.model.apply(variables, latents, text, sigma, **options)
-
-  def text_logits(self, params, text_hidden: jax.Array) -> jax.Array:
-    return self.step.model.text_logits(self._variables(params), text_hidden)
-
-  def _variables(self, params) -> dict[str, Any]:
-    if MASK_EMBEDDING in params and not self.step.is_mask_embedding_trained:
-      row = jax.lax.stop_gradient(params[MASK_EMBEDDING])
-      params = {**params, MASK_EMBEDDING: row}
-    return self.state.variables(params)
 
 
 def ema_decay(largest: float, step: jax.Array) -> jax.Array:

@@ -69,7 +69,7 @@ def test_the_networks_inputs_are_the_same_bits(cached_files, caches, tmp_path):
   model = build.build_model(run, encoders.tokenizer, encoders)
   mesh = build.build_mesh(run)
   frozen = build.frozen_variables(run, model, encoders, mesh)
-  draw = jax.jit(model.draw_latents)
+  draw = jax.jit(model.encode)
   with jax.set_mesh(mesh):
     for stream in ("text_to_image", "image_to_text"):
       drawn = [

@@ -49,11 +49,12 @@ def host_batch(*, num_images=16, num_texts=16, side=4) -> DualBatch:
 class NoisyPixels:
   """A posterior around the pixels, as an autoencoder's."""
 
-  def draw_latents(self, pictures, key):
-    mean = PixelCodec().encode(pictures)
+  def encode(self, variables, images, key):
+    mean = PixelCodec().encode(images)
     return mean + SPREAD * jax.random.normal(key, mean.shape)
 
-  def condition(self, tokens):
+  def condition(self, variables, tokens, is_text_clean):
+    assert is_text_clean
     return jax.nn.one_hot(tokens, 7)
 
 
@@ -62,7 +63,8 @@ def corrupt(loss, batch, step=0, seed=0):
     batch,
     jax.random.key(seed),
     jnp.int32(step),
-    encoder=NoisyPixels(),
+    model=NoisyPixels(),
+    variables={},
     null_tokens=jnp.ones(LENGTH, jnp.int32),
   )
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.data.pixel_codec import PixelCodec
 from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
@@ -47,15 +47,12 @@ def dual_loss(**changes) -> DualLoss:
   )
 
 
-class PixelsAsLatents:
-  def draw_latents(self, pictures, key):
-    del key
-    return PixelCodec().encode(pictures)
+MODEL = DualModel(network=NETWORK)
 
 
-def weighed(loss: DualLoss, predictor, params, examples):
+def weighed(loss: DualLoss, variables, examples):
   """(total loss, each stream's)."""
-  losses, _ = loss.losses(predictor, params, examples)
+  losses, _ = loss.losses(MODEL, {"network": variables}, examples)
   return loss.total(losses), losses
 
 
@@ -64,22 +61,10 @@ def corrupted(loss: DualLoss):
     batch(),
     jax.random.key(0),
     jnp.int32(0),
-    encoder=PixelsAsLatents(),
+    model=MODEL,
+    variables={},
     null_tokens=jnp.ones(LENGTH, jnp.int32),
   )
-
-
-def predictor(variables):
-  def predict(
-    params, latents, tokens, sigma, has_image=None, is_text_clean=False
-  ):
-    del is_text_clean
-    variables_now = {**variables, "params": params}
-    return NETWORK.apply(
-      variables_now, latents, tokens, sigma, has_image=has_image
-    )
-
-  return predict
 
 
 @pytest.mark.parametrize("is_merged", [False, True])
@@ -92,9 +77,7 @@ def test_first_loss_is_its_analytic_value(divisor, mask_count, is_merged):
   )
   examples = corrupted(loss)
   variables = NETWORK.init(jax.random.key(1))
-  total, losses = weighed(
-    loss, predictor(variables), variables["params"], examples
-  )
+  total, losses = weighed(loss, variables, examples)
   target = np.asarray(examples.images.velocity, np.float64)
   image_loss = np.square(target).mean()
   masked = np.asarray(examples.texts.is_masked.sum(-1), np.float64)
@@ -109,7 +92,7 @@ def test_first_loss_is_its_analytic_value(divisor, mask_count, is_merged):
     np.testing.assert_allclose(text_loss, np.log(VOCAB - 1), rtol=1e-6)
 
 
-def trained_like_params():
+def trained_like_variables():
   """Parameters away from zero, so that both heads answer."""
   variables = NETWORK.init(jax.random.key(1))
   leaves, tree = jax.tree.flatten(variables["params"])
@@ -118,28 +101,27 @@ def trained_like_params():
     leaf + 0.1 * jax.random.normal(key, leaf.shape)
     for leaf, key in zip(leaves, keys, strict=True)
   ]
-  return variables, jax.tree.unflatten(tree, moved)
+  return {**variables, "params": jax.tree.unflatten(tree, moved)}
 
 
 def test_merging_the_streams_changes_nothing():
-  variables, params = trained_like_params()
+  variables = trained_like_variables()
   apart, merged = dual_loss(), dual_loss(is_merged=True)
   examples = corrupted(apart)
-  want = weighed(apart, predictor(variables), params, examples)[0]
-  got = weighed(merged, predictor(variables), params, examples)[0]
+  want = weighed(apart, variables, examples)[0]
+  got = weighed(merged, variables, examples)[0]
   # Error measured: none; another compiler may round differently.
   np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 def test_parts_of_a_batch_add_up_to_the_whole():
-  variables, params = trained_like_params()
+  variables = trained_like_variables()
   loss = dual_loss(loss_normalization="target_positions")
   examples = corrupted(loss)
-  predict = predictor(variables)
-  whole = weighed(loss, predict, params, examples)[0]
+  whole = weighed(loss, variables, examples)[0]
   first = jax.tree.map(lambda x: x[:3], examples)
   second = jax.tree.map(lambda x: x[3:], examples)
-  halves = [weighed(loss, predict, params, part)[0] for part in (first, second)]
+  halves = [weighed(loss, variables, part)[0] for part in (first, second)]
   # Error measured: 6e-8 relative.
   np.testing.assert_allclose(sum(halves), whole, rtol=1e-6)
 
@@ -150,11 +132,7 @@ def test_merging_unequal_shapes_is_refused():
   texts = examples.texts.replace(latents=examples.texts.latents[:, :4])
   variables = NETWORK.init(jax.random.key(1))
   with pytest.raises(ValueError, match=r"is_merged=False"):
-    loss.losses(
-      predictor(variables),
-      variables["params"],
-      examples.replace(texts=texts),
-    )
+    weighed(loss, variables, examples.replace(texts=texts))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +150,7 @@ def test_bad_settings_name_the_value(values, part):
 
 @pytest.mark.parametrize("is_merged", [False, True])
 def test_texts_without_an_image_do_not_see_their_pixels(is_merged):
-  variables, params = trained_like_params()
+  variables = trained_like_variables()
   loss = dual_loss(is_merged=is_merged)
   examples = corrupted(loss)
   has_image = jnp.arange(BATCH) % 2 == 0
@@ -182,7 +160,7 @@ def test_texts_without_an_image_do_not_see_their_pixels(is_merged):
     latents += noise * ~(jnp.arange(BATCH) % 2 == 0)[:, None, None, None]
     texts = examples.texts.replace(latents=latents, has_image=has_image)
     now = examples.replace(texts=texts)
-    return weighed(loss, predictor(variables), params, now)[1]["text"]
+    return weighed(loss, variables, now)[1]["text"]
 
   assert text_loss(has_image, 0.0) == text_loss(has_image, 1.0)
   everywhere = jnp.ones(BATCH, bool)

@@ -23,7 +23,7 @@ from ddit_jax.prng import key_for
 from ddit_jax.sharding.mesh import make_mesh
 from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import TrainState, abstract_state, state_shardings
-from ddit_jax.train.step import BoundEncoder, TrainStep
+from ddit_jax.train.step import TrainStep
 from tests.train.adamw_by_hand import adamw_by_hand
 
 VOCAB, LENGTH, BATCH, NUM_STEPS = 6, 5, 8, 3
@@ -39,12 +39,14 @@ FROZEN = {"vae": {"gain": np.float32(0.8)}}
 class LinearModel:
   """velocity = scale * x + time * sigma; logits = table[token] + tint * x̄."""
 
-  def draw_latents(self, variables, images, key):
+  def encode(self, variables, images, key):
     del key  # A posterior without spread.
     return variables["vae"]["gain"] * PixelCodec().encode(images)
 
-  def apply(self, variables, latents, tokens, sigma, **options):
-    del options
+  def condition(self, variables, tokens, is_text_clean=False):
+    return tokens
+
+  def predict(self, variables, latents, tokens, sigma, has_image=None):
     p = variables["network"]["params"]
     sigma = sigma[:, None, None, None]
     mean = latents.mean((1, 2, 3))[:, None, None]
@@ -129,10 +131,12 @@ def first_state(step: TrainStep) -> TrainState:
 def test_three_steps_equal_those_by_hand(num_microbatches):
   step = train_step(num_microbatches, LinearModel())
   root = key_for(jax.random.key(0), "training")
-  encoder = BoundEncoder(step.model, FROZEN)
   corrupt = jax.jit(
     functools.partial(
-      step.loss.corrupt, encoder=encoder, null_tokens=NULL_TOKENS
+      step.loss.corrupt,
+      model=step.model,
+      variables=FROZEN,
+      null_tokens=NULL_TOKENS,
     )
   )
   run = jax.jit(step)

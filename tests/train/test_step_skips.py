@@ -30,9 +30,9 @@ NULL = jnp.zeros(LENGTH, jnp.int32)
 class Breakable(DualModel):
   """Latents of an image that is all 255 are infinite."""
 
-  def draw_latents(self, variables, pictures, key):
-    latents = super().draw_latents(variables, pictures, key)
-    is_white = (pictures == 255).all(axis=(1, 2, 3), keepdims=True)
+  def encode(self, variables, images, key=None):
+    latents = super().encode(variables, images, key)
+    is_white = (images == 255).all(axis=(1, 2, 3), keepdims=True)
     return jnp.where(is_white, jnp.inf, latents)
 
 
