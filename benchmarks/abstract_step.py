@@ -8,17 +8,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.config.settings import ExperimentSettings, StreamSettings
 from ddit_jax.conversion.checkpoint_record import CheckpointRecord
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.encoders.t5 import T5_SIZES
 from ddit_jax.encoders.vae import AutoencoderConfig
 from ddit_jax.experiment import build
+from ddit_jax.experiment.config import Config, TaskConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ENCODER_PARTS, ConvertedWeights
 from ddit_jax.models.config import size
 from ddit_jax.sharding.rules import partition_spec, with_shardings
-from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import TrainState, abstract_state, state_shardings
 from ddit_jax.train.step import TrainStep
 
@@ -65,7 +64,7 @@ class AbstractStep:
     return has_one and self.step.is_mask_embedding_trained
 
   @classmethod
-  def of(cls, settings: ExperimentSettings, mesh: Mesh) -> "AbstractStep":
+  def of(cls, settings: Config, mesh: Mesh) -> "AbstractStep":
     """The step that `ddit train` would run with these settings.
 
     Raises:
@@ -80,7 +79,7 @@ class AbstractStep:
     encoders = AbstractWeights() if settings.model.encoders_from else None
     tokenizer = _tokenizer(settings)
     model = build.build_model(settings, tokenizer, encoders)
-    optimizer = make_optimizer(settings.optimizer, settings.train.num_steps)
+    optimizer = settings.optimizer.make(settings.train.num_steps)
     step = build.build_train_step(
       settings,
       model=model,
@@ -107,7 +106,7 @@ class AbstractStep:
       return jitted.trace(self.state, self.batch, self.null_tokens)
 
 
-def _tokenizer(settings: ExperimentSettings) -> Tokenizer:
+def _tokenizer(settings: Config) -> Tokenizer:
   """The run's own, or one with as many ids where its files are elsewhere."""
   if not settings.data.sources:
     return build.build_tokenizer(settings)
@@ -117,7 +116,7 @@ def _tokenizer(settings: ExperimentSettings) -> Tokenizer:
   )
 
 
-def _frozen(settings: ExperimentSettings, model: DualModel, mesh: Mesh):
+def _frozen(settings: Config, model: DualModel, mesh: Mesh):
   """The encoders' variables, laid out as `build.frozen_variables` does."""
   trees = model.abstract_variables(mesh)
   frozen = {name: trees[name] for name in ENCODER_PARTS if name in trees}
@@ -127,19 +126,17 @@ def _frozen(settings: ExperimentSettings, model: DualModel, mesh: Mesh):
   return with_shardings(frozen, jax.tree.map(lambda _: everywhere, frozen))
 
 
-def _batch(
-  settings: ExperimentSettings, model: DualModel, mesh: Mesh
-) -> DualBatch:
+def _batch(settings: Config, model: DualModel, mesh: Mesh) -> DualBatch:
   """What the data pipeline gives; every text of the text loss has an image."""
   data, rows = settings.data, NamedSharding(mesh, partition_spec("batch"))
   sides = build.image_sides(settings)
   dtype = settings.model.encoder_dtype
 
-  def array(stream: StreamSettings, shape, dtype):
+  def array(stream: TaskConfig, shape, dtype):
     shape = (stream.batch_size, *shape)
     return jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
 
-  def pictures(stream: StreamSettings, side: int):
+  def pictures(stream: TaskConfig, side: int):
     if not stream.cache:
       return array(stream, (side, side, 3), "u1")
     *grid, channels = model.latent_shape(side, side)

@@ -17,11 +17,12 @@ object holds the compiler's own words in place of memory and collectives.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
 import time
+
+from ddit_jax.experiment.config import Config
 
 # Before JAX starts: ask for no TPU and for no cloud's metadata, and let other
 # processes use libtpu at the same time.
@@ -35,10 +36,9 @@ from hlo_collectives import hlo_collectives
 from jax.experimental import topologies
 from traced_flops import traced_flops
 
-from ddit_jax.cli.config_argument import load, split_overrides
+from ddit_jax.config.load import load, split_overrides
 from ddit_jax.experiment.model import training_flops
 from ddit_jax.monitor.device_stats import peak_flops
-from ddit_jax.sharding.mesh import make_mesh
 
 GIB = 2**30
 # Memory of one JAX device in GiB, from the data sheets.
@@ -109,7 +109,7 @@ def plan(settings, topology: str) -> dict[str, object]:
   devices = topologies.get_topology_desc(
     topology_name=topology, platform="tpu"
   ).devices
-  mesh = make_mesh(**dataclasses.asdict(settings.mesh), devices=devices)
+  mesh = settings.mesh.make(devices)
   step = AbstractStep.of(settings, mesh)
   start = time.perf_counter()
   traced = step.trace(mesh)
@@ -178,7 +178,7 @@ def main() -> None:
       changes[f"data.{stream}.batch_size"] = str(args.batch)
   if args.remat:
     changes["model.remat"] = args.remat
-  found = plan(load(args.config, changes | overrides), args.topology)
+  found = plan(load(Config, args.config, changes | overrides), args.topology)
   print(table(found), file=sys.stderr)
   print(json.dumps(found, indent=2))
 

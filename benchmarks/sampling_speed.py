@@ -37,7 +37,7 @@ from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network
 from ddit_jax.sampling.image_sampler import sample_latents
 from ddit_jax.sampling.text_sampler import TextSampling, infill
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 
 DTYPE = "bfloat16"
 GUIDANCE, SHIFT, IMAGE_STEPS, TEXT_STEPS = 7.0, 3.0, 28, 16
@@ -100,7 +100,7 @@ class Ours:
       ),
       autoencoder=autoencoder(sizes.vae, dtype=DTYPE, parameter_dtype=DTYPE),
     )
-    mesh = make_mesh(devices=jax.devices()[:1])
+    mesh = MeshConfig().make(jax.devices()[:1])
     self._variables = {
       name: part.init_sharded(jax.random.key(0), mesh)
       for name, part in self._model.parts().items()

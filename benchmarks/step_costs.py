@@ -23,7 +23,6 @@ import jax
 import numpy as np
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.config.settings import OptimizerSettings
 from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
@@ -33,7 +32,7 @@ from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import MASK_EMBEDDING, Network
-from ddit_jax.train.optimizer import make_optimizer
+from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import init_state
 from ddit_jax.train.step import TrainStep
 
@@ -131,7 +130,7 @@ class Runner:
 
   def __init__(self, option: Option):
     model = model_of(option)
-    optimizer = make_optimizer(OptimizerSettings(), 100)
+    optimizer = OptimizerConfig().make(100)
     step = TrainStep(
       model=model,
       loss=DualLoss(

@@ -32,7 +32,8 @@ Variants:
 """
 
 from ddit_jax.config.dry_run import chosen_variant, dry
-from ddit_jax.config.load import default_config, staged_config
+from ddit_jax.config.load import stages_config
+from ddit_jax.experiment.config import default_config
 
 _WEIGHTS = "weights/sd3"
 
@@ -74,7 +75,7 @@ def _all(stages):
   }
   for name, earlier in before.items():
     stages[name].init_from = f"stage:{earlier}"
-  return staged_config(stages)
+  return stages_config(stages)
 
 
 def _common():

@@ -26,7 +26,8 @@ Variants:
 """
 
 from ddit_jax.config.dry_run import chosen_variant, dry
-from ddit_jax.config.load import default_config, staged_config
+from ddit_jax.config.load import stages_config
+from ddit_jax.experiment.config import default_config
 
 _TOKENS = 350_000_000_000
 _TEXT_BATCH, _TEXT_LENGTH = 4096, 256
@@ -43,7 +44,7 @@ def get_config(variant: str = "joint"):
     "configs/end_to_end.py", variant, ["all", *phases], default="joint"
   )
   if name == "all":
-    config = staged_config({one: _phase(one, phases) for one in phases})
+    config = stages_config({one: _phase(one, phases) for one in phases})
     config.stages.joint.init_from = "stage:text"
     config.stages.joint_filtered.init_from = "stage:joint"
   else:

@@ -19,7 +19,7 @@ Variants:
 """
 
 from ddit_jax.config.dry_run import chosen_variant, dry
-from ddit_jax.config.load import default_config
+from ddit_jax.experiment.config import default_config
 
 
 def get_config(variant: str = "cpu"):

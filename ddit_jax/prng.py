@@ -8,6 +8,9 @@ import zlib
 
 import jax
 
+# JAX's keys take 32 bits: a larger seed would silently be another one.
+MAX_SEED = 2**32 - 1
+
 
 def key_for(
   root: jax.Array, purpose: str, step: int | jax.Array = 0
@@ -15,3 +18,9 @@ def key_for(
   """The key of one purpose at one step, e.g. ("image_noise", 7)."""
   named = jax.random.fold_in(root, zlib.crc32(purpose.encode()))
   return jax.random.fold_in(named, step)
+
+
+def check_seed(seed: int) -> None:
+  """Raises ValueError unless `seed` makes a key of its own."""
+  if not 0 <= seed <= MAX_SEED:
+    raise ValueError(f"seed must lie in 0 to {MAX_SEED}, got {seed}")

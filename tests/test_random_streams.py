@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ddit_jax.prng import key_for
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 
 ROOT = jax.random.key(0)
 PURPOSES = ("image_time", "image_noise", "text_time", "text_mask")
@@ -85,7 +85,7 @@ def test_the_same_noise_whatever_the_mesh():
     ({"replica": 2, "fsdp": 4}, PartitionSpec(("replica", "fsdp"))),
     ({"fsdp": 4, "tensor": 2}, PartitionSpec("fsdp", "tensor")),
   ):
-    mesh = make_mesh(**sizes)
+    mesh = MeshConfig(**sizes).make()
     spread = jax.jit(noise, out_shardings=NamedSharding(mesh, spec))
     got = spread(jnp.int32(3))
     assert got.addressable_shards[0].data.size < got.size

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ddit_jax.cli.config_argument import load
-from ddit_jax.config.settings import ExperimentSettings
+from ddit_jax.config.load import load
+from ddit_jax.experiment.config import Config
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "digits.py")
@@ -40,10 +40,10 @@ OVERRIDES = {
 }
 
 
-def settings(**overrides: str) -> ExperimentSettings:
+def settings(**overrides: str) -> Config:
   """The tiny run's settings; "__" in a name stands for a dot."""
   dotted = {name.replace("__", "."): x for name, x in overrides.items()}
-  return load(CONFIG, OVERRIDES | dotted)
+  return load(Config, CONFIG, OVERRIDES | dotted)
 
 
 def flags(**overrides: str) -> list[str]:

@@ -2,8 +2,8 @@
 
 from absl import flags
 
-from ddit_jax.cli import config_argument
 from ddit_jax.cli.verb_flags import Verb, require
+from ddit_jax.config.load import load
 
 DESCRIPTION = """
 Examines a checkpoint on handwriting it has never seen, in all three tasks, and
@@ -33,7 +33,9 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
   require(values, "checkpoint", "config", "out")
-  settings = config_argument.load(values.config, overrides)
+  from ddit_jax.experiment.config import Config
+
+  settings = load(Config, values.config, overrides)
   from ddit_jax.pipelines import evaluate
 
   return evaluate.evaluate(

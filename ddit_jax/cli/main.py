@@ -6,9 +6,8 @@ import sys
 from absl import logging as absl_logging
 
 from ddit_jax.cli import evaluate, lora, prepare, sample, train
-from ddit_jax.cli.config_argument import split_overrides
 from ddit_jax.cli.verb_flags import HelpRequested, UsageError, Verb
-from ddit_jax.config.settings import ConfigError
+from ddit_jax.config.load import split_overrides
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.errors import InputError, suggest
 
@@ -34,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
   except HelpRequested as request:
     print(request)
     return 0
-  except (UsageError, ConfigError, InputError, TooManyBadRecords) as error:
+  except (UsageError, InputError, TooManyBadRecords) as error:
     print(f"ddit: {error}", file=sys.stderr)
     return BAD_INPUT
   except KeyboardInterrupt:

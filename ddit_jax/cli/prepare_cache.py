@@ -4,9 +4,9 @@ import pathlib
 
 from absl import flags
 
-from ddit_jax.cli import config_argument
 from ddit_jax.cli.train import join_cluster
 from ddit_jax.cli.verb_flags import UsageError, require
+from ddit_jax.config.load import load
 
 # Flags that only make sense for copied images.
 _COPYING = (
@@ -73,7 +73,9 @@ def run(
         f"--{name} is for copying images: with --cache the config says what "
         "is read"
       )
-  settings = config_argument.load(values.config, overrides)
+  from ddit_jax.experiment.config import Config
+
+  settings = load(Config, values.config, overrides)
   if values.distributed:
     join_cluster()
   from ddit_jax.experiment.data import CacheRequest

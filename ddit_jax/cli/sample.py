@@ -3,7 +3,6 @@
 from absl import flags
 
 from ddit_jax.cli.verb_flags import UsageError, Verb, require
-from ddit_jax.config.settings import MAX_SEED
 from ddit_jax.errors import suggest
 
 TASKS = ("t2i", "caption", "vqa")
@@ -49,14 +48,7 @@ def define(values: flags.FlagValues) -> None:
   flags.DEFINE_integer(
     "step", None, "checkpoint's step; the newest if unset", flag_values=values
   )
-  flags.DEFINE_integer(
-    "seed",
-    0,
-    "of the draws",
-    lower_bound=0,
-    upper_bound=MAX_SEED,
-    flag_values=values,
-  )
+  flags.DEFINE_integer("seed", 0, "of the draws", flag_values=values)
 
 
 def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
@@ -67,7 +59,12 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
       f"unknown task {values.task!r}: {suggest(values.task, TASKS)}"
     )
   from ddit_jax.pipelines import requests
+  from ddit_jax.prng import check_seed
 
+  try:
+    check_seed(values.seed)
+  except ValueError as error:
+    raise UsageError(f"--{error}") from error
   batch = requests.read(
     values.task,
     prompts=values.prompt or [],

@@ -2,8 +2,8 @@
 
 from absl import flags
 
-from ddit_jax.cli import config_argument
 from ddit_jax.cli.verb_flags import UsageError, Verb, require
+from ddit_jax.config.load import load_job
 
 DESCRIPTION = """
 Trains one network on two tasks at once: drawing images from text, and writing
@@ -37,7 +37,9 @@ def define(values: flags.FlagValues) -> None:
 
 def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
   require(values, "config", "workdir")
-  job = config_argument.load_job(values.config, overrides)
+  from ddit_jax.experiment.config import Config
+
+  job = load_job(Config, values.config, overrides)
   from ddit_jax.experiment import stages, trainer
 
   if values.distributed:

@@ -1,61 +1,71 @@
-"""ml_collections ConfigDicts to and from strict settings.
+"""Configs: `ConfigDict`s and config files to a tree of frozen dataclasses.
 
-Importing this file does not import jax.
+A config is a nest of parts. Each part is a frozen dataclass in the module that
+uses it; its fields are the config's keys, its `Literal` types the choices, and
+its `__post_init__` checks the ranges. This file knows none of them: it builds
+any such tree by its type hints.
 """
 
+import ast
 import dataclasses
 import importlib.util
 import math
 import os
+import pathlib
+import traceback
 import types
 import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from ddit_jax.config.settings import (
-  SCHEMA_VERSION,
-  ConfigError,
-  ExperimentSettings,
-)
-from ddit_jax.errors import suggest
+from ddit_jax.errors import InputError, suggest
+
+T = TypeVar("T")
+
+# How an override begins on a command line.
+PREFIX = "--config."
+# The field of a root part that counts the incompatible changes of its keys.
+_VERSION = "schema_version"
 
 
-def to_config(settings: ExperimentSettings) -> ConfigDict:
-  """Every setting, defaults included, so that each can be overridden."""
-  return ConfigDict(dataclasses.asdict(settings))
+def to_config_dict(part: Any) -> ConfigDict:
+  """Every field of a part and of the parts inside, so that each can be set."""
+  return ConfigDict(dataclasses.asdict(part))
 
 
-def default_config() -> ConfigDict:
-  """What a config file starts from."""
-  return to_config(ExperimentSettings())
-
-
-def to_settings(
-  config: ConfigDict | dict, source: str = "this config"
-) -> ExperimentSettings:
-  """A complete or partial config to settings; defaults fill the rest.
+def from_dict(
+  cls: type[T],
+  values: ConfigDict | Mapping[str, Any],
+  source: str = "this config",
+) -> T:
+  """Builds a part and the parts inside; defaults fill what is not given.
 
   Args:
-    config: nested keys and values, e.g. read from JSON.
-    source: what the config is, for the message about its version.
+    cls: the root of the tree.
+    values: nested keys and values, e.g. read from JSON.
+    source: what they are, for the message about their version.
 
   Raises:
-    ConfigError: an unknown key, a wrong type, a value out of range, or a
-      schema version this package does not read.
+    InputError: an unknown key, a wrong type, a value that is not among the
+      choices or out of range, or a schema version that is not read here.
   """
-  if isinstance(config, ConfigDict):
-    config = config.to_dict()
+  if isinstance(values, ConfigDict):
+    values = values.to_dict()
   # A config of the future may well have keys unknown here: say the cause.
-  version = config.get("schema_version", SCHEMA_VERSION)
-  if version != SCHEMA_VERSION:
-    raise ConfigError(
-      f"{source} has schema_version {version}, this ddit_jax reads version "
-      f"{SCHEMA_VERSION}: install the release that wrote it"
-    )
-  return _parse(ExperimentSettings, config, "")
+  if hasattr(cls, _VERSION):
+    expected = getattr(cls, _VERSION)
+    version = values.get(_VERSION, expected)
+    if version != expected:
+      raise InputError(
+        f"{source} has schema_version {version}, this ddit_jax reads version "
+        f"{expected}: install the release that wrote it"
+      )
+  return _part(cls, values, "")
 
 
-def staged_config(stages: dict[str, ConfigDict]) -> ConfigDict:
+def stages_config(stages: Mapping[str, ConfigDict]) -> ConfigDict:
   """The config of a job of several stages, which run in the order given.
 
   `order`, their names joined by commas, may be shortened; `stages` holds each
@@ -65,7 +75,7 @@ def staged_config(stages: dict[str, ConfigDict]) -> ConfigDict:
 
 
 def config_module(path: str | os.PathLike) -> types.ModuleType:
-  """A config file as a module, so that another can vary it.
+  """A config file as a module, so that another file can vary it.
 
   Raises:
     Exception: whatever running the file raises.
@@ -76,36 +86,217 @@ def config_module(path: str | os.PathLike) -> types.ModuleType:
   return module
 
 
-def _parse(cls, section: dict, path: str):
-  types = typing.get_type_hints(cls)
-  values = {}
-  for key, value in section.items():
-    where = f"{path}{key}"
-    if key not in types:
-      raise ConfigError(f"unknown config key {where}: {suggest(key, types)}")
-    values[key] = _value(types[key], value, where)
-  return cls(**values)
+def split_overrides(argv: list[str]) -> tuple[list[str], dict[str, str]]:
+  """Separates `--config.a.b=value` arguments from the rest.
+
+  Raises:
+    InputError: an override without "=" or given twice.
+  """
+  rest, overrides = [], {}
+  for argument in argv:
+    if not argument.startswith(PREFIX):
+      rest.append(argument)
+      continue
+    key, equals, value = argument.removeprefix(PREFIX).partition("=")
+    if not equals:
+      raise InputError(f"{argument} has no value: write --config.{key}=VALUE")
+    if key in overrides:
+      raise InputError(f"--config.{key} is given twice")
+    overrides[key] = value
+  return rest, overrides
 
 
-def _value(kind, value, where: str):
+def load(cls: type[T], argument: str, overrides: Mapping[str, str]) -> T:
+  """The config of FILE.py[:variant] with overrides applied.
+
+  The file and its variants follow `ml_collections.config_flags`; they are
+  loaded here because its messages span pages and name no nearest key.
+
+  Args:
+    cls: the root of the tree of parts.
+    argument: FILE.py[:variant]; the file's `get_config` gives a ConfigDict.
+    overrides: dotted key -> value as text.
+
+  Raises:
+    InputError: no such file, variant or key; a wrong type or value; a file
+      that cannot be run; several stages in one config.
+  """
+  config = _run_config_file(argument)
+  if "stages" in config:
+    raise InputError(
+      f"{argument} is a job of several stages: name one of them, "
+      f"{', '.join(config.stages)}"
+    )
+  return _overridden(cls, config, overrides)
+
+
+def load_job(
+  cls: type[T], argument: str, overrides: Mapping[str, str]
+) -> T | dict[str, T]:
+  """As `load`; a job of several stages gives its stages in order.
+
+  Overrides that begin with "stages.NAME." apply to one stage, "order" is the
+  names of the stages to run, and all others apply to every stage.
+
+  Raises:
+    InputError: as `load`, or an unknown stage.
+  """
+  config = _run_config_file(argument)
+  if "stages" not in config:
+    return _overridden(cls, config, overrides)
+  names = overrides.get("order", config.order).split(",")
+  _check_stages(names, config.stages)
+  of_stage: dict[str, dict[str, str]] = {name: {} for name in names}
+  for key, text in overrides.items():
+    section, _, rest = key.partition(".")
+    if section == "stages":
+      name, _, rest = rest.partition(".")
+      _check_stages([name], of_stage)
+      of_stage[name][rest] = text
+    elif key != "order":
+      for stage in of_stage.values():
+        stage.setdefault(key, text)
+  return {
+    name: _overridden(
+      cls, config.stages[name], of_stage[name], f"stages.{name}."
+    )
+    for name in names
+  }
+
+
+def _check_stages(names: Iterable[str], known: Iterable[str]) -> None:
+  names = list(names)
+  for name in names:
+    if name not in known:
+      raise InputError(f"unknown stage {name!r}: {suggest(name, known)}")
+  if len(set(names)) != len(names):
+    raise InputError(f"order names a stage twice: {','.join(names)}")
+
+
+def _overridden(
+  cls: type[T],
+  config: ConfigDict,
+  overrides: Mapping[str, str],
+  where: str = "",
+) -> T:
+  values = dataclasses.asdict(from_dict(cls, config))
+  try:
+    for key, text in overrides.items():
+      _override(values, key, text)
+    return from_dict(cls, values)
+  except InputError as error:
+    raise InputError(f"{where}{error}") from error
+
+
+def _override(values: dict, key: str, text: str) -> None:
+  *sections, last = key.split(".")
+  for depth, name in enumerate(sections):
+    if not isinstance(values.get(name), dict):
+      where = ".".join(sections[: depth + 1])
+      raise InputError(
+        f"unknown config section {where}: {suggest(name, values)}"
+      )
+    values = values[name]
+  if last not in values:
+    raise InputError(f"unknown config key {key}: {suggest(last, values)}")
+  values[last] = _parsed(key, text, values[last])
+
+
+def _parsed(key: str, text: str, old: Any) -> Any:
+  """The value a text stands for; `from_dict` checks its type."""
+  if isinstance(old, str):
+    return text
+  if isinstance(old, dict):
+    raise InputError(f"{key} is a section: set one of {sorted(old)}")
+  try:
+    is_boolean = text.lower() in ("true", "false")
+    return ast.literal_eval(text.capitalize() if is_boolean else text)
+  except (ValueError, SyntaxError):
+    raise InputError(
+      f"{key} must be {type(old).__name__}, got {text!r}"
+    ) from None
+
+
+def _run_config_file(argument: str) -> ConfigDict:
+  name, _, variant = argument.partition(":")
+  path = pathlib.Path(name)
+  if path.suffix != ".py" or not path.is_file():
+    siblings = [str(p) for p in path.parent.glob("*.py")]
+    hint = suggest(name, siblings) if siblings else "give a path to a .py file"
+    raise InputError(f"no config file {name}: {hint}")
+  try:
+    module = config_module(path)
+  except Exception as error:
+    raise InputError(_place_and_cause(path, error)) from error
+  if not hasattr(module, "get_config"):
+    raise InputError(f"{name} has no get_config function")
+  try:
+    config = module.get_config(*([variant] if variant else []))
+  except ValueError as error:
+    raise InputError(" ".join(str(error).split())) from error
+  except Exception as error:
+    raise InputError(_place_and_cause(path, error)) from error
+  if not isinstance(config, ConfigDict):
+    raise InputError(
+      f"get_config of {name} returns a {type(config).__name__}: return a "
+      "ConfigDict, such as default_config() with changes"
+    )
+  return config
+
+
+def _place_and_cause(path: pathlib.Path, error: Exception) -> str:
+  """One line that says where a config file failed and why."""
+  lines = [
+    frame.lineno
+    for frame in traceback.extract_tb(error.__traceback__)
+    if frame.filename == str(path.absolute())
+  ]
+  if isinstance(error, SyntaxError):
+    lines.append(error.lineno)
+  where = f"{path} line {lines[-1]}" if lines else str(path)
+  cause = " ".join(str(error).split())
+  return f"{where} fails: {type(error).__name__}: {cause}"
+
+
+def _part(cls: type[T], values: Mapping[str, Any], path: str) -> T:
+  kinds = typing.get_type_hints(cls)
+  given = {}
+  for key, value in values.items():
+    if key not in kinds:
+      hint = suggest(key, kinds)
+      raise InputError(f"unknown config key {path}{key}: {hint}")
+    given[key] = _value(kinds[key], value, f"{path}{key}")
+  try:
+    return cls(**given)
+  except ValueError as error:
+    # A part's message starts with the name of its field.
+    raise InputError(f"{path}{error}") from error
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
   if dataclasses.is_dataclass(kind):
-    if not isinstance(value, dict):
-      raise ConfigError(f"{where} is a section, got {value!r}")
-    return _parse(kind, value, f"{where}.")
+    if not isinstance(value, Mapping):
+      raise InputError(f"{where} is a section, got {value!r}")
+    return _part(kind, value, f"{where}.")
   if kind is object:
     return value
   if typing.get_origin(kind) is dict:
     item = typing.get_args(kind)[1]
-    if not isinstance(value, dict):
-      raise ConfigError(f"{where} must be a mapping, got {value!r}")
+    if not isinstance(value, Mapping):
+      raise InputError(f"{where} must be a mapping, got {value!r}")
     return {k: _value(item, v, f"{where}.{k}") for k, v in value.items()}
+  if typing.get_origin(kind) is typing.Literal:
+    choices = typing.get_args(kind)
+    if value not in choices:
+      raise InputError(f"{where} must be one of {choices}, got {value!r}")
+    return value
   if kind is float and type(value) is int:
     value = float(value)
   if type(value) is not kind:
-    raise ConfigError(
+    raise InputError(
       f"{where} must be {kind.__name__}, got {value!r} of type "
       f"{type(value).__name__}"
     )
   if kind is float and not math.isfinite(value):
-    raise ConfigError(f"{where} must be a finite number, got {value}")
+    raise InputError(f"{where} must be a finite number, got {value}")
   return value

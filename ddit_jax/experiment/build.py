@@ -1,6 +1,5 @@
 """Settings to parts: tokenizer, network, losses, data streams."""
 
-import dataclasses
 import pathlib
 import types
 from collections.abc import Mapping
@@ -10,7 +9,6 @@ import optax
 from jax.sharding import Mesh
 
 from ddit_jax.config.dry_run import TOY_SOURCE, TOY_WEIGHTS
-from ddit_jax.config.settings import OF_ENCODERS, ExperimentSettings
 from ddit_jax.data.example import Source
 from ddit_jax.data.sources.registry import open_source
 from ddit_jax.data.text import caption_tokens
@@ -25,6 +23,7 @@ from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.digits import grammar
 from ddit_jax.digits.world import WORLDS, World
 from ddit_jax.errors import suggest
+from ddit_jax.experiment.config import OF_ENCODERS, Config
 from ddit_jax.experiment.data import SourceData
 from ddit_jax.experiment.digit_data import DigitData
 from ddit_jax.experiment.model import DualModel
@@ -39,20 +38,20 @@ from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import MMDiTConfig, size
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network, Variables
-from ddit_jax.sharding.mesh import check_batch_divides, make_mesh
+from ddit_jax.sharding.mesh import check_batch_divides
 from ddit_jax.train.step import TrainStep
 
 # The `data.tokenizer` that is made of the sources' own words.
 WORDS = "words"
 
 
-def build_mesh(settings: ExperimentSettings) -> Mesh:
+def build_mesh(settings: Config) -> Mesh:
   """The job's mesh, after checking that it divides all batches.
 
   Raises:
     ValueError: devices or batch sizes do not fit.
   """
-  mesh = make_mesh(**dataclasses.asdict(settings.mesh))
+  mesh = settings.mesh.make()
   parts = settings.train.num_microbatches
   data = settings.data
   for name, stream in data.streams_on().items():
@@ -64,7 +63,7 @@ def build_mesh(settings: ExperimentSettings) -> Mesh:
   return mesh
 
 
-def build_world(settings: ExperimentSettings) -> World:
+def build_world(settings: Config) -> World:
   """The digit world that the data section names.
 
   Raises:
@@ -76,7 +75,7 @@ def build_world(settings: ExperimentSettings) -> World:
   return WORLDS[name]
 
 
-def open_encoders(settings: ExperimentSettings) -> ConvertedWeights | None:
+def open_encoders(settings: Config) -> ConvertedWeights | None:
   """The converted weights whose frozen encoders the run uses, if it does.
 
   Raises:
@@ -89,7 +88,7 @@ def open_encoders(settings: ExperimentSettings) -> ConvertedWeights | None:
   return ConvertedWeights.open(settings.model.encoders_from)
 
 
-def open_sources(settings: ExperimentSettings) -> dict[str, Source]:
+def open_sources(settings: Config) -> dict[str, Source]:
   """The sources of `data.sources`; their indexes are built if need be.
 
   Raises:
@@ -109,7 +108,7 @@ def _open_source(name: str, spec: Mapping[str, object]) -> Source:
 
 
 def build_tokenizer(
-  settings: ExperimentSettings,
+  settings: Config,
   encoders: ConvertedWeights | None = None,
   sources: Mapping[str, Source] = types.MappingProxyType({}),
 ) -> Tokenizer:
@@ -137,7 +136,7 @@ def build_tokenizer(
 
 
 def build_network(
-  settings: ExperimentSettings,
+  settings: Config,
   tokenizer: Tokenizer,
   encoders: ConvertedWeights | None = None,
 ) -> Network:
@@ -161,7 +160,7 @@ def build_network(
 
 
 def build_model(
-  settings: ExperimentSettings,
+  settings: Config,
   tokenizer: Tokenizer,
   encoders: ConvertedWeights | None = None,
 ) -> DualModel:
@@ -191,7 +190,7 @@ def build_model(
   return model
 
 
-def image_sides(settings: ExperimentSettings) -> tuple[int, int]:
+def image_sides(settings: Config) -> tuple[int, int]:
   """Sides of both streams' square images, in pixels."""
   data = settings.data
   if data.sources:
@@ -201,7 +200,7 @@ def image_sides(settings: ExperimentSettings) -> tuple[int, int]:
 
 
 def frozen_variables(
-  settings: ExperimentSettings,
+  settings: Config,
   model: DualModel,
   encoders: ConvertedWeights | None,
   mesh: Mesh,
@@ -240,9 +239,7 @@ def _network_config(settings, tokenizer, encoders) -> MMDiTConfig:
   return config
 
 
-def build_process(
-  settings: ExperimentSettings, tokenizer: Tokenizer
-) -> MaskedDiffusion:
+def build_process(settings: Config, tokenizer: Tokenizer) -> MaskedDiffusion:
   """The text diffusion."""
   return MaskedDiffusion(
     mask_id=tokenizer.mask_id,
@@ -252,7 +249,7 @@ def build_process(
   )
 
 
-def build_path(settings: ExperimentSettings) -> FlowMatching:
+def build_path(settings: Config) -> FlowMatching:
   """The image diffusion."""
   return FlowMatching(
     loss_weighting=settings.loss.image_weighting,
@@ -263,7 +260,7 @@ def build_path(settings: ExperimentSettings) -> FlowMatching:
   )
 
 
-def build_loss(settings: ExperimentSettings, tokenizer: Tokenizer) -> DualLoss:
+def build_loss(settings: Config, tokenizer: Tokenizer) -> DualLoss:
   """The dual loss.
 
   Raises:
@@ -283,7 +280,7 @@ def build_loss(settings: ExperimentSettings, tokenizer: Tokenizer) -> DualLoss:
   )
 
 
-def _check_can_merge(settings: ExperimentSettings) -> None:
+def _check_can_merge(settings: Config) -> None:
   sides = image_sides(settings)
   lengths = [s.text_length for s in settings.data.streams().values()]
   if len(set(sides)) > 1 or len(set(lengths)) > 1:
@@ -295,7 +292,7 @@ def _check_can_merge(settings: ExperimentSettings) -> None:
 
 
 def build_train_step(
-  settings: ExperimentSettings,
+  settings: Config,
   *,
   model: DualModel,
   loss: DualLoss,
@@ -316,15 +313,13 @@ def build_train_step(
   )
 
 
-def null_tokens(
-  settings: ExperimentSettings, tokenizer: Tokenizer
-) -> np.ndarray:
+def null_tokens(settings: Config, tokenizer: Tokenizer) -> np.ndarray:
   """The empty caption, int32 [length]."""
   return caption_tokens(tokenizer, "", settings.data.text_to_image.text_length)
 
 
 def build_data(
-  settings: ExperimentSettings,
+  settings: Config,
   tokenizer: Tokenizer,
   sources: Mapping[str, Source],
   workdir: pathlib.Path,

@@ -12,11 +12,6 @@ import numpy as np
 
 from ddit_jax.batch import DualBatch
 from ddit_jax.checkpoint.manifest import contents_digest
-from ddit_jax.config.settings import (
-  OF_ENCODERS,
-  ExperimentSettings,
-  StreamSettings,
-)
 from ddit_jax.conversion.checkpoint_record import read_record
 from ddit_jax.conversion.components import config_to_record
 from ddit_jax.data.bad_records import BadRecordLimits, ReadLog
@@ -46,6 +41,7 @@ from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from ddit_jax.errors import check_known
+from ddit_jax.experiment.config import OF_ENCODERS, Config, TaskConfig
 from ddit_jax.models.config import size
 
 TEXT_TO_IMAGE = "text_to_image"
@@ -57,7 +53,7 @@ _IMAGE_TRANSFORM = (
 _DIGEST_BYTES = 16
 
 
-def check_can_be_cached(settings: ExperimentSettings, stream: str) -> None:
+def check_can_be_cached(settings: Config, stream: str) -> None:
   """Raises ValueError unless the stream's images are always the same."""
   given = settings.data.streams()[stream]
   if not settings.data.sources:
@@ -79,7 +75,7 @@ def check_can_be_cached(settings: ExperimentSettings, stream: str) -> None:
     )
 
 
-def takes_features(settings: ExperimentSettings, stream: str) -> bool:
+def takes_features(settings: Config, stream: str) -> bool:
   """Whether features of clean captions serve the stream.
 
   Masked texts need the text encoder anew at each step, and some networks embed
@@ -94,7 +90,7 @@ def takes_features(settings: ExperimentSettings, stream: str) -> bool:
 
 
 def latents_origin(
-  settings: ExperimentSettings, stream: str, source: Source
+  settings: Config, stream: str, source: Source
 ) -> LatentsOrigin:
   """Where the moments of a source's images come from."""
   return LatentsOrigin(
@@ -108,7 +104,7 @@ def latents_origin(
 
 
 def features_origin(
-  settings: ExperimentSettings, stream: str, tokenizer: Tokenizer
+  settings: Config, stream: str, tokenizer: Tokenizer
 ) -> FeaturesOrigin:
   """Where the features of texts come from."""
   files = {
@@ -123,14 +119,14 @@ def features_origin(
   )
 
 
-def _encoder_digest(settings: ExperimentSettings, name: str) -> str:
+def _encoder_digest(settings: Config, name: str) -> str:
   """Of an encoder's configuration and of its weights as the manifest says."""
   folder = _encoders_folder(settings)
   config = config_to_record(read_record(folder).configs[name])
   return _digest([config, contents_digest(folder, name)])
 
 
-def _encoders_folder(settings: ExperimentSettings) -> pathlib.Path:
+def _encoders_folder(settings: Config) -> pathlib.Path:
   return pathlib.Path(settings.model.encoders_from)
 
 
@@ -170,7 +166,7 @@ class CacheRequest:
     """True if T5's features are asked for."""
     return T5 in self.parts
 
-  def check(self, settings: ExperimentSettings) -> None:
+  def check(self, settings: Config) -> None:
     """Raises ValueError unless the settings' stream can be cached like this."""
     check_known([self.stream], settings.data.streams(), what="--stream has no")
     check_known(self.parts, (LATENTS, T5), what="--cache has no part")
@@ -189,7 +185,7 @@ class CacheRequest:
     self._check_numbers()
 
   def sources(
-    self, settings: ExperimentSettings, opened: Mapping[str, Source]
+    self, settings: Config, opened: Mapping[str, Source]
   ) -> dict[str, Source]:
     """Those of the stream's mixture that have images, by name.
 
@@ -222,7 +218,7 @@ class CacheRequest:
 
 
 def open_caches(
-  settings: ExperimentSettings,
+  settings: Config,
   stream: str,
   sources: Mapping[str, Source],
   tokenizer: Tokenizer,
@@ -254,7 +250,7 @@ def open_caches(
 
 
 def cached_transform(
-  settings: ExperimentSettings,
+  settings: Config,
   stream: str,
   sources: Iterable[Source],
   texts: TextTransform,
@@ -273,7 +269,7 @@ def cached_transform(
 
 
 def _check_is_there(
-  settings: ExperimentSettings, stream: str, folder: pathlib.Path
+  settings: Config, stream: str, folder: pathlib.Path
 ) -> None:
   if not folder.is_dir():
     raise ValueError(
@@ -283,7 +279,7 @@ def _check_is_there(
 
 
 def _check_origin(
-  settings: ExperimentSettings,
+  settings: Config,
   stream: str,
   pair: tuple[Source, CachedSource],
   tokenizer: Tokenizer,
@@ -304,7 +300,7 @@ def _check_origin(
 
 
 def _check_alike(
-  settings: ExperimentSettings, stream: str, sources: Mapping[str, Source]
+  settings: Config, stream: str, sources: Mapping[str, Source]
 ) -> None:
   """A batch cannot have features of some of its rows."""
   if not takes_features(settings, stream):
@@ -329,7 +325,7 @@ def _check_alike(
     )
 
 
-def _way_out(settings: ExperimentSettings, stream: str) -> str:
+def _way_out(settings: Config, stream: str) -> str:
   parts = "latents,t5" if takes_features(settings, stream) else "latents"
   return (
     f"write a cache with ddit prepare --cache={parts} --stream={stream} "
@@ -360,7 +356,7 @@ class SourceData:
       of images; of the streams that read a cache.
   """
 
-  settings: ExperimentSettings
+  settings: Config
   tokenizer: Tokenizer
   sources: Mapping[str, Source]
   log: ReadLog
@@ -369,7 +365,7 @@ class SourceData:
   @classmethod
   def open(
     cls,
-    settings: ExperimentSettings,
+    settings: Config,
     tokenizer: Tokenizer,
     sources: Mapping[str, Source],
     workdir: pathlib.Path,
@@ -440,13 +436,11 @@ class SourceData:
     lines += [f"{n} reads the cache {streams[n].cache}" for n in self.caches]
     return "\n".join(lines)
 
-  def _stream(self, name: str, stream: StreamSettings) -> MixtureStream:
+  def _stream(self, name: str, stream: TaskConfig) -> MixtureStream:
     seed = self.settings.seed
     return MixtureStream(mixture=self._mixture(name, stream, seed=seed))
 
-  def _mixture(
-    self, name: str, stream: StreamSettings, *, seed: int
-  ) -> Mixture:
+  def _mixture(self, name: str, stream: TaskConfig, *, seed: int) -> Mixture:
     schedule = parse_schedule(stream.mixture)
     texts = TextTransform(
       tokenizer=self.tokenizer,

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import numpy as np
 
 from ddit_jax.batch import DualBatch
-from ddit_jax.config.settings import ExperimentSettings
 from ddit_jax.data import loader
 from ddit_jax.data.loader import (
   DualStream,
@@ -20,6 +19,7 @@ from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.digits import datasets, questions
 from ddit_jax.digits.world import World
 from ddit_jax.errors import check_known
+from ddit_jax.experiment.config import Config
 
 # Apart from `seed` itself, so that no two draws share a generator.
 _ORDER_SEED, _POOL_SEED, _VALIDATION_SEED = 1, 2, 3
@@ -35,7 +35,7 @@ class DigitData:
     tokenizer: of their texts.
   """
 
-  settings: ExperimentSettings
+  settings: Config
   world: World
   tokenizer: Tokenizer
 

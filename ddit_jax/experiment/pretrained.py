@@ -20,7 +20,6 @@ from ddit_jax.checkpoint.manifest import (
 from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.checkpoint.tree_match import Shapes, stored_shapes, tree_shapes
 from ddit_jax.config.dry_run import TOY_WEIGHTS
-from ddit_jax.config.settings import ExperimentSettings, LoraSettings
 from ddit_jax.conversion.checkpoint_record import CheckpointRecord, read_record
 from ddit_jax.data.tokenizers import (
   Tokenizer,
@@ -31,6 +30,7 @@ from ddit_jax.digits import grammar
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.errors import InputError
+from ddit_jax.experiment.config import Config, LoraSettings
 from ddit_jax.experiment.workdir import checkpoints_in
 from ddit_jax.lora.lora import LoraConfig, LoraNetwork
 from ddit_jax.models.config import size
@@ -306,9 +306,7 @@ class FrozenBase:
   digest: str
 
   @classmethod
-  def open(
-    cls, settings: ExperimentSettings, network: LoraNetwork
-  ) -> "FrozenBase":
+  def open(cls, settings: Config, network: LoraNetwork) -> "FrozenBase":
     """Finds and verifies the parameters that `init_from` names.
 
     Raises:

@@ -5,15 +5,15 @@ import pathlib
 from collections.abc import Mapping
 
 from ddit_jax.checkpoint.store import CheckpointStore
-from ddit_jax.config.load import to_settings
-from ddit_jax.config.settings import ExperimentSettings
+from ddit_jax.config.load import from_dict
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment import build, trainer
+from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.workdir import STAGE, RunFolder, checkpoints_in
 
 _log = logging.getLogger(__name__)
 
-Stages = Mapping[str, ExperimentSettings]
+Stages = Mapping[str, Config]
 
 
 def train_stages(stages: Stages, workdir: str) -> int:
@@ -87,7 +87,7 @@ def _check_can_start(names: list[str], stages: Stages) -> None:
       raise InputError(f"stages.{name}: {error}") from error
 
 
-def _is_complete(settings: ExperimentSettings, folder: pathlib.Path) -> bool:
+def _is_complete(settings: Config, folder: pathlib.Path) -> bool:
   """True if a stage of the same settings has done its last step.
 
   Raises:
@@ -99,7 +99,7 @@ def _is_complete(settings: ExperimentSettings, folder: pathlib.Path) -> bool:
     step = store.latest_step()
     if step is None:
       return False
-    saved = to_settings(store.config(step), f"the stage in {folder}")
+    saved = from_dict(Config, store.config(step), f"the stage in {folder}")
   with RunFolder(folder) as run:
     run.check_same_run(settings, saved, step)
   return step == settings.train.num_steps

@@ -16,13 +16,13 @@ import jax.numpy as jnp
 
 from ddit_jax.checkpoint.manifest import raise_on_all
 from ddit_jax.checkpoint.store import CheckpointStore
-from ddit_jax.config.load import to_settings
-from ddit_jax.config.settings import ExperimentSettings
+from ddit_jax.config.load import from_dict
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.data.prefetch import DeviceFeed, rows_of_process
 from ddit_jax.data.tokenizers import Tokenizer, from_files
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment import build
+from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import training_flops
 from ddit_jax.experiment.pretrained import FrozenBase, StartingWeights
 from ddit_jax.experiment.validation import Validator
@@ -45,7 +45,6 @@ from ddit_jax.train.hooks import (
   TooManySkipped,
 )
 from ddit_jax.train.loop import Hook, Progress, StopSignal, run_loop
-from ddit_jax.train.optimizer import make_optimizer
 from ddit_jax.train.state import (
   TrainState,
   abstract_state,
@@ -254,7 +253,7 @@ BEST_METRIC = "validation/total"
 _log = logging.getLogger(__name__)
 
 
-def train(settings: ExperimentSettings, workdir: str) -> int:
+def train(settings: Config, workdir: str) -> int:
   """What `ddit train` does with one stage; the exit code, 0.
 
   Raises:
@@ -265,7 +264,7 @@ def train(settings: ExperimentSettings, workdir: str) -> int:
 
 
 def train_to_end(
-  settings: ExperimentSettings, workdir: str, *, steps_before: int = 0
+  settings: Config, workdir: str, *, steps_before: int = 0
 ) -> bool:
   """Trains in `workdir` until the last step or a stop signal.
 
@@ -301,7 +300,7 @@ def train_to_end(
 
 
 def _prepared(
-  settings: ExperimentSettings, folder: RunFolder, store: CheckpointStore
+  settings: Config, folder: RunFolder, store: CheckpointStore
 ) -> "TrainingJob":
   """The job's parts; what one process cannot open, no process starts."""
   job, error = None, None
@@ -315,7 +314,7 @@ def _prepared(
   return job
 
 
-def _open_store(folder: RunFolder, settings: ExperimentSettings):
+def _open_store(folder: RunFolder, settings: Config):
   return CheckpointStore(
     folder.checkpoints,
     keep_last=settings.train.keep_last,
@@ -328,7 +327,7 @@ class TrainingJob:
 
   def __init__(
     self,
-    settings: ExperimentSettings,
+    settings: Config,
     folder: RunFolder,
     store: CheckpointStore,
   ):
@@ -342,9 +341,7 @@ class TrainingJob:
     self.network = self.model.network
     self.base = self._frozen_base()
     self.start_weights = self._start_weights()
-    self.optimizer = make_optimizer(
-      settings.optimizer, settings.train.num_steps
-    )
+    self.optimizer = settings.optimizer.make(settings.train.num_steps)
     self.loss = build.build_loss(settings, self.tokenizer)
     self.null_tokens = build.null_tokens(settings, self.tokenizer)
     self.data = build.build_data(
@@ -508,7 +505,7 @@ class TrainingJob:
     if self.start is None:
       return build.build_tokenizer(self.settings, self.encoders, self.sources)
     source = f"the run in {self.folder.path}"
-    saved = to_settings(self.store.config(self.start), source)
+    saved = from_dict(Config, self.store.config(self.start), source)
     self.folder.check_same_run(self.settings, saved, self._first_open_step())
     return from_files(self.store.files(self.start))
 

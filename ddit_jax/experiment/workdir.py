@@ -10,9 +10,9 @@ import tempfile
 import jax
 
 from ddit_jax.checkpoint.manifest import raise_on_all
-from ddit_jax.config.settings import ExperimentSettings
 from ddit_jax.data.mixture import check_schedule_edit
 from ddit_jax.errors import InputError
+from ddit_jax.experiment.config import Config
 
 # Begins an `init_from` that names an earlier stage of the same job.
 STAGE = "stage:"
@@ -74,9 +74,7 @@ class RunFolder:
   def checkpoints(self) -> pathlib.Path:
     return checkpoints_in(self.path)
 
-  def check_same_run(
-    self, settings: ExperimentSettings, saved: ExperimentSettings, step: int
-  ) -> None:
+  def check_same_run(self, settings: Config, saved: Config, step: int) -> None:
     """Refuses to resume a run that would differ from its beginning.
 
     Mixtures of `data.sources` may change from `step` on: what was read before
@@ -113,7 +111,7 @@ class RunFolder:
       return init_from
     return str(self.path.parent / init_from.removeprefix(STAGE))
 
-  def write_config(self, settings: ExperimentSettings) -> None:
+  def write_config(self, settings: Config) -> None:
     """Writes the resolved settings, config.json, once a job."""
     if jax.process_index() != 0:
       return

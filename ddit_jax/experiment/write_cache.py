@@ -9,7 +9,6 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ddit_jax.config.settings import ExperimentSettings
 from ddit_jax.data.bad_records import Progress
 from ddit_jax.data.image import ImageTransform
 from ddit_jax.data.pixel_codec import PixelCodec
@@ -31,6 +30,7 @@ from ddit_jax.data.prepare.cache_writer import (
 from ddit_jax.data.text import TextTransform
 from ddit_jax.errors import preparing
 from ddit_jax.experiment import build
+from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import (
   CacheRequest,
   features_origin,
@@ -39,7 +39,7 @@ from ddit_jax.experiment.data import (
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ConvertedWeights
 from ddit_jax.models.module import Variables
-from ddit_jax.sharding.mesh import batch_ways, make_mesh
+from ddit_jax.sharding.mesh import MeshConfig, batch_ways
 
 
 class LocalEncoders:
@@ -67,7 +67,7 @@ class LocalEncoders:
     rows_per_device: rows that one device encodes at once.
     """
     self._model, self._weights, self._placement = model, weights, placement
-    self._mesh = make_mesh(devices=jax.local_devices())
+    self._mesh = MeshConfig().make(jax.local_devices())
     self._variables: dict[str, Variables] = {}
     self._to_moments = jax.jit(self._moments_of)
     self._to_features = jax.jit(self._features_of)
@@ -113,7 +113,7 @@ _log = logging.getLogger(__name__)
 
 
 def write_caches(
-  settings: ExperimentSettings,
+  settings: Config,
   request: CacheRequest,
   make_progress: MakeProgress | None = None,
 ) -> dict[str, CacheManifest]:
@@ -134,7 +134,7 @@ def write_caches(
 class CacheJob:
   """The parts of one run, built and checked before anything is encoded."""
 
-  def __init__(self, settings: ExperimentSettings, request: CacheRequest):
+  def __init__(self, settings: Config, request: CacheRequest):
     """Raises ValueError unless settings, request and weights fit."""
     request.check(settings)
     self.settings, self.request = settings, request

@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ddit_jax.config.settings import ExperimentSettings
 from ddit_jax.digits import datasets, grammar, prompts, questions, scores
 from ddit_jax.errors import InputError
 from ddit_jax.experiment import build
+from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.workdir import checkpoints_in, output_folder
 from ddit_jax.monitor.metric_writer import read_scalars
 from ddit_jax.pipelines.load import load, refuse_sd3
@@ -31,7 +31,7 @@ NUM_BLIND_RECORDS = 4000
 
 
 def evaluate(
-  settings: ExperimentSettings,
+  settings: Config,
   checkpoint: str,
   *,
   out: str,
@@ -64,7 +64,7 @@ class Exam:
   """Samples and scores of one checkpoint, collected task by task."""
 
   def __init__(
-    self, settings: ExperimentSettings, pipeline: Pipeline, folder: pathlib.Path
+    self, settings: Config, pipeline: Pipeline, folder: pathlib.Path
   ):
     self.settings, self.pipeline, self.folder = settings, pipeline, folder
     self.world = build.build_world(settings)

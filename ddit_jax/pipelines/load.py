@@ -8,13 +8,7 @@ import pathlib
 from jax.sharding import Mesh
 
 from ddit_jax.checkpoint.store import CheckpointStore
-from ddit_jax.config.load import to_settings
-from ddit_jax.config.settings import (
-  DataSettings,
-  ExperimentSettings,
-  SampleSettings,
-  StreamSettings,
-)
+from ddit_jax.config.load import from_dict
 from ddit_jax.conversion.checkpoint_record import read_record
 from ddit_jax.conversion.convert import REPORT_NAME
 from ddit_jax.data.prompt_tokenizers import (
@@ -26,6 +20,12 @@ from ddit_jax.data.tokenizers import Tokenizer, check_text_head, from_files
 from ddit_jax.encoders.clip import clip_text_encoder
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment import build
+from ddit_jax.experiment.config import (
+  Config,
+  DataConfig,
+  SampleConfig,
+  TaskConfig,
+)
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ConvertedWeights, FrozenBase
 from ddit_jax.experiment.workdir import checkpoints_in
@@ -33,7 +33,7 @@ from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network, Variables
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.pipelines.sd3 import Sd3Model, Sd3Pipeline, sampling_path
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def sd3_pipeline(
     },
     mesh=mesh,
     path=path,
-    sample=SampleSettings(shift=path.shift, batch_size=IMAGES_AT_ONCE),
+    sample=SampleConfig(shift=path.shift, batch_size=IMAGES_AT_ONCE),
     image_size=min(config.base_grid, config.max_grid) * model.pixels_per_patch,
   )
 
@@ -190,7 +190,7 @@ class StoredRun:
 
   store: CheckpointStore
   step: int
-  settings: ExperimentSettings
+  settings: Config
   tokenizer: Tokenizer
   encoders: ConvertedWeights | None
   model: DualModel
@@ -210,7 +210,9 @@ class StoredRun:
       raise InputError(
         f"there is no checkpoint of step {step}; there are {steps}"
       )
-    settings = to_settings(store.config(step), f"the checkpoint of step {step}")
+    settings = from_dict(
+      Config, store.config(step), f"the checkpoint of step {step}"
+    )
     tokenizer = from_files(store.files(step))
     encoders = build.open_encoders(settings)
     return cls(
@@ -255,7 +257,7 @@ WEIGHTS = ("ema", "params")
 NEEDED_PARTS_of_loading = ("network", "text_encoder", "vae", "tokenizer")
 # Length of T5's input in the paper's second stage.
 PRETRAINED_TEXT_LENGTH = 256
-_TEXTS = StreamSettings(batch_size=1, text_length=PRETRAINED_TEXT_LENGTH)
+_TEXTS = TaskConfig(batch_size=1, text_length=PRETRAINED_TEXT_LENGTH)
 # The D-DiT release's resolution; SD3's own base is 1024.
 PRETRAINED_IMAGE_SIZE = 512
 
@@ -287,7 +289,7 @@ def load(
   """
   if weights not in WEIGHTS:
     raise InputError(f"weights must be one of {WEIGHTS}, got {weights!r}")
-  mesh = mesh or make_mesh()
+  mesh = mesh or MeshConfig().make()
   if ConvertedWeights.is_at(path):
     with preparing():
       return _from_converted(pathlib.Path(path), mesh, dtype)
@@ -337,9 +339,9 @@ def _from_converted(
     for name, part in model.parts().items()
   }
   largest = record.configs["network"].max_grid * model.pixels_per_patch
-  settings = ExperimentSettings(
+  settings = Config(
     name=folder.name,
-    data=DataSettings(text_to_image=_TEXTS, image_to_text=_TEXTS),
+    data=DataConfig(text_to_image=_TEXTS, image_to_text=_TEXTS),
   )
   return Pipeline(
     settings,

@@ -8,12 +8,12 @@ import jax
 import numpy as np
 
 from ddit_jax.checkpoint.store import CheckpointStore
-from ddit_jax.config.settings import LoraSettings
 from ddit_jax.errors import InputError, preparing
+from ddit_jax.experiment.config import LoraSettings
 from ddit_jax.experiment.workdir import checkpoints_in
 from ddit_jax.lora.peft_files import read_adapter, write_adapter
 from ddit_jax.pipelines.load import StoredRun
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 
 SUFFIX = ".safetensors"
 
@@ -36,7 +36,7 @@ def export_adapter(
     )
   with preparing(), _open_store(checkpoint) as store:
     run = _adapted_run(store, step)
-    trained = run.trained(weights, make_mesh())["params"]
+    trained = run.trained(weights, MeshConfig().make())["params"]
     path.parent.mkdir(parents=True, exist_ok=True)
   adapters = jax.tree.map(np.asarray, trained)
   network = run.model.network
@@ -72,7 +72,7 @@ def export_merged(
   path = _free_path(out)
   with preparing(), _open_store(checkpoint) as store:
     run = _adapted_run(store, step)
-    _, network = run.merged(weights, make_mesh())
+    _, network = run.merged(weights, MeshConfig().make())
     plain = dataclasses.replace(run.settings, lora=LoraSettings())
     with CheckpointStore(checkpoints_in(path)) as merged:
       merged.save(

@@ -9,17 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from ddit_jax.config.settings import ExperimentSettings, SampleSettings
 from ddit_jax.data.prefetch import to_mesh
-from ddit_jax.data.text import (
-  answer_text,
-  caption_tokens,
-  check_known,
-  masked_template,
-)
+from ddit_jax.data.text import answer_text, caption_tokens, masked_template
 from ddit_jax.data.tokenizers import Tokenizer
-from ddit_jax.errors import preparing
+from ddit_jax.errors import check_known, preparing
 from ddit_jax.experiment import build
+from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
 from ddit_jax.prng import key_for
@@ -78,7 +73,7 @@ class Pipeline:
 
   def __init__(
     self,
-    settings: ExperimentSettings,
+    settings: Config,
     tokenizer: Tokenizer,
     model: DualModel,
     variables: dict[str, Variables],
@@ -110,7 +105,7 @@ class Pipeline:
     prompts: Sequence[str],
     *,
     seed: int = 0,
-    sample: SampleSettings | None = None,
+    sample: SampleConfig | None = None,
     size: tuple[int, int] | None = None,
   ) -> np.ndarray:
     """Draws one image a prompt, uint8 [prompts, height, width, 3].
@@ -154,7 +149,7 @@ class Pipeline:
     images: np.ndarray,
     *,
     seed: int = 0,
-    sample: SampleSettings | None = None,
+    sample: SampleConfig | None = None,
   ) -> list[str]:
     """Describes each image; `images` are uint8 [n, side, side, 3]."""
     return self.answer(images, [""] * len(images), seed=seed, sample=sample)
@@ -165,7 +160,7 @@ class Pipeline:
     prompts: Sequence[str],
     *,
     seed: int = 0,
-    sample: SampleSettings | None = None,
+    sample: SampleConfig | None = None,
   ) -> list[str]:
     """Continues each prompt ("Q: is it red? A: ") about its image.
 
@@ -191,7 +186,7 @@ class Pipeline:
     prompt_mask: np.ndarray,
     *,
     seed: int = 0,
-    sample: SampleSettings | None = None,
+    sample: SampleConfig | None = None,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Fills every token that is not fixed, any pattern.
 

@@ -13,11 +13,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from ddit_jax.config.settings import SampleSettings
 from ddit_jax.data.prompt_tokenizers import PromptTokenizer
 from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.encoders.clip import join_context
 from ddit_jax.errors import InputError, preparing
+from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.mmdit import Prediction
 from ddit_jax.models.module import PureModule, Variables
@@ -147,7 +147,7 @@ class Sd3Pipeline:
     *,
     mesh: Mesh,
     path: FlowMatching,
-    sample: SampleSettings,
+    sample: SampleConfig,
     image_size: int,
   ):
     self.tokenizers = tokenizers
@@ -168,7 +168,7 @@ class Sd3Pipeline:
     *,
     negative: str = "",
     seed: int = 0,
-    sample: SampleSettings | None = None,
+    sample: SampleConfig | None = None,
     size: tuple[int, int] | None = None,
   ) -> np.ndarray:
     """Draws one image a prompt, uint8 [prompts, height, width, 3].

@@ -1,6 +1,8 @@
 """Devices arranged as the named mesh (replica, fsdp, tensor)."""
 
+import dataclasses
 import math
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh
@@ -8,47 +10,64 @@ from jax.sharding import AxisType, Mesh
 from ddit_jax.sharding.rules import MESH_AXES
 
 
-def make_mesh(
-  *, replica: int = 1, fsdp: int = -1, tensor: int = 1, devices=None
-) -> Mesh:
-  """A mesh of Auto axes over `devices` (default: all of the job's devices).
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+  """Devices along each mesh axis; one axis may be -1, "the rest".
 
-  Args:
+  Attributes:
     replica: copies of the parameters; only gradients cross this axis.
-    fsdp: ways the parameters and the batch are split; -1 takes what is left.
+    fsdp: ways the parameters and the batch are split.
     tensor: ways heads and MLP features are split.
-    devices: the devices to use, or None.
-
-  Raises:
-    ValueError: the sizes do not multiply to the number of devices.
   """
-  devices = list(devices if devices is not None else jax.devices())
-  sizes = mesh_sizes(len(devices), replica=replica, fsdp=fsdp, tensor=tensor)
-  return jax.make_mesh(
-    sizes, MESH_AXES, axis_types=(AxisType.Auto,) * 3, devices=devices
-  )
 
+  replica: int = 1
+  fsdp: int = -1
+  tensor: int = 1
 
-def mesh_sizes(
-  num_devices: int, *, replica: int, fsdp: int, tensor: int
-) -> tuple[int, int, int]:
-  """The three axis sizes, with one -1 replaced by what is left over."""
-  sizes = {"replica": replica, "fsdp": fsdp, "tensor": tensor}
-  for name, size in sizes.items():
-    if size == 0 or size < -1:
-      raise ValueError(f"mesh.{name} must be positive or -1, got {size}")
-  free = [name for name, size in sizes.items() if size == -1]
-  if len(free) > 1:
-    raise ValueError(f"only one mesh axis may be -1, got {sizes}")
-  known = math.prod(size for size in sizes.values() if size != -1)
-  if free:
-    sizes[free[0]] = max(num_devices // known, 1)
-  if math.prod(sizes.values()) != num_devices:
-    raise ValueError(
-      f"mesh {sizes} needs {math.prod(sizes.values())} devices but there are "
-      f"{num_devices}; set one of mesh.replica, mesh.fsdp, mesh.tensor to -1"
+  def __post_init__(self):
+    sizes = dataclasses.asdict(self)
+    for name, size in sizes.items():
+      if size == 0 or size < -1:
+        raise ValueError(f"{name} must be positive or -1, got {size}")
+    if list(sizes.values()).count(-1) > 1:
+      raise ValueError(
+        f"{_free(sizes)[-1]}: only one axis may be -1, got {sizes}"
+      )
+
+  def make(self, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of Auto axes over `devices` (default: all of the job's devices).
+
+    Raises:
+      ValueError: the sizes do not multiply to the number of devices.
+    """
+    devices = list(devices if devices is not None else jax.devices())
+    return jax.make_mesh(
+      self.sizes(len(devices)),
+      MESH_AXES,
+      axis_types=(AxisType.Auto,) * 3,
+      devices=devices,
     )
-  return sizes["replica"], sizes["fsdp"], sizes["tensor"]
+
+  def sizes(self, num_devices: int) -> tuple[int, int, int]:
+    """The size of each axis, with one -1 replaced by what is left.
+
+    Raises:
+      ValueError: they do not multiply to the number of devices.
+    """
+    sizes = dataclasses.asdict(self)
+    known = math.prod(size for size in sizes.values() if size != -1)
+    for name in _free(sizes):
+      sizes[name] = max(num_devices // known, 1)
+    if math.prod(sizes.values()) != num_devices:
+      raise ValueError(
+        f"mesh {sizes} needs {math.prod(sizes.values())} devices but there are "
+        f"{num_devices}; set one of mesh.replica, mesh.fsdp, mesh.tensor to -1"
+      )
+    return tuple(sizes.values())
+
+
+def _free(sizes: dict[str, int]) -> list[str]:
+  return [name for name, size in sizes.items() if size == -1]
 
 
 def batch_ways(mesh: Mesh) -> int:

@@ -23,7 +23,6 @@ from ddit_jax.monitor.device_stats import (
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import ProgressBar
 from ddit_jax.train.loop import Progress
-from ddit_jax.train.optimizer import learning_rate
 
 # A step's numbers are read when this many more were started, so that reading
 # never holds up the devices.
@@ -214,7 +213,7 @@ class StepLog:
   ):
     self._writer, self._bar, self._feed = writer, bar, feed
     settings = job.settings
-    self._schedule = learning_rate(settings.optimizer, settings.train.num_steps)
+    self._schedule = settings.optimizer.schedule(settings.train.num_steps)
     streams = settings.data.streams_on().values()
     self._images = sum(stream.batch_size for stream in streams)
     self._tokens = sum(s.batch_size * s.text_length for s in streams)

@@ -32,7 +32,7 @@ class TrainStep:
     model: the network that is trained, and what encodes its inputs.
     loss: the dual loss.
     optimizer: the optax chain.
-    ema_decay: see `OptimizerSettings`.
+    ema_decay: see `OptimizerConfig`.
     num_microbatches: parts whose gradients are added up; the result is the
       global batch's gradient whatever their number.
     seed: root of all of training's randomness.

@@ -15,7 +15,7 @@ MAY_IMPORT = {
   "files": {"errors"},
   "prng": set(),
   "batch": set(),
-  "config": {"errors", "files"},
+  "config": {"errors"},
   "evaluation": set(),
   "digits": {"evaluation"},
   "report": set(),
@@ -30,7 +30,6 @@ MAY_IMPORT = {
   "sampling": {"diffusion", "sharding"},
   "train": {
     "batch",
-    "config",
     "errors",
     "losses",
     "models",

@@ -4,7 +4,7 @@ import pytest
 
 from ddit_jax.cli import evaluate
 from ddit_jax.cli.verb_flags import UsageError
-from ddit_jax.config.settings import ConfigError
+from ddit_jax.errors import InputError
 from ddit_jax.pipelines import evaluate as evaluating
 
 CONFIG = "--config=configs/digits.py"
@@ -23,7 +23,7 @@ def test_all_three_flags_are_needed(missing):
 
 
 def test_the_config_is_checked_before_the_checkpoint_is_opened():
-  with pytest.raises(ConfigError, match=r"evaluate.split must be one of"):
+  with pytest.raises(InputError, match=r"evaluate.split must be one of"):
     run(CONFIG, "--checkpoint=c", "--out=o", **{"evaluate.split": "validaton"})
 
 

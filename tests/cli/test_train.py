@@ -6,7 +6,7 @@ import pytest
 
 from ddit_jax.cli import train
 from ddit_jax.cli.verb_flags import UsageError
-from ddit_jax.config.settings import ConfigError
+from ddit_jax.errors import InputError
 
 CONFIG = "--config=configs/digits.py"
 
@@ -23,7 +23,7 @@ def test_config_and_workdir_are_needed():
 
 
 def test_the_config_is_checked_before_the_workdir_is_touched(tmp_path):
-  with pytest.raises(ConfigError, match="unknown config key sed"):
+  with pytest.raises(InputError, match="unknown config key sed"):
     run(CONFIG, f"--workdir={tmp_path / 'w'}", sed="1")
   assert list(tmp_path.iterdir()) == []
 

@@ -10,7 +10,7 @@ import pytest
 
 from ddit_jax.data import prefetch
 from ddit_jax.data.prefetch import DeviceFeed, to_mesh
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 
 
 class Counting:
@@ -34,7 +34,7 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def mesh():
-  return make_mesh()
+  return MeshConfig().make()
 
 
 def wait_until(condition):

@@ -104,7 +104,7 @@ def test_the_suggested_weights_are_accepted():
 def test_an_unknown_source_is_named_with_the_nearest():
   config = {"0": {"web": 1}, "9": {"photo": 1, "art": 0}}
   with pytest.raises(
-    ValueError, match=r"step 9 name 'photo': did you mean 'photos'\? there are"
+    ValueError, match=r"step 9 name 'photo': did you mean 'photos'\?"
   ):
     parse_schedule(config, NAMES)
 

@@ -6,11 +6,11 @@ import pytest
 from ddit_jax.data.text import (
   answer_text,
   caption_tokens,
-  check_known,
   masked_template,
   tokenize_and_pad,
 )
 from ddit_jax.data.tokenizers import word_tokenizer
+from ddit_jax.errors import check_known
 
 # Ids: 0 pad, 1 end, 2 unknown, then these, then the mask.
 WORDS = ("Q:", "A:", "?", "a", "red", "seven", "is", "it", "yes")

@@ -11,7 +11,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from ddit_jax.config.settings import ExperimentSettings
+from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import CacheRequest
 from tests import converted_weights, tiny_run
 
@@ -52,7 +52,7 @@ def settings(
   *,
   stream: dict | None = None,
   **changes: str,
-) -> ExperimentSettings:
+) -> Config:
   """A run's settings.
 
   Args:
@@ -101,7 +101,7 @@ def cached_settings(
   *,
   stream: dict | None = None,
   **changes: str,
-) -> ExperimentSettings:
+) -> Config:
   """As `settings`, with both streams from a cache."""
   stream = {"cache": str(cache)} | (stream or {})
   return settings(*files, stream=stream, **changes)

@@ -7,9 +7,9 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from ddit_jax.experiment import build, trainer
+from ddit_jax.experiment import trainer
 from ddit_jax.experiment.write_cache import write_caches
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 from tests import tiny_run
 from tests.experiment import cached_run
 
@@ -51,10 +51,12 @@ def quick(compiled_programs):
 
 
 def use_first_device(monkeypatch) -> None:
-  def first_only(**sizes):
-    return make_mesh(**sizes, devices=jax.devices()[:1])
+  make = MeshConfig.make
 
-  monkeypatch.setattr(build, "make_mesh", first_only)
+  def first_only(config, devices=None):
+    return make(config, devices or jax.devices()[:1])
+
+  monkeypatch.setattr(MeshConfig, "make", first_only)
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import jax
 import pytest
 from abstract_step import AbstractStep
 
-from ddit_jax.cli.config_argument import load
+from ddit_jax.config.load import load
 from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.experiment import build
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.experiment.config import Config
+from ddit_jax.sharding.mesh import MeshConfig
 from tests import tiny_run
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
@@ -33,7 +34,7 @@ def count(tree):
 
 def test_the_batch_is_what_the_data_pipeline_gives(tmp_path):
   settings = tiny_run.settings()
-  mesh = make_mesh(fsdp=8)
+  mesh = MeshConfig(fsdp=8).make()
   tokenizer = build.build_tokenizer(settings)
   data = build.build_data(settings, tokenizer, {}, tmp_path)
   real = to_mesh(data.validation_batch(), mesh)
@@ -43,7 +44,7 @@ def test_the_batch_is_what_the_data_pipeline_gives(tmp_path):
 
 
 def test_the_state_keeps_its_shapes_and_layouts_through_the_step():
-  mesh = make_mesh(replica=2, fsdp=4)
+  mesh = MeshConfig(replica=2, fsdp=4).make()
   step = AbstractStep.of(tiny_run.settings(), mesh)
   traced = step.trace(mesh)
   assert shapes(traced.out_info[0]) == shapes(step.state)
@@ -54,7 +55,7 @@ def test_the_state_keeps_its_shapes_and_layouts_through_the_step():
 
 def test_a_stream_that_is_off_has_no_batch():
   settings = tiny_run.settings(data__text_to_image__batch_size="0")
-  batch = AbstractStep.of(settings, make_mesh(fsdp=8)).batch
+  batch = AbstractStep.of(settings, MeshConfig(fsdp=8).make()).batch
   assert batch.text_to_image is None
   assert batch.image_to_text is not None
 
@@ -62,14 +63,14 @@ def test_a_stream_that_is_off_has_no_batch():
 def test_adapters_are_refused():
   settings = tiny_run.settings(lora__rank="4", init_from="a/run")
   with pytest.raises(ValueError, match="only steps that train the whole"):
-    AbstractStep.of(settings, make_mesh(fsdp=8))
+    AbstractStep.of(settings, MeshConfig(fsdp=8).make())
 
 
 def full_size(variant, **overrides):
   """A stage of the paper."""
   changes = {name.replace("__", "."): x for name, x in overrides.items()}
-  settings = load(str(CONFIGS / f"ddit_sd3.py:{variant}"), changes)
-  return AbstractStep.of(settings, make_mesh(fsdp=8))
+  settings = load(Config, str(CONFIGS / f"ddit_sd3.py:{variant}"), changes)
+  return AbstractStep.of(settings, MeshConfig(fsdp=8).make())
 
 
 def test_full_size_has_the_published_numbers_of_parameters():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ddit_jax.pipelines.pipeline import in_batches
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 
 
 @pytest.mark.parametrize("num_rows", [1, 7, 8, 9, 21])
@@ -20,7 +20,11 @@ def test_every_row_comes_back_once_in_order(num_rows, batch_size):
   x = np.arange(num_rows, dtype=np.float32)
   rows = {"x": x, "y": 100 * x}
   got = in_batches(
-    double, rows, jax.random.key(0), mesh=make_mesh(), batch_size=batch_size
+    double,
+    rows,
+    jax.random.key(0),
+    mesh=MeshConfig().make(),
+    batch_size=batch_size,
   )
   np.testing.assert_array_equal(got["twice"], 2 * x)
   np.testing.assert_array_equal(got["sum"], 101 * x)
@@ -39,5 +43,7 @@ def test_a_batch_is_split_over_the_devices():
     return rows
 
   rows = np.zeros((16, 3), np.float32)
-  in_batches(look, rows, jax.random.key(0), mesh=make_mesh(), batch_size=16)
+  in_batches(
+    look, rows, jax.random.key(0), mesh=MeshConfig().make(), batch_size=16
+  )
   assert shapes == [(2, 3)]

@@ -2,9 +2,10 @@
 
 import pytest
 
-from ddit_jax.config.load import to_settings
+from ddit_jax.config.load import from_dict
 from ddit_jax.digits.world import WORLDS
 from ddit_jax.experiment import build
+from ddit_jax.experiment.config import Config
 from tests import tiny_run
 
 
@@ -66,7 +67,8 @@ def test_an_image_larger_than_the_network_is_refused(tokenizer):
 
 
 def test_the_losses_are_those_of_the_settings(tokenizer):
-  settings = to_settings(
+  settings = from_dict(
+    Config,
     {
       "loss": {
         "image_weighting": "sigma_squared",
@@ -80,7 +82,7 @@ def test_the_losses_are_those_of_the_settings(tokenizer):
         "is_merged": True,
       },
       "sample": {"shift": 2.0},
-    }
+    },
   )
   loss = build.build_loss(settings, tokenizer)
   assert loss.path == build.build_path(settings)

@@ -11,7 +11,7 @@ from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.module import Network
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 
 SIZE = {"depth": 1, "width": 16, "num_heads": 2, "max_grid": 4, "vocab_size": 8}
 ON_PIXELS = DualModel(
@@ -122,7 +122,7 @@ def test_an_autoencoder_decodes_latents_to_pixels():
 
 
 def test_all_parts_are_laid_out_on_the_mesh():
-  mesh = make_mesh(fsdp=4, tensor=2)
+  mesh = MeshConfig(fsdp=4, tensor=2).make()
   variables = ENCODED.abstract_variables(mesh)
   assert sorted(variables) == ["network", "text_encoder", "vae"]
   for leaf in jax.tree.leaves(variables):
@@ -142,7 +142,7 @@ def test_all_parts_are_laid_out_on_the_mesh():
 
 
 def test_without_encoders_only_the_network_is_laid_out():
-  mesh = make_mesh(fsdp=8)
+  mesh = MeshConfig(fsdp=8).make()
   variables = ON_PIXELS.abstract_variables(mesh)
   assert sorted(variables) == ["network"]
   assert sorted(variables["network"]) == ["constants", "params"]

@@ -8,14 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from ddit_jax.config.settings import LoraSettings
 from ddit_jax.errors import InputError
 from ddit_jax.experiment import build
+from ddit_jax.experiment.config import LoraSettings
 from ddit_jax.experiment.pretrained import BASE_FILE, FrozenBase, with_adapters
 from ddit_jax.experiment.trainer import train
 from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.pipelines.load import load
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 from tests import tiny_run
 
 LAST = tiny_run.NUM_STEPS
@@ -42,7 +42,7 @@ def test_rank_zero_leaves_the_network_as_it_is(trained):
 def test_the_base_is_restored_where_it_belongs(trained):
   asked = settings(trained)
   base = FrozenBase.open(asked, network(asked))
-  mesh = make_mesh(fsdp=4, tensor=2)
+  mesh = MeshConfig(fsdp=4, tensor=2).make()
   params = base.restore(mesh)["base"]
   stored = tiny_run.stored_arrays(trained, 4)
   layout = base.network.network.shardings(mesh)["params"]

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddit_jax.config.load import to_settings
+from ddit_jax.config.load import from_dict
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.data.sources.registry import open_source
 from ddit_jax.experiment import build
+from ddit_jax.experiment.config import Config
 from tests.experiment import hostile_pictures, hostile_shards, hostile_texts
 from tests.experiment.hostile_inputs import (
   ANY_SIZE,
@@ -63,7 +64,7 @@ def settings_of(sources, **data):
   }
   given = {"sources": sources, "tokenizer": "words", "max_bad_share": 1.0}
   streams = {"text_to_image": off, "image_to_text": on}
-  return to_settings({"data": given | streams | data})
+  return from_dict(Config, {"data": given | streams | data})
 
 
 def opened_data(settings, sources, workdir):

@@ -10,7 +10,7 @@ from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ToyWeights
 from ddit_jax.models.config import size
 from ddit_jax.models.module import MASK_EMBEDDING, Network
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 
 TOY = ToyWeights.make()
 MASK = TOY.tokenizer.mask_id
@@ -28,7 +28,7 @@ TOKENS = jnp.asarray([[2, MASK, 5, MASK], [3, 4, MASK, 6]])
 
 @functools.cache
 def variables():
-  mesh = make_mesh(devices=jax.devices()[:1])
+  mesh = MeshConfig().make(jax.devices()[:1])
   frozen = {
     name: TOY.restore(name, part, mesh)
     for name, part in MODEL.parts().items()

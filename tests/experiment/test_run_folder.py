@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from ddit_jax.config.load import to_settings
-from ddit_jax.config.settings import ExperimentSettings
+from ddit_jax.config.load import from_dict
 from ddit_jax.errors import InputError
+from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.workdir import (
   CHANGEABLE,
   RunFolder,
@@ -66,15 +66,15 @@ def test_checkpoints_are_found_from_the_workdir_or_their_own_folder(tmp_path):
 
 
 def test_the_settings_are_written_for_people_and_programs(tmp_path):
-  settings = to_settings({"name": "mine", "seed": 3})
+  settings = from_dict(Config, {"name": "mine", "seed": 3})
   with RunFolder(tmp_path) as folder:
     folder.write_config(settings)
   saved = json.loads((tmp_path / "config.json").read_text())
-  assert to_settings(saved) == settings
+  assert from_dict(Config, saved) == settings
 
 
-def changed(**sections) -> ExperimentSettings:
-  return to_settings(sections)
+def changed(**sections) -> Config:
+  return from_dict(Config, sections)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def changed(**sections) -> ExperimentSettings:
 def test_what_does_not_alter_the_training_may_change(tmp_path, sections):
   assert set(sections) <= set(CHANGEABLE)
   with RunFolder(tmp_path) as folder:
-    folder.check_same_run(changed(**sections), ExperimentSettings(), 5)
+    folder.check_same_run(changed(**sections), Config(), 5)
 
 
 @pytest.mark.parametrize(
@@ -112,23 +112,23 @@ def test_what_does_not_alter_the_training_may_change(tmp_path, sections):
 )
 def test_what_alters_the_training_may_not_change(tmp_path, sections, message):
   with RunFolder(tmp_path) as folder, pytest.raises(InputError, match=message):
-    folder.check_same_run(changed(**sections), ExperimentSettings(), 5)
+    folder.check_same_run(changed(**sections), Config(), 5)
 
 
 def test_every_section_is_either_changeable_or_not_by_decision():
-  fields = {field.name for field in dataclasses.fields(ExperimentSettings)}
+  fields = {field.name for field in dataclasses.fields(Config)}
   assert fields - set(CHANGEABLE) == {
     *("schema_version", "seed", "init_from", "init_weights"),
     *("model", "data", "loss", "optimizer", "lora"),
   }
 
 
-def with_mixture(mixture) -> ExperimentSettings:
+def with_mixture(mixture) -> Config:
   stream = {"batch_size": 8, "mixture": mixture}
   sources = {name: {"kind": "image_folder", "path": name} for name in "ab"}
   always = {"batch_size": 8, "mixture": {"0": {"a": 1.0}}}
   data = {"sources": sources, "text_to_image": always, "image_to_text": stream}
-  return to_settings({"data": data})
+  return from_dict(Config, {"data": data})
 
 
 def test_a_mixture_of_sources_may_change_in_the_future_only(tmp_path):

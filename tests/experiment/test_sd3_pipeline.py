@@ -10,7 +10,7 @@ import pytest
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines.load import load
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 from tests.experiment import sd3_files
 
 PROMPTS = ["a red cat", "a dog", "a red cat"]
@@ -56,7 +56,7 @@ def test_devices_and_batches_change_only_rounding(pipeline):
     pipeline.tokenizers,
     pipeline.model,
     jax.device_get(pipeline.variables),
-    mesh=make_mesh(devices=jax.devices()[:1]),
+    mesh=MeshConfig().make(jax.devices()[:1]),
     path=pipeline.path,
     sample=pipeline.sample,
     image_size=16,

@@ -21,15 +21,16 @@ port, index, count, first, last = map(int, sys.argv[2:])
 if count > 1:
   jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
 import functools
-from ddit_jax.config.load import to_settings
+from ddit_jax.config.load import from_dict
 from ddit_jax.data.prefetch import rows_of_process
-from ddit_jax.sharding.mesh import make_mesh
 from ddit_jax.experiment import build
+from ddit_jax.experiment.config import Config
+from ddit_jax.sharding.mesh import MeshConfig
 
 spec = {"kind": "image_folder", "filters": {"min_short_side": 4}}
 stream = {"batch_size": 8, "image_size": 4, "text_length": 8, "crop": "random"}
 mixture = {"0": {"a": 3.0, "b": 1.0}, "2": {"a": 1.0, "b": 1.0}}
-settings = to_settings({"data": {
+settings = from_dict(Config, {"data": {
   "sources": {n: spec | {"path": f"{folder}/{n}"} for n in "ab"},
   "tokenizer": "words",
   "text_to_image": stream | {"mixture": {"0": {"b": 1.0}}},
@@ -38,7 +39,7 @@ settings = to_settings({"data": {
 sources = build.open_sources(settings)
 tokenizer = build.build_tokenizer(settings, None, sources)
 data = build.build_data(settings, tokenizer, sources, pathlib.Path(folder))
-mesh = make_mesh(fsdp=-1)
+mesh = MeshConfig().make()
 feed = data.training_stream(functools.partial(rows_of_process, mesh))
 if first:
   place = {"global_next_index": first * 8}

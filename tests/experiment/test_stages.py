@@ -9,9 +9,10 @@ import signal
 import numpy as np
 import pytest
 
-from ddit_jax.cli.config_argument import load_job
+from ddit_jax.config.load import load_job
 from ddit_jax.errors import InputError
 from ddit_jax.experiment import trainer
+from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.stages import train_stages
 from ddit_jax.experiment.trainer import TrainingJob
 from ddit_jax.train.loop import StopSignal
@@ -170,7 +171,7 @@ def test_the_recipe_killed_in_any_stage_ends_bit_identical(
   recipe, tmp_path, crash_at, number, monkeypatch
 ):
   crash_at(number)
-  stages = load_job("configs/ddit_sd3.py:all_dry", {})
+  stages = load_job(Config, "configs/ddit_sd3.py:all_dry", {})
   with pytest.raises(Crash):
     train_stages(stages, str(tmp_path))
   monkeypatch.setattr(StopSignal, "is_asked", lambda self, step: False)
@@ -187,5 +188,7 @@ def recipe(tmp_path_factory):
 
     use_first_device(monkeypatch)
     workdir = tmp_path_factory.mktemp("recipe")
-    train_stages(load_job("configs/ddit_sd3.py:all_dry", {}), str(workdir))
+    train_stages(
+      load_job(Config, "configs/ddit_sd3.py:all_dry", {}), str(workdir)
+    )
   return workdir

@@ -8,7 +8,6 @@ import pytest
 from traced_flops import traced_flops
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.config.settings import OptimizerSettings
 from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.encoders.flops import t5_flops
@@ -19,7 +18,7 @@ from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import SIZES, MMDiTConfig
 from ddit_jax.models.flops import linear_flops
 from ddit_jax.models.module import Network
-from ddit_jax.train.optimizer import make_optimizer
+from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import abstract_state
 from ddit_jax.train.step import TrainStep
 
@@ -66,7 +65,7 @@ def batch(pictures="u1", features=None):
 
 def traced(model, batch):
   """Products in the jaxpr of the real step."""
-  optimizer = make_optimizer(OptimizerSettings(), 10)
+  optimizer = OptimizerConfig().make(10)
   step = TrainStep(
     model=model,
     loss=DualLoss(

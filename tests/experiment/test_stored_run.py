@@ -9,7 +9,7 @@ import pytest
 from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines.load import StoredRun
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 from tests import tiny_run
 
 
@@ -31,7 +31,7 @@ def test_a_step_knows_its_settings_and_parts(trained, step, want):
 
 @pytest.mark.parametrize("weights", ["ema", "params"])
 def test_without_adapters_merged_is_what_was_trained(trained, weights):
-  mesh = make_mesh(fsdp=4, tensor=2)
+  mesh = MeshConfig(fsdp=4, tensor=2).make()
   with stored(trained, 4) as run:
     model, got = run.merged(weights, mesh)
     assert model is run.model

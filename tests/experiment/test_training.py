@@ -11,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from ddit_jax.config.load import to_settings
+from ddit_jax.config.load import from_dict
 from ddit_jax.errors import InputError
 from ddit_jax.experiment import trainer
+from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.trainer import TrainingJob, TrainingRun, train
 from ddit_jax.train.loop import StopSignal
 from tests import tiny_run
@@ -73,7 +74,7 @@ def copy(trained, tmp_path):
 def test_the_workdir_holds_checkpoints_losses_and_settings(trained):
   assert saved_steps(trained) == [2, 4, 6]
   saved = json.loads((trained / "config.json").read_text())
-  assert to_settings(saved) == tiny_run.settings()
+  assert from_dict(Config, saved) == tiny_run.settings()
   assert list((trained / "tensorboard").iterdir())
   losses = tiny_run.logged_losses(trained)
   logged = [step for step, name, _ in losses if name == "loss/total"]

@@ -8,12 +8,11 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from ddit_jax.config.settings import OptimizerSettings
 from ddit_jax.lora.lora import LoraConfig, LoraNetwork
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
-from ddit_jax.sharding.mesh import make_mesh
-from ddit_jax.train.optimizer import make_optimizer
+from ddit_jax.sharding.mesh import MeshConfig
+from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import init_state, state_shardings
 from tests.lora import tiny_lora
 from tests.lora.tiny_lora import ADAPTED, NETWORK
@@ -105,8 +104,8 @@ def adapters():
 
 
 def test_adapters_and_moments_are_split_where_their_kernels_are():
-  mesh = make_mesh(fsdp=4, tensor=2)
-  optimizer = make_optimizer(OptimizerSettings(), 10)
+  mesh = MeshConfig(fsdp=4, tensor=2).make()
+  optimizer = OptimizerConfig().make(10)
   layout = state_shardings(ADAPTED, optimizer, mesh)
   for tree in (layout.params, optax.tree.get(layout.opt_state, "nu")):
     qkv = tree["blocks"]["text"]["qkv"]
@@ -123,7 +122,7 @@ def test_adapters_and_moments_are_split_where_their_kernels_are():
 def test_eight_devices_compute_what_one_does():
   variables = tiny_lora.variables(is_trained=True)
   want = UNDER(variables, *tiny_lora.inputs(8))
-  mesh = make_mesh(fsdp=4, tensor=2)
+  mesh = MeshConfig(fsdp=4, tensor=2).make()
   layout = ADAPTED.shardings(mesh) | {"base": NETWORK.shardings(mesh)["params"]}
   with jax.set_mesh(mesh):
     got = UNDER(jax.device_put(variables, layout), *tiny_lora.inputs(8))

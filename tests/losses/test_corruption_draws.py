@@ -14,7 +14,7 @@ from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.losses import dual, flow_matching, masked_diffusion
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.prng import key_for
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 
 LENGTH, MASK = 6, 8
 SPREAD = 0.1
@@ -131,7 +131,7 @@ def test_seven_draws_have_seven_keys(monkeypatch):
 def test_a_mesh_draws_the_same_corruption():
   loss, batch = dual_loss(), host_batch()
   want = corrupted(loss, batch)
-  mesh = make_mesh(replica=2, fsdp=4)
+  mesh = MeshConfig(replica=2, fsdp=4).make()
   split = NamedSharding(mesh, PartitionSpec(("replica", "fsdp")))
   with jax.set_mesh(mesh):
     spread = jax.device_put(batch, split)

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 from tests.models import oracles
 
 NETWORK = Network(size("tiny", depth=2, width=32, num_heads=4, vocab_size=8))
@@ -62,7 +62,7 @@ def test_a_fresh_network_predicts_nothing():
 
 
 def test_created_on_a_mesh_the_numbers_are_the_same():
-  mesh = make_mesh(fsdp=4, tensor=2)
+  mesh = MeshConfig(fsdp=4, tensor=2).make()
   key = jax.random.key(3)
   plain = jax.jit(NETWORK.init)(key)
   spread = NETWORK.init_sharded(key, mesh)
@@ -79,7 +79,7 @@ def test_created_on_a_mesh_the_numbers_are_the_same():
 
 
 def test_weights_lie_where_the_table_says():
-  layout = NETWORK.shardings(make_mesh(fsdp=4, tensor=2))["params"]
+  layout = NETWORK.shardings(MeshConfig(fsdp=4, tensor=2).make())["params"]
   image = layout["blocks"]["image"]
   spec = PartitionSpec
   # Layers, width in, (q, k, v), heads, head_dim.
@@ -95,7 +95,7 @@ def test_weights_lie_where_the_table_says():
 
 
 def test_placements_add_up_to_the_network():
-  mesh = make_mesh(fsdp=8)
+  mesh = MeshConfig(fsdp=8).make()
   rows = NETWORK.placements(mesh)
   total = sum(math.prod(row.shape) for row in rows)
   table = 4 * 4 * 32

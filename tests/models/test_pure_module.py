@@ -9,7 +9,7 @@ from ddit_jax.encoders.clip import CLIPTextConfig, clip_text_encoder
 from ddit_jax.encoders.t5 import T5_SIZES, T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.models.module import PureModule
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 from tests.encoders import torch_weights
 
 T5 = T5Config(
@@ -50,7 +50,7 @@ def test_sharded_run_equals_one_device(encoder, inputs):
   inputs, variables = jnp.asarray(inputs), random_variables(encoder)
   apply = jax.jit(encoder.apply)
   want = apply(variables, inputs)
-  mesh = make_mesh(fsdp=4, tensor=2)
+  mesh = MeshConfig(fsdp=4, tensor=2).make()
   with jax.set_mesh(mesh):
     placed = jax.device_put(variables, encoder.shardings(mesh))
     got = apply(placed, inputs)
@@ -59,7 +59,7 @@ def test_sharded_run_equals_one_device(encoder, inputs):
 
 
 def test_sharded_start_equals_one_device():
-  encoder, mesh = t5_encoder(T5), make_mesh(fsdp=4, tensor=2)
+  encoder, mesh = t5_encoder(T5), MeshConfig(fsdp=4, tensor=2).make()
   key = jax.random.key(3)
   want = jax.jit(encoder.init)(key)
   got = encoder.init_sharded(key, mesh)
@@ -74,7 +74,7 @@ def test_sharded_start_equals_one_device():
 
 def test_t5_xxl_splits_evenly_over_eight_devices():
   encoder = t5_encoder(T5_SIZES["xxl"], parameter_dtype="bfloat16")
-  rows = encoder.placements(make_mesh(fsdp=4, tensor=2))
+  rows = encoder.placements(MeshConfig(fsdp=4, tensor=2).make())
   assert not [row.path for row in rows if row.dropped]
   total = 2 * encoder.num_parameters()
   share = sum(row.bytes_per_device for row in rows)

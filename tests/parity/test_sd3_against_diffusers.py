@@ -16,7 +16,7 @@ from ddit_jax.conversion.convert import ConvertOptions, convert, plan_import
 from ddit_jax.pipelines.load import load
 from ddit_jax.prng import key_for
 from ddit_jax.sampling.image_sampler import draw_latents
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 from tests.encoders.torch_weights import largest_error, relative_distance
 from tests.parity import tiny_sd3
 
@@ -53,7 +53,7 @@ def converted(source, destination):
 
 def loaded(folder):
   """On one device, which compiles faster."""
-  return load(str(folder), mesh=make_mesh(devices=jax.devices()[:1]))
+  return load(str(folder), mesh=MeshConfig().make(jax.devices()[:1]))
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from hlo_collectives import Traffic, hlo_collectives
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 
 # As a TPU's compiler writes: gathers cut into steps with one channel, and a
 # reduction of which each device keeps a slice, inside a fusion.
@@ -110,7 +110,7 @@ ENTRY %main (x: f32[4]) -> f32[16] {
 @pytest.mark.parametrize("steps", [1, 3])
 def test_what_this_jax_compiles_for_a_mesh(steps):
   """Gathering weights in a scan: four layers, or the same program unrolled."""
-  mesh = make_mesh(fsdp=8)
+  mesh = MeshConfig(fsdp=8).make()
   split = NamedSharding(mesh, PartitionSpec("fsdp"))
   layers = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
   x = jax.ShapeDtypeStruct((16, 64), "f4", sharding=split)

@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 from ddit_jax.sharding.rules import placements, report, shardings
 
 
@@ -27,7 +27,7 @@ TREE = {
 
 
 def test_each_array_is_split_as_far_as_it_divides():
-  layout = shardings(TREE, make_mesh(fsdp=4, tensor=2))
+  layout = shardings(TREE, MeshConfig(fsdp=4, tensor=2).make())
   specs = {name: where.spec for name, where in layout.items()}
   assert specs == {
     "kernel": PartitionSpec(("fsdp",), ("tensor",)),
@@ -37,7 +37,7 @@ def test_each_array_is_split_as_far_as_it_divides():
 
 
 def test_what_could_not_be_split_is_reported():
-  rows = placements(TREE, make_mesh(fsdp=4, tensor=2))
+  rows = placements(TREE, MeshConfig(fsdp=4, tensor=2).make())
   by_path = {row.path: row for row in rows}
   assert by_path["kernel"].dropped == ()
   assert by_path["odd"].dropped == ("fsdp", "tensor")
@@ -51,7 +51,9 @@ def test_what_could_not_be_split_is_reported():
 
 
 def test_bytes_of_a_device_are_those_of_its_shard():
-  rows = {r.path: r for r in placements(TREE, make_mesh(fsdp=4, tensor=2))}
+  rows = {
+    r.path: r for r in placements(TREE, MeshConfig(fsdp=4, tensor=2).make())
+  }
   assert rows["kernel"].bytes_per_device == 8 * 6 * 4 // 8
   assert rows["odd"].bytes_per_device == 6 * 9 * 4
   assert rows["table"].bytes_per_device == 5 * 4 * 4

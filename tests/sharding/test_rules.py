@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ddit_jax.sharding.mesh import make_mesh
+from ddit_jax.sharding.mesh import MeshConfig
 from ddit_jax.sharding.rules import (
   AXIS_RULES,
   MESH_AXES,
@@ -88,7 +88,7 @@ def test_without_a_mesh_nothing_is_constrained():
 
 
 def test_under_a_mesh_the_constraint_decides_the_layout():
-  mesh = make_mesh(replica=2, fsdp=2, tensor=2)
+  mesh = MeshConfig(replica=2, fsdp=2, tensor=2).make()
   with jax.set_mesh(mesh):
     lowered = jax.jit(pinned).lower(jnp.ones((8, 2, 4)))
     result = jax.jit(pinned)(jnp.ones((8, 2, 4)))
@@ -99,7 +99,7 @@ def test_under_a_mesh_the_constraint_decides_the_layout():
 
 
 def test_a_dimension_that_does_not_divide_is_not_split():
-  mesh = make_mesh(replica=2, fsdp=2, tensor=2)
+  mesh = MeshConfig(replica=2, fsdp=2, tensor=2).make()
   with jax.set_mesh(mesh):
     result = jax.jit(pinned)(jnp.ones((8, 2, 5)))
   assert {s.data.shape for s in result.addressable_shards} == {(2, 2, 5)}
@@ -107,6 +107,6 @@ def test_a_dimension_that_does_not_divide_is_not_split():
 
 def test_constrained_values_are_unchanged():
   array = jnp.arange(64.0).reshape(8, 2, 4)
-  with jax.set_mesh(make_mesh(fsdp=4, tensor=2)):
+  with jax.set_mesh(MeshConfig(fsdp=4, tensor=2).make()):
     result = jax.jit(pinned)(array)
   assert (jax.device_get(result) == jax.device_get(2 * array)).all()

@@ -13,7 +13,7 @@ def adamw_by_hand(
   Args:
     params: name -> array.
     gradients: one such dict an update.
-    settings: an `OptimizerSettings` with constant rate after the warm-up.
+    settings: an `OptimizerConfig` with constant rate after the warm-up.
     decayed: names under weight decay.
     moment_dtype: in which first moments are kept from update to update, and
       multiplied by beta1, as optax does.

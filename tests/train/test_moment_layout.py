@@ -9,11 +9,10 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from ddit_jax.checkpoint.store import CheckpointStore
-from ddit_jax.config.settings import OptimizerSettings
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
-from ddit_jax.sharding.mesh import make_mesh
-from ddit_jax.train.optimizer import make_optimizer
+from ddit_jax.sharding.mesh import MeshConfig
+from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import (
   TrainState,
   abstract_state,
@@ -37,8 +36,8 @@ def quick_compilation():
 @functools.cache
 def tokenized(kind: str):
   """(optimiser, state on a mesh of 4 x 2 devices, its layout)."""
-  mesh = make_mesh(fsdp=4, tensor=2)
-  optimizer = make_optimizer(OptimizerSettings(kind=kind, warmup_steps=0), 10)
+  mesh = MeshConfig(fsdp=4, tensor=2).make()
+  optimizer = OptimizerConfig(kind=kind, warmup_steps=0).make(10)
   layout = state_shardings(NETWORK, optimizer, mesh)
   create = functools.partial(init_state, NETWORK, optimizer)
   state = jax.jit(create, out_shardings=layout)(jax.random.key(0))
@@ -153,7 +152,7 @@ def test_a_checkpoint_gives_every_moment_back(kind, tmp_path):
 
 
 def test_moments_of_unknown_shapes_are_refused():
-  mesh = make_mesh(fsdp=8)
+  mesh = MeshConfig(fsdp=8).make()
   params = {"kernel": jax.ShapeDtypeStruct((8, 6), "float32")}
   layout = {"kernel": NamedSharding(mesh, PartitionSpec("fsdp"))}
   odd = optax.GradientTransformation(
@@ -166,7 +165,7 @@ def test_moments_of_unknown_shapes_are_refused():
 
 
 def test_a_mean_over_one_of_two_equal_dimensions_stays_split():
-  mesh = make_mesh(fsdp=8)
+  mesh = MeshConfig(fsdp=8).make()
   params = {"kernel": jax.ShapeDtypeStruct((8, 8), "float32")}
   layout = {"kernel": NamedSharding(mesh, PartitionSpec("fsdp"))}
   means = optax.GradientTransformation(

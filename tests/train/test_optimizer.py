@@ -9,15 +9,9 @@ import optax
 import pytest
 from optax.contrib import MuonDimensionNumbers
 
-from ddit_jax.config.settings import OptimizerSettings
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
-from ddit_jax.train.optimizer import (
-  is_decayed,
-  learning_rate,
-  make_optimizer,
-  muon_axes,
-)
+from ddit_jax.train.optimizer import OptimizerConfig, is_decayed, muon_axes
 from tests.train.adamw_by_hand import adamw_by_hand
 
 PEAK = 2.0
@@ -26,7 +20,7 @@ NUM_STEPS = 100
 
 def rate(step: int, *, num_steps=NUM_STEPS, **changes) -> float:
   values = {"learning_rate": PEAK, "warmup_steps": 10} | changes
-  schedule = learning_rate(OptimizerSettings(**values), num_steps)
+  schedule = OptimizerConfig(**values).schedule(num_steps)
   return float(schedule(step))
 
 
@@ -81,7 +75,7 @@ def test_a_run_shorter_than_its_warm_up_only_warms_up():
 
 
 def test_four_updates_equal_clipping_and_adamw_by_hand():
-  settings = OptimizerSettings(
+  settings = OptimizerConfig(
     learning_rate=0.01,
     warmup_steps=2,
     beta1=0.9,
@@ -98,7 +92,7 @@ def test_four_updates_equal_clipping_and_adamw_by_hand():
     for size in (1.0, 0.1, 1.0, 0.01)
   ]
   want = adamw_by_hand(params, gradients, settings, {"kernel", "bias"})
-  optimizer = make_optimizer(settings, NUM_STEPS)
+  optimizer = settings.make(NUM_STEPS)
   state, got = optimizer.init(params), params
   for grads in gradients:
     updates, state = optimizer.update(grads, state, got)
@@ -111,7 +105,7 @@ def test_four_updates_equal_clipping_and_adamw_by_hand():
 
 def updated(settings, params, gradients):
   """Parameters after one update for each of the gradients."""
-  optimizer = make_optimizer(settings, NUM_STEPS)
+  optimizer = settings.make(NUM_STEPS)
   state = optimizer.init(params)
   for grads in gradients:
     updates, state = optimizer.update(grads, state, params)
@@ -125,7 +119,7 @@ def drawn(seed: int, **shapes):
 
 
 def test_a_bfloat16_moment_is_rounded_between_updates_and_nowhere_else():
-  settings = OptimizerSettings(
+  settings = OptimizerConfig(
     learning_rate=0.01,
     warmup_steps=1,
     weight_decay=0.1,
@@ -142,7 +136,7 @@ def test_a_bfloat16_moment_is_rounded_between_updates_and_nowhere_else():
   assert np.abs(got - want).max() < 5e-6
   assert np.abs(want - exact).max() > 1e-4
   assert np.abs(got - params["kernel"]).max() > 0.01
-  state = make_optimizer(settings, NUM_STEPS).init(params)
+  state = settings.make(NUM_STEPS).init(params)
   moments = [optax.tree.get(state, name)["kernel"] for name in ("mu", "nu")]
   assert [m.dtype for m in moments] == ["bfloat16", "float32"]
 
@@ -173,7 +167,7 @@ def adafactor_by_hand(params, gradients, rate, momentum, decay):
 
 @pytest.mark.parametrize("momentum", [0.9, 0.0])
 def test_adafactor_equals_its_paper_by_hand(momentum):
-  settings = OptimizerSettings(
+  settings = OptimizerConfig(
     kind="adafactor",
     learning_rate=0.01,
     warmup_steps=0,
@@ -199,8 +193,8 @@ def test_adafactors_first_moment_can_be_bfloat16_or_left_out():
     {"beta1": 0.9, "first_moment_dtype": "bfloat16"},
     {"beta1": 0.0},
   ):
-    settings = OptimizerSettings(kind="adafactor", **changes)
-    leaves = jax.tree.leaves(make_optimizer(settings, 9).init(params))
+    settings = OptimizerConfig(kind="adafactor", **changes)
+    leaves = jax.tree.leaves(settings.make(9).init(params))
     dtypes[changes["beta1"]] = [x.dtype for x in leaves if x.size == 64 * 70]
   assert dtypes == {0.9: ["bfloat16"], 0.0: []}
 
@@ -215,7 +209,7 @@ def test_muon_orthogonalises_each_matrix_of_a_block():
   # Two layers of width 12: three matrices to 2 heads of 6, and one back.
   grads = block(**drawn(0, qkv=(2, 12, 3, 2, 6), out=(2, 2, 6, 12)))
   params = block(**drawn(1, qkv=(2, 12, 3, 2, 6), out=(2, 2, 6, 12)))
-  settings = OptimizerSettings(
+  settings = OptimizerConfig(
     kind="muon",
     learning_rate=0.1,
     warmup_steps=0,
@@ -263,7 +257,7 @@ def test_muon_takes_the_blocks_matrices_and_adam_the_rest():
 @pytest.mark.parametrize("kind", ["adamw", "adafactor", "muon"])
 @pytest.mark.parametrize("first_moment_dtype", ["float32", "bfloat16"])
 def test_every_kind_finds_the_bottom_of_a_bowl(kind, first_moment_dtype):
-  settings = OptimizerSettings(
+  settings = OptimizerConfig(
     kind=kind,
     first_moment_dtype=first_moment_dtype,
     learning_rate=0.5,
@@ -278,7 +272,7 @@ def test_every_kind_finds_the_bottom_of_a_bowl(kind, first_moment_dtype):
   def loss(params):
     return optax.tree.norm(optax.tree.sub(params, target), squared=True)
 
-  optimizer = make_optimizer(settings, NUM_STEPS)
+  optimizer = settings.make(NUM_STEPS)
 
   def step(carry, _):
     params, state = carry
@@ -293,10 +287,10 @@ def test_every_kind_finds_the_bottom_of_a_bowl(kind, first_moment_dtype):
 
 def test_a_null_image_without_gradient_is_left_alone():
   """As PyTorch's AdamW skips parameters whose gradient is None."""
-  settings = OptimizerSettings(learning_rate=0.1, warmup_steps=0)
+  settings = OptimizerConfig(learning_rate=0.1, warmup_steps=0)
   params = {"null_image": np.ones((2, 3), "f4"), "bias": np.ones(3, "f4")}
   grads = jax.tree.map(np.zeros_like, params)
-  optimizer = make_optimizer(settings, NUM_STEPS)
+  optimizer = settings.make(NUM_STEPS)
   updates, _ = optimizer.update(grads, optimizer.init(params), params)
   np.testing.assert_array_equal(updates["null_image"], 0)
   # rate * weight decay = 0.1 * 0.01.

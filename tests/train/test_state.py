@@ -8,11 +8,10 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec
 
-from ddit_jax.config.settings import OptimizerSettings
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
-from ddit_jax.sharding.mesh import make_mesh
-from ddit_jax.train.optimizer import make_optimizer
+from ddit_jax.sharding.mesh import MeshConfig
+from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import (
   TrainState,
   abstract_state,
@@ -23,13 +22,13 @@ from ddit_jax.train.state import (
 NETWORK = Network(
   size("tiny", depth=1, width=16, num_heads=2, vocab_size=8, max_text_length=4)
 )
-OPTIMIZER = make_optimizer(OptimizerSettings(), 10)
+OPTIMIZER = OptimizerConfig().make(10)
 
 
 @functools.cache
 def sharded():
   """(state, its shardings) on a mesh of 4 x 2 devices."""
-  mesh = make_mesh(fsdp=4, tensor=2)
+  mesh = MeshConfig(fsdp=4, tensor=2).make()
   layout = state_shardings(NETWORK, OPTIMIZER, mesh)
   create = functools.partial(init_state, NETWORK, OPTIMIZER)
   state = jax.jit(create, out_shardings=layout)(jax.random.key(0))

@@ -11,7 +11,6 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.config.settings import OptimizerSettings
 from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
@@ -19,8 +18,8 @@ from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
-from ddit_jax.sharding.mesh import make_mesh
-from ddit_jax.train.optimizer import make_optimizer
+from ddit_jax.sharding.mesh import MeshConfig
+from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import init_state, state_shardings
 from ddit_jax.train.step import TrainStep, ema_decay
 
@@ -32,7 +31,7 @@ NETWORK = Network(
 )
 # Epsilon far above the gradients' rounding: with the usual 1e-8 the first
 # Adam steps divide rounding by itself where a gradient is nearly zero.
-SETTINGS = OptimizerSettings(
+SETTINGS = OptimizerConfig(
   learning_rate=1e-3, warmup_steps=2, epsilon=1e-3, clip_norm=1.0
 )
 MESHES = {
@@ -76,8 +75,8 @@ def five_steps(mesh_name: str, num_microbatches: int):
   """(losses of each step, final state as numpy)."""
   sizes = MESHES[mesh_name]
   devices = jax.devices()[: 8 if sizes else 1]
-  mesh = make_mesh(**sizes, devices=devices)
-  optimizer = make_optimizer(SETTINGS, STEPS)
+  mesh = MeshConfig(**sizes).make(devices)
+  optimizer = SETTINGS.make(STEPS)
   with jax.set_mesh(mesh):
     layout = state_shardings(NETWORK, optimizer, mesh)
     create = functools.partial(init_state, NETWORK, optimizer)

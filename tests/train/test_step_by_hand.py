@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.config.settings import OptimizerSettings
 from ddit_jax.data.pixel_codec import PixelCodec
 from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
@@ -20,8 +19,8 @@ from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
 from ddit_jax.prng import key_for
-from ddit_jax.sharding.mesh import make_mesh
-from ddit_jax.train.optimizer import make_optimizer
+from ddit_jax.sharding.mesh import MeshConfig
+from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import TrainState, abstract_state, state_shardings
 from ddit_jax.train.step import TrainStep
 from tests.train.adamw_by_hand import adamw_by_hand
@@ -29,7 +28,7 @@ from tests.train.adamw_by_hand import adamw_by_hand
 VOCAB, LENGTH, BATCH, NUM_STEPS = 6, 5, 8, 3
 MASK = VOCAB - 1
 TEXT_WEIGHT, LARGEST_DECAY = 0.7, 0.15
-SETTINGS = OptimizerSettings(
+SETTINGS = OptimizerConfig(
   learning_rate=0.05, warmup_steps=1, weight_decay=0.1, clip_norm=0.2
 )
 NULL_TOKENS = np.full(LENGTH, 1, np.int32)
@@ -106,7 +105,7 @@ def train_step(num_microbatches: int, model) -> TrainStep:
       process=MaskedDiffusion(mask_id=MASK),
       text_weight=TEXT_WEIGHT,
     ),
-    optimizer=make_optimizer(SETTINGS, NUM_STEPS),
+    optimizer=SETTINGS.make(NUM_STEPS),
     ema_decay=LARGEST_DECAY,
     num_microbatches=num_microbatches,
     seed=0,
@@ -174,7 +173,7 @@ def lowered(has_mesh: bool):
     size("tiny", depth=2, width=32, vocab_size=VOCAB, max_text_length=LENGTH)
   )
   step = train_step(2, DualModel(network=network))
-  mesh = make_mesh(fsdp=4, tensor=2)
+  mesh = MeshConfig(fsdp=4, tensor=2).make()
   layout = state_shardings(network, step.optimizer, mesh)
   state = abstract_state(network, step.optimizer, layout)
   batch = jax.tree.map(

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.config.settings import OptimizerSettings
 from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
-from ddit_jax.train.optimizer import make_optimizer
+from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import init_state
 from ddit_jax.train.step import TrainStep
 
@@ -21,9 +20,7 @@ VOCAB, LENGTH, BATCH = 8, 4, 4
 NETWORK = Network(
   size("tiny", depth=1, width=16, vocab_size=VOCAB, max_text_length=LENGTH)
 )
-OPTIMIZER = make_optimizer(
-  OptimizerSettings(learning_rate=1e-2, warmup_steps=0), 10
-)
+OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=0).make(10)
 NULL = jnp.zeros(LENGTH, jnp.int32)
 
 

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddit_jax.config.settings import OptimizerSettings
 from ddit_jax.losses.dual import CorruptedBatch
-from ddit_jax.train.optimizer import make_optimizer
+from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import TrainState
 from ddit_jax.train.step import TrainStep
 from parity.checkpoints import Checkpoints, Loaded
@@ -21,7 +20,7 @@ from parity.tensor_names import their_tensors
 _GRADIENT = re.compile(r"grad/(.+)")
 _CHANGE = re.compile(r"delta(\d+)/(.+)")
 # The run had no warm-up; all else is the recipe's.
-_OPTIMIZER = OptimizerSettings(warmup_steps=0)
+_OPTIMIZER = OptimizerConfig(warmup_steps=0)
 
 
 def outputs(
@@ -69,7 +68,7 @@ def _train_step(golden: GoldenSet, case: Case, ddit: Loaded) -> TrainStep:
   return TrainStep(
     model=ddit.dual,
     loss=release_loss(golden, ddit.mask_id),
-    optimizer=make_optimizer(_OPTIMIZER, num_steps),
+    optimizer=_OPTIMIZER.make(num_steps),
     ema_decay=_OPTIMIZER.ema_decay,
     num_microbatches=1,
     # All that is random was recorded.

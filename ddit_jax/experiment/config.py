@@ -1,40 +1,31 @@
-"""Everything a run is configured by, as frozen dataclasses.
+"""The root of a run's config: the nest of all parts.
 
-Importing this file does not import jax, so that configs load at once. Each
-section is read by the part of the same name.
+Every setting is a field of the part that uses it and is documented there;
+`config.load` builds the tree from a config file, and refuses unknown keys.
 """
 
 import dataclasses
+from typing import Literal
 
-SCHEMA_VERSION = 1
-# JAX's keys take 32 bits: a larger seed would be another one in disguise.
-MAX_SEED = 2**32 - 1
+from ml_collections import ConfigDict
+
+from ddit_jax.config.load import to_config_dict
+from ddit_jax.prng import check_seed
+from ddit_jax.sharding.mesh import MeshConfig
+from ddit_jax.train.optimizer import OptimizerConfig
+
 # The `model.size` that takes its shapes from `model.encoders_from`.
 OF_ENCODERS = "of_encoders"
 
 
-class ConfigError(ValueError):
-  """A config that cannot be run, with the way out in one line."""
-
-
-def _check_positive(section: str, values: dict[str, float]) -> None:
+def _check_positive(values: dict[str, float]) -> None:
   for name, value in values.items():
     if value <= 0:
-      raise ConfigError(f"{section}.{name} must be positive, got {value}")
-
-
-def _check_seed(name: str, seed: int) -> None:
-  if not 0 <= seed <= MAX_SEED:
-    raise ConfigError(f"{name} must lie in 0 to {MAX_SEED}, got {seed}")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-  if value not in choices:
-    raise ConfigError(f"{name} must be one of {choices}, got {value!r}")
+      raise ValueError(f"{name} must be positive, got {value}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelSettings:
+class ModelConfig:
   """Which network.
 
   Attributes:
@@ -57,24 +48,17 @@ class ModelSettings:
 
   size: str = "tiny"
   encoders_from: str = ""
-  encoder_dtype: str = "bfloat16"
-  encoder_placement: str = "sharded"
+  encoder_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+  encoder_placement: Literal["sharded", "replicated"] = "sharded"
   has_mask_embedding: bool = False
   dtype: str = "float32"
   remat: str = "none"
   scan_unroll: int = 1
   attention_kernel: str = "auto"
 
-  def __post_init__(self):
-    _check_choice(
-      "model.encoder_placement",
-      self.encoder_placement,
-      ("sharded", "replicated"),
-    )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StreamSettings:
+class TaskConfig:
   """One of the two streams of examples.
 
   Attributes:
@@ -106,7 +90,7 @@ class StreamSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataSettings:
+class DataConfig:
   """What both streams read.
 
   Attributes:
@@ -132,19 +116,19 @@ class DataSettings:
   max_bad_share: float = 0.01
   pool_size: int = 20000
   validation_size: int = 256
-  text_to_image: StreamSettings = StreamSettings(batch_size=32)
-  image_to_text: StreamSettings = StreamSettings(
+  text_to_image: TaskConfig = TaskConfig(batch_size=32)
+  image_to_text: TaskConfig = TaskConfig(
     batch_size=48, mixture={"0": {"caption": 1.0}}
   )
 
-  def streams(self) -> dict[str, StreamSettings]:
+  def streams(self) -> dict[str, TaskConfig]:
     """Both streams by name."""
     return {
       "text_to_image": self.text_to_image,
       "image_to_text": self.image_to_text,
     }
 
-  def streams_on(self) -> dict[str, StreamSettings]:
+  def streams_on(self) -> dict[str, TaskConfig]:
     """Those with a batch."""
     streams = self.streams().items()
     return {name: stream for name, stream in streams if stream.batch_size}
@@ -161,28 +145,29 @@ class DataSettings:
     }
     for name, stream in self.streams().items():
       if stream.batch_size < 0:
-        raise ConfigError(
-          f"data.{name}.batch_size is negative: {stream.batch_size}"
-        )
+        raise ValueError(f"{name}.batch_size is negative: {stream.batch_size}")
       if stream.pool_size < 0:
-        raise ConfigError(
-          f"data.{name}.pool_size is negative: {stream.pool_size}; 0 takes "
+        raise ValueError(
+          f"{name}.pool_size is negative: {stream.pool_size}; 0 takes "
           "data.pool_size"
         )
       if stream.cache and not self.sources:
-        raise ConfigError(
-          f"data.{name}.cache is {stream.cache!r}, but the digit world is "
+        raise ValueError(
+          f"{name}.cache is {stream.cache!r}, but the digit world is "
           "drawn as it goes: leave it empty, or name data.sources"
         )
       sizes[f"{name}.image_size"] = stream.image_size
       sizes[f"{name}.text_length"] = stream.text_length
-    _check_positive("data", sizes)
+    _check_positive(sizes)
     if not self.streams_on():
-      raise ConfigError("both streams of data have batch_size 0: nothing to do")
+      raise ValueError(
+        "text_to_image.batch_size and image_to_text.batch_size are both 0: "
+        "nothing to do"
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LossSettings:
+class LossConfig:
   """The dual loss; see `FlowMatching`, `MaskedDiffusion` and `DualLoss`.
 
   Attributes:
@@ -216,81 +201,6 @@ class LossSettings:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
-  """An optimiser with warm-up, clipping by global norm, and a decay to zero.
-
-  Attributes:
-    kind: "adamw" (paper); "adafactor", whose second moment is kept as means
-      over rows and columns; or "muon", which orthogonalises the steps of the
-      blocks' matrices and leaves the rest to Adam. Learning rates mean about
-      the same in all three.
-    first_moment_dtype: "float32", or "bfloat16" for a quarter less memory of
-      the optimiser; beta1 is then rounded, too (0.9 to 0.8984). The second
-      moment stays float32.
-    learning_rate: after warm-up.
-    warmup_steps: linear warm-up from 0.
-    decay: "constant", or "linear" / "cosine" to 0 at the last step.
-    decay_fraction: share of all steps, at the end, over which it decays.
-    beta1, beta2, epsilon: of AdamW and of Muon's Adam (Muon's own momentum is
-      0.95). Adafactor keeps a first moment if beta1 is not 0, and has its own
-      schedule in place of beta2 and epsilon.
-    weight_decay: on every parameter but the null image, decoupled.
-    clip_norm: largest global gradient norm; larger ones are scaled to it.
-    ema_decay: largest decay of the averaged parameters; at step i it is
-      min(ema_decay, (1 + i) / (10 + i)).
-  """
-
-  kind: str = "adamw"
-  first_moment_dtype: str = "float32"
-  learning_rate: float = 5e-5
-  warmup_steps: int = 5000
-  decay: str = "constant"
-  decay_fraction: float = 1.0
-  beta1: float = 0.9
-  beta2: float = 0.999
-  epsilon: float = 1e-8
-  weight_decay: float = 1e-2
-  clip_norm: float = 2.0
-  ema_decay: float = 0.9999
-
-  def __post_init__(self):
-    names = ("learning_rate", "epsilon", "clip_norm", "decay_fraction")
-    _check_positive("optimizer", {n: getattr(self, n) for n in names})
-    for name in ("beta1", "beta2", "ema_decay"):
-      if not 0 <= getattr(self, name) < 1:
-        raise ConfigError(
-          f"optimizer.{name} must lie in [0, 1), got {getattr(self, name)}"
-        )
-    _check_choice("optimizer.kind", self.kind, ("adamw", "adafactor", "muon"))
-    _check_choice(
-      "optimizer.first_moment_dtype",
-      self.first_moment_dtype,
-      ("float32", "bfloat16"),
-    )
-    if (
-      self.kind == "adafactor"
-      and not self.beta1
-      and self.first_moment_dtype != "float32"
-    ):
-      raise ConfigError(
-        "optimizer.first_moment_dtype is bfloat16, but adafactor with beta1 = "
-        "0 keeps no first moment: leave it float32, or set beta1"
-      )
-    _check_choice(
-      "optimizer.decay", self.decay, ("constant", "linear", "cosine")
-    )
-    if self.decay_fraction > 1:
-      raise ConfigError(
-        f"optimizer.decay_fraction is over 1: {self.decay_fraction}"
-      )
-    for name in ("warmup_steps", "weight_decay"):
-      if getattr(self, name) < 0:
-        raise ConfigError(
-          f"optimizer.{name} is negative: {getattr(self, name)}"
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class LoraSettings:
   """Adapters of low rank on frozen weights; see `ddit_jax.lora`.
 
@@ -308,29 +218,17 @@ class LoraSettings:
 
   def __post_init__(self):
     if self.rank < 0:
-      raise ConfigError(f"lora.rank is negative: {self.rank}; 0 is off")
-    _check_positive("lora", {"alpha": self.alpha})
+      raise ValueError(f"rank is negative: {self.rank}; 0 is off")
+    _check_positive({"alpha": self.alpha})
     for target in self.targets.split(","):
-      _check_choice("lora.targets", target, ("attention", "mlp"))
+      if target not in ("attention", "mlp"):
+        raise ValueError(
+          f"targets must be attention, mlp or attention,mlp; got {target!r}"
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MeshSettings:
-  """Devices along each mesh axis; one may be -1, "the rest".
-
-  Attributes:
-    replica: copies of the parameters.
-    fsdp: ways parameters and batch are split.
-    tensor: ways heads and MLP features are split.
-  """
-
-  replica: int = 1
-  fsdp: int = -1
-  tensor: int = 1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainSettings:
+class TrainConfig:
   """The loop.
 
   Attributes:
@@ -376,23 +274,23 @@ class TrainSettings:
       "checkpoint_every",
       "keep_last",
     )
-    _check_positive("train", {n: getattr(self, n) for n in names})
+    _check_positive({n: getattr(self, n) for n in names})
     if self.mask_embedding_steps < -1:
-      raise ConfigError(
-        "train.mask_embedding_steps must be -1 (all) or a number of steps, got "
+      raise ValueError(
+        "mask_embedding_steps must be -1 (all) or a number of steps, got "
         f"{self.mask_embedding_steps}"
       )
     for name in ("max_skipped_in_row", "max_rollbacks", "sheet_size"):
       if getattr(self, name) < 0:
-        raise ConfigError(f"train.{name} is negative: {getattr(self, name)}")
+        raise ValueError(f"{name} is negative: {getattr(self, name)}")
     if self.spike_factor != 0 and self.spike_factor <= 1:
-      raise ConfigError(
-        f"train.spike_factor must be 0 (off) or above 1: {self.spike_factor}"
+      raise ValueError(
+        f"spike_factor must be 0 (off) or above 1: {self.spike_factor}"
       )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SampleSettings:
+class SampleConfig:
   """Both samplers' defaults.
 
   Attributes:
@@ -409,22 +307,19 @@ class SampleSettings:
   guidance: float = 7.0
   shift: float = 3.0
   text_steps: int = 16
-  text_order: str = "ancestral"
+  text_order: Literal["ancestral", "confidence"] = "ancestral"
   temperature: float = 1.0
   batch_size: int = 64
 
   def __post_init__(self):
     names = ("image_steps", "text_steps", "batch_size", "shift")
-    _check_positive("sample", {n: getattr(self, n) for n in names})
-    _check_choice(
-      "sample.text_order", self.text_order, ("ancestral", "confidence")
-    )
+    _check_positive({n: getattr(self, n) for n in names})
     if self.temperature < 0:
-      raise ConfigError(f"sample.temperature is negative: {self.temperature}")
+      raise ValueError(f"temperature is negative: {self.temperature}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluateSettings:
+class EvaluateConfig:
   """How much is evaluated, and on whose handwriting.
 
   Attributes:
@@ -437,7 +332,7 @@ class EvaluateSettings:
     seed: of the sets and of sampling.
   """
 
-  split: str = "test"
+  split: Literal["validation", "test"] = "test"
   images_per_prompt: int = 4
   num_captions: int = 400
   questions_per_kind: int = 400
@@ -445,66 +340,62 @@ class EvaluateSettings:
   seed: int = 0
 
   def __post_init__(self):
-    _check_choice("evaluate.split", self.split, ("validation", "test"))
     names = ("images_per_prompt", "num_captions", "questions_per_kind")
-    _check_positive("evaluate", {n: getattr(self, n) for n in names})
+    _check_positive({n: getattr(self, n) for n in names})
     if self.num_pope_images < 0:
-      raise ConfigError(
-        f"evaluate.num_pope_images is negative: {self.num_pope_images}"
-      )
-    _check_seed("evaluate.seed", self.seed)
+      raise ValueError(f"num_pope_images is negative: {self.num_pope_images}")
+    check_seed(self.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExperimentSettings:
+class Config:
   """A whole run.
 
   Attributes:
-    schema_version: of this layout of settings.
+    schema_version: counts the incompatible changes of the keys.
     name: shown in reports.
     seed: root of initialisation, data order and training noise.
     init_from: a workdir, or converted weights, whose network this run starts
-      from; "" starts fresh.
-    init_weights: "ema" or "params" of a workdir's checkpoint; converted
-      weights have only one kind.
+      from; "" starts from random weights.
+    init_weights: which weights of a workdir's checkpoint; converted weights
+      have only one kind.
   """
 
-  schema_version: int = SCHEMA_VERSION
+  schema_version: int = 1
   name: str = "run"
   seed: int = 0
   init_from: str = ""
-  init_weights: str = "ema"
-  model: ModelSettings = ModelSettings()
-  data: DataSettings = dataclasses.field(default_factory=DataSettings)
-  loss: LossSettings = LossSettings()
-  optimizer: OptimizerSettings = OptimizerSettings()
+  init_weights: Literal["ema", "params"] = "ema"
+  model: ModelConfig = ModelConfig()
+  data: DataConfig = dataclasses.field(default_factory=DataConfig)
+  loss: LossConfig = LossConfig()
+  optimizer: OptimizerConfig = OptimizerConfig()
   lora: LoraSettings = LoraSettings()
-  mesh: MeshSettings = MeshSettings()
-  train: TrainSettings = TrainSettings()
-  sample: SampleSettings = SampleSettings()
-  evaluate: EvaluateSettings = EvaluateSettings()
+  mesh: MeshConfig = MeshConfig()
+  train: TrainConfig = TrainConfig()
+  sample: SampleConfig = SampleConfig()
+  evaluate: EvaluateConfig = EvaluateConfig()
 
   def __post_init__(self):
-    if self.schema_version != SCHEMA_VERSION:
-      raise ConfigError(
-        f"this config has schema_version {self.schema_version}, this ddit_jax "
-        f"reads version {SCHEMA_VERSION}: install the release that wrote it"
-      )
-    _check_seed("seed", self.seed)
-    _check_choice("init_weights", self.init_weights, ("ema", "params"))
+    check_seed(self.seed)
     if self.lora.rank and not self.init_from:
-      raise ConfigError(
+      raise ValueError(
         f"lora.rank is {self.lora.rank} but init_from is empty: name the run "
         "or the converted weights whose network stays frozen"
       )
     if self.lora.rank and self.optimizer.kind == "muon":
-      raise ConfigError(
+      raise ValueError(
         "optimizer.kind is muon, which orthogonalises the blocks' matrices, "
         "but lora trains none of them: use adamw or adafactor"
       )
     for name, stream in self.data.streams().items():
       if stream.batch_size % self.train.num_microbatches:
-        raise ConfigError(
+        raise ValueError(
           f"data.{name}.batch_size = {stream.batch_size} is not divisible by "
           f"train.num_microbatches = {self.train.num_microbatches}"
         )
+
+
+def default_config() -> ConfigDict:
+  """What a config file starts from: every key with its default."""
+  return to_config_dict(Config())

@@ -3,7 +3,8 @@
 import pytest
 
 from ddit_jax.config.dry_run import chosen_variant, dry
-from ddit_jax.config.load import default_config, staged_config
+from ddit_jax.config.load import stages_config
+from ddit_jax.experiment.config import default_config
 
 
 @pytest.mark.parametrize(
@@ -59,6 +60,6 @@ def test_what_shapes_the_graph_stays_and_what_costs_time_shrinks():
 def test_every_stage_shrinks_and_still_follows_the_one_before():
   first, second = default_config(), default_config()
   second.init_from = "stage:first"
-  job = dry(staged_config({"first": first, "second": second}))
+  job = dry(stages_config({"first": first, "second": second}))
   assert [job.stages[name].train.num_steps for name in job.stages] == [4, 4]
   assert job.stages.second.init_from == "stage:first"

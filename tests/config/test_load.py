@@ -1,20 +1,131 @@
-"""--config=FILE.py[:variant] and --config.key=value."""
+"""Config dicts and files become parts, or one clear line."""
+
+import dataclasses
+import json
 
 import pytest
+from ml_collections import ConfigDict
 
-from ddit_jax.cli.config_argument import load, split_overrides
-from ddit_jax.config.load import to_settings
-from ddit_jax.config.settings import ConfigError
+from ddit_jax.config.load import config_module, from_dict, load, split_overrides
+from ddit_jax.errors import InputError
+from ddit_jax.experiment.config import (
+  Config,
+  DataConfig,
+  TaskConfig,
+  default_config,
+)
 
 DIGITS = "configs/digits.py"
-HEADER = "from ddit_jax.config.load import default_config\n"
+HEADER = "from ddit_jax.experiment.config import default_config\n"
 
 
 def complaint(argument, overrides=None) -> str:
-  with pytest.raises(ConfigError) as caught:
-    load(argument, overrides or {})
+  with pytest.raises(InputError) as caught:
+    load(Config, argument, overrides or {})
   assert "\n" not in str(caught.value)
   return str(caught.value)
+
+
+def test_the_default_config_holds_every_setting():
+  settings = Config()
+  assert default_config().to_dict() == dataclasses.asdict(settings)
+  assert from_dict(Config, default_config()) == settings
+  assert from_dict(Config, {}) == settings
+
+
+def test_every_kind_of_value_survives_json():
+  mixture = {"0": {"caption": 1.0}, "7": {"caption": 1.0, "where": 0.25}}
+  stream = TaskConfig(batch_size=4, mixture=mixture)
+  data = DataConfig(image_to_text=stream)
+  settings = Config(name="ünïcode", data=data)
+  text = json.dumps(dataclasses.asdict(settings))
+  assert from_dict(Config, json.loads(text)) == settings
+
+
+@pytest.mark.parametrize(
+  ("section", "values", "message"),
+  [
+    ("train", {"num_step": 5}, "unknown config key train.num_step: did you "),
+    ("trian", {}, "unknown config key trian: did you mean 'train'?"),
+    ("train", {"num_steps": "5"}, "train.num_steps must be int, got '5' of "),
+    ("train", {"num_steps": True}, "must be int, got True of type bool"),
+    ("train", {"num_steps": 5.0}, "must be int, got 5.0 of type float"),
+    ("loss", {"is_merged": 1}, "loss.is_merged must be bool, got 1 of type"),
+    ("data", {"world": ["a"]}, "data.world must be str, got ['a'] of type"),
+    ("data", {"world": ("a",)}, "data.world must be str, got ('a',) of type"),
+    (
+      "data",
+      {"text_to_image": {"batch_size": 4, "mixture": [1]}},
+      "data.text_to_image.mixture must be a mapping",
+    ),
+    (
+      "data",
+      {"text_to_image": {"batch_size": 4, "mixture": {"0": {"a": "much"}}}},
+      "data.text_to_image.mixture.0.a must be float, got 'much'",
+    ),
+    (
+      "optimizer",
+      {"learning_rate": float("inf")},
+      "optimizer.learning_rate must be a finite number, got inf",
+    ),
+    ("loss", {"text_weight": float("nan")}, "must be a finite number, got nan"),
+    ("seed", {}, "seed must be int, got {} of type dict"),
+    ("model", None, "model is a section, got None"),
+    (
+      "optimizer",
+      {"decay": "cosin"},
+      "optimizer.decay must be one of ('constant', 'linear', 'cosine'), got ",
+    ),
+    ("init_weights", "mean", "init_weights must be one of ('ema', 'params'), "),
+    (
+      "optimizer",
+      {"beta2": 1.0},
+      "optimizer.beta2 must lie in [0, 1), got 1.0",
+    ),
+    ("mesh", {"fsdp": 0}, "mesh.fsdp must be positive or -1, got 0"),
+  ],
+)
+def test_bad_entries_are_named(section, values, message):
+  with pytest.raises(InputError) as caught:
+    from_dict(Config, {section: values})
+  assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_whole_number_is_good_enough_for_a_float():
+  settings = from_dict(Config, {"loss": {"text_weight": 2}})
+  assert type(settings.loss.text_weight) is float
+
+
+def test_a_future_version_is_the_complaint_whatever_else_is_unknown():
+  config = {"schema_version": 7, "hologram": {"depth": 3}}
+  with pytest.raises(InputError) as caught:
+    from_dict(Config, config, "the run in runs/x")
+  assert str(caught.value) == (
+    "the run in runs/x has schema_version 7, this ddit_jax reads version 1: "
+    "install the release that wrote it"
+  )
+
+
+def test_misspelt_keys_of_a_config_dict_are_named_too():
+  config = ConfigDict({"model": {"sise": "tiny"}})
+  with pytest.raises(InputError, match=r"model\.sise: did you mean 'size'"):
+    from_dict(Config, config)
+
+
+def test_a_config_file_is_a_module_that_another_can_vary(tmp_path):
+  (tmp_path / "base.py").write_text(
+    "def get_config(variant='a'): return [variant]"
+  )
+  (tmp_path / "mine.py").write_text(
+    "import pathlib\n"
+    "from ddit_jax.config.load import config_module\n"
+    "base = config_module(pathlib.Path(__file__).parent / 'base.py')\n"
+    "def get_config(): return base.get_config('b') + ['mine']\n"
+  )
+  assert config_module(tmp_path / "mine.py").get_config() == ["b", "mine"]
+  (tmp_path / "broken.py").write_text("1 / 0")
+  with pytest.raises(ZeroDivisionError):
+    config_module(tmp_path / "broken.py")
 
 
 @pytest.fixture
@@ -47,14 +158,16 @@ def test_overrides_are_told_from_flags():
   ],
 )
 def test_overrides_without_value_or_given_twice_are_refused(argv, message):
-  with pytest.raises(ConfigError, match=message):
+  with pytest.raises(InputError, match=message):
     split_overrides(argv)
 
 
 def test_variants_and_overrides_reach_the_settings():
-  default, cpu = load(DIGITS, {}), load(f"{DIGITS}:cpu", {})
+  default, cpu = load(Config, DIGITS, {}), load(Config, f"{DIGITS}:cpu", {})
   assert default == cpu
   changed = load(
+    Config,
+    Config,
     DIGITS,
     {
       "train.num_steps": "12",
@@ -150,10 +263,13 @@ def test_a_config_need_not_be_complete_for_its_keys_to_be_overridden(
     "from ml_collections import ConfigDict\n"
     "def get_config():\n  return ConfigDict({'model': {'size': 'small'}})\n"
   )
-  settings = load(path, {"train.num_steps": "7", "model.dtype": "bfloat16"})
-  assert settings == to_settings(
+  settings = load(
+    Config, path, {"train.num_steps": "7", "model.dtype": "bfloat16"}
+  )
+  assert settings == from_dict(
+    Config,
     {
       "model": {"size": "small", "dtype": "bfloat16"},
       "train": {"num_steps": 7},
-    }
+    },
   )
