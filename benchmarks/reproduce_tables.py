@@ -32,8 +32,14 @@ _ROOT = pathlib.Path(__file__).parent.parent
 _CONFIG = _ROOT / "benchmarks" / "reproduction_config.py"
 _DONE = "done.json"
 # Text metrics alone: one step of one image a prompt costs next to nothing.
-_TEXT_ONLY = {"sample.image_steps": 1, "evaluate.images_per_prompt": 1}
-_AS_IN_PAPER = {"sample.text_order": "ancestral", "sample.temperature": 1.0}
+_TEXT_ONLY = {
+  "sample.image.num_inference_steps": 1,
+  "evaluate.images_per_prompt": 1,
+}
+_AS_IN_PAPER = {
+  "sample.text.order": "ancestral",
+  "sample.text.temperature": 1.0,
+}
 
 _GENERATION = "generation/overall"
 _VQA, _POPE = "vqa/accuracy", "pope/accuracy"
@@ -155,7 +161,7 @@ class SeedCells:
         f"steps{steps}",
         tuned,
         self._last,
-        _TEXT_ONLY | _AS_IN_PAPER | {"sample.text_steps": steps},
+        _TEXT_ONLY | _AS_IN_PAPER | {"sample.text.num_steps": steps},
       )
       for steps in self._grid.text_steps
     }

@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.encoders.t5 import T5_SIZES, T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
@@ -35,7 +34,7 @@ from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.config import MMDiTConfig, size
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network
-from ddit_jax.sampling.image_sampler import sample_latents
+from ddit_jax.sampling.image_sampler import ImageSampling, sample_latents
 from ddit_jax.sampling.text_sampler import TextSampling, infill
 from ddit_jax.sharding.mesh import MeshConfig
 
@@ -105,7 +104,9 @@ class Ours:
       name: part.init_sharded(jax.random.key(0), mesh)
       for name, part in self._model.parts().items()
     }
-    self._sigmas = FlowMatching(shift=SHIFT).sampling_sigmas(steps)
+    self._sigmas = ImageSampling(
+      num_inference_steps=steps, shift=SHIFT
+    ).sigmas()
     self._draw = jax.jit(self._draw_images)
     self._fill = jax.jit(self._fill_texts)
 
@@ -128,7 +129,7 @@ class Ours:
       condition,
       jnp.zeros(features, jnp.bfloat16),
       sigmas=self._sigmas,
-      guidance=GUIDANCE,
+      guidance_scale=GUIDANCE,
     )
     return self._model.decode(variables, latents)
 

@@ -78,7 +78,7 @@ def _variants():
   }
   return {
     **{
-      f"steps_{steps}": ("stage3", _set("sample.text_steps", steps))
+      f"steps_{steps}": ("stage3", _set("sample.text.num_steps", steps))
       for steps in (4, 8, 16, 32, 64, 128)
     },
     **{

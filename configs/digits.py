@@ -66,12 +66,12 @@ def _cpu(config):
   config.train.num_steps = 3900
   config.train.checkpoint_every = 1950
   config.train.validate_every = 1950
-  config.sample.image_steps = 20
-  config.sample.guidance = 3.0
-  config.sample.shift = 1.0
-  config.sample.text_steps = 10
-  config.sample.text_order = "confidence"
-  config.sample.temperature = 0.0
+  config.sample.image.num_inference_steps = 20
+  config.sample.image.guidance_scale = 3.0
+  config.sample.image.shift = 1.0
+  config.sample.text.num_steps = 10
+  config.sample.text.order = "confidence"
+  config.sample.text.temperature = 0.0
   config.sample.batch_size = 200
 
 
@@ -114,12 +114,12 @@ def _gpu(config):
   config.train.log_every = 50
   config.train.validate_every = 1000
   config.train.checkpoint_every = 2000
-  config.sample.image_steps = 28
-  config.sample.guidance = 4.0
-  config.sample.shift = 1.0
-  config.sample.text_steps = 32
-  config.sample.text_order = "confidence"
-  config.sample.temperature = 0.0
+  config.sample.image.num_inference_steps = 28
+  config.sample.image.guidance_scale = 4.0
+  config.sample.image.shift = 1.0
+  config.sample.text.num_steps = 32
+  config.sample.text.order = "confidence"
+  config.sample.text.temperature = 0.0
   config.sample.batch_size = 512
   config.evaluate.num_captions = 1000
   config.evaluate.questions_per_kind = 500

@@ -68,8 +68,8 @@ def get_config(variant: str = "cpu"):
   config.optimizer.beta2 = 0.99
   config.optimizer.ema_decay = 0.998
   config.train.num_steps = 3000
-  config.sample.guidance = 3.0
-  config.sample.shift = 1.0
-  config.sample.text_order = "confidence"
-  config.sample.temperature = 0.0
+  config.sample.image.guidance_scale = 3.0
+  config.sample.image.shift = 1.0
+  config.sample.text.order = "confidence"
+  config.sample.text.temperature = 0.0
   return dry(config) if is_dry else config

@@ -126,8 +126,8 @@ def _shrink_runs(config: ConfigDict) -> None:
   train.sheet_size = min(train.sheet_size, 2)
   if train.mask_embedding_steps > 0:
     train.mask_embedding_steps = _NUM_STEPS // 2
-  config.sample.image_steps = 2
-  config.sample.text_steps = 2
+  config.sample.image.num_inference_steps = 2
+  config.sample.text.num_steps = 2
   config.sample.batch_size = _BATCH_SIZE
   evaluate = config.evaluate
   evaluate.images_per_prompt = 1

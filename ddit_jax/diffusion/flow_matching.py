@@ -1,15 +1,14 @@
 """The straight path from clean latents to noise (paper eq. 1-3 and 8)."""
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-LOSS_WEIGHTINGS = ("velocity", "sigma_squared")
-SIGMA_GRIDS = ("continuous", "thousand")
-SIGMA_DRAWS = ("independent", "stratified")
+# Steps of the released code's grid of training times.
+NUM_TRAIN_TIMESTEPS = 1000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,33 +25,12 @@ class FlowMatching:
       rf/lognorm(m, 1); above 0 favours noisy images, where the text decides.
     sigma_draw: "independent", or "stratified" over the global batch: the same
       law with less variance.
-    shift: SD3's resolution shift of the sampling grid; 1 leaves it uniform.
-    num_train_steps: grid that fixes the smallest sigma of SD3's sampling grid.
   """
 
-  loss_weighting: str = "velocity"
-  sigma_grid: str = "continuous"
+  loss_weighting: Literal["velocity", "sigma_squared"] = "velocity"
+  sigma_grid: Literal["continuous", "thousand"] = "continuous"
   logit_mean: float = 0.0
-  sigma_draw: str = "independent"
-  shift: float = 3.0
-  num_train_steps: int = 1000
-
-  def __post_init__(self):
-    if self.loss_weighting not in LOSS_WEIGHTINGS:
-      raise ValueError(
-        f"loss_weighting must be one of {LOSS_WEIGHTINGS}, got "
-        f"{self.loss_weighting!r}"
-      )
-    if self.sigma_grid not in SIGMA_GRIDS:
-      raise ValueError(
-        f"sigma_grid must be one of {SIGMA_GRIDS}, got {self.sigma_grid!r}"
-      )
-    if self.sigma_draw not in SIGMA_DRAWS:
-      raise ValueError(
-        f"sigma_draw must be one of {SIGMA_DRAWS}, got {self.sigma_draw!r}"
-      )
-    if not self.shift > 0:
-      raise ValueError(f"shift must be positive, got {self.shift}")
+  sigma_draw: Literal["independent", "stratified"] = "independent"
 
   def noisy_latents(
     self,
@@ -90,34 +68,10 @@ class FlowMatching:
     normals = normals + self.logit_mean
     if self.sigma_grid == "continuous":
       return jax.nn.sigmoid(normals)
-    steps = self.num_train_steps
+    steps = NUM_TRAIN_TIMESTEPS
     index = jnp.floor(jax.nn.sigmoid(normals) * steps)
     # One division: 1 - index / steps would round twice.
     return (steps - jnp.minimum(index, steps - 1)) / steps
-
-  def sampling_sigmas(self, num_steps: int) -> Float[np.ndarray, " grid"]:
-    """Descending times 1, ..., 0 of an Euler solver, float32.
-
-    With shift 1 the grid is uniform. Otherwise it is SD3's: a linear grid
-    from 1 to the shifted smallest training sigma, shifted again, then 0; so
-    the last non-zero time does not depend on the number of steps.
-
-    Raises:
-      ValueError: fewer than one step.
-    """
-    if num_steps < 1:
-      raise ValueError(f"sampling needs at least one step, got {num_steps}")
-    if self.shift == 1:
-      return np.linspace(1, 0, num_steps + 1, dtype=np.float32)
-    smallest = self._shifted(1 / self.num_train_steps)
-    grid = np.linspace(
-      self.num_train_steps, smallest * self.num_train_steps, num_steps
-    )
-    shifted = self._shifted(grid / self.num_train_steps)
-    return np.append(shifted, 0.0).astype(np.float32)
-
-  def _shifted(self, sigma):
-    return self.shift * sigma / (1 + (self.shift - 1) * sigma)
 
 
 def classifier_free_guidance(

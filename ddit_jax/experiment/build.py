@@ -256,7 +256,6 @@ def build_path(settings: Config) -> FlowMatching:
     sigma_grid=settings.loss.sigma_grid,
     logit_mean=settings.loss.logit_mean,
     sigma_draw=settings.loss.sigma_draw,
-    shift=settings.sample.shift,
   )
 
 

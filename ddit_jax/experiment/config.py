@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 
 from ddit_jax.config.load import to_config_dict
 from ddit_jax.prng import check_seed
+from ddit_jax.sampling.image_sampler import ImageSampling
+from ddit_jax.sampling.text_sampler import TextSampling
 from ddit_jax.sharding.mesh import MeshConfig
 from ddit_jax.train.optimizer import OptimizerConfig
 
@@ -294,28 +296,17 @@ class SampleConfig:
   """Both samplers' defaults.
 
   Attributes:
-    image_steps: Euler steps.
-    guidance: scale of classifier-free guidance; 1 is none.
-    shift: SD3's shift of the sampling grid; 1 is a uniform grid.
-    text_steps: steps of the text sampler.
-    text_order: "ancestral" or "confidence".
-    temperature: of drawn tokens; 0 takes the most likely.
+    image: text to image.
+    text: image to text.
     batch_size: examples in one call of a sampler.
   """
 
-  image_steps: int = 28
-  guidance: float = 7.0
-  shift: float = 3.0
-  text_steps: int = 16
-  text_order: Literal["ancestral", "confidence"] = "ancestral"
-  temperature: float = 1.0
+  image: ImageSampling = ImageSampling()
+  text: TextSampling = TextSampling()
   batch_size: int = 64
 
   def __post_init__(self):
-    names = ("image_steps", "text_steps", "batch_size", "shift")
-    _check_positive({n: getattr(self, n) for n in names})
-    if self.temperature < 0:
-      raise ValueError(f"temperature is negative: {self.temperature}")
+    _check_positive({"batch_size": self.batch_size})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -361,7 +352,7 @@ class Config:
       have only one kind.
   """
 
-  schema_version: int = 1
+  schema_version: int = 2
   name: str = "run"
   seed: int = 0
   init_from: str = ""

@@ -16,7 +16,7 @@ from ddit_jax.monitor.image_grid import labelled_grid
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.prng import key_for
 from ddit_jax.sampling.image_sampler import draw_latents
-from ddit_jax.sampling.text_sampler import TextSampling, infill
+from ddit_jax.sampling.text_sampler import infill
 from ddit_jax.train.loop import Progress
 from ddit_jax.train.state import TrainState
 from ddit_jax.train.step import TrainStep
@@ -39,7 +39,6 @@ class SampleSheet:
     self._size = min(
       job.settings.train.sheet_size, job.settings.data.validation_size
     )
-    self._path = build.build_path(job.settings)
     # Every process can read the results.
     everywhere = NamedSharding(job.mesh, PartitionSpec())
     self._sample = jax.jit(self._samples, out_shardings=everywhere)
@@ -83,15 +82,13 @@ class SampleSheet:
     job, sample = self._job, self._job.settings.sample
     side = build.image_sides(job.settings)[0]
     shape = (self._size, *job.model.latent_shape(side, side))
-    path = dataclasses.replace(self._path, shift=sample.shift)
     latents = draw_latents(
       job.model,
       variables,
       rows.tokens,
       jnp.asarray(job.null_tokens)[None],
       jax.random.normal(key_for(root, "drawings"), shape),
-      sigmas=path.sampling_sigmas(sample.image_steps),
-      guidance=sample.guidance,
+      sampling=sample.image,
     )
     drawings = job.model.decode(variables, latents)
     return {"drawings": drawings, "captions": rows.tokens}
@@ -114,11 +111,7 @@ class SampleSheet:
       prompt_mask,
       key_for(root, "readings"),
       process=job.loss.process,
-      sampling=TextSampling(
-        num_steps=sample.text_steps,
-        order=sample.text_order,
-        temperature=sample.temperature,
-      ),
+      sampling=sample.text,
     )
     return {"readings": readings, "images": images, "prompt_mask": prompt_mask}
 

@@ -32,7 +32,7 @@ from ddit_jax.experiment.workdir import checkpoints_in
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network, Variables
 from ddit_jax.pipelines.pipeline import Pipeline
-from ddit_jax.pipelines.sd3 import Sd3Model, Sd3Pipeline, sampling_path
+from ddit_jax.pipelines.sd3 import Sd3Model, Sd3Pipeline, scheduler_sampling
 from ddit_jax.sharding.mesh import MeshConfig
 
 _log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def sd3_pipeline(
   """
   _check_parts(weights)
   tokenizers = _tokenizers(weights)
-  path = sampling_path(weights.folder / "scheduler")
+  sampling = scheduler_sampling(weights.folder / "scheduler")
   model = _model(weights, dtype)
   model.check_fits()
   config = model.network.config
@@ -102,8 +102,7 @@ def sd3_pipeline(
       for name, part in model.parts().items()
     },
     mesh=mesh,
-    path=path,
-    sample=SampleConfig(shift=path.shift, batch_size=IMAGES_AT_ONCE),
+    sample=SampleConfig(image=sampling, batch_size=IMAGES_AT_ONCE),
     image_size=min(config.base_grid, config.max_grid) * model.pixels_per_patch,
   )
 

@@ -1,6 +1,5 @@
 """A checkpoint as an object with one method a task, all batched and jitted."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 
@@ -18,7 +17,7 @@ from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
 from ddit_jax.prng import key_for
-from ddit_jax.sampling.image_sampler import draw_latents
+from ddit_jax.sampling.image_sampler import ImageSampling, draw_latents
 from ddit_jax.sampling.text_sampler import TextSampling, infill
 from ddit_jax.sharding.mesh import batch_ways
 
@@ -89,12 +88,11 @@ class Pipeline:
     self.mesh = mesh
     self.step = step
     self.image_size = image_size
-    self._path = build.build_path(settings)
     self._process = build.build_process(settings, tokenizer)
     self._null = build.null_tokens(settings, tokenizer)
     self._draw = jax.jit(
       self._draw_batch,
-      static_argnames=("latent_shape", "num_steps", "guidance", "shift"),
+      static_argnames=("latent_shape", "sampling"),
     )
     self._fill = jax.jit(self._fill_batch, static_argnames="sampling")
     self._encode = jax.jit(self.model.encode)
@@ -135,9 +133,7 @@ class Pipeline:
         chunk,
         key,
         latent_shape=latent_shape,
-        num_steps=sample.image_steps,
-        guidance=sample.guidance,
-        shift=sample.shift,
+        sampling=sample.image,
       )
 
     return in_batches(
@@ -202,15 +198,10 @@ class Pipeline:
       [n, steps, length].
     """
     sample = sample or self.settings.sample
-    sampling = TextSampling(
-      num_steps=sample.text_steps,
-      order=sample.text_order,
-      temperature=sample.temperature,
-    )
     root = key_for(jax.random.key(seed), "image_to_text")
 
     def fill(chunk, key):
-      return self._fill(self.variables, chunk, key, sampling=sampling)
+      return self._fill(self.variables, chunk, key, sampling=sample.text)
 
     rows = (images, tokens, prompt_mask)
     return in_batches(
@@ -226,22 +217,20 @@ class Pipeline:
     return np.asarray(self._decode(self.variables, latents))
 
   def _draw_batch(
-    self, variables, tokens, key, *, latent_shape, num_steps, guidance, shift
+    self, variables, tokens, key, *, latent_shape, sampling: ImageSampling
   ):
     noise = jax.random.normal(key, (tokens.shape[0], *latent_shape))
-    path = dataclasses.replace(self._path, shift=shift)
     latents = draw_latents(
       self.model,
       variables,
       tokens,
       jnp.asarray(self._null)[None],
       noise,
-      sigmas=path.sampling_sigmas(num_steps),
-      guidance=guidance,
+      sampling=sampling,
     )
     return self.model.decode(variables, latents)
 
-  def _fill_batch(self, variables, rows, key, *, sampling):
+  def _fill_batch(self, variables, rows, key, *, sampling: TextSampling):
     images, tokens, prompt_mask = rows
     latents = self.model.encode(variables, images)
     clean_time = jnp.zeros(tokens.shape[0])

@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from ddit_jax.data.prompt_tokenizers import PromptTokenizer
-from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.encoders.clip import join_context
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment.config import SampleConfig
@@ -23,7 +22,7 @@ from ddit_jax.models.mmdit import Prediction
 from ddit_jax.models.module import PureModule, Variables
 from ddit_jax.pipelines.pipeline import in_batches
 from ddit_jax.prng import key_for
-from ddit_jax.sampling.image_sampler import draw_latents
+from ddit_jax.sampling.image_sampler import ImageSampling, draw_latents
 
 # Encoder -> ids [batch, length] of the same prompts.
 Ids = Mapping[str, Int[Array, "batch length"]]
@@ -134,7 +133,6 @@ class Sd3Pipeline:
     model: the network with its encoders.
     variables: weights of the model's parts, laid out on `mesh`.
     mesh: the devices.
-    path: the diffusion whose sampling grid is taken.
     sample: settings of the sampler unless told otherwise.
     image_size: side of the images it draws unless told otherwise, in pixels.
   """
@@ -146,7 +144,6 @@ class Sd3Pipeline:
     variables: dict[str, Variables],
     *,
     mesh: Mesh,
-    path: FlowMatching,
     sample: SampleConfig,
     image_size: int,
   ):
@@ -154,12 +151,11 @@ class Sd3Pipeline:
     self.model = model
     self.variables = variables
     self.mesh = mesh
-    self.path = path
     self.sample = sample
     self.image_size = image_size
     self._draw = jax.jit(
       self._draw_batch,
-      static_argnames=("latent_shape", "num_steps", "guidance", "shift"),
+      static_argnames=("latent_shape", "sampling"),
     )
 
   def text_to_image(
@@ -202,9 +198,7 @@ class Sd3Pipeline:
         null_ids,
         key,
         latent_shape=latent_shape,
-        num_steps=sample.image_steps,
-        guidance=sample.guidance,
-        shift=sample.shift,
+        sampling=sample.image,
       )
 
     return in_batches(
@@ -245,21 +239,17 @@ class Sd3Pipeline:
     key,
     *,
     latent_shape,
-    num_steps,
-    guidance,
-    shift,
+    sampling: ImageSampling,
   ):
     batch = len(jax.tree.leaves(ids)[0])
     noise = jax.random.normal(key, (batch, *latent_shape))
-    path = dataclasses.replace(self.path, shift=shift)
     latents = draw_latents(
       self.model,
       variables,
       ids,
       jax.tree.map(jnp.asarray, null_ids),
       noise,
-      sigmas=path.sampling_sigmas(num_steps),
-      guidance=guidance,
+      sampling=sampling,
     )
     return self.model.decode(variables, latents)
 
@@ -278,8 +268,8 @@ _UNKNOWN_OPTIONS = (
 )
 
 
-def sampling_path(folder: pathlib.Path) -> FlowMatching:
-  """SD3's flow path with the shift of a scheduler's folder.
+def scheduler_sampling(folder: pathlib.Path) -> ImageSampling:
+  """SD3's sampler on the grid of a scheduler's folder.
 
   Args:
     folder: holds `scheduler_config.json`; SD3's own values stand in for it
@@ -290,11 +280,11 @@ def sampling_path(folder: pathlib.Path) -> FlowMatching:
   """
   path = folder / FILE_NAME
   if not path.is_file():
-    return FlowMatching()
+    return ImageSampling()
   try:
     fields: dict[str, Any] = json.loads(path.read_bytes())
     shift = float(fields["shift"])
-    num_train_steps = int(fields["num_train_timesteps"])
+    num_train_timesteps = int(fields["num_train_timesteps"])
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
       f"{path} does not tell shift and num_train_timesteps: {error!r}"
@@ -305,4 +295,4 @@ def sampling_path(folder: pathlib.Path) -> FlowMatching:
       f"{path} asks for {', '.join(used)}, which SD3 does not use and is not "
       "computed: take SD3's own scheduler"
     )
-  return FlowMatching(shift=shift, num_train_steps=num_train_steps)
+  return ImageSampling(shift=shift, num_train_timesteps=num_train_timesteps)

@@ -1,13 +1,55 @@
 """Text to image: Euler's method with guidance (paper section 3.4)."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from ddit_jax.diffusion.flow_matching import classifier_free_guidance
 from ddit_jax.sharding.rules import constrain
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageSampling:
+  """The Euler sampler's settings, by the names of diffusers.
+
+  Attributes:
+    num_inference_steps: Euler steps.
+    guidance_scale: g of eq. 10; 1 is no guidance.
+    shift: SD3's resolution shift of the grid of times; 1 leaves it uniform.
+    num_train_timesteps: steps of the training grid, whose smallest sigma the
+      shifted grid ends with.
+  """
+
+  num_inference_steps: int = 28
+  guidance_scale: float = 7.0
+  shift: float = 3.0
+  num_train_timesteps: int = 1000
+
+  def __post_init__(self):
+    for name in ("num_inference_steps", "shift", "num_train_timesteps"):
+      if getattr(self, name) <= 0:
+        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+  def sigmas(self) -> Float[np.ndarray, " grid"]:
+    """Descending times 1, ..., 0 of an Euler solver, float32.
+
+    With shift 1 the grid is uniform. Otherwise it is SD3's: a linear grid
+    from 1 to the shifted smallest training sigma, shifted again, then 0; so
+    the last non-zero time does not depend on the number of steps.
+    """
+    num_steps, num_train = self.num_inference_steps, self.num_train_timesteps
+    if self.shift == 1:
+      return np.linspace(1, 0, num_steps + 1, dtype=np.float32)
+    smallest = self._shifted(1 / num_train)
+    grid = np.linspace(num_train, smallest * num_train, num_steps)
+    return np.append(self._shifted(grid / num_train), 0.0).astype(np.float32)
+
+  def _shifted(self, sigma):
+    return self.shift * sigma / (1 + (self.shift - 1) * sigma)
 
 
 def sample_latents(
@@ -17,7 +59,7 @@ def sample_latents(
   null_condition: Shaped[Array, "length *features"],
   *,
   sigmas: Float[Array, " grid"],
-  guidance: float,
+  guidance_scale: float,
 ) -> Float[Array, "batch height width channels"]:
   """Integrates from noise at sigma 1 to latents at sigma 0.
 
@@ -30,14 +72,14 @@ def sample_latents(
     condition: the prompts, as token ids or as a text encoder's features.
     null_condition: the empty (or negative) prompt.
     sigmas: descending times, first 1 and last 0; see
-      `FlowMatching.sampling_sigmas`.
-    guidance: scale g of eq. 10; 1 leaves the unconditional half out.
+      `ImageSampling.sigmas`.
+    guidance_scale: g of eq. 10; 1 leaves the unconditional half out.
 
   Returns:
     float32 latents.
   """
   batch = noise.shape[0]
-  is_guided = guidance != 1.0
+  is_guided = guidance_scale != 1.0
   if is_guided:
     nulls = jnp.broadcast_to(null_condition, condition.shape)
     condition = _interleave(nulls, condition)
@@ -49,7 +91,9 @@ def sample_latents(
     velocity = predict(inputs, condition, time).velocity.astype(jnp.float32)
     if is_guided:
       pair = velocity.reshape(batch, 2, *velocity.shape[1:])
-      velocity = classifier_free_guidance(pair[:, 1], pair[:, 0], guidance)
+      velocity = classifier_free_guidance(
+        pair[:, 1], pair[:, 0], guidance_scale
+      )
     return latents + (next_sigma - sigma) * velocity, None
 
   sigmas = jnp.asarray(sigmas)
@@ -71,8 +115,7 @@ def draw_latents(
   null_texts,
   noise: jax.Array,
   *,
-  sigmas,
-  guidance: float,
+  sampling: ImageSampling,
 ) -> jax.Array:
   """Latents of texts, guided away from the null text.
 
@@ -82,8 +125,7 @@ def draw_latents(
     texts: ids of the prompts, as the model takes them.
     null_texts: ids of the one empty or negative prompt, batch 1.
     noise: [batch, rows, columns, channels], standard normal.
-    sigmas: see `sample_latents`.
-    guidance: see `sample_latents`.
+    sampling: the sampler's settings.
   """
   # Once a prompt, not once a step.
   condition = model.condition(variables, texts)
@@ -93,6 +135,6 @@ def draw_latents(
     noise,
     condition,
     null[0],
-    sigmas=sigmas,
-    guidance=guidance,
+    sigmas=sampling.sigmas(),
+    guidance_scale=sampling.guidance_scale,
   )

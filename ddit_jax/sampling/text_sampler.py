@@ -6,6 +6,7 @@ fill-in-the-blank fixes any pattern.
 
 import dataclasses
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,6 @@ from jaxtyping import Array, Bool, Int
 
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 
-ORDERS = ("ancestral", "confidence")
 END_TIME = 1e-5
 
 
@@ -32,12 +32,10 @@ class TextSampling:
   """
 
   num_steps: int = 16
-  order: str = "ancestral"
+  order: Literal["ancestral", "confidence"] = "ancestral"
   temperature: float = 1.0
 
   def __post_init__(self):
-    if self.order not in ORDERS:
-      raise ValueError(f"order must be one of {ORDERS}, got {self.order!r}")
     if self.num_steps < 1:
       raise ValueError(f"num_steps must be positive, got {self.num_steps}")
     if self.temperature < 0:

@@ -101,7 +101,7 @@ def test_a_future_version_is_the_complaint_whatever_else_is_unknown():
   with pytest.raises(InputError) as caught:
     from_dict(Config, config, "the run in runs/x")
   assert str(caught.value) == (
-    "the run in runs/x has schema_version 7, this ddit_jax reads version 1: "
+    "the run in runs/x has schema_version 7, this ddit_jax reads version 2: "
     "install the release that wrote it"
   )
 
@@ -199,7 +199,7 @@ def test_variants_and_overrides_reach_the_settings():
     ({"loss.is_merged": "1"}, "must be bool, got 1 of type int"),
     ({"optimizer.learning_rate": "nan"}, "must be float, got 'nan'"),
     ({"optimizer.learning_rate": "1e999"}, "must be a finite number, got inf"),
-    ({"schema_version": "2"}, "has schema_version 2, this ddit_jax reads"),
+    ({"schema_version": "3"}, "has schema_version 3, this ddit_jax reads"),
     ({"": "1"}, "unknown config key : "),
   ],
 )

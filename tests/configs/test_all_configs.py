@@ -63,7 +63,7 @@ DRY = re.compile(
   r"name|init_from|model\.(size|encoders_from)|mesh\..*"
   r"|data\.(sources|tokenizer|pool_size|validation_size|max_bad_share)"
   r"|data\.\w+_to_\w+\.(batch_size|image_size|text_length|cache|pool_size)"
-  r"|optimizer\.warmup_steps|sample\.(image_steps|text_steps|batch_size)"
+  r"|optimizer\.warmup_steps|sample\.(image\.num_inference_steps|text\.num_steps|batch_size)"
   r"|train\.(num_steps|log_every|validate_every|checkpoint_every"
   r"|mask_embedding_steps|sheet_size)"
   r"|evaluate\.(images_per_prompt|num_captions|questions_per_kind"
@@ -258,7 +258,7 @@ def test_ablations_change_one_thing(variant):
     load(Config, f"configs/ablations.py:{variant}", {}),
   )
   allowed = {
-    "steps": r"sample\.text_steps",
+    "steps": r"sample\.text\.num_steps",
     "weighting": r"loss\.image_weighting",
     "divisor": r"loss\.loss_normalization",
     "generation": r"data\..*|train\.(\w+_every|keep_last)",

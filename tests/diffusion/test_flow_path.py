@@ -76,21 +76,6 @@ def test_the_thousand_grid_rounds_as_the_release_does():
   assert float(got.min()) > 0
 
 
-@pytest.mark.parametrize("num_steps", [4, 28])
-def test_sd3s_sampling_grid_ends_at_its_published_last_time(num_steps):
-  grid = FlowMatching(shift=3.0).sampling_sigmas(num_steps)
-  assert grid.shape == (num_steps + 1,)
-  assert grid[0] == 1 and grid[-1] == 0
-  assert abs(grid[-2] - 0.0089286) < 1e-7
-  assert (np.diff(grid) < 0).all()
-
-
-def test_shift_one_is_uniform():
-  np.testing.assert_allclose(
-    FlowMatching(shift=1.0).sampling_sigmas(4), [1, 0.75, 0.5, 0.25, 0]
-  )
-
-
 def test_guidance_interpolates_and_extrapolates():
   one, zero = jnp.ones(3), jnp.zeros(3)
   np.testing.assert_array_equal(classifier_free_guidance(one, zero, 1.0), one)
@@ -98,19 +83,3 @@ def test_guidance_interpolates_and_extrapolates():
   np.testing.assert_array_equal(
     classifier_free_guidance(one, zero, 7.0), 7 * one
   )
-
-
-@pytest.mark.parametrize(
-  ("values", "part"),
-  [
-    ({"loss_weighting": "min_snr"}, "min_snr"),
-    ({"sigma_grid": "ten"}, "ten"),
-    ({"sigma_draw": "sobol"}, "sobol"),
-    ({"shift": 0.0}, "0.0"),
-  ],
-)
-def test_bad_settings_name_the_value(values, part):
-  with pytest.raises(ValueError, match=part):
-    FlowMatching(**values)
-  with pytest.raises(ValueError, match="at least one step"):
-    FlowMatching().sampling_sigmas(0)

@@ -61,7 +61,7 @@ def test_settings_survive_json():
     (OptimizerConfig, {"decay_fraction": 1.5}, "over 1: 1.5"),
     (OptimizerConfig, {"warmup_steps": -1}, "warmup_steps is negative: -1"),
     (OptimizerConfig, {"learning_rate": 0.0}, "learning_rate must be pos"),
-    (SampleConfig, {"temperature": -0.5}, "temperature is negative: -0.5"),
+    (SampleConfig, {"batch_size": 0}, "^batch_size must be positive"),
     (
       OptimizerConfig,
       {"kind": "adafactor", "beta1": 0.0, "first_moment_dtype": "bfloat16"},

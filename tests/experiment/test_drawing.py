@@ -7,9 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddit_jax.sampling.image_sampler import draw_latents
-
-SIGMAS = np.array([1.0, 0.75, 0.25, 0.0], np.float32)
+from ddit_jax.sampling.image_sampler import ImageSampling, draw_latents
 
 
 class LinearModel:
@@ -32,17 +30,17 @@ def test_the_steps_equal_a_loop(guidance):
   noise = np.random.default_rng(0).normal(size=(2, 3, 1, 1)).astype("f4")
   texts, null = np.array([[2.0], [-1.0]]), np.array([[0.5]])
   model = LinearModel()
+  sampling = ImageSampling(num_inference_steps=3, guidance_scale=guidance)
   got = draw_latents(
     model,
     {"scale": 0.5},
     jnp.asarray(texts, jnp.float32),
     jnp.asarray(null, jnp.float32),
     noise,
-    sigmas=SIGMAS,
-    guidance=guidance,
+    sampling=sampling,
   )
   want = noise.astype(np.float64)
-  for sigma, after in itertools.pairwise(SIGMAS):
+  for sigma, after in itertools.pairwise(sampling.sigmas()):
     for row in range(2):
       x = want[row]
       with_text = 0.5 * texts[row, 0] * x + sigma

@@ -53,7 +53,7 @@ def test_infilling_never_touches_what_is_fixed(pipeline):
   filled, trace = pipeline.infill(images, tokens, prompt_mask, seed=0)
   np.testing.assert_array_equal(filled[prompt_mask], tokens[prompt_mask])
   assert (filled != mask_id).all()
-  num_steps = pipeline.settings.sample.text_steps
+  num_steps = pipeline.settings.sample.text.num_steps
   assert trace.shape == (count, num_steps, length)
   for step in range(num_steps):
     now = trace[:, step]

@@ -83,7 +83,7 @@ def changed(**sections) -> Config:
     {"name": "another"},
     {"mesh": {"replica": 2}},
     {"train": {"num_steps": 7, "checkpoint_every": 3}},
-    {"sample": {"guidance": 1.0}},
+    {"sample": {"image": {"guidance_scale": 1.0}}},
     {"evaluate": {"split": "validation"}},
   ],
 )

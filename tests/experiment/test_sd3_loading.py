@@ -45,7 +45,7 @@ def without(folder, *parts, notes=()):
 
 def test_all_weights_are_there_and_lie_on_all_devices(converted):
   pipeline = load(str(converted))
-  assert pipeline.image_size == 16 and pipeline.sample.shift == 3.0
+  assert pipeline.image_size == 16 and pipeline.sample.image.shift == 3.0
   assert pipeline.variables.keys() == sd3_files.CONFIGS.keys()
   for name, collections in pipeline.variables.items():
     for kind, tree in collections.items():
@@ -67,7 +67,7 @@ def test_the_schedulers_shift_is_the_default(copy):
   sd3_files.write_scheduler(copy, shift=2.0)
   write_manifest(copy)
   pipeline = load(str(copy))
-  assert pipeline.sample.shift == pipeline.path.shift == 2.0
+  assert pipeline.sample.image.shift == 2.0
 
 
 def test_missing_parts_are_named_with_the_converters_reason(copy):

@@ -10,6 +10,7 @@ import pytest
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines.load import load
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
+from ddit_jax.sampling.image_sampler import ImageSampling
 from ddit_jax.sharding.mesh import MeshConfig
 from tests.experiment import sd3_files
 
@@ -20,7 +21,9 @@ PROMPTS = ["a red cat", "a dog", "a red cat"]
 def pipeline(tmp_path_factory):
   folder = sd3_files.write(tmp_path_factory.mktemp("sd3") / "sd3")
   made = load(str(folder))
-  made.sample = dataclasses.replace(made.sample, image_steps=2)
+  made.sample = dataclasses.replace(
+    made.sample, image=ImageSampling(num_inference_steps=2)
+  )
   return made
 
 
@@ -44,7 +47,10 @@ def test_text_and_negative_text_change_the_image(pipeline):
   negative = draw("a red cat", negative="a dog")
   assert (plain != negative).any()
   np.testing.assert_array_equal(plain, draw("a red cat", negative=""))
-  unguided = dataclasses.replace(pipeline.sample, guidance=1.0)
+  unguided = dataclasses.replace(
+    pipeline.sample,
+    image=ImageSampling(num_inference_steps=2, guidance_scale=1.0),
+  )
   np.testing.assert_array_equal(
     draw("a red cat", sample=unguided),
     draw("a red cat", sample=unguided, negative="a dog"),

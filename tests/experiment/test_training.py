@@ -200,9 +200,9 @@ class TestRefused:
     )
 
   def test_a_run_of_a_future_release(self, copy):
-    edit_saved_config(copy, schema_version=2, hologram=True)
+    edit_saved_config(copy, schema_version=3, hologram=True)
     assert self.refused(copy) == (
-      f"the run in {copy} has schema_version 2, this ddit_jax reads version 1: "
+      f"the run in {copy} has schema_version 3, this ddit_jax reads version 2: "
       "install the release that wrote it"
     )
 

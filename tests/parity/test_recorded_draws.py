@@ -14,7 +14,7 @@ from tests.parity.golden_sets import MASK_ID, draws, golden_of
 def test_the_release_options_and_the_manifest_constants():
   loss = release_loss(golden_of(), MASK_ID)
   assert loss.path.loss_weighting == "sigma_squared"
-  assert loss.path.sigma_grid == "thousand" and loss.path.shift == 2.0
+  assert loss.path.sigma_grid == "thousand"
   assert loss.text_weight == 0.3 and loss.drop_probability == 0.1
   assert loss.process == release_process(golden_of(), MASK_ID)
   assert (loss.process.noise_schedule, loss.process.epsilon) == (

@@ -107,6 +107,14 @@ def test_context_and_pooled_vector_equal_diffusers(theirs, ours):
   assert largest_error(got_null, want_null) < 1e-5
 
 
+def sampling_of(pipeline):
+  return dataclasses.replace(
+    pipeline.sample.image,
+    num_inference_steps=NUM_STEPS,
+    guidance_scale=GUIDANCE,
+  )
+
+
 def drawn(pipeline):
   """(weights, ids, null ids, noise) -> latents and images in [0, 1], jitted."""
   model = pipeline.model
@@ -118,8 +126,7 @@ def drawn(pipeline):
       ids,
       null_ids,
       noise,
-      sigmas=pipeline.path.sampling_sigmas(NUM_STEPS),
-      guidance=GUIDANCE,
+      sampling=sampling_of(pipeline),
     )
     vae = variables["vae"]
     decoded = model.autoencoder.apply(vae, latents, method="decode")
@@ -159,7 +166,7 @@ def test_guided_latents_and_images_equal_diffusers(theirs, ours):
 
 
 def test_the_pipelines_images_equal_diffusers(theirs, ours):
-  sample = dataclasses.replace(ours.sample, image_steps=NUM_STEPS)
+  sample = dataclasses.replace(ours.sample, image=sampling_of(ours))
   images = ours.text_to_image(
     PROMPTS, negative="a lamp!", seed=SEED, sample=sample, size=SIZE
   )

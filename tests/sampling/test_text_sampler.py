@@ -142,7 +142,6 @@ def test_confidence_reveals_the_surest_first_and_equally_many():
 @pytest.mark.parametrize(
   ("values", "part"),
   [
-    ({"order": "random"}, "'random'"),
     ({"num_steps": 0}, "got 0"),
     ({"temperature": -1.0}, "-1.0"),
   ],

@@ -28,7 +28,6 @@ def release_loss(golden: GoldenSet, mask_id: int) -> DualLoss:
     path=FlowMatching(
       loss_weighting="sigma_squared",
       sigma_grid="thousand",
-      shift=golden.constant("scheduler_shift"),
     ),
     process=release_process(golden, mask_id),
     text_weight=golden.constant("text_loss_weight"),

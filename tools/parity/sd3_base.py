@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.models.embeddings import TIME_SCALE
-from ddit_jax.sampling.image_sampler import sample_latents
+from ddit_jax.sampling.image_sampler import ImageSampling, sample_latents
 from parity.axes import channels_first, channels_last
 from parity.checkpoints import Checkpoints, Part
 from parity.comparison import Readings
@@ -24,14 +23,16 @@ def outputs(
   results: dict[str, Readings] = {}
   for run in case.groups("latents"):
     results |= _velocities(case, run, checkpoints)
-  path = FlowMatching(shift=golden.constant("scheduler_shift"))
   for name in case.outputs():
     if match := _FINAL.fullmatch(name):
       results[name] = _samples(
         case,
         _networks(checkpoints, "sd3"),
-        sigmas=path.sampling_sigmas(int(match[1])),
-        guidance=golden.constant("cfg"),
+        ImageSampling(
+          num_inference_steps=int(match[1]),
+          guidance_scale=golden.constant("cfg"),
+          shift=golden.constant("scheduler_shift"),
+        ),
       )
   return results
 
@@ -65,9 +66,7 @@ def _velocities(
 def _samples(
   case: Case,
   networks: dict[str, Part],
-  *,
-  sigmas: np.ndarray,
-  guidance: float,
+  sampling: ImageSampling,
 ) -> dict[str, np.ndarray]:
   """Guided Euler steps; row 0 of the conditions is the negative one.
 
@@ -91,8 +90,8 @@ def _samples(
       noise,
       rows,
       jnp.zeros(1, jnp.int32),
-      sigmas=sigmas,
-      guidance=guidance,
+      sigmas=sampling.sigmas(),
+      guidance_scale=sampling.guidance_scale,
     )
 
   return {

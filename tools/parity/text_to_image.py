@@ -1,5 +1,6 @@
 """Case f: the sampling grid, and text to image by guided Euler steps."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -8,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddit_jax.diffusion.flow_matching import FlowMatching
+from ddit_jax.diffusion.flow_matching import NUM_TRAIN_TIMESTEPS, FlowMatching
 from ddit_jax.models.embeddings import TIME_SCALE
-from ddit_jax.sampling.image_sampler import sample_latents
+from ddit_jax.sampling.image_sampler import ImageSampling, sample_latents
 from parity.axes import channels_first, channels_last
 from parity.checkpoints import Checkpoints, Loaded
 from parity.comparison import Readings
@@ -25,16 +26,17 @@ def outputs(
 ) -> dict[str, Readings]:
   """Our side of every array of the case."""
   ddit = checkpoints.get("ddit")
-  path = FlowMatching(
-    sigma_grid="thousand",
+  sampling = ImageSampling(
     shift=golden.constant("scheduler_shift"),
-    num_train_steps=_num_train_steps(ddit),
+    num_train_timesteps=_num_train_timesteps(ddit),
   )
-  results = _training_grid(case, path)
+  results = _training_grid(case)
   results["first_velocity"] = _first_velocity(case, ddit)
-  sample = _sampler(case, ddit, guidance=golden.constant("cfg"))
+  sample = _sampler(case, ddit, guidance_scale=golden.constant("cfg"))
   for num_steps in _step_counts(case):
-    sigmas = path.sampling_sigmas(num_steps)
+    sigmas = dataclasses.replace(
+      sampling, num_inference_steps=num_steps
+    ).sigmas()
     final = sample(sigmas)
     image = ddit["vae"].decode(final)
     results |= {
@@ -47,7 +49,7 @@ def outputs(
   return results
 
 
-def _num_train_steps(ddit: Loaded) -> int:
+def _num_train_timesteps(ddit: Loaded) -> int:
   """The length of the training grid, from the scheduler's config."""
   folder = ddit.plain_folders.get("scheduler")
   if folder is None:
@@ -61,9 +63,9 @@ def _num_train_steps(ddit: Loaded) -> int:
     ) from error
 
 
-def _training_grid(case: Case, path: FlowMatching) -> dict[str, Readings]:
+def _training_grid(case: Case) -> dict[str, Readings]:
   """Both ends of the grid that training's sigmas are rounded to."""
-  num = path.num_train_steps
+  num, path = NUM_TRAIN_TIMESTEPS, FlowMatching(sigma_grid="thousand")
   middles = (np.arange(num, dtype=np.float64) + 0.5) / num
   normals = np.log(middles / (1 - middles)).astype(np.float32)
   sigmas = np.asarray(path.sigmas_from_normals(jnp.asarray(normals)))
@@ -86,7 +88,7 @@ def _first_velocity(case: Case, ddit: Loaded) -> np.ndarray:
   return channels_first(ddit.predict(latents, tokens, sigma).velocity)
 
 
-def _sampler(case: Case, ddit: Loaded, *, guidance: float):
+def _sampler(case: Case, ddit: Loaded, *, guidance_scale: float):
   """(sigmas, start or the recorded noise) -> latents at the last sigma."""
 
   network, encode = ddit["network"], ddit["text_encoder"].apply
@@ -99,7 +101,7 @@ def _sampler(case: Case, ddit: Loaded, *, guidance: float):
       condition,
       null_condition,
       sigmas=sigmas,
-      guidance=guidance,
+      guidance_scale=guidance_scale,
     )
 
   condition = encode(case["prompt_ids"])
