@@ -83,7 +83,6 @@ class AbstractStep:
     step = build.build_train_step(
       settings,
       model=model,
-      loss=build.build_loss(settings, tokenizer),
       optimizer=optimizer,
       is_mask_embedding_trained=settings.train.mask_embedding_steps != 0,
     )

@@ -27,7 +27,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.encoders.t5 import T5_SIZES, T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.experiment.model import DualModel
@@ -146,14 +145,13 @@ class Ours:
       ).logits
 
     tokens = jnp.zeros((self._batch, sizes.text_length), jnp.int32)
-    process = MaskedDiffusion(mask_id=sizes.network.vocab_size - 1)
     sampling = TextSampling(num_steps=TEXT_STEPS, order="confidence")
     return infill(
       predict,
       tokens,
       jnp.zeros(tokens.shape, bool),
       key,
-      process=process,
+      mask_id=sizes.network.vocab_size - 1,
       sampling=sampling,
     )[0]
 

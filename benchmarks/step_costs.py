@@ -23,8 +23,6 @@ import jax
 import numpy as np
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.diffusion.flow_matching import FlowMatching
-from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.experiment.model import DualModel, training_flops
@@ -134,9 +132,6 @@ class Runner:
     step = TrainStep(
       model=model,
       loss=DualLoss(
-        path=FlowMatching(),
-        process=MaskedDiffusion(mask_id=MASK),
-        text_weight=0.2,
         is_merged=option.is_merged,
         text_chunk=option.text_chunk,
       ),

@@ -86,7 +86,10 @@ def _variants():
       for name, mixture in amounts.items()
     },
     **{
-      f"weighting_{kind}": ("stage1", _set("loss.image_weighting", kind))
+      f"weighting_{kind}": (
+        "stage1",
+        _set("loss.flow_matching.loss_weighting", kind),
+      )
       for kind in ("velocity", "sigma_squared")
     },
     **{

@@ -85,7 +85,7 @@ def _common():
   config.model.encoders_from = _WEIGHTS
   config.model.dtype = "bfloat16"
   config.model.remat = "full"
-  config.loss.image_weighting = "velocity"
+  config.loss.flow_matching.loss_weighting = "velocity"
   config.loss.loss_normalization = "all_positions"
   # A quarter of stage 2's texts: float32 logits of 64 positions at a time.
   config.loss.text_chunk = 64

@@ -50,10 +50,10 @@ def _cpu(config):
     "1000": {"caption": 4.2, "what_number": 2.4, "color_yes_no": 3.0, **rare},
     "2000": {"caption": 5.0, "what_number": 3.8, "color_yes_no": 0.8, **rare},
   }
-  config.loss.logit_mean = 0.7
-  config.loss.sigma_draw = "stratified"
+  config.loss.flow_matching.logit_mean = 0.7
+  config.loss.flow_matching.sigma_draw = "stratified"
   config.loss.is_merged = True
-  config.loss.mask_count = "exact"
+  config.loss.masked_diffusion.mask_count = "exact"
   config.loss.text_weight = 2.5
   config.optimizer.learning_rate = 2e-3
   config.optimizer.warmup_steps = 50
@@ -100,8 +100,8 @@ def _gpu(config):
     }
   }
   config.loss.is_merged = True
-  config.loss.mask_count = "exact"
-  config.loss.sigma_draw = "stratified"
+  config.loss.masked_diffusion.mask_count = "exact"
+  config.loss.flow_matching.sigma_draw = "stratified"
   config.loss.text_weight = 3.0
   config.optimizer.learning_rate = 6e-4
   config.optimizer.warmup_steps = 500

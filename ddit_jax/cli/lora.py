@@ -2,8 +2,8 @@
 
 from absl import flags
 
-from ddit_jax.cli.verb_flags import UsageError, Verb, require
-from ddit_jax.errors import suggest
+from ddit_jax.cli.verb_flags import Verb, require
+from ddit_jax.errors import InputError, suggest
 
 WEIGHTS = ("ema", "params")
 
@@ -41,7 +41,7 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
   del overrides
   require(values, "checkpoint", "out")
   if values.weights not in WEIGHTS:
-    raise UsageError(
+    raise InputError(
       f"unknown weights {values.weights!r}: {suggest(values.weights, WEIGHTS)}"
     )
   from ddit_jax.pipelines import lora_export

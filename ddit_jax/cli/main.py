@@ -6,7 +6,7 @@ import sys
 from absl import logging as absl_logging
 
 from ddit_jax.cli import evaluate, lora, prepare, sample, train
-from ddit_jax.cli.verb_flags import HelpRequested, UsageError, Verb
+from ddit_jax.cli.verb_flags import HelpRequested, Verb
 from ddit_jax.config.load import split_overrides
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.errors import InputError, suggest
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
   except HelpRequested as request:
     print(request)
     return 0
-  except (UsageError, InputError, TooManyBadRecords) as error:
+  except (InputError, TooManyBadRecords) as error:
     print(f"ddit: {error}", file=sys.stderr)
     return BAD_INPUT
   except KeyboardInterrupt:
@@ -70,7 +70,7 @@ def _dispatch(argv: list[str]) -> int:
     return 0 if argv else BAD_INPUT
   name, *rest = argv
   if name not in VERBS:
-    raise UsageError(f"unknown verb {name!r}: {suggest(name, VERBS)}")
+    raise InputError(f"unknown verb {name!r}: {suggest(name, VERBS)}")
   verb = VERBS[name]
   overrides = {}
   if verb.takes_config:

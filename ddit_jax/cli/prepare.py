@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from absl import flags
 
 from ddit_jax.cli import prepare_cache
-from ddit_jax.cli.verb_flags import UsageError, Verb
+from ddit_jax.cli.verb_flags import Verb
 from ddit_jax.cli.verb_flags import require as require_flags
 from ddit_jax.errors import InputError, preparing
 
@@ -170,20 +170,20 @@ def _source_spec(
   """(name, mapping for `open_source`) from --source, or --kind and --path."""
   if not values.source:
     if not values.kind and not values.path:
-      raise UsageError(
+      raise InputError(
         "--source is missing: a JSON file that describes the source, or give "
         "--kind and --path"
       )
     require_flags(values, "kind", "path")
     return values.kind, {"kind": values.kind, "path": values.path}
   if values.kind or values.path:
-    raise UsageError(
+    raise InputError(
       "--source and --kind or --path are given: write the kind and the path "
       f"into {values.source}, or leave out --source"
     )
   path = pathlib.Path(values.source)
   if not path.is_file():
-    raise UsageError(f"--source={path} is no file: give a JSON file")
+    raise InputError(f"--source={path} is no file: give a JSON file")
   from ddit_jax.files import read_json_object
 
   with preparing():

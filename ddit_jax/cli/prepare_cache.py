@@ -5,8 +5,9 @@ import pathlib
 from absl import flags
 
 from ddit_jax.cli.train import join_cluster
-from ddit_jax.cli.verb_flags import UsageError, require
+from ddit_jax.cli.verb_flags import require
 from ddit_jax.config.load import load
+from ddit_jax.errors import InputError
 
 # Flags that only make sense for copied images.
 _COPYING = (
@@ -52,11 +53,11 @@ def define(values: flags.FlagValues) -> None:
 def refuse_without_cache(
   values: flags.FlagValues, overrides: dict[str, str]
 ) -> None:
-  """Raises UsageError for flags that copying images does not use."""
+  """Raises InputError for flags that copying images does not use."""
   given = [name for name in _CACHING if values[name].present]
   given += [f"config.{key}" for key in overrides]
   if given:
-    raise UsageError(
+    raise InputError(
       f"--{given[0]} is for caches: add --cache=latents, or describe the "
       "source with --kind and --path"
     )
@@ -69,7 +70,7 @@ def run(
   require(values, "config", "stream", "out")
   for name in _COPYING:
     if values[name].present:
-      raise UsageError(
+      raise InputError(
         f"--{name} is for copying images: with --cache the config says what "
         "is read"
       )

@@ -2,8 +2,8 @@
 
 from absl import flags
 
-from ddit_jax.cli.verb_flags import UsageError, Verb, require
-from ddit_jax.errors import suggest
+from ddit_jax.cli.verb_flags import Verb, require
+from ddit_jax.errors import InputError, preparing, suggest
 
 TASKS = ("t2i", "caption", "vqa")
 
@@ -55,16 +55,14 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
   del overrides
   require(values, "checkpoint", "task")
   if values.task not in TASKS:
-    raise UsageError(
+    raise InputError(
       f"unknown task {values.task!r}: {suggest(values.task, TASKS)}"
     )
   from ddit_jax.pipelines import requests
   from ddit_jax.prng import check_seed
 
-  try:
+  with preparing():
     check_seed(values.seed)
-  except ValueError as error:
-    raise UsageError(f"--{error}") from error
   batch = requests.read(
     values.task,
     prompts=values.prompt or [],

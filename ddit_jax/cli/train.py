@@ -2,8 +2,9 @@
 
 from absl import flags
 
-from ddit_jax.cli.verb_flags import UsageError, Verb, require
+from ddit_jax.cli.verb_flags import Verb, require
 from ddit_jax.config.load import load_job
+from ddit_jax.errors import InputError
 
 DESCRIPTION = """
 Trains one network on two tasks at once: drawing images from text, and writing
@@ -50,13 +51,13 @@ def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
 
 
 def join_cluster() -> None:
-  """Joins the other processes of a cluster job; UsageError without one."""
+  """Joins the other processes of a cluster job; InputError without one."""
   import jax
 
   try:
     jax.distributed.initialize()
   except (ValueError, RuntimeError) as error:
-    raise UsageError(
+    raise InputError(
       f"--distributed found no cluster job to join ({error}): leave it out on "
       "one machine, or start through the cluster's launcher"
     ) from error

@@ -5,11 +5,7 @@ import textwrap
 
 from absl import flags
 
-from ddit_jax.errors import suggest
-
-
-class UsageError(ValueError):
-  """A command line that cannot be run, with the way out in one line."""
+from ddit_jax.errors import InputError, suggest
 
 
 class HelpRequested(Exception):
@@ -40,7 +36,7 @@ class Verb:
     """Flags from arguments.
 
     Raises:
-      UsageError: an unknown, missing or ill-typed flag.
+      InputError: an unknown, missing or ill-typed flag.
       HelpRequested: --help was among them.
     """
     values = flags.FlagValues()
@@ -52,15 +48,15 @@ class Verb:
       name = argument.lstrip("-").partition("=")[0]
       if argument.startswith("-") and name.removeprefix("no") not in known:
         if name not in known:
-          raise UsageError(
+          raise InputError(
             f"ddit {self.name} has no flag --{name}: {suggest(name, known)}"
           )
     try:
       rest = values([f"ddit {self.name}", *argv])
     except flags.Error as error:
-      raise UsageError(" ".join(str(error).split())) from error
+      raise InputError(" ".join(str(error).split())) from error
     if rest[1:]:
-      raise UsageError(
+      raise InputError(
         f"ddit {self.name} does not know what {rest[1]!r} is for: write flags "
         "as --name=value"
       )
@@ -86,8 +82,8 @@ def _wrapped(text: str) -> str:
 
 
 def require(values: flags.FlagValues, *names: str) -> None:
-  """Raises UsageError unless every named flag was given a value."""
+  """Raises InputError unless every named flag was given a value."""
   for name in names:
     # An unset shell variable gives an empty one.
     if not values[name].value:
-      raise UsageError(f"--{name} is missing: {values[name].help}")
+      raise InputError(f"--{name} is missing: {values[name].help}")

@@ -1,13 +1,11 @@
 """Masked diffusion of tokens (paper eq. 4-9; MDLM's SUBS rules)."""
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
-
-MASK_COUNTS = ("bernoulli", "exact")
-NOISE_SCHEDULES = ("linear", "log_linear")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +13,6 @@ class MaskedDiffusion:
   """At time t in (0, 1] a target token is still visible with chance 1 - t.
 
   Attributes:
-    mask_id: the token id that stands for a masked token.
     mask_count: "bernoulli" masks each target independently; "exact" masks
       exactly ceil(t * n) of n targets, whose weight is n divided by that
       count: the same expected loss with less variance.
@@ -26,24 +23,16 @@ class MaskedDiffusion:
     epsilon: of the log-linear noise.
   """
 
-  mask_id: int
-  mask_count: str = "bernoulli"
-  noise_schedule: str = "linear"
+  mask_count: Literal["bernoulli", "exact"] = "bernoulli"
+  noise_schedule: Literal["linear", "log_linear"] = "linear"
   min_time: float = 1e-3
   epsilon: float = 1e-3
 
   def __post_init__(self):
-    if self.mask_count not in MASK_COUNTS:
-      raise ValueError(
-        f"mask_count must be one of {MASK_COUNTS}, got {self.mask_count!r}"
-      )
-    if self.noise_schedule not in NOISE_SCHEDULES:
-      raise ValueError(
-        f"noise_schedule must be one of {NOISE_SCHEDULES}, got "
-        f"{self.noise_schedule!r}"
-      )
     if not 0 < self.min_time < 1:
       raise ValueError(f"min_time must lie in (0, 1), got {self.min_time}")
+    if not 0 <= self.epsilon < 1:
+      raise ValueError(f"epsilon must lie in [0, 1), got {self.epsilon}")
 
   def mask_probability(self, t: Float[Array, "*dims"]) -> Array:
     """The chance that a target token is masked at time t."""
@@ -54,10 +43,6 @@ class MaskedDiffusion:
   def loss_weight(self, t: Float[Array, "*dims"]) -> Array:
     """Factor of the negative log likelihood of masked tokens (eq. 9)."""
     return 1 / t
-
-  def reveal_probability(self, t: Array, s: Array) -> Array:
-    """The chance that a token masked at t is revealed by s < t (eq. 5)."""
-    return (t - s) / t
 
   def training_times(self, key: jax.Array, batch: int) -> Array:
     """Stratified times over the **global** batch, float32 [batch].
@@ -81,6 +66,8 @@ class MaskedDiffusion:
     tokens: Int[Array, "batch length"],
     loss_mask: Bool[Array, "batch length"],
     t: Float[Array, " batch"],
+    *,
+    mask_id: int,
   ) -> tuple[Array, Array, Array]:
     """Hides target tokens at times t.
 
@@ -95,17 +82,25 @@ class MaskedDiffusion:
       chance = self.mask_probability(t)[:, None]
       is_masked = loss_mask & (uniform < chance)
       weight = self.loss_weight(t)
-    return jnp.where(is_masked, self.mask_id, tokens), is_masked, weight
+    return jnp.where(is_masked, mask_id, tokens), is_masked, weight
 
-  def log_probabilities(
-    self, logits: Float[Array, "*lead vocab"]
-  ) -> Float[Array, "*lead vocab"]:
-    """Float32 log-softmax in which the mask itself has probability zero."""
-    logits = logits.astype(jnp.float32)
-    ids = jnp.arange(logits.shape[-1])
-    ids = ids.reshape((1,) * (logits.ndim - 1) + (-1,))
-    logits = jnp.where(ids == self.mask_id, -jnp.inf, logits)
-    return jax.nn.log_softmax(logits, axis=-1)
+
+def reveal_probability(
+  t: Float[Array, "*dims"], s: Float[Array, "*dims"]
+) -> Float[Array, "*dims"]:
+  """The chance that a token masked at t is revealed by s < t (eq. 5)."""
+  return (t - s) / t
+
+
+def log_probabilities(
+  logits: Float[Array, "*lead vocab"], mask_id: int
+) -> Float[Array, "*lead vocab"]:
+  """Float32 log-softmax in which the mask itself has probability zero."""
+  logits = logits.astype(jnp.float32)
+  ids = jnp.arange(logits.shape[-1])
+  ids = ids.reshape((1,) * (logits.ndim - 1) + (-1,))
+  logits = jnp.where(ids == mask_id, -jnp.inf, logits)
+  return jax.nn.log_softmax(logits, axis=-1)
 
 
 def _mask_exact_count(uniform, loss_mask, t):

@@ -18,8 +18,6 @@ from ddit_jax.data.tokenizers import (
   tokenizer_of_sources,
   word_tokenizer,
 )
-from ddit_jax.diffusion.flow_matching import FlowMatching
-from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.digits import grammar
 from ddit_jax.digits.world import WORLDS, World
 from ddit_jax.errors import suggest
@@ -34,7 +32,6 @@ from ddit_jax.experiment.pretrained import (
   with_adapters,
 )
 from ddit_jax.experiment.toy_source import open_toy
-from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import MMDiTConfig, size
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network, Variables
@@ -170,7 +167,7 @@ def build_model(
     ValueError: network, encoders and image size do not suit each other.
   """
   network = build_network(settings, tokenizer, encoders)
-  model = DualModel(network=network)
+  model = DualModel(network=network, mask_id=tokenizer.mask_id)
   if encoders is not None:
     dtype = settings.model.encoder_dtype
     # The End-to-End variant embeds its tokens itself.
@@ -239,47 +236,10 @@ def _network_config(settings, tokenizer, encoders) -> MMDiTConfig:
   return config
 
 
-def build_process(settings: Config, tokenizer: Tokenizer) -> MaskedDiffusion:
-  """The text diffusion."""
-  return MaskedDiffusion(
-    mask_id=tokenizer.mask_id,
-    mask_count=settings.loss.mask_count,
-    noise_schedule=settings.loss.noise_schedule,
-    min_time=settings.loss.min_text_time,
-  )
-
-
-def build_path(settings: Config) -> FlowMatching:
-  """The image diffusion."""
-  return FlowMatching(
-    loss_weighting=settings.loss.image_weighting,
-    sigma_grid=settings.loss.sigma_grid,
-    logit_mean=settings.loss.logit_mean,
-    sigma_draw=settings.loss.sigma_draw,
-  )
-
-
-def build_loss(settings: Config, tokenizer: Tokenizer) -> DualLoss:
-  """The dual loss.
-
-  Raises:
-    ValueError: streams of unequal shapes that shall run as one batch.
-  """
-  loss = settings.loss
-  if loss.is_merged and len(settings.data.streams_on()) == 2:
-    _check_can_merge(settings)
-  return DualLoss(
-    path=build_path(settings),
-    process=build_process(settings, tokenizer),
-    text_weight=loss.text_weight,
-    loss_normalization=loss.loss_normalization,
-    drop_probability=loss.condition_dropout,
-    is_merged=loss.is_merged,
-    text_chunk=loss.text_chunk,
-  )
-
-
-def _check_can_merge(settings: Config) -> None:
+def check_can_merge(settings: Config) -> None:
+  """Raises ValueError if a merged loss would get unequal shapes."""
+  if not settings.loss.is_merged or len(settings.data.streams_on()) < 2:
+    return
   sides = image_sides(settings)
   lengths = [s.text_length for s in settings.data.streams().values()]
   if len(set(sides)) > 1 or len(set(lengths)) > 1:
@@ -294,7 +254,6 @@ def build_train_step(
   settings: Config,
   *,
   model: DualModel,
-  loss: DualLoss,
   optimizer: optax.GradientTransformation,
   is_mask_embedding_trained: bool,
 ) -> TrainStep:
@@ -302,7 +261,7 @@ def build_train_step(
   train = settings.train
   return TrainStep(
     model=model,
-    loss=loss,
+    loss=settings.loss,
     optimizer=optimizer,
     ema_decay=settings.optimizer.ema_decay,
     num_microbatches=train.num_microbatches,

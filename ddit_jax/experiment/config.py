@@ -10,6 +10,7 @@ from typing import Literal
 from ml_collections import ConfigDict
 
 from ddit_jax.config.load import to_config_dict
+from ddit_jax.losses.dual import DualLoss
 from ddit_jax.prng import check_seed
 from ddit_jax.sampling.image_sampler import ImageSampling
 from ddit_jax.sampling.text_sampler import TextSampling
@@ -169,40 +170,6 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LossConfig:
-  """The dual loss; see `FlowMatching`, `MaskedDiffusion` and `DualLoss`.
-
-  Attributes:
-    image_weighting: "velocity" (paper) or "sigma_squared" (release).
-    sigma_grid: "continuous", or "thousand" (release).
-    logit_mean: of the logit-normal image times; 0 in the paper.
-    sigma_draw: "independent", or "stratified" over the global batch.
-    text_weight: lambda_text.
-    loss_normalization: "all_positions" (release) or "target_positions".
-    mask_count: "bernoulli" (paper) or "exact".
-    noise_schedule: "linear" (paper) or "log_linear" (release).
-    min_text_time: smallest text time.
-    condition_dropout: share of captions replaced by the null caption.
-    is_merged: True runs both streams as one batch through the network.
-    text_chunk: positions of each text whose float32 logits exist at once; 0
-      means all.
-  """
-
-  image_weighting: str = "velocity"
-  sigma_grid: str = "continuous"
-  logit_mean: float = 0.0
-  sigma_draw: str = "independent"
-  text_weight: float = 0.2
-  loss_normalization: str = "all_positions"
-  mask_count: str = "bernoulli"
-  noise_schedule: str = "linear"
-  min_text_time: float = 1e-3
-  condition_dropout: float = 0.1
-  is_merged: bool = False
-  text_chunk: int = 0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class LoraSettings:
   """Adapters of low rank on frozen weights; see `ddit_jax.lora`.
 
@@ -359,7 +326,7 @@ class Config:
   init_weights: Literal["ema", "params"] = "ema"
   model: ModelConfig = ModelConfig()
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
-  loss: LossConfig = LossConfig()
+  loss: DualLoss = DualLoss()
   optimizer: OptimizerConfig = OptimizerConfig()
   lora: LoraSettings = LoraSettings()
   mesh: MeshConfig = MeshConfig()

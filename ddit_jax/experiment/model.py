@@ -24,8 +24,8 @@ class DualModel:
     network: the MM-DiT.
     text_encoder: T5, or None if the network embeds tokens itself.
     autoencoder: pixels to latents and back, or None if it works on pixels.
-    mask_id: the token whose row of the text encoder's table the network's
-      `MASK_EMBEDDING` replaces, if it has one.
+    mask_id: the token id that stands for a masked token; None if the model
+      has no text head.
   """
 
   network: Network

@@ -342,7 +342,7 @@ class TrainingJob:
     self.base = self._frozen_base()
     self.start_weights = self._start_weights()
     self.optimizer = settings.optimizer.make(settings.train.num_steps)
-    self.loss = build.build_loss(settings, self.tokenizer)
+    build.check_can_merge(settings)
     self.null_tokens = build.null_tokens(settings, self.tokenizer)
     self.data = build.build_data(
       settings, self.tokenizer, self.sources, folder.path
@@ -428,7 +428,6 @@ class TrainingJob:
     return build.build_train_step(
       self.settings,
       model=self.model,
-      loss=self.loss,
       optimizer=self.optimizer,
       is_mask_embedding_trained=is_mask_embedding_trained,
     )

@@ -110,7 +110,7 @@ class SampleSheet:
       rows.tokens,
       prompt_mask,
       key_for(root, "readings"),
-      process=job.loss.process,
+      mask_id=job.tokenizer.mask_id,
       sampling=sample.text,
     )
     return {"readings": readings, "images": images, "prompt_mask": prompt_mask}
@@ -173,6 +173,6 @@ class Validator:
 
 
 def _with_even_sigmas(step: TrainStep) -> TrainStep:
-  path = dataclasses.replace(step.loss.path, sigma_draw="stratified")
-  loss = dataclasses.replace(step.loss, path=path)
+  even = dataclasses.replace(step.loss.flow_matching, sigma_draw="stratified")
+  loss = dataclasses.replace(step.loss, flow_matching=even)
   return dataclasses.replace(step, loss=loss)

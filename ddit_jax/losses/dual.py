@@ -12,7 +12,12 @@ from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.losses import flow_matching, masked_diffusion
-from ddit_jax.losses.masked_diffusion import chunked_log_likelihoods
+from ddit_jax.losses.flow_matching import NoisyImages
+from ddit_jax.losses.masked_diffusion import (
+  LossNormalization,
+  MaskedTexts,
+  chunked_log_likelihoods,
+)
 from ddit_jax.losses.time_buckets import BUCKETED, Buckets, sort_into_buckets
 from ddit_jax.prng import key_for
 
@@ -26,7 +31,13 @@ class Prediction(Protocol):
 
 
 class Model(Protocol):
-  """The network and its encoders, as pure functions of `variables`."""
+  """The network and its encoders, as pure functions of `variables`.
+
+  Attributes:
+    mask_id: the token id that stands for a masked token.
+  """
+
+  mask_id: int
 
   def encode(
     self, variables: Any, images: jax.Array, key: jax.Array
@@ -57,8 +68,8 @@ class CorruptedBatch:
   A stream that is off is None.
   """
 
-  images: flow_matching.NoisyImages | None
-  texts: masked_diffusion.MaskedTexts | None
+  images: NoisyImages | None
+  texts: MaskedTexts | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,38 +77,33 @@ class DualLoss:
   """Draws the corruption, runs the network on both streams, adds the terms.
 
   Attributes:
-    path: the image diffusion.
-    process: the text diffusion.
+    flow_matching: the image diffusion.
+    masked_diffusion: the text diffusion.
     text_weight: lambda_text.
-    loss_normalization: see `text_mask.loss_normalizer`.
-    drop_probability: share of captions replaced by the null caption.
+    loss_normalization: what the text loss is divided by, all positions of the
+      texts (release) or those that may be masked.
+    condition_dropout: share of captions replaced by the null caption.
     is_merged: True runs both streams as one batch through the network, which
       needs equal latent shapes and text lengths.
     text_chunk: positions of each text whose float32 logits exist at once; 0
       means all.
   """
 
-  path: FlowMatching
-  process: MaskedDiffusion
-  text_weight: float
-  loss_normalization: str = "all_positions"
-  drop_probability: float = 0.1
+  flow_matching: FlowMatching = FlowMatching()
+  masked_diffusion: MaskedDiffusion = MaskedDiffusion()
+  text_weight: float = 0.2
+  loss_normalization: LossNormalization = "all_positions"
+  condition_dropout: float = 0.1
   is_merged: bool = False
   text_chunk: int = 0
 
   def __post_init__(self):
-    if not 0 <= self.drop_probability <= 1:
+    if not 0 <= self.condition_dropout <= 1:
       raise ValueError(
-        f"drop_probability must lie in [0, 1], got {self.drop_probability}"
+        f"condition_dropout must lie in [0, 1], got {self.condition_dropout}"
       )
     if self.text_weight < 0:
       raise ValueError(f"text_weight is negative: {self.text_weight}")
-    if self.loss_normalization not in masked_diffusion.LOSS_NORMALIZATIONS:
-      raise ValueError(
-        "loss_normalization must be one of "
-        f"{masked_diffusion.LOSS_NORMALIZATIONS}, got "
-        f"{self.loss_normalization!r}"
-      )
     if self.text_chunk < 0:
       raise ValueError(f"text_chunk is negative: {self.text_chunk}")
 
@@ -177,7 +183,7 @@ class DualLoss:
 
   def _noisy_images(
     self, batch: TextToImageBatch, root, step, model, variables, null_tokens
-  ) -> flow_matching.NoisyImages:
+  ) -> NoisyImages:
     key = key_for(root, "image_posterior", step)
     text, null_text = batch.tokens, jnp.asarray(null_tokens)
     if batch.features is not None:
@@ -189,14 +195,14 @@ class DualLoss:
       text,
       root,
       step,
-      path=self.path,
+      flow_matching=self.flow_matching,
       null_text=null_text,
-      drop_probability=self.drop_probability,
+      condition_dropout=self.condition_dropout,
     )
 
   def _masked_texts(
     self, batch: ImageToTextBatch, root, step, model, variables
-  ) -> masked_diffusion.MaskedTexts:
+  ) -> MaskedTexts:
     latents = None
     if batch.images is not None:
       key = key_for(root, "condition_posterior", step)
@@ -207,8 +213,9 @@ class DualLoss:
       batch.loss_mask,
       root,
       step,
-      process=self.process,
-      divisor=self.loss_normalization,
+      masked_diffusion=self.masked_diffusion,
+      loss_normalization=self.loss_normalization,
+      mask_id=model.mask_id,
       has_image=batch.has_image,
     )
 
@@ -216,12 +223,12 @@ class DualLoss:
     """Float32 sum over each text's masked positions of log p, [batch]."""
     if not self.text_chunk:
       return -masked_diffusion.negative_log_likelihoods(
-        seen.logits, texts, self.process
+        seen.logits, texts, model.mask_id
       )
     return chunked_log_likelihoods(
       seen.text_hidden,
       texts,
-      process=self.process,
+      mask_id=model.mask_id,
       read_logits=functools.partial(model.text_logits, variables),
       chunk=self.text_chunk,
     )

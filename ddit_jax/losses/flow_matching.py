@@ -36,9 +36,9 @@ def corrupt(
   root: jax.Array,
   step: jax.Array,
   *,
-  path: FlowMatching,
+  flow_matching: FlowMatching,
   null_text: Int[Array, " length"] | Float[Array, "length width"],
-  drop_probability: float,
+  condition_dropout: float,
 ) -> NoisyImages:
   """Draws times, noise and dropped conditions for a global batch.
 
@@ -47,22 +47,22 @@ def corrupt(
     text: captions, as ids or as features.
     root: key of the run's randomness.
     step: number of the step.
-    path: the image diffusion.
+    flow_matching: the image diffusion.
     null_text: the empty caption, in the same form.
-    drop_probability: of the empty caption taking a caption's place.
+    condition_dropout: probability of replacing a caption by the empty one.
   """
   size = latents.shape[0]
-  sigma = path.training_sigmas(key_for(root, "image_time", step), size)
+  sigma = flow_matching.training_sigmas(key_for(root, "image_time", step), size)
   noise = jax.random.normal(key_for(root, "image_noise", step), latents.shape)
   is_dropped = jax.random.bernoulli(
-    key_for(root, "condition_dropout", step), drop_probability, (size,)
+    key_for(root, "condition_dropout", step), condition_dropout, (size,)
   )
   return noisy_images(
     latents,
     jnp.where(is_dropped[(...,) + (None,) * null_text.ndim], null_text, text),
     sigma=sigma,
     noise=noise,
-    path=path,
+    flow_matching=flow_matching,
   )
 
 
@@ -72,15 +72,15 @@ def noisy_images(
   *,
   sigma: Float[Array, " batch"],
   noise: Float[Array, "batch height width channels"],
-  path: FlowMatching,
+  flow_matching: FlowMatching,
 ) -> NoisyImages:
   """A global batch of clean latents after the draws of `corrupt`."""
   return NoisyImages(
-    latents=path.noisy_latents(latents, noise, sigma),
+    latents=flow_matching.noisy_latents(latents, noise, sigma),
     text=text,
     sigma=sigma,
-    velocity=path.velocity(latents, noise),
-    weight=path.loss_weight(sigma) / latents.shape[0],
+    velocity=flow_matching.velocity(latents, noise),
+    weight=flow_matching.loss_weight(sigma) / latents.shape[0],
   )
 
 

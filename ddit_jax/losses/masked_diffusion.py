@@ -1,16 +1,20 @@
 """The text loss: weighted cross-entropy of masked tokens (paper eq. 9)."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.diffusion.masked_diffusion import (
+  MaskedDiffusion,
+  log_probabilities,
+)
 from ddit_jax.prng import key_for
 
-LOSS_NORMALIZATIONS = ("all_positions", "target_positions")
+LossNormalization = Literal["all_positions", "target_positions"]
 
 
 @flax.struct.dataclass
@@ -44,15 +48,16 @@ def corrupt(
   root: jax.Array,
   step: jax.Array,
   *,
-  process: MaskedDiffusion,
-  divisor: str,
+  masked_diffusion: MaskedDiffusion,
+  loss_normalization: LossNormalization,
+  mask_id: int,
   has_image: Bool[Array, " batch"] | None = None,
 ) -> MaskedTexts:
   """Draws times and masks for a global batch; see `loss_normalizer`."""
   size = tokens.shape[0]
-  t = process.training_times(key_for(root, "text_time", step), size)
-  noisy, is_masked, weight = process.mask_tokens(
-    key_for(root, "text_mask", step), tokens, loss_mask, t
+  t = masked_diffusion.training_times(key_for(root, "text_time", step), size)
+  noisy, is_masked, weight = masked_diffusion.mask_tokens(
+    key_for(root, "text_mask", step), tokens, loss_mask, t, mask_id=mask_id
   )
   return MaskedTexts(
     latents=latents,
@@ -60,7 +65,7 @@ def corrupt(
     clean_tokens=tokens,
     is_masked=is_masked,
     t=t,
-    weight=weight / loss_normalizer(loss_mask, divisor),
+    weight=weight / loss_normalizer(loss_mask, loss_normalization),
     has_image=has_image,
   )
 
@@ -68,30 +73,25 @@ def corrupt(
 def weighted_sum(
   logits: Float[Array, "batch length vocab"],
   texts: MaskedTexts,
-  process: MaskedDiffusion,
+  mask_id: int,
 ) -> Float[Array, ""]:
   """The text loss of the predicted logits, float32."""
-  return (texts.weight * negative_log_likelihoods(logits, texts, process)).sum()
+  return (texts.weight * negative_log_likelihoods(logits, texts, mask_id)).sum()
 
 
 def loss_normalizer(
-  loss_mask: Bool[Array, "batch length"], divisor: str
+  loss_mask: Bool[Array, "batch length"],
+  loss_normalization: LossNormalization,
 ) -> Float[Array, ""]:
   """By what the summed text loss of a global batch is divided.
 
   Args:
     loss_mask: True where a token may be masked.
-    divisor: "all_positions" counts every position, padding and questions
-      too (the released code); "target_positions" those that may be masked.
-
-  Raises:
-    ValueError: no such divisor.
+    loss_normalization: "all_positions" counts every position, padding and
+      questions too (the released code); "target_positions" counts those that
+      may be masked.
   """
-  if divisor not in LOSS_NORMALIZATIONS:
-    raise ValueError(
-      f"divisor must be one of {LOSS_NORMALIZATIONS}, got {divisor!r}"
-    )
-  if divisor == "all_positions":
+  if loss_normalization == "all_positions":
     return jnp.float32(loss_mask.size)
   return jnp.maximum(loss_mask.sum(), 1).astype(jnp.float32)
 
@@ -99,22 +99,22 @@ def loss_normalizer(
 def negative_log_likelihoods(
   logits: Float[Array, "batch length vocab"],
   examples: MaskedTexts,
-  process: MaskedDiffusion,
+  mask_id: int,
 ) -> Float[Array, " batch"]:
   """Float32 sum over masked positions of -log p(clean token), unweighted."""
-  return -token_log_likelihoods(logits, examples, process).sum(axis=-1)
+  return -token_log_likelihoods(logits, examples, mask_id).sum(axis=-1)
 
 
 def token_log_likelihoods(
   logits: Float[Array, "batch length vocab"],
   examples: MaskedTexts,
-  process: MaskedDiffusion,
+  mask_id: int,
 ) -> Float[Array, "batch length"]:
   """Float32 log p(clean token) at each position, unweighted.
 
   Visible tokens are copied (SUBS), so they contribute exactly zero.
   """
-  log_p = process.log_probabilities(logits)
+  log_p = log_probabilities(logits, mask_id)
   clean = examples.clean_tokens[..., None]
   chosen = jnp.take_along_axis(log_p, clean, axis=-1)[..., 0]
   return jnp.where(examples.is_masked, chosen, 0.0)
@@ -124,7 +124,7 @@ def chunked_log_likelihoods(
   text_hidden: Float[Array, "batch length width"],
   texts: MaskedTexts,
   *,
-  process: MaskedDiffusion,
+  mask_id: int,
   read_logits: Callable[[jax.Array], jax.Array],
   chunk: int,
 ) -> Float[Array, " batch"]:
@@ -138,7 +138,7 @@ def chunked_log_likelihoods(
   Args:
     text_hidden: what the text head reads.
     texts: the corrupted texts.
-    process: the text diffusion.
+    mask_id: the token id that stands for a masked token.
     read_logits: the text head, [batch, chunk, width] to [batch, chunk, vocab].
     chunk: positions read at once.
   """
@@ -161,7 +161,7 @@ def chunked_log_likelihoods(
     hidden, clean_tokens, is_masked = part
     seen = texts.replace(clean_tokens=clean_tokens, is_masked=is_masked)
     logits = read_logits(hidden)
-    return token_log_likelihoods(logits, seen, process).sum(axis=-1)
+    return token_log_likelihoods(logits, seen, mask_id).sum(axis=-1)
 
   def add_chunk(total, part):
     zeros = jnp.zeros_like(total)

@@ -332,6 +332,7 @@ def _from_converted(
     ),
     text_encoder=weights.encoder("text_encoder", dtype),
     autoencoder=weights.encoder("vae", dtype),
+    mask_id=tokenizer.mask_id,
   )
   variables = {
     name: weights.restore(name, part, mesh)

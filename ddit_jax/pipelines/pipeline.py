@@ -88,7 +88,6 @@ class Pipeline:
     self.mesh = mesh
     self.step = step
     self.image_size = image_size
-    self._process = build.build_process(settings, tokenizer)
     self._null = build.null_tokens(settings, tokenizer)
     self._draw = jax.jit(
       self._draw_batch,
@@ -246,7 +245,7 @@ class Pipeline:
       tokens,
       prompt_mask,
       key,
-      process=self._process,
+      mask_id=self.tokenizer.mask_id,
       sampling=sampling,
     )
     return filled, jnp.swapaxes(trace, 0, 1)

@@ -12,7 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.diffusion.masked_diffusion import (
+  log_probabilities,
+  reveal_probability,
+)
 
 END_TIME = 1e-5
 
@@ -48,7 +51,7 @@ def infill(
   prompt_mask: Bool[Array, "batch length"],
   key: jax.Array,
   *,
-  process: MaskedDiffusion,
+  mask_id: int,
   sampling: TextSampling,
 ) -> tuple[Int[Array, "batch length"], Int[Array, "steps batch length"]]:
   """Draws every token that is not fixed; fixed tokens never change.
@@ -59,22 +62,22 @@ def infill(
     tokens: ids; only those at fixed positions are read.
     prompt_mask: True where the token is given.
     key: randomness of the draws.
-    process: the text diffusion.
+    mask_id: the token id that stands for a masked token.
     sampling: steps, order and temperature.
 
   Returns:
     The finished tokens, and the partly masked ones after each step.
   """
-  start = jnp.where(prompt_mask, tokens, process.mask_id)
+  start = jnp.where(prompt_mask, tokens, mask_id)
   if sampling.order == "ancestral":
     update = functools.partial(
       ancestral_update,
-      mask_id=process.mask_id,
+      mask_id=mask_id,
       temperature=sampling.temperature,
     )
     keys = jax.random.split(key, sampling.num_steps)
-    return ancestral_states(predict, start, keys, update, process=process)
-  return _by_confidence(predict, start, key, process, sampling)
+    return ancestral_states(predict, start, keys, update, mask_id=mask_id)
+  return _by_confidence(predict, start, key, mask_id, sampling)
 
 
 def ancestral_states(
@@ -83,7 +86,7 @@ def ancestral_states(
   draws: Array,
   update,
   *,
-  process: MaskedDiffusion,
+  mask_id: int,
 ) -> tuple[Int[Array, "batch length"], Int[Array, "states batch length"]]:
   """One update a draw, from all noise to none, then noise removal.
 
@@ -92,7 +95,7 @@ def ancestral_states(
     start: partly masked tokens.
     draws: the randomness of each step, along the first axis.
     update: (state, log probabilities, one of `draws`, reveal chance) -> state.
-    process: the text diffusion.
+    mask_id: the token id that stands for a masked token.
 
   Returns:
     The finished tokens, and those after each update and the noise removal.
@@ -101,13 +104,13 @@ def ancestral_states(
 
   def step(state, inputs):
     t, s, draw = inputs
-    log_p = process.log_probabilities(predict(state))
-    state = update(state, log_p, draw, process.reveal_probability(t, s))
+    log_p = log_probabilities(predict(state), mask_id)
+    state = update(state, log_p, draw, reveal_probability(t, s))
     return state, state
 
   state, trace = jax.lax.scan(step, start, (times[:-1], times[1:], draws))
-  log_p = process.log_probabilities(predict(state))
-  state = without_noise(state, log_p, mask_id=process.mask_id)
+  log_p = log_probabilities(predict(state), mask_id)
+  state = without_noise(state, log_p, mask_id=mask_id)
   return state, jnp.concatenate([trace, state[None]])
 
 
@@ -174,14 +177,14 @@ def _tempered(log_p: Array, temperature: float) -> Array:
   return jnp.where(ids == best, 0.0, -jnp.inf)
 
 
-def _by_confidence(predict, start, key, process, sampling):
-  num_masked = (start == process.mask_id).sum(axis=-1)
+def _by_confidence(predict, start, key, mask_id, sampling):
+  num_masked = (start == mask_id).sum(axis=-1)
 
   def step(state, inputs):
     index, step_key = inputs
-    log_p = process.log_probabilities(predict(state))
+    log_p = log_probabilities(predict(state), mask_id)
     drawn, confidence = _draw(log_p, step_key, sampling.temperature)
-    is_masked = state == process.mask_id
+    is_masked = state == mask_id
     # After step i a share (i + 1) / num_steps is revealed, rounded up.
     share = (index + 1) * num_masked
     target = -(-share // sampling.num_steps)

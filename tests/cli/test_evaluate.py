@@ -3,7 +3,6 @@
 import pytest
 
 from ddit_jax.cli import evaluate
-from ddit_jax.cli.verb_flags import UsageError
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines import evaluate as evaluating
 
@@ -18,7 +17,7 @@ def run(*argv, **overrides):
 def test_all_three_flags_are_needed(missing):
   argv = {"checkpoint": "c", "config": "configs/digits.py", "out": "o"}
   del argv[missing]
-  with pytest.raises(UsageError, match=f"--{missing} is missing: "):
+  with pytest.raises(InputError, match=f"--{missing} is missing: "):
     run(*(f"--{name}={value}" for name, value in argv.items()))
 
 

@@ -3,7 +3,6 @@
 import pytest
 
 from ddit_jax.cli import sample
-from ddit_jax.cli.verb_flags import UsageError
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines import requests as generating
 from ddit_jax.pipelines.requests import NEEDED
@@ -20,12 +19,12 @@ def run(*argv):
     (["--checkpoint=c"], "--task is missing: t2i, caption or vqa"),
     (["--checkpoint=c", "--task=captoin"], "unknown task 'captoin': did you "),
     (["--checkpoint=c", "--task=x"], "there are caption, t2i, vqa"),
-    (["--checkpoint=c", "--seed=-1"], "seed"),
-    (["--checkpoint=c", "--seed=4294967296"], "seed"),
+    (["--checkpoint=c", "--task=t2i", "--seed=-1"], "seed must lie in 0"),
+    (["--checkpoint=c", "--task=t2i", "--seed=4294967296"], "seed must"),
   ],
 )
 def test_wrong_flags_are_named(argv, message):
-  with pytest.raises(UsageError, match=message):
+  with pytest.raises(InputError, match=message):
     run(*argv)
 
 

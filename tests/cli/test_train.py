@@ -5,7 +5,6 @@ import sys
 import pytest
 
 from ddit_jax.cli import train
-from ddit_jax.cli.verb_flags import UsageError
 from ddit_jax.errors import InputError
 
 CONFIG = "--config=configs/digits.py"
@@ -16,9 +15,9 @@ def run(*argv, **overrides):
 
 
 def test_config_and_workdir_are_needed():
-  with pytest.raises(UsageError, match="--config is missing"):
+  with pytest.raises(InputError, match="--config is missing"):
     run("--workdir=w")
-  with pytest.raises(UsageError, match="--workdir is missing: folder the run"):
+  with pytest.raises(InputError, match="--workdir is missing: folder the run"):
     run(CONFIG, "--workdir=")
 
 
@@ -46,5 +45,5 @@ def test_distributed_without_a_cluster_says_so(monkeypatch):
     raise ValueError("coordinator_address should be defined.")
 
   monkeypatch.setattr(jax.distributed, "initialize", initialize)
-  with pytest.raises(UsageError, match="found no cluster job to join"):
+  with pytest.raises(InputError, match="found no cluster job to join"):
     run(CONFIG, "--workdir=w", "--distributed")

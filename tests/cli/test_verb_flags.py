@@ -3,7 +3,8 @@
 import pytest
 from absl import flags
 
-from ddit_jax.cli.verb_flags import HelpRequested, UsageError, Verb, require
+from ddit_jax.cli.verb_flags import HelpRequested, Verb, require
+from ddit_jax.errors import InputError
 
 
 def define(values: flags.FlagValues) -> None:
@@ -46,7 +47,7 @@ def test_flags_are_read():
   ],
 )
 def test_wrong_flags_are_named_in_one_line(argv, message):
-  with pytest.raises(UsageError) as caught:
+  with pytest.raises(InputError) as caught:
     VERB.parse(argv)
   assert message in str(caught.value) and "\n" not in str(caught.value)
 
@@ -65,7 +66,7 @@ def test_help_wins_over_everything_else_and_explains_all_flags(flag):
 def test_an_empty_value_counts_as_missing():
   require(VERB.parse(["--out=x"]), "out")
   for argv in ([], ["--out="]):
-    with pytest.raises(UsageError, match="--out is missing: folder for resul"):
+    with pytest.raises(InputError, match="--out is missing: folder for resul"):
       require(VERB.parse(argv), "out")
 
 

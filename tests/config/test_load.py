@@ -167,7 +167,6 @@ def test_variants_and_overrides_reach_the_settings():
   assert default == cpu
   changed = load(
     Config,
-    Config,
     DIGITS,
     {
       "train.num_steps": "12",

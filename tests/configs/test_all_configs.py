@@ -259,7 +259,7 @@ def test_ablations_change_one_thing(variant):
   )
   allowed = {
     "steps": r"sample\.text\.num_steps",
-    "weighting": r"loss\.image_weighting",
+    "weighting": r"loss\.flow_matching\.loss_weighting",
     "divisor": r"loss\.loss_normalization",
     "generation": r"data\..*|train\.(\w+_every|keep_last)",
     "text": r"data\..*",

@@ -6,18 +6,25 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.diffusion.masked_diffusion import (
+  MaskedDiffusion,
+  log_probabilities,
+)
 
 MASK, LENGTH, ROWS = 9, 6, 40_000
 
 
 def draws(t, num_targets=LENGTH, **settings):
   """(is_masked, weight) of many rows, the first positions being fixed."""
-  process = MaskedDiffusion(mask_id=MASK, **settings)
+  process = MaskedDiffusion(**settings)
   tokens = jnp.ones((t.shape[0], LENGTH), jnp.int32)
   loss_mask = jnp.arange(LENGTH) >= LENGTH - num_targets
   _, is_masked, weight = process.mask_tokens(
-    jax.random.key(0), tokens, jnp.broadcast_to(loss_mask, tokens.shape), t
+    jax.random.key(0),
+    tokens,
+    jnp.broadcast_to(loss_mask, tokens.shape),
+    t,
+    mask_id=MASK,
   )
   return np.asarray(is_masked), np.asarray(weight, np.float64)
 
@@ -55,7 +62,7 @@ def test_both_counts_have_the_same_expected_loss(mask_count):
   that cancels the binomial coefficient times k. Exact: each count k has chance
   1 / n and weight n / k.
   """
-  process = MaskedDiffusion(mask_id=MASK, min_time=1e-6)
+  process = MaskedDiffusion(min_time=1e-6)
   t = process.training_times(jax.random.key(1), ROWS)
   is_masked, weight = draws(t, mask_count=mask_count, min_time=1e-6)
   count = is_masked.sum(1)
@@ -66,7 +73,7 @@ def test_both_counts_have_the_same_expected_loss(mask_count):
 
 
 def test_exact_counts_have_less_variance():
-  t = MaskedDiffusion(mask_id=MASK).training_times(jax.random.key(1), ROWS)
+  t = MaskedDiffusion().training_times(jax.random.key(1), ROWS)
   spreads = {}
   for mask_count in ("bernoulli", "exact"):
     is_masked, weight = draws(t, mask_count=mask_count)
@@ -90,7 +97,7 @@ def test_every_pattern_of_a_size_is_equally_likely(mask_count):
 
 def test_the_shift_of_the_strata_is_uniform():
   """So that each example's time is uniform, if not independent."""
-  process = MaskedDiffusion(mask_id=MASK, min_time=0.01)
+  process = MaskedDiffusion(min_time=0.01)
   keys = jax.random.split(jax.random.key(0), 1000)
   first = jax.vmap(lambda key: process.training_times(key, 4)[0])(keys)
   depth = (np.asarray(first, np.float64) - 0.01) / 0.99 * 4
@@ -99,10 +106,9 @@ def test_the_shift_of_the_strata_is_uniform():
 
 def test_probabilities_of_huge_logits_stay_finite_in_half_precision():
   logits = jnp.asarray([[300.0, -300.0, 0.0] + [0.0] * 7], jnp.bfloat16)
-  process = MaskedDiffusion(mask_id=MASK)
-  log_p = process.log_probabilities(logits)
+  log_p = log_probabilities(logits, MASK)
   assert log_p.dtype == jnp.float32
   np.testing.assert_allclose(log_p[0, :3], [0.0, -600.0, -300.0], atol=1e-6)
-  slopes = jax.grad(lambda x: process.log_probabilities(x)[0, 0])(logits)
+  slopes = jax.grad(lambda x: log_probabilities(x, MASK)[0, 0])(logits)
   assert np.isfinite(np.asarray(slopes, np.float32)).all()
   assert slopes[0, MASK] == 0

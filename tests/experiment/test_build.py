@@ -2,10 +2,8 @@
 
 import pytest
 
-from ddit_jax.config.load import from_dict
 from ddit_jax.digits.world import WORLDS
 from ddit_jax.experiment import build
-from ddit_jax.experiment.config import Config
 from tests import tiny_run
 
 
@@ -64,41 +62,6 @@ def test_an_image_larger_than_the_network_is_refused(tokenizer):
   settings = tiny_run.settings(data__world="scenes_32")
   with pytest.raises(ValueError, match=r"32 x 32 pixels .* ends at 16"):
     build.build_model(settings, tokenizer)
-
-
-def test_the_losses_are_those_of_the_settings(tokenizer):
-  settings = from_dict(
-    Config,
-    {
-      "loss": {
-        "image_weighting": "sigma_squared",
-        "sigma_grid": "thousand",
-        "text_weight": 0.5,
-        "loss_normalization": "target_positions",
-        "mask_count": "exact",
-        "noise_schedule": "log_linear",
-        "min_text_time": 0.25,
-        "condition_dropout": 0.75,
-        "is_merged": True,
-      },
-      "sample": {"shift": 2.0},
-    },
-  )
-  loss = build.build_loss(settings, tokenizer)
-  assert loss.path == build.build_path(settings)
-  assert loss.process == build.build_process(settings, tokenizer)
-  assert loss.path.loss_weighting == "sigma_squared"
-  assert (loss.path.sigma_grid, loss.path.shift) == ("thousand", 2.0)
-  assert loss.process.mask_id == tokenizer.mask_id
-  assert (loss.process.mask_count, loss.process.noise_schedule) == (
-    *("exact", "log_linear"),
-  )
-  assert loss.process.min_time == 0.25
-  assert (loss.text_weight, loss.loss_normalization) == (
-    0.5,
-    "target_positions",
-  )
-  assert (loss.drop_probability, loss.is_merged) == (0.75, True)
 
 
 def test_the_null_caption_holds_no_word(settings, tokenizer):

@@ -8,8 +8,6 @@ import pytest
 from traced_flops import traced_flops
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.diffusion.flow_matching import FlowMatching
-from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.encoders.flops import t5_flops
 from ddit_jax.encoders.t5 import T5_SIZES, T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
@@ -68,11 +66,7 @@ def traced(model, batch):
   optimizer = OptimizerConfig().make(10)
   step = TrainStep(
     model=model,
-    loss=DualLoss(
-      path=FlowMatching(),
-      process=MaskedDiffusion(mask_id=MASK),
-      text_weight=0.2,
-    ),
+    loss=DualLoss(),
     optimizer=optimizer,
     ema_decay=0.9,
     num_microbatches=1,

@@ -10,7 +10,7 @@ from ddit_jax.losses import masked_diffusion
 from ddit_jax.losses.masked_diffusion import chunked_log_likelihoods
 
 VOCAB, LENGTH, BATCH, WIDTH = 11, 10, 6, 4
-PROCESS = MaskedDiffusion(mask_id=VOCAB - 1)
+MASK = VOCAB - 1
 
 
 def example():
@@ -25,8 +25,9 @@ def example():
     jnp.asarray(loss_mask),
     jax.random.key(0),
     jnp.int32(0),
-    process=PROCESS,
-    divisor="all_positions",
+    masked_diffusion=MaskedDiffusion(),
+    loss_normalization="all_positions",
+    mask_id=MASK,
   )
   head = draw.normal(size=(WIDTH, VOCAB)).astype(np.float32)
   hidden = draw.normal(size=(BATCH, LENGTH, WIDTH)).astype(np.float32)
@@ -34,16 +35,14 @@ def example():
 
 
 def plain(head, hidden, texts):
-  return -masked_diffusion.negative_log_likelihoods(
-    hidden @ head, texts, PROCESS
-  )
+  return -masked_diffusion.negative_log_likelihoods(hidden @ head, texts, MASK)
 
 
 def chunked(head, hidden, texts, chunk):
   return chunked_log_likelihoods(
     hidden,
     texts,
-    process=PROCESS,
+    mask_id=MASK,
     read_logits=lambda part: part @ head,
     chunk=chunk,
   )
@@ -85,7 +84,7 @@ def test_chunks_without_a_masked_position_are_not_read():
 
   few = texts.replace(is_masked=texts.is_masked.at[:, 5:].set(False))
   chunked_log_likelihoods(
-    hidden, few, process=PROCESS, read_logits=read_logits, chunk=2
+    hidden, few, mask_id=MASK, read_logits=read_logits, chunk=2
   ).block_until_ready()
   jax.effects_barrier()
   largest = int(few.is_masked.sum(axis=1).max())

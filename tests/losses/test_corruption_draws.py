@@ -20,12 +20,12 @@ LENGTH, MASK = 6, 8
 SPREAD = 0.1
 
 
-def dual_loss(*, drop_probability=0.5, path=None, **process) -> DualLoss:
+def dual_loss(*, condition_dropout=0.5, flow=None, **settings) -> DualLoss:
   return DualLoss(
-    path=FlowMatching(**(path or {})),
-    process=MaskedDiffusion(mask_id=MASK, **process),
+    flow_matching=FlowMatching(**(flow or {})),
+    masked_diffusion=MaskedDiffusion(**settings),
     text_weight=1.0,
-    drop_probability=drop_probability,
+    condition_dropout=condition_dropout,
   )
 
 
@@ -48,6 +48,8 @@ def host_batch(*, num_images=16, num_texts=16, side=4) -> DualBatch:
 
 class NoisyPixels:
   """A posterior around the pixels, as an autoencoder's."""
+
+  mask_id = MASK
 
   def encode(self, variables, images, key):
     mean = PixelCodec().encode(images)
@@ -88,8 +90,8 @@ def test_the_text_stream_does_not_shift_the_images_draws():
 
 def test_the_image_stream_does_not_shift_the_texts_draws():
   plain = corrupted(dual_loss(), host_batch()).texts
-  path = {"sigma_grid": "thousand", "sigma_draw": "stratified"}
-  loss = dual_loss(path=path, drop_probability=0.0)
+  flow = {"sigma_grid": "thousand", "sigma_draw": "stratified"}
+  loss = dual_loss(flow=flow, condition_dropout=0.0)
   other = corrupted(loss, host_batch(num_images=4)).texts
   for name in ("latents", "tokens", "is_masked", "weight"):
     np.testing.assert_array_equal(getattr(other, name), getattr(plain, name))
@@ -181,6 +183,6 @@ def test_noisy_images_do_not_lose_their_caption_more_often():
 
 @pytest.mark.parametrize(("chance", "want"), [(0.0, False), (1.0, True)])
 def test_no_caption_or_every_caption_can_be_dropped(chance, want):
-  images = corrupted(dual_loss(drop_probability=chance), host_batch()).images
+  images = corrupted(dual_loss(condition_dropout=chance), host_batch()).images
   is_dropped = (np.asarray(images.text) == 1).all(1)
   assert (is_dropped == want).all()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.dual import DualLoss
@@ -39,15 +38,12 @@ def batch() -> DualBatch:
 
 
 def dual_loss(**changes) -> DualLoss:
-  process = MaskedDiffusion(
-    mask_id=VOCAB - 1, mask_count=changes.pop("mask_count", "bernoulli")
-  )
-  return DualLoss(
-    path=FlowMatching(), process=process, **({"text_weight": 0.2} | changes)
-  )
+  mask_count = changes.pop("mask_count", "bernoulli")
+  masked_diffusion = MaskedDiffusion(mask_count=mask_count)
+  return DualLoss(masked_diffusion=masked_diffusion, **changes)
 
 
-MODEL = DualModel(network=NETWORK)
+MODEL = DualModel(network=NETWORK, mask_id=VOCAB - 1)
 
 
 def weighed(loss: DualLoss, variables, examples):
@@ -139,7 +135,7 @@ def test_merging_unequal_shapes_is_refused():
   ("values", "part"),
   [
     ({"text_weight": -1.0}, "-1.0"),
-    ({"drop_probability": 1.5}, "1.5"),
+    ({"condition_dropout": 1.5}, "1.5"),
     ({"loss_normalization": "rows"}, "rows"),
   ],
 )

@@ -10,7 +10,7 @@ from ddit_jax.losses import flow_matching
 NULL = jnp.asarray([7, 7, 7])
 
 
-def corrupted(drop_probability=0.0, batch=6, **path):
+def corrupted(condition_dropout=0.0, batch=6, **settings):
   latents = jax.random.normal(jax.random.key(1), (batch, 4, 4, 2))
   tokens = jnp.zeros((batch, 3), jnp.int32)
   examples = flow_matching.corrupt(
@@ -18,9 +18,9 @@ def corrupted(drop_probability=0.0, batch=6, **path):
     tokens,
     jax.random.key(0),
     jnp.int32(3),
-    path=FlowMatching(**path),
+    flow_matching=FlowMatching(**settings),
     null_text=NULL,
-    drop_probability=drop_probability,
+    condition_dropout=condition_dropout,
   )
   return latents, examples
 
@@ -43,7 +43,7 @@ def test_weights_average_over_the_global_batch():
 
 
 def test_dropped_captions_are_the_null_caption_at_the_given_rate():
-  _, examples = corrupted(drop_probability=0.25, batch=4000)
+  _, examples = corrupted(condition_dropout=0.25, batch=4000)
   is_null = (np.asarray(examples.text) == 7).all(-1)
   is_kept = (np.asarray(examples.text) == 0).all(-1)
   assert (is_null | is_kept).all()

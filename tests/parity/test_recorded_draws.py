@@ -4,22 +4,21 @@ import numpy as np
 from parity.recorded_draws import (
   ImageDraws,
   TextDraws,
+  release_diffusion,
   release_loss,
-  release_process,
 )
 
 from tests.parity.golden_sets import MASK_ID, draws, golden_of
 
 
 def test_the_release_options_and_the_manifest_constants():
-  loss = release_loss(golden_of(), MASK_ID)
-  assert loss.path.loss_weighting == "sigma_squared"
-  assert loss.path.sigma_grid == "thousand"
-  assert loss.text_weight == 0.3 and loss.drop_probability == 0.1
-  assert loss.process == release_process(golden_of(), MASK_ID)
-  assert (loss.process.noise_schedule, loss.process.epsilon) == (
-    *("log_linear", 0.01),
-  )
+  loss = release_loss(golden_of())
+  assert loss.flow_matching.loss_weighting == "sigma_squared"
+  assert loss.flow_matching.sigma_grid == "thousand"
+  assert loss.text_weight == 0.3 and loss.condition_dropout == 0.1
+  assert loss.masked_diffusion == release_diffusion(golden_of())
+  assert loss.masked_diffusion.noise_schedule == "log_linear"
+  assert loss.masked_diffusion.epsilon == 0.01
 
 
 def test_images_as_the_loss_takes_them():
@@ -32,7 +31,7 @@ def test_images_as_the_loss_takes_them():
     tokens=np.array([[5, 6], [7, 8]], np.int32),
     null_tokens=np.array([[1, 1]], np.int32),
   )
-  images = recorded.corrupted(release_loss(golden_of(), MASK_ID))
+  images = recorded.corrupted(release_loss(golden_of()))
   # sigmoid(0) = 1/2, which is on the grid.
   np.testing.assert_array_equal(images.sigma, [0.5, 0.5])
   np.testing.assert_array_equal(images.text, [[1, 1], [7, 8]])
@@ -49,14 +48,14 @@ def test_images_as_the_loss_takes_them():
 
 
 def test_texts_as_the_loss_takes_them():
-  process = release_process(golden_of(), MASK_ID)
+  diffusion = release_diffusion(golden_of())
   recorded = TextDraws(
     latents=np.zeros((2, 3, 4, 5), np.float32),
     tokens=np.array([[3, 4, 5], [6, 7, 1]], np.int32),
     noisy_tokens=np.array([[8, 4, 8], [6, 8, 1]], np.int32),
     t=np.array([0.5, 0.25], np.float32),
   )
-  texts = recorded.corrupted(process)
+  texts = recorded.corrupted(diffusion, MASK_ID)
   assert texts.latents.shape == (2, 4, 5, 3)
   np.testing.assert_array_equal(texts.tokens, recorded.noisy_tokens)
   np.testing.assert_array_equal(texts.clean_tokens, recorded.tokens)
@@ -65,7 +64,7 @@ def test_texts_as_the_loss_takes_them():
 
 
 def test_questions_stay_visible():
-  process = release_process(golden_of(), MASK_ID)
+  diffusion = release_diffusion(golden_of())
   recorded = TextDraws(
     latents=np.zeros((1, 3, 4, 5), np.float32),
     tokens=np.array([[3, 4, 5]], np.int32),
@@ -73,7 +72,9 @@ def test_questions_stay_visible():
     t=np.array([0.5], np.float32),
     loss_mask=np.array([[False, True, True]]),
   )
-  texts = recorded.corrupted(process, divisor="target_positions")
+  texts = recorded.corrupted(
+    diffusion, MASK_ID, loss_normalization="target_positions"
+  )
   np.testing.assert_array_equal(texts.tokens, [[3, 4, 8]])
   np.testing.assert_array_equal(texts.is_masked, [[0, 0, 1]])
   np.testing.assert_allclose(texts.weight, [2 / 2], rtol=1e-6)

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.diffusion.masked_diffusion import (
+  log_probabilities,
+  reveal_probability,
+)
 from ddit_jax.sampling.text_sampler import (
   TextSampling,
   ancestral_update,
@@ -18,7 +21,6 @@ from ddit_jax.sampling.text_sampler import (
 )
 
 VOCAB, LENGTH, MASK = 7, 6, 6
-PROCESS = MaskedDiffusion(mask_id=MASK)
 LEAST_P = 1e-3
 
 
@@ -38,8 +40,8 @@ def probabilities() -> np.ndarray:
 def test_reveals_with_the_posteriors_chance_chi_square():
   rows, t, s = 4000, 0.8, 0.5
   state = jnp.full((rows, LENGTH), MASK)
-  log_p = PROCESS.log_probabilities(logits_of(rows))
-  chance = PROCESS.reveal_probability(jnp.float32(t), jnp.float32(s))
+  log_p = log_probabilities(logits_of(rows), MASK)
+  chance = reveal_probability(jnp.float32(t), jnp.float32(s))
   new = ancestral_update(
     state, log_p, jax.random.key(3), chance, mask_id=MASK, temperature=1.0
   )
@@ -61,7 +63,7 @@ def test_drawn_tokens_follow_the_prediction_chi_square(num_steps):
     jnp.zeros((rows, LENGTH), jnp.int32),
     jnp.zeros((rows, LENGTH), bool),
     jax.random.key(1),
-    process=PROCESS,
+    mask_id=MASK,
     sampling=sampling,
   )
   before_last = np.asarray(trace[num_steps - 1])
@@ -80,7 +82,7 @@ def test_a_whole_ancestral_run_leaves_the_analytic_share_masked():
     jnp.zeros((rows, LENGTH), jnp.int32),
     jnp.zeros((rows, LENGTH), bool),
     jax.random.key(5),
-    process=PROCESS,
+    mask_id=MASK,
     sampling=TextSampling(num_steps=steps),
   )
   times = np.linspace(1.0, 1e-5, steps + 1)
@@ -97,7 +99,7 @@ def filled_in(tokens, prompt_mask, key, order, num_steps):
     tokens,
     prompt_mask,
     key,
-    process=PROCESS,
+    mask_id=MASK,
     sampling=TextSampling(num_steps=num_steps, order=order),
   )
 
@@ -129,7 +131,7 @@ def test_confidence_reveals_the_surest_first_and_equally_many():
     jnp.zeros((1, LENGTH), jnp.int32),
     jnp.zeros((1, LENGTH), bool),
     jax.random.key(0),
-    process=PROCESS,
+    mask_id=MASK,
     sampling=TextSampling(num_steps=steps, order="confidence", temperature=0.0),
   )
   surest_first = np.argsort(-probabilities().max(-1))

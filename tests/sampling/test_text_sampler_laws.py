@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.sampling.text_sampler import TextSampling, infill
 
 LEAST_P = 1e-3
@@ -17,7 +16,6 @@ LEAST_P = 1e-3
 JOINT = np.array([[0.30, 0.02, 0.03], [0.02, 0.25, 0.03], [0.05, 0.05, 0.25]])
 MARGINALS = [JOINT.sum(1), JOINT.sum(0)]
 MASK = 3
-PROCESS = MaskedDiffusion(mask_id=MASK)
 
 
 def conditional_logits(state):
@@ -43,7 +41,7 @@ def drawn(seed, rows, sampling, junk=0):
     jnp.full((rows, 2), junk, jnp.int32),
     jnp.zeros((rows, 2), bool),
     jax.random.key(seed),
-    process=PROCESS,
+    mask_id=MASK,
     sampling=sampling,
   )
 
@@ -145,7 +143,7 @@ def test_confidence_reveals_shares_rounded_up(num_masked, num_steps, want):
     jnp.ones((1, length), jnp.int32),
     jnp.asarray(prompt_mask)[None],
     jax.random.key(0),
-    process=PROCESS,
+    mask_id=MASK,
     sampling=TextSampling(num_steps=num_steps, order="confidence"),
   )
   left = [num_masked, *(np.asarray(trace) == MASK).sum((1, 2))]

@@ -12,8 +12,6 @@ from jax.sharding import PartitionSpec
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.data.prefetch import to_mesh
-from ddit_jax.diffusion.flow_matching import FlowMatching
-from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import size
@@ -55,13 +53,11 @@ def host_batch(step: int) -> DualBatch:
 
 def train_step(num_microbatches: int, optimizer) -> TrainStep:
   loss = DualLoss(
-    path=FlowMatching(),
-    process=MaskedDiffusion(mask_id=VOCAB - 1),
     text_weight=0.5,
     loss_normalization="target_positions",
   )
   return TrainStep(
-    model=DualModel(network=NETWORK),
+    model=DualModel(network=NETWORK, mask_id=VOCAB - 1),
     loss=loss,
     optimizer=optimizer,
     ema_decay=0.9,

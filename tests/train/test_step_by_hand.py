@@ -13,7 +13,6 @@ import pytest
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.data.pixel_codec import PixelCodec
 from ddit_jax.diffusion.flow_matching import FlowMatching
-from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import size
@@ -37,6 +36,8 @@ FROZEN = {"vae": {"gain": np.float32(0.8)}}
 
 class LinearModel:
   """velocity = scale * x + time * sigma; logits = table[token] + tint * x̄."""
+
+  mask_id = MASK
 
   def encode(self, variables, images, key):
     del key  # A posterior without spread.
@@ -101,8 +102,7 @@ def train_step(num_microbatches: int, model) -> TrainStep:
   return TrainStep(
     model=model,
     loss=DualLoss(
-      path=FlowMatching(loss_weighting="sigma_squared"),
-      process=MaskedDiffusion(mask_id=MASK),
+      flow_matching=FlowMatching(loss_weighting="sigma_squared"),
       text_weight=TEXT_WEIGHT,
     ),
     optimizer=SETTINGS.make(NUM_STEPS),
@@ -172,7 +172,7 @@ def lowered(has_mesh: bool):
   network = Network(
     size("tiny", depth=2, width=32, vocab_size=VOCAB, max_text_length=LENGTH)
   )
-  step = train_step(2, DualModel(network=network))
+  step = train_step(2, DualModel(network=network, mask_id=MASK))
   mesh = MeshConfig(fsdp=4, tensor=2).make()
   layout = state_shardings(network, step.optimizer, mesh)
   state = abstract_state(network, step.optimizer, layout)

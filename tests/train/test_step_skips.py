@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.diffusion.flow_matching import FlowMatching
-from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import size
@@ -48,12 +46,8 @@ def batch(*, is_broken=False, has_images=True, has_texts=True) -> DualBatch:
 
 def train_step(**changes) -> TrainStep:
   options = {
-    "model": Breakable(network=NETWORK),
-    "loss": DualLoss(
-      path=FlowMatching(),
-      process=MaskedDiffusion(mask_id=VOCAB - 1),
-      text_weight=0.5,
-    ),
+    "model": Breakable(network=NETWORK, mask_id=VOCAB - 1),
+    "loss": DualLoss(text_weight=0.5),
     "optimizer": OPTIMIZER,
     "ema_decay": 0.9,
     "num_microbatches": 1,
@@ -146,7 +140,9 @@ def test_text_alone_is_seen_beside_the_null_image():
   # Away from the zero heads, so that the text sees the null image.
   params = jax.tree.map(lambda x: x + 0.1, state.params)
   state = state.replace(params=params)
-  step = jax.jit(train_step(model=DualModel(network=network)))
+  step = jax.jit(
+    train_step(model=DualModel(network=network, mask_id=VOCAB - 1))
+  )
   _, got = step(state, alone, NULL)
   _, want = step(state, hidden, NULL)
   for name in ("loss/text", "grad_norm"):

@@ -105,6 +105,7 @@ class Loaded:
     return DualModel(
       network=self["network"].module,
       text_encoder=self["text_encoder"].module,
+      mask_id=self.mask_id,
     )
 
   @functools.cached_property
@@ -113,7 +114,12 @@ class Loaded:
     variables = {
       name: self[name].variables for name in ("network", "text_encoder")
     }
-    return functools.partial(jax.jit(self.dual.apply), variables)
+
+    def predict(variables, latents, tokens, sigma):
+      condition = self.dual.condition(variables, tokens)
+      return self.dual.predict(variables, latents, condition, sigma)
+
+    return functools.partial(jax.jit(predict), variables)
 
 
 class Checkpoints:

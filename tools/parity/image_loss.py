@@ -16,7 +16,7 @@ def outputs(
 ) -> dict[str, Readings]:
   """Our side of every array of the case."""
   ddit = checkpoints.get("ddit")
-  loss = release_loss(golden, ddit.mask_id)
+  loss = release_loss(golden)
   draws = ImageDraws(
     latents=case["latents"],
     noise=case["noise"],
@@ -29,7 +29,9 @@ def outputs(
   velocity = ddit.predict(images.latents, images.text, images.sigma).velocity
   errors = flow_matching.squared_errors(velocity, images.velocity)
   # The paper's weighting of the same examples.
-  unweighted = dataclasses.replace(loss.path, loss_weighting="velocity")
+  unweighted = dataclasses.replace(
+    loss.flow_matching, loss_weighting="velocity"
+  )
   by_paper = draws.corrupted(dataclasses.replace(loss, path=unweighted))
   return {
     "timestep": images.sigma * TIME_SCALE,
@@ -37,7 +39,8 @@ def outputs(
     "noisy_latents": channels_first(images.latents),
     "text_embeds": ddit["text_encoder"].apply(images.text),
     "velocity_pred": channels_first(velocity),
-    "per_sample_loss_reference": loss.path.loss_weight(images.sigma) * errors,
+    "per_sample_loss_reference": loss.flow_matching.loss_weight(images.sigma)
+    * errors,
     "loss_reference": flow_matching.weighted_sum(velocity, images),
     "velocity_target": channels_first(images.velocity),
     "per_sample_velocity_mse": errors,

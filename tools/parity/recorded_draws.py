@@ -13,23 +13,22 @@ from parity.axes import channels_last
 from parity.golden_set import GoldenSet
 
 
-def release_process(golden: GoldenSet, mask_id: int) -> MaskedDiffusion:
+def release_diffusion(golden: GoldenSet) -> MaskedDiffusion:
   """The text diffusion of the released code."""
   return MaskedDiffusion(
-    mask_id=mask_id,
     noise_schedule="log_linear",
     epsilon=golden.constant("loglinear_eps"),
   )
 
 
-def release_loss(golden: GoldenSet, mask_id: int) -> DualLoss:
+def release_loss(golden: GoldenSet) -> DualLoss:
   """The dual loss of the released code; a tenth of the captions is dropped."""
   return DualLoss(
-    path=FlowMatching(
+    flow_matching=FlowMatching(
       loss_weighting="sigma_squared",
       sigma_grid="thousand",
     ),
-    process=release_process(golden, mask_id),
+    masked_diffusion=release_diffusion(golden),
     text_weight=golden.constant("text_loss_weight"),
   )
 
@@ -56,13 +55,13 @@ class ImageDraws:
 
   def corrupted(self, loss: DualLoss) -> flow_matching.NoisyImages:
     """What `image_flow.corrupt` would have made with these draws."""
-    is_dropped = self.uniforms < loss.drop_probability
+    is_dropped = self.uniforms < loss.condition_dropout
     return flow_matching.noisy_images(
       jnp.asarray(channels_last(self.latents)),
       jnp.where(is_dropped[:, None], self.null_tokens, self.tokens),
-      sigma=loss.path.sigmas_from_normals(jnp.asarray(self.normals)),
+      sigma=loss.flow_matching.sigmas_from_normals(jnp.asarray(self.normals)),
       noise=jnp.asarray(channels_last(self.noise)),
-      path=loss.path,
+      flow_matching=loss.flow_matching,
     )
 
 
@@ -85,19 +84,23 @@ class TextDraws:
   loss_mask: np.ndarray | None = None
 
   def corrupted(
-    self, process: MaskedDiffusion, divisor: str = "all_positions"
+    self,
+    diffusion: MaskedDiffusion,
+    mask_id: int,
+    loss_normalization: masked_diffusion.LossNormalization = "all_positions",
   ) -> masked_diffusion.MaskedTexts:
     """What `text_mask.corrupt` would have made with these draws."""
     loss_mask = self.loss_mask
     if loss_mask is None:
       loss_mask = jnp.ones(self.tokens.shape, bool)
-    is_masked = (self.noisy_tokens == process.mask_id) & loss_mask
-    weight = process.loss_weight(jnp.asarray(self.t))
+    is_masked = (self.noisy_tokens == mask_id) & loss_mask
+    weight = diffusion.loss_weight(jnp.asarray(self.t))
     return masked_diffusion.MaskedTexts(
       latents=jnp.asarray(channels_last(self.latents)),
-      tokens=jnp.where(is_masked, process.mask_id, self.tokens),
+      tokens=jnp.where(is_masked, mask_id, self.tokens),
       clean_tokens=jnp.asarray(self.tokens),
       is_masked=jnp.asarray(is_masked),
       t=jnp.asarray(self.t),
-      weight=weight / masked_diffusion.loss_normalizer(loss_mask, divisor),
+      weight=weight
+      / masked_diffusion.loss_normalizer(loss_mask, loss_normalization),
     )

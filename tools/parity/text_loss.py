@@ -10,7 +10,7 @@ from ddit_jax.losses import masked_diffusion
 from parity.checkpoints import Checkpoints, Loaded
 from parity.comparison import Readings
 from parity.golden_set import Case, GoldenSet
-from parity.recorded_draws import TextDraws, release_process
+from parity.recorded_draws import TextDraws, release_diffusion
 
 _EVERY = re.compile(r"rv/logits_every_(\d+)th")
 _LAST = re.compile(r"rv/logits_last(\d+)")
@@ -21,77 +21,79 @@ def outputs(
 ) -> dict[str, Readings]:
   """Our side of every array of the case."""
   results: dict[str, Readings] = {}
+  diffusion = release_diffusion(golden)
   if "x0" in case.entries:
     ddit = checkpoints.get("ddit")
-    process = release_process(golden, ddit.mask_id)
-    results |= _schedule(process, case["t"])
-    results |= _whole_texts(case, ddit, process)
-    results |= _instruction_tuning(case, ddit, process)
+    results |= _schedule(diffusion, case["t"])
+    results |= _whole_texts(case, ddit, diffusion)
+    results |= _instruction_tuning(case, ddit, diffusion)
   if "rv/x0" in case.entries:
     real = checkpoints.get("ddit_realvocab")
-    process = release_process(golden, real.mask_id)
-    results |= _real_vocabulary(case, real, process)
+    results |= _real_vocabulary(case, real, diffusion)
   if "sample_t/u" in case.entries:
-    process = release_process(golden, mask_id=0)
     uniforms = jnp.asarray(case["sample_t/u"])
-    results["sample_t/t"] = process.times_from_uniforms(uniforms)
+    results["sample_t/t"] = diffusion.times_from_uniforms(uniforms)
   return results
 
 
-def _schedule(process: MaskedDiffusion, t) -> dict[str, Readings]:
+def _schedule(diffusion: MaskedDiffusion, t) -> dict[str, Readings]:
   """The release's total noise, by its meaning: mask chance 1 - exp(-sigma)."""
 
   def total_noise(t):
-    return -jnp.log1p(-process.mask_probability(t))
+    return -jnp.log1p(-diffusion.mask_probability(t))
 
   t = jnp.asarray(t)
   return {
     "sigma": total_noise(t),
     "dsigma": jax.vmap(jax.grad(total_noise))(t),
-    "weight": process.loss_weight(t),
-    "move_chance": process.mask_probability(t),
+    "weight": diffusion.loss_weight(t),
+    "move_chance": diffusion.mask_probability(t),
   }
 
 
-def _whole_texts(case: Case, ddit: Loaded, process) -> dict[str, Readings]:
-  texts = _draws(case, "").corrupted(process)
+def _whole_texts(case: Case, ddit: Loaded, diffusion) -> dict[str, Readings]:
+  texts = _draws(case, "").corrupted(diffusion, ddit.mask_id)
   logits = _logits(ddit, texts)
-  log_p = masked_diffusion.token_log_likelihoods(logits, texts, process)
+  log_p = masked_diffusion.token_log_likelihoods(logits, texts, ddit.mask_id)
   return {
     "logits": logits,
     "log_p_x0": log_p,
-    "token_loss": _token_losses(log_p, case["t"], process),
-    "loss": masked_diffusion.weighted_sum(logits, texts, process),
+    "token_loss": _token_losses(log_p, case["t"], diffusion),
+    "loss": masked_diffusion.weighted_sum(logits, texts, ddit.mask_id),
   }
 
 
 def _instruction_tuning(
-  case: Case, ddit: Loaded, process
+  case: Case, ddit: Loaded, diffusion
 ) -> dict[str, Readings]:
   draws = _draws(case, "", loss_mask=case["label_mask"] == 1)
-  texts = draws.corrupted(process)
+  texts = draws.corrupted(diffusion, ddit.mask_id)
   logits = _logits(ddit, texts)
-  log_p = masked_diffusion.token_log_likelihoods(logits, texts, process)
-  by_target = draws.corrupted(process, divisor="target_positions")
+  log_p = masked_diffusion.token_log_likelihoods(logits, texts, ddit.mask_id)
+  by_target = draws.corrupted(
+    diffusion, ddit.mask_id, loss_normalization="target_positions"
+  )
   return {
     "sft/xt": texts.tokens,
-    "sft/token_loss": _token_losses(log_p, case["t"], process),
-    "sft/loss": masked_diffusion.weighted_sum(logits, texts, process),
+    "sft/token_loss": _token_losses(log_p, case["t"], diffusion),
+    "sft/loss": masked_diffusion.weighted_sum(logits, texts, ddit.mask_id),
     "sft/loss_mean_over_label_tokens": masked_diffusion.weighted_sum(
-      logits, by_target, process
+      logits, by_target, ddit.mask_id
     ),
   }
 
 
-def _real_vocabulary(case: Case, real: Loaded, process) -> dict[str, Readings]:
-  texts = _draws(case, "rv/").corrupted(process)
+def _real_vocabulary(
+  case: Case, real: Loaded, diffusion
+) -> dict[str, Readings]:
+  texts = _draws(case, "rv/").corrupted(diffusion, real.mask_id)
   logits = _logits(real, texts)
-  log_p = masked_diffusion.token_log_likelihoods(logits, texts, process)
+  log_p = masked_diffusion.token_log_likelihoods(logits, texts, real.mask_id)
   results = {
     "rv/logsumexp": jax.nn.logsumexp(logits, axis=-1),
     "rv/argmax": logits.argmax(axis=-1),
-    "rv/token_loss": _token_losses(log_p, case["rv/t"], process),
-    "rv/loss": masked_diffusion.weighted_sum(logits, texts, process),
+    "rv/token_loss": _token_losses(log_p, case["rv/t"], diffusion),
+    "rv/loss": masked_diffusion.weighted_sum(logits, texts, real.mask_id),
   }
   for name in case.outputs():
     if match := _EVERY.fullmatch(name):
@@ -118,5 +120,5 @@ def _logits(
   return checkpoint.predict(texts.latents, texts.tokens, clean_time).logits
 
 
-def _token_losses(log_p, t, process: MaskedDiffusion) -> jax.Array:
-  return -log_p * process.loss_weight(jnp.asarray(t))[:, None]
+def _token_losses(log_p, t, diffusion: MaskedDiffusion) -> jax.Array:
+  return -log_p * diffusion.loss_weight(jnp.asarray(t))[:, None]

@@ -67,7 +67,7 @@ def _train_step(golden: GoldenSet, case: Case, ddit: Loaded) -> TrainStep:
   num_steps = len(case.groups("x0"))
   return TrainStep(
     model=ddit.dual,
-    loss=release_loss(golden, ddit.mask_id),
+    loss=release_loss(golden),
     optimizer=_OPTIMIZER.make(num_steps),
     ema_decay=_OPTIMIZER.ema_decay,
     num_microbatches=1,
@@ -108,7 +108,7 @@ def _corrupted(case: Case, batch: str, step: TrainStep) -> CorruptedBatch:
   )
   return CorruptedBatch(
     images=images.corrupted(step.loss),
-    texts=texts.corrupted(step.loss.process),
+    texts=texts.corrupted(step.loss.masked_diffusion, step.model.mask_id),
   )
 
 
