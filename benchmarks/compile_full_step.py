@@ -125,7 +125,7 @@ def plan(settings, topology: str) -> dict[str, object]:
       name: stream.batch_size
       for name, stream in settings.data.streams().items()
     },
-    "remat": settings.model.remat,
+    "remat": settings.model.execution.remat,
     "parameters": step.model.network.num_parameters(),
     "flops": flops_of(step, mesh, traced),
     "seconds_to_lower": lowered_at - start,
@@ -177,7 +177,7 @@ def main() -> None:
     for stream in ("text_to_image", "image_to_text"):
       changes[f"data.{stream}.batch_size"] = str(args.batch)
   if args.remat:
-    changes["model.remat"] = args.remat
+    changes["model.execution.remat"] = args.remat
   found = plan(load(Config, args.config, changes | overrides), args.topology)
   print(table(found), file=sys.stderr)
   print(json.dumps(found, indent=2))

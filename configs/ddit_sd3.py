@@ -83,8 +83,8 @@ def _common():
   config = default_config()
   config.model.size = "sd3_medium"
   config.model.encoders_from = _WEIGHTS
-  config.model.dtype = "bfloat16"
-  config.model.remat = "full"
+  config.model.execution.dtype = "bfloat16"
+  config.model.execution.remat = "full"
   config.loss.flow_matching.loss_weighting = "velocity"
   config.loss.loss_normalization = "all_positions"
   # A quarter of stage 2's texts: float32 logits of 64 positions at a time.

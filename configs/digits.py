@@ -37,7 +37,7 @@ def get_config(variant: str = "cpu"):
 def _cpu(config):
   config.name = "digits:cpu"
   config.model.size = "tiny"
-  config.model.scan_unroll = 4
+  config.model.execution.scan_unroll = 4
   config.data.world = "one_digit"
   config.data.pool_size = 40_000
   config.data.text_to_image.batch_size = 30
@@ -78,7 +78,7 @@ def _cpu(config):
 def _gpu(config):
   config.name = "digits:gpu"
   config.model.size = "small"
-  config.model.dtype = "bfloat16"
+  config.model.execution.dtype = "bfloat16"
   config.data.world = "scenes_48"
   config.data.pool_size = 200_000
   for stream in (config.data.text_to_image, config.data.image_to_text):

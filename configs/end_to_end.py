@@ -57,8 +57,8 @@ def _phase(name: str, phases):
   config.name = f"end_to_end:{name}"
   config.model.size = "end_to_end"
   config.model.encoders_from = "weights/sd3"
-  config.model.dtype = "bfloat16"
-  config.model.remat = "full"
+  config.model.execution.dtype = "bfloat16"
+  config.model.execution.remat = "full"
   config.data.tokenizer = "gpt2:path/to/gpt2"
   config.data.validation_size = 512
   for stream in (config.data.text_to_image, config.data.image_to_text):

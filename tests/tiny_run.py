@@ -19,7 +19,7 @@ NUM_STEPS = 6
 LAST_STEP = str(NUM_STEPS)
 
 OVERRIDES = {
-  "model.scan_unroll": "1",
+  "model.execution.scan_unroll": "1",
   "data.pool_size": "64",
   "data.validation_size": "8",
   "data.text_to_image.batch_size": "8",

@@ -29,11 +29,10 @@ from ddit_jax.experiment.pretrained import (
   ENCODER_PARTS,
   ConvertedWeights,
   ToyWeights,
-  with_adapters,
 )
 from ddit_jax.experiment.toy_source import open_toy
+from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.models.config import MMDiTConfig, size
-from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network, Variables
 from ddit_jax.sharding.mesh import check_batch_divides
 from ddit_jax.train.step import TrainStep
@@ -142,18 +141,12 @@ def build_network(
   With `settings.lora` it is a `LoraNetwork`, whose parameters are adapters.
   """
   model = settings.model
-  execution = Execution(
-    dtype=model.dtype,
-    remat=model.remat,
-    scan_unroll=model.scan_unroll,
-    attention_kernel=model.attention_kernel,
-  )
   network = Network(
     _network_config(settings, tokenizer, encoders),
-    execution,
+    model.execution,
     has_mask_embedding=model.has_mask_embedding,
   )
-  return with_adapters(network, settings.lora)
+  return LoraNetwork(network, settings.lora) if settings.lora.rank else network
 
 
 def build_model(

@@ -10,7 +10,9 @@ from typing import Literal
 from ml_collections import ConfigDict
 
 from ddit_jax.config.load import to_config_dict
+from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.losses.dual import DualLoss
+from ddit_jax.models.mmdit import Execution
 from ddit_jax.prng import check_seed
 from ddit_jax.sampling.image_sampler import ImageSampling
 from ddit_jax.sampling.text_sampler import TextSampling
@@ -42,11 +44,7 @@ class ModelConfig:
     encoder_placement: "sharded" like the network, or "replicated".
     has_mask_embedding: True gives the run its own row for T5's mask token,
       see `train.mask_embedding_steps`; False uses T5's.
-    dtype: of the computation, "float32" or "bfloat16"; parameters stay
-      float32.
-    remat: "none", "dots" or "full", what the backward pass recomputes.
-    scan_unroll: blocks compiled as one piece.
-    attention_kernel: "auto", "xla" or "cudnn".
+    execution: precision, rematerialisation, kernels.
   """
 
   size: str = "tiny"
@@ -54,10 +52,7 @@ class ModelConfig:
   encoder_dtype: Literal["float32", "bfloat16"] = "bfloat16"
   encoder_placement: Literal["sharded", "replicated"] = "sharded"
   has_mask_embedding: bool = False
-  dtype: str = "float32"
-  remat: str = "none"
-  scan_unroll: int = 1
-  attention_kernel: str = "auto"
+  execution: Execution = Execution()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,33 +162,6 @@ class DataConfig:
         "text_to_image.batch_size and image_to_text.batch_size are both 0: "
         "nothing to do"
       )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoraSettings:
-  """Adapters of low rank on frozen weights; see `ddit_jax.lora`.
-
-  Attributes:
-    rank: of each adapter; 0 trains the whole network. Other ranks keep the
-      network of `init_from` frozen.
-    alpha: adapters are scaled by alpha / rank.
-    targets: names joined by commas, which matrices of both streams get one:
-      "attention" (q, k, v and output), "mlp".
-  """
-
-  rank: int = 0
-  alpha: float = 16.0
-  targets: str = "attention"
-
-  def __post_init__(self):
-    if self.rank < 0:
-      raise ValueError(f"rank is negative: {self.rank}; 0 is off")
-    _check_positive({"alpha": self.alpha})
-    for target in self.targets.split(","):
-      if target not in ("attention", "mlp"):
-        raise ValueError(
-          f"targets must be attention, mlp or attention,mlp; got {target!r}"
-        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -328,7 +296,7 @@ class Config:
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
   loss: DualLoss = DualLoss()
   optimizer: OptimizerConfig = OptimizerConfig()
-  lora: LoraSettings = LoraSettings()
+  lora: LoraConfig = LoraConfig()
   mesh: MeshConfig = MeshConfig()
   train: TrainConfig = TrainConfig()
   sample: SampleConfig = SampleConfig()

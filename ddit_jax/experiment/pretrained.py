@@ -30,11 +30,11 @@ from ddit_jax.digits import grammar
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.config import Config, LoraSettings
+from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.workdir import checkpoints_in
-from ddit_jax.lora.lora import LoraConfig, LoraNetwork
+from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.models.config import size
-from ddit_jax.models.module import Network, PureModule, Variables
+from ddit_jax.models.module import PureModule, Variables
 from ddit_jax.sharding.rules import with_shardings
 
 # "sharded" by the rule table, like the network; "replicated" costs memory on
@@ -277,18 +277,6 @@ def _newest_step(path: str) -> pathlib.Path:
 
 # Beside the tokenizer's files in a checkpoint of adapters.
 BASE_FILE = "lora_base.json"
-
-
-def with_adapters(network: Network, settings: LoraSettings) -> Network:
-  """The network under fresh adapters, or as it is where they are off."""
-  if not settings.rank:
-    return network
-  config = LoraConfig(
-    rank=settings.rank,
-    alpha=settings.alpha,
-    targets=tuple(settings.targets.split(",")),
-  )
-  return LoraNetwork(network, config)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ scanned has no layers. q, k and v are one kernel here and share one "down".
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -19,7 +19,7 @@ from ddit_jax.models.module import Network, Variables
 
 # Group of targets -> modules of a stream, and how many dimensions of their
 # kernels are inputs.
-TARGETS: dict[str, dict[tuple[str, ...], int]] = {
+_TARGETS: dict[str, dict[tuple[str, ...], int]] = {
   "attention": {("qkv",): 1, ("out",): 2},
   "mlp": {("mlp", "in"): 1, ("mlp", "out"): 1},
 }
@@ -32,27 +32,33 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-  """Which kernels get an adapter, and its size.
+  """Adapters of low rank on frozen weights: which kernels get one, its size.
 
   Attributes:
-    rank: of each adapter, positive.
-    alpha: adapters are scaled by alpha / rank, positive.
-    targets: keys of `TARGETS`.
+    rank: of each adapter; 0 trains the whole network. Other ranks keep the
+      network that training starts from frozen.
+    alpha: adapters are scaled by alpha / rank.
+    targets: names joined by commas, which matrices of both streams get one:
+      "attention" (q, k, v and output), "mlp".
   """
 
-  rank: int
-  alpha: float
-  targets: tuple[str, ...] = ("attention",)
+  rank: int = 0
+  alpha: float = 16.0
+  targets: Literal["attention", "mlp", "attention,mlp"] = "attention"
 
   def __post_init__(self):
-    if self.rank < 1 or self.alpha <= 0:
-      raise ValueError(
-        f"rank and alpha must be positive, got {self.rank} and {self.alpha}"
-      )
-    if not self.targets or not set(self.targets) <= TARGETS.keys():
-      raise ValueError(
-        f"targets must be some of {sorted(TARGETS)}, got {self.targets}"
-      )
+    if self.rank < 0:
+      raise ValueError(f"rank is negative: {self.rank}; 0 is off")
+    if self.alpha <= 0:
+      raise ValueError(f"alpha must be positive, got {self.alpha}")
+
+  @property
+  def modules(self) -> dict[Path, int]:
+    """The targets' modules, and how many dimensions of a kernel are inputs."""
+    found = {}
+    for target in self.targets.split(","):
+      found |= _TARGETS[target]
+    return found
 
   @property
   def scale(self) -> float:
@@ -104,10 +110,7 @@ def target_kernels(
   Raises:
     ValueError: the rank is too large for one of them.
   """
-  wanted: dict[Path, int] = {}
-  for target in config.targets:
-    wanted |= TARGETS[target]
-  found = {}
+  wanted, found = config.modules, {}
   for path, leaf in flatten_dict(boxed_params).items():
     block, name = path[0], path[-1]
     if block in _BLOCKS and name == "kernel" and path[2:-1] in wanted:

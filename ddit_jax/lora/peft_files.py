@@ -20,7 +20,7 @@ from ddit_jax.conversion.plan import Piece, expected_pieces
 from ddit_jax.conversion.safetensors_files import read_header
 from ddit_jax.conversion.transforms import our_index, to_ours, to_theirs
 from ddit_jax.files import replace_file
-from ddit_jax.lora.lora import TARGETS, LoraConfig, LoraNetwork, Path
+from ddit_jax.lora.lora import LoraConfig, LoraNetwork, Path
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.module import Network
 
@@ -172,7 +172,7 @@ def _targeted(config: MMDiTConfig, lora: LoraConfig) -> Iterator[Piece]:
     counts=counters(config),
     sizes=pattern_sizes(config),
   )
-  modules = {m for target in lora.targets for m in TARGETS[target]}
+  modules = lora.modules
   for piece in pieces:
     names = tuple(piece.array.split("/"))
     if names[-1] == "kernel" and names[3:-1] in modules:
@@ -206,5 +206,5 @@ def _lora_config(path: pathlib.Path, stored: Mapping[str, np.ndarray]):
   return LoraConfig(
     rank=rank,
     alpha=facts.get(f"{PREFIX}lora_alpha", rank),
-    targets=tuple(targets),
+    targets=",".join(targets),
   )

@@ -1,6 +1,7 @@
 """The network: embed both modalities, run the joint blocks, read both heads."""
 
 import dataclasses
+from typing import Literal
 
 import flax.linen as nn
 import flax.struct
@@ -19,7 +20,7 @@ from ddit_jax.models.embeddings import (
   sinusoid,
 )
 from ddit_jax.models.joint_block import JointBlock, Modulation, modulate
-from ddit_jax.models.layers import layer_norm, linear
+from ddit_jax.models.layers import AttentionKernel, layer_norm, linear
 from ddit_jax.sharding.rules import constrain
 
 
@@ -79,7 +80,7 @@ class TextHead(nn.Module):
     return project(layer_norm(tokens))
 
 
-REMAT_POLICIES = {
+_REMAT_POLICIES = {
   "none": None,
   "full": jax.checkpoint_policies.nothing_saveable,
   "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
@@ -91,25 +92,19 @@ class Execution:
   """How the network is run; none of it changes what is computed.
 
   Attributes:
-    dtype: "float32" or "bfloat16"; parameters are float32 in both.
+    dtype: of the computation; parameters are float32 in both.
     remat: what the backward pass recomputes: "none", "dots" (all but the
       matrix products) or "full" (everything inside a block).
     scan_unroll: blocks compiled as one piece of the scan.
-    attention_kernel: see `attention.attend`.
+    attention_kernel: see `layers.attend`.
   """
 
-  dtype: str = "float32"
-  remat: str = "none"
+  dtype: Literal["float32", "bfloat16"] = "float32"
+  remat: Literal["none", "dots", "full"] = "none"
   scan_unroll: int = 1
-  attention_kernel: str = "auto"
+  attention_kernel: AttentionKernel = "auto"
 
   def __post_init__(self):
-    if self.dtype not in ("float32", "bfloat16"):
-      raise ValueError(f"dtype must be float32 or bfloat16, got {self.dtype!r}")
-    if self.remat not in REMAT_POLICIES:
-      raise ValueError(
-        f"remat must be one of {sorted(REMAT_POLICIES)}, got {self.remat!r}"
-      )
     if self.scan_unroll < 1:
       raise ValueError(f"scan_unroll must be positive: {self.scan_unroll}")
 
@@ -286,7 +281,7 @@ class MMDiT(nn.Module):
 
   def _run_blocks(self, image_tokens, text_tokens, vector, key_mask, dtype):
     cfg, run = self.config, self.execution
-    policy = REMAT_POLICIES[run.remat]
+    policy = _REMAT_POLICIES[run.remat]
     block = JointBlock
     if policy is not None:
       block = nn.remat(JointBlock, prevent_cse=False, policy=policy)

@@ -9,8 +9,8 @@ import numpy as np
 
 from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.experiment.config import LoraSettings
 from ddit_jax.experiment.workdir import checkpoints_in
+from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.lora.peft_files import read_adapter, write_adapter
 from ddit_jax.pipelines.load import StoredRun
 from ddit_jax.sharding.mesh import MeshConfig
@@ -73,7 +73,7 @@ def export_merged(
   with preparing(), _open_store(checkpoint) as store:
     run = _adapted_run(store, step)
     _, network = run.merged(weights, MeshConfig().make())
-    plain = dataclasses.replace(run.settings, lora=LoraSettings())
+    plain = dataclasses.replace(run.settings, lora=LoraConfig())
     with CheckpointStore(checkpoints_in(path)) as merged:
       merged.save(
         run.step,

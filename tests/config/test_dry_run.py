@@ -38,7 +38,7 @@ def test_what_shapes_the_graph_stays_and_what_costs_time_shrinks():
   config.name = "mine"
   config.model.size = "sd3_medium"
   config.model.encoders_from = config.init_from = "weights/sd3"
-  config.model.remat = "full"
+  config.model.execution.remat = "full"
   config.lora.rank = 4
   config.data.sources = {"web": {"kind": "webdataset", "path": "a/*.tar"}}
   config.data.text_to_image.batch_size = 0
@@ -47,7 +47,7 @@ def test_what_shapes_the_graph_stays_and_what_costs_time_shrinks():
   small = dry(config)
   assert (small.name, small.model.size) == ("mine:dry", "toy_sd3")
   assert (small.init_from, small.model.encoders_from) == ("", "toy")
-  assert (small.model.remat, small.lora.rank) == ("full", 0)
+  assert (small.model.execution.remat, small.lora.rank) == ("full", 0)
   assert small.data.text_to_image.batch_size == 0
   assert small.data.image_to_text.batch_size == 8
   assert small.data.sources.web.to_dict() == {

@@ -263,12 +263,12 @@ def test_a_config_need_not_be_complete_for_its_keys_to_be_overridden(
     "def get_config():\n  return ConfigDict({'model': {'size': 'small'}})\n"
   )
   settings = load(
-    Config, path, {"train.num_steps": "7", "model.dtype": "bfloat16"}
+    Config, path, {"train.num_steps": "7", "model.execution.dtype": "bfloat16"}
   )
   assert settings == from_dict(
     Config,
     {
-      "model": {"size": "small", "dtype": "bfloat16"},
+      "model": {"size": "small", "execution": {"dtype": "bfloat16"}},
       "train": {"num_steps": 7},
     },
   )

@@ -55,7 +55,7 @@ def test_the_network_fits_tokenizer_text_and_image(settings, tokenizer):
   assert config.vocab_size == tokenizer.vocab_size
   assert config.max_text_length == settings.data.image_to_text.text_length
   assert config.max_grid * config.patch_size >= WORLDS["one_digit"].canvas
-  assert network.execution.scan_unroll == settings.model.scan_unroll
+  assert network.execution.scan_unroll == settings.model.execution.scan_unroll
 
 
 def test_an_image_larger_than_the_network_is_refused(tokenizer):

@@ -10,8 +10,7 @@ import pytest
 
 from ddit_jax.errors import InputError
 from ddit_jax.experiment import build
-from ddit_jax.experiment.config import LoraSettings
-from ddit_jax.experiment.pretrained import BASE_FILE, FrozenBase, with_adapters
+from ddit_jax.experiment.pretrained import BASE_FILE, FrozenBase
 from ddit_jax.experiment.trainer import train
 from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.pipelines.load import load
@@ -36,7 +35,6 @@ def network(settings):
 def test_rank_zero_leaves_the_network_as_it_is(trained):
   plain = network(settings(trained, lora__rank="0"))
   assert not isinstance(plain, LoraNetwork)
-  assert with_adapters(plain, LoraSettings()) is plain
 
 
 def test_the_base_is_restored_where_it_belongs(trained):

@@ -246,9 +246,18 @@ class TestRefused:
     [
       ({"data__world": "one_digt"}, "unknown data.world 'one_digt': did you "),
       ({"model__size": "huge"}, "unknown model size 'huge'; there are ['"),
-      ({"model__dtype": "float8"}, "dtype must be float32 or bfloat16"),
-      ({"model__attention_kernel": "fast"}, "unknown attention kernel 'fast'"),
-      ({"loss__mask_count": "all"}, "mask_count must be one of"),
+      (
+        {"model__execution__dtype": "float8"},
+        "dtype must be one of ('float32', 'bfloat16'), got",
+      ),
+      (
+        {"model__execution__attention_kernel": "fast"},
+        "attention_kernel must be one of ('auto', 'xla', 'cudnn'), got",
+      ),
+      (
+        {"loss__masked_diffusion__mask_count": "all"},
+        "mask_count must be one of",
+      ),
       ({"loss__condition_dropout": "2"}, "must lie in [0, 1], got 2"),
       (
         {"data__image_to_text__mixture__0__caption": "-1"},

@@ -22,7 +22,7 @@ SHAPES = {
 
 
 def adapters_of(*targets):
-  lora = LoraConfig(rank=3, alpha=6.0, targets=targets)
+  lora = LoraConfig(rank=3, alpha=6.0, targets=",".join(targets))
   network = LoraNetwork(tiny_lora.NETWORK, lora)
   return flatten_dict(jax.jit(network.init)(jax.random.key(0))["params"])
 
@@ -87,10 +87,8 @@ def test_merging_adds_the_scaled_products_and_nothing_else():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"rank": 0}, "rank and alpha must be positive"),
-    ({"alpha": -1.0}, "rank and alpha must be positive"),
-    ({"targets": ("heads",)}, "targets must be some of"),
-    ({"targets": ()}, "targets must be some of"),
+    ({"rank": -1}, "^rank is negative: -1; 0 is off"),
+    ({"alpha": 0.0}, "^alpha must be positive, got 0"),
   ],
 )
 def test_impossible_settings_are_refused(changes, message):

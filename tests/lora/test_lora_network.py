@@ -146,7 +146,7 @@ def test_a_frozen_mask_row_is_the_bases():
 
 
 @pytest.mark.parametrize(
-  "other", [LoraConfig(rank=3, alpha=7.0, targets=("attention", "mlp")), None]
+  "other", [LoraConfig(rank=3, alpha=7.0, targets="attention,mlp"), None]
 )
 def test_other_settings_are_another_network_to_jit(other):
   assert ADAPTED == LoraNetwork(NETWORK, tiny_lora.LORA)

@@ -11,7 +11,7 @@ from ddit_jax.models.module import Network
 NETWORK = Network(
   size("tiny", depth=2, width=16, num_heads=2, vocab_size=8, max_text_length=4)
 )
-LORA = LoraConfig(rank=3, alpha=6.0, targets=("attention", "mlp"))
+LORA = LoraConfig(rank=3, alpha=6.0, targets="attention,mlp")
 ADAPTED = LoraNetwork(NETWORK, LORA)
 
 

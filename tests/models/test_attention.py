@@ -71,9 +71,3 @@ def test_half_precision_has_a_float32_softmax():
   # Measured 0.0027 at values up to 0.7: rounding of the result and of the
   # softmax weights fed to the second product.
   np.testing.assert_allclose(np.asarray(got, np.float64), want, atol=0.015)
-
-
-def test_an_unknown_kernel_is_refused():
-  query, key, value = drawn(*[(1, 2, 1, 4)] * 3)
-  with pytest.raises(ValueError, match=r"'flash'.*auto.*xla.*cudnn"):
-    attend(query, key, value, kernel="flash")

@@ -264,17 +264,9 @@ def test_inputs_that_do_not_fit_are_refused(config, change, message):
     )
 
 
-@pytest.mark.parametrize(
-  ("change", "message"),
-  [
-    ({"dtype": "float16"}, "float16"),
-    ({"remat": "some"}, "dots.*full.*none.*some"),
-    ({"scan_unroll": 0}, "positive: 0"),
-  ],
-)
-def test_impossible_execution_is_refused(change, message):
-  with pytest.raises(ValueError, match=message):
-    Execution(**change)
+def test_impossible_execution_is_refused():
+  with pytest.raises(ValueError, match="scan_unroll must be positive: 0"):
+    Execution(scan_unroll=0)
 
 
 @pytest.mark.parametrize("name", ["own", "features"])

@@ -19,7 +19,7 @@ from tests.models.test_against_diffusers import (
 
 pytest.importorskip("peft")
 
-LORA = LoraConfig(rank=4, alpha=6.0, targets=("attention", "mlp"))
+LORA = LoraConfig(rank=4, alpha=6.0, targets="attention,mlp")
 BATCH, LENGTH = 2, 5
 
 
