@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 # Prepares 120 examples, two of them bad; dies where the argument says.
 WRITER = """
 import os, pathlib, random, shutil, signal, sys
-from ddit_jax.data import prepared_folder, unfinished_folder
+from ddit_jax.data.prepare import prepare as prepare_module, shards
 from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.prepare.prepare import PrepareOptions
 from ddit_jax.data.prepare.prepare import prepare
@@ -52,9 +52,9 @@ def replace_until(done, total=[0]):
 if moment == "before a shard's place":
   os.replace = replace_until(3)
 elif moment == "before dataset.json":
-  prepared_folder.write_dataset = die
+  shards.write_dataset = die
 elif moment == "before the end":
-  unfinished_folder.shutil.rmtree = die
+  shards.shutil.rmtree = die
 
 print("ready", flush=True)
 progress = None

@@ -13,7 +13,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from ddit_jax.data import example
 from ddit_jax.data.example import BadRecord, Example
-from ddit_jax.data.prepare import shards as prepared_folder
+from ddit_jax.data.prepare import shards as prepared
 from ddit_jax.data.prepare.shards import Shard
 
 
@@ -68,7 +68,7 @@ class ArrayRecordSource:
 
   def fingerprint(self) -> str:
     """Digest of the shards' hashes: moving the folder does not change it."""
-    return prepared_folder.fingerprint(self._shards)
+    return prepared.fingerprint(self._shards)
 
   def _record_id(self, index: int) -> str:
     """ "train-00002-of-00016.array_record:17"."""
@@ -99,9 +99,9 @@ def open_array_record(
   shards: list[tuple[pathlib.Path, Shard]] = []
   removed: collections.Counter[str] = collections.Counter()
   for folder, (pattern, found) in folders.items():
-    dataset = prepared_folder.read_dataset(folder)
+    dataset = prepared.read_dataset(folder)
     wanted = [s for s in dataset.shards if fnmatch.fnmatch(s.name, pattern)]
-    prepared_folder.check_shards(folder, wanted, found=found)
+    prepared.check_shards(folder, wanted, found=found)
     if check_hashes:
       _check_hashes(folder, wanted)
     shards += [(folder, shard) for shard in wanted]
@@ -114,13 +114,13 @@ def open_array_record(
 
 def _matches(path: str) -> dict[pathlib.Path, tuple[str, list[str]]]:
   """Folder -> (pattern of shard names, names of shard files found)."""
-  every_shard = f"*{prepared_folder.SHARD_SUFFIX}"
+  every_shard = f"*{prepared.SHARD_SUFFIX}"
   if os.path.isdir(path):
     folder = pathlib.Path(path)
     return {folder: (every_shard, [p.name for p in folder.glob(every_shard)])}
   found = collections.defaultdict(list)
   for match in map(pathlib.Path, glob.glob(path)):
-    if match.suffix == prepared_folder.SHARD_SUFFIX:
+    if match.suffix == prepared.SHARD_SUFFIX:
       found[match.parent].append(match.name)
   if not found:
     raise ValueError(
@@ -133,7 +133,7 @@ def _matches(path: str) -> dict[pathlib.Path, tuple[str, list[str]]]:
 
 def _check_hashes(folder: pathlib.Path, shards: Sequence[Shard]) -> None:
   for shard in shards:
-    found = prepared_folder.file_hash(folder / shard.name)
+    found = prepared.file_hash(folder / shard.name)
     if found != shard.blake2b:
       raise ValueError(
         f"{folder / shard.name} was changed or damaged: its hash is {found} "

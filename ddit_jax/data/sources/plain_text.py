@@ -14,8 +14,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ddit_jax.data.example import BadRecord, Example, Source
-from ddit_jax.data.sources import annotations
-from ddit_jax.data.sources import paths as file_lists
+from ddit_jax.data.sources import annotations, paths
 from ddit_jax.data.sources.annotations import TextError
 from ddit_jax.data.sources.parquet import open_parquet
 from ddit_jax.data.sources.paths import (
@@ -327,7 +326,7 @@ class PlainTexts:
   def __init__(
     self,
     name: str,
-    paths: Sequence[pathlib.Path],
+    files: Sequence[pathlib.Path],
     *,
     documents: str,
     text_key: str | None,
@@ -336,7 +335,7 @@ class PlainTexts:
 
     Args:
       name: as the config calls it.
-      paths: files, at least one.
+      files: at least one.
       documents: "file" or "line".
       text_key: of the text in a line's JSON object; None for plain text.
 
@@ -345,8 +344,8 @@ class PlainTexts:
     """
     self.name, self._text_key = name, text_key
     self._files, spans, num_empty = [], [], 0
-    for path in paths:
-      status = file_lists.regular_file_status(path)
+    for path in files:
+      status = paths.regular_file_status(path)
       try:
         found = (
           _line_spans(path)
@@ -367,7 +366,7 @@ class PlainTexts:
       [file.num_bytes for file in self._files],
     )
     if not len(self):
-      raise ValueError(f"there is no document in {paths[0]} and its like")
+      raise ValueError(f"there is no document in {files[0]} and its like")
     self._description = f"{documents} {text_key}"
 
   def __len__(self) -> int:
@@ -431,7 +430,7 @@ def open_plain_text(
   Args:
     name: as the config calls it.
     path: files that all end in .txt, .jsonl or .parquet; see
-      `file_lists.list_files`.
+      `paths.list_files`.
     documents: what a document is in .txt: a "file", or a "line"; in the others
       it is a line or row.
     text_key: of the text in a line's object, or a parquet column.
@@ -452,8 +451,8 @@ def open_plain_text(
     raise ValueError("index_folder is only used where is_packed is True")
   if documents not in DOCUMENTS:
     raise ValueError(f"documents must be one of {DOCUMENTS}, not {documents!r}")
-  paths = file_lists.list_files(path, suffixes=_SUFFIXES)
-  suffixes = sorted({file.suffix.lower() for file in paths})
+  files = paths.list_files(path, suffixes=_SUFFIXES)
+  suffixes = sorted({file.suffix.lower() for file in files})
   if len(suffixes) != 1 or suffixes[0] not in _SUFFIXES:
     raise ValueError(
       f"path must name files of one kind, {' or '.join(_SUFFIXES)}, not "
@@ -461,24 +460,24 @@ def open_plain_text(
     )
   is_json = suffixes[0] == ".jsonl"
   if suffixes[0] == ".parquet":
-    found = _parquet(name, paths, path, text_key)
+    found = _parquet(name, files, path, text_key)
   else:
     found = PlainTexts(
       name,
-      paths,
+      files,
       documents="line" if is_json else documents,
       text_key=text_key if is_json else None,
     )
   if not is_packed:
     return found
-  folder = file_lists.shared_folder(paths)
+  folder = paths.shared_folder(files)
   return PackedDocuments(found, folder=folder, wanted_index_folder=index_folder)
 
 
 def _parquet(
-  name: str, paths: Sequence[pathlib.Path], path: PathSpec, text_key: str
+  name: str, files: Sequence[pathlib.Path], path: PathSpec, text_key: str
 ) -> Source:
-  if not isinstance(path, str | os.PathLike) and len(paths) > 1:
+  if not isinstance(path, str | os.PathLike) and len(files) > 1:
     raise ValueError("parquet texts need one path: a file, folder or pattern")
   return open_parquet(
     name, path=str(path), image_column=None, text_column=text_key

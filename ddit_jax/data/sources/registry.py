@@ -10,18 +10,18 @@ from ddit_jax.errors import check_known
 
 # Kind -> module of this folder; its function is open_KIND.
 _MODULES = {
-  "array_record": "array_records",
-  "easy_vqa": "easy_vqa",
-  "gqa": "vqa_files",
+  "array_record": "array_record",
+  "easy_vqa": "vqa",
+  "gqa": "vqa",
   "image_folder": "image_folder",
-  "llava": "instructions",
-  "okvqa": "vqa_files",
+  "llava": "vqa",
+  "okvqa": "vqa",
   "parquet": "parquet",
   "plain_text": "plain_text",
-  "textvqa": "vqa_files",
+  "textvqa": "vqa",
   "tfds": "tfds",
-  "vizwiz": "vqa_files",
-  "vqav2": "vqa_files",
+  "vizwiz": "vqa",
+  "vqav2": "vqa",
   "webdataset": "webdataset",
 }
 KINDS = tuple(_MODULES)

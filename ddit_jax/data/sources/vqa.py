@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from ddit_jax.data.sources import annotations, paths
-from ddit_jax.data.sources import annotations as entry_files
 from ddit_jax.data.sources.annotations import TextError
 from ddit_jax.data.sources.image_table import (
   FileRecord,
@@ -231,7 +230,7 @@ def open_gqa(
 
   Args:
     name: as the config calls it.
-    path: questions files, see `file_lists.list_files`; the complete training
+    path: questions files, see `paths.list_files`; the complete training
       set is a folder of ten.
     images: folder of all images.
     image_pattern: an image's file below it.
@@ -319,7 +318,7 @@ def _textvqa(path: str) -> _AllAsked:
 
 def _vizwiz(path: str) -> _AllAsked:
   file = paths.existing_file(path, what="path")
-  for entry in _objects(entry_files.read_list(file), path):
+  for entry in _objects(annotations.read_list(file), path):
     yield (
       "bad_json"
       if entry is None
@@ -332,7 +331,7 @@ def _vizwiz(path: str) -> _AllAsked:
 
 def _gqa(files: list[pathlib.Path]) -> _AllAsked:
   for file in files:
-    questions = entry_files.read_json(file)
+    questions = annotations.read_json(file)
     if not isinstance(questions, dict):
       raise ValueError(f"{file} must hold a JSON object: questions by their id")
     for question_id, entry in questions.items():
@@ -349,7 +348,7 @@ def _gqa(files: list[pathlib.Path]) -> _AllAsked:
 def _header(path: str, *, what: str) -> dict[str, Any]:
   """The object of a whole official file."""
   file = paths.existing_file(path, what=what)
-  value = entry_files.read_json(file)
+  value = annotations.read_json(file)
   if not isinstance(value, dict):
     raise ValueError(
       f"{file} must hold a JSON object, as the official file does, not "

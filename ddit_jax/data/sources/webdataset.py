@@ -27,9 +27,7 @@ from ddit_jax.data.image import (
   image_size,
   with_hint,
 )
-from ddit_jax.data.sources import annotations
-from ddit_jax.data.sources import paths as file_lists
-from ddit_jax.data.sources import paths as index_folders
+from ddit_jax.data.sources import annotations, paths
 from ddit_jax.data.sources.annotations import TextError
 from ddit_jax.data.sources.paths import (
   ChangedFile,
@@ -936,7 +934,7 @@ class WebDatasetSource:
       header, image = _read_image(file, *record[:2])
       record_id = _record_id(self._shards[number], header)
       caption, metadata, rewritten = (
-        _read_of_webdataset(file, *record[at : at + 2]) for at in (2, 4, 6)
+        _read_member(file, *record[at : at + 2]) for at in (2, 4, 6)
       )
       plain, rewritten = self._texts(caption, metadata, rewritten)
     except TextError as error:
@@ -988,7 +986,7 @@ def open_webdataset(
 
   Args:
     name: as the config calls it.
-    path: tar files, see `file_lists.list_files`.
+    path: tar files, see `paths.list_files`.
     filters: see `Filters`.
     caption_key: of the caption in NAME.json.
     rewritten_key: of the rewritten caption in NAME.json.
@@ -1009,17 +1007,15 @@ def open_webdataset(
     workers = len(os.sched_getaffinity(0))
   if type(workers) is not int or workers < 1:
     raise ValueError(f"workers must be a positive number, not {workers!r}")
-  paths = file_lists.list_files(path, suffixes=(".tar",))
-  folder = file_lists.shared_folder(paths)
-  shards = look_at(folder, [str(p.relative_to(folder)) for p in paths])
+  files = paths.list_files(path, suffixes=(".tar",))
+  folder = paths.shared_folder(files)
+  shards = look_at(folder, [str(p.relative_to(folder)) for p in files])
   try:
     index = open_index(
       folder,
       shards,
       rules,
-      index_folder=index_folders.index_folder(
-        folder, index_folder, cache=_CACHE
-      ),
+      index_folder=paths.index_folder(folder, index_folder, cache=_CACHE),
       workers=workers,
     )
   except OSError as error:
@@ -1031,7 +1027,7 @@ def open_webdataset(
   )
 
 
-def _read_of_webdataset(file: OpenFile, block: int, count: int) -> bytes:
+def _read_member(file: OpenFile, block: int, count: int) -> bytes:
   """A member's data; block 0 means there is none."""
   return file.read(block * BLOCK, count) if block else b""
 

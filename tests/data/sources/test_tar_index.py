@@ -135,17 +135,17 @@ def test_an_error_while_building_leaves_nothing(shards, monkeypatch):
 
 KILLED = """
 import pathlib, sys, time
-from ddit_jax.data.sources import tar_index
+from ddit_jax.data.sources import webdataset
 from ddit_jax.data.sources.webdataset import SampleRules, shard_samples
 def slow(path, rules):
   if path.endswith("train-2.tar"):
     print("half", flush=True)
     time.sleep(60)
   return shard_samples(path, rules)
-tar_index.shard_samples = slow
+webdataset.shard_samples = slow
 folder = pathlib.Path(sys.argv[1])
-shards = tar_index.look_at(folder, sys.argv[2:])
-tar_index.open_index(
+shards = webdataset.look_at(folder, sys.argv[2:])
+webdataset.open_index(
   folder, shards, SampleRules(), index_folder=folder, workers=1
 )
 """
