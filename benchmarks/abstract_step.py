@@ -9,11 +9,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.conversion.checkpoint_record import CheckpointRecord
+from ddit_jax.data.config import TaskConfig
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.encoders.t5 import T5_SIZES
 from ddit_jax.encoders.vae import AutoencoderConfig
-from ddit_jax.experiment import build
-from ddit_jax.experiment.config import Config, TaskConfig
+from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.data import make_tokenizer
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ENCODER_PARTS, ConvertedWeights
 from ddit_jax.models.config import size
@@ -78,12 +79,11 @@ class AbstractStep:
       )
     encoders = AbstractWeights() if settings.model.encoders_from else None
     tokenizer = _tokenizer(settings)
-    model = build.build_model(settings, tokenizer, encoders)
+    model = settings.make_model(tokenizer, encoders)
     optimizer = settings.optimizer.make(settings.train.num_steps)
-    step = build.build_train_step(
-      settings,
-      model=model,
-      optimizer=optimizer,
+    step = settings.make_step(
+      model,
+      optimizer,
       is_mask_embedding_trained=settings.train.mask_embedding_steps != 0,
     )
     shardings = state_shardings(model.network, optimizer, mesh)
@@ -108,7 +108,7 @@ class AbstractStep:
 def _tokenizer(settings: Config) -> Tokenizer:
   """The run's own, or one with as many ids where its files are elsewhere."""
   if not settings.data.sources:
-    return build.build_tokenizer(settings)
+    return make_tokenizer(settings.data)
   rows = size(settings.model.size).vocab_size
   return Tokenizer(
     backend=None, end_id=_END_ID, mask_id=rows - 1, vocab_size=rows
@@ -128,7 +128,7 @@ def _frozen(settings: Config, model: DualModel, mesh: Mesh):
 def _batch(settings: Config, model: DualModel, mesh: Mesh) -> DualBatch:
   """What the data pipeline gives; every text of the text loss has an image."""
   data, rows = settings.data, NamedSharding(mesh, partition_spec("batch"))
-  sides = build.image_sides(settings)
+  sides = settings.data.image_sides
   dtype = settings.model.encoder_dtype
 
   def array(stream: TaskConfig, shape, dtype):

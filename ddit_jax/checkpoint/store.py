@@ -587,3 +587,9 @@ def _check_settings(folder: str, keep_last: int) -> None:
       f"{folder} is a bucket address: mount the bucket (gcsfuse, for "
       "instance) and give the path, because files are hashed and renamed"
     )
+
+
+def checkpoints_in(path: str | os.PathLike) -> pathlib.Path:
+  """The checkpoint folder of a workdir, or the folder itself if it is one."""
+  path = pathlib.Path(path)
+  return path if path.name == "checkpoints" else path / "checkpoints"

@@ -43,7 +43,7 @@ def from_dict(
   """Builds a part and the parts inside; defaults fill what is not given.
 
   Args:
-    cls: the root of the tree.
+    cls: the root of the tree, all of whose fields have defaults.
     values: nested keys and values, e.g. read from JSON.
     source: what they are, for the message about their version.
 
@@ -62,7 +62,7 @@ def from_dict(
         f"{source} has schema_version {version}, this ddit_jax reads version "
         f"{expected}: install the release that wrote it"
       )
-  return _part(cls, values, "")
+  return _part(cls(), values, "")
 
 
 def stages_config(stages: Mapping[str, ConfigDict]) -> ConfigDict:
@@ -258,26 +258,29 @@ def _place_and_cause(path: pathlib.Path, error: Exception) -> str:
   return f"{where} fails: {type(error).__name__}: {cause}"
 
 
-def _part(cls: type[T], values: Mapping[str, Any], path: str) -> T:
-  kinds = typing.get_type_hints(cls)
+def _part(default: T, values: Mapping[str, Any], path: str) -> T:
+  """The default part with some values replaced."""
+  kinds = typing.get_type_hints(type(default))
   given = {}
   for key, value in values.items():
     if key not in kinds:
       hint = suggest(key, kinds)
       raise InputError(f"unknown config key {path}{key}: {hint}")
-    given[key] = _value(kinds[key], value, f"{path}{key}")
+    where, old = f"{path}{key}", getattr(default, key)
+    if dataclasses.is_dataclass(old):
+      if not isinstance(value, Mapping):
+        raise InputError(f"{where} is a section, got {value!r}")
+      given[key] = _part(old, value, f"{where}.")
+    else:
+      given[key] = _value(kinds[key], value, where)
   try:
-    return cls(**given)
+    return dataclasses.replace(default, **given)
   except ValueError as error:
     # A part's message starts with the name of its field.
     raise InputError(f"{path}{error}") from error
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
-  if dataclasses.is_dataclass(kind):
-    if not isinstance(value, Mapping):
-      raise InputError(f"{where} is a section, got {value!r}")
-    return _part(kind, value, f"{where}.")
   if kind is object:
     return value
   if typing.get_origin(kind) is dict:

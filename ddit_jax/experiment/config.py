@@ -7,223 +7,30 @@ Every setting is a field of the part that uses it and is documented there;
 import dataclasses
 from typing import Literal
 
+import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from ddit_jax.config.load import to_config_dict
+from ddit_jax.data.config import DataConfig
+from ddit_jax.data.tokenizers import Tokenizer
+from ddit_jax.experiment.model import DualModel, ModelConfig
+from ddit_jax.experiment.pretrained import ConvertedWeights
 from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.losses.dual import DualLoss
-from ddit_jax.models.mmdit import Execution
 from ddit_jax.prng import check_seed
 from ddit_jax.sampling.image_sampler import ImageSampling
 from ddit_jax.sampling.text_sampler import TextSampling
-from ddit_jax.sharding.mesh import MeshConfig
+from ddit_jax.sharding.mesh import MeshConfig, check_batch_divides
+from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
-
-# The `model.size` that takes its shapes from `model.encoders_from`.
-OF_ENCODERS = "of_encoders"
+from ddit_jax.train.step import TrainStep
 
 
 def _check_positive(values: dict[str, float]) -> None:
   for name, value in values.items():
     if value <= 0:
       raise ValueError(f"{name} must be positive, got {value}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-  """Which network.
-
-  Attributes:
-    size: a name of `ddit_jax.models.config`, whose vocabulary and text length
-      follow from the data; or "of_encoders", the shapes of the network in
-      `encoders_from`.
-    encoders_from: converted weights whose T5, autoencoder and tokenizer are
-      used, frozen; "" works on pixels and embeds tokens itself; "toy" is tiny
-      random ones, for dry runs.
-    encoder_dtype: in which they are kept and compute, "float32" or "bfloat16".
-    encoder_placement: "sharded" like the network, or "replicated".
-    has_mask_embedding: True gives the run its own row for T5's mask token,
-      see `train.mask_embedding_steps`; False uses T5's.
-    execution: precision, rematerialisation, kernels.
-  """
-
-  size: str = "tiny"
-  encoders_from: str = ""
-  encoder_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-  encoder_placement: Literal["sharded", "replicated"] = "sharded"
-  has_mask_embedding: bool = False
-  execution: Execution = Execution()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskConfig:
-  """One of the two streams of examples.
-
-  Attributes:
-    batch_size: global batch size; 0 turns the stream and its loss off.
-    image_size: side of the square images of `data.sources`, in pixels; the
-      digit world has its own.
-    text_length: tokens of every text.
-    mixture: step -> name -> weight, from that step on. Names are those of
-      `data.sources`; in the digit world they are kinds of text ("caption" and
-      the kinds of question), and its images need none.
-    crop: "centre" or "random" square of an image.
-    flip_probability: of mirroring an image whose text names no side.
-    rewritten_probability: of taking a rewritten caption where there is one.
-    cache: folder that `ddit prepare --cache` wrote, whose encoder outputs take
-      the place of images; "" reads and encodes the images.
-    pool_size: scenes of the digit world drawn once for this stream; 0 takes
-      `data.pool_size`.
-  """
-
-  batch_size: int
-  image_size: int = 256
-  text_length: int = 10
-  mixture: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-  crop: str = "centre"
-  flip_probability: float = 0.0
-  rewritten_probability: float = 1.0
-  cache: str = ""
-  pool_size: int = 0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
-  """What both streams read.
-
-  Attributes:
-    world: the digit world, see `ddit_jax.digits.world`; only used without
-      `sources`.
-    sources: name -> what `ddit_jax.data.sources.registry` takes; {} draws
-      the digit world.
-    tokenizer: "KIND:FOLDER", KIND "t5" or "gpt2"; "" takes T5's of
-      `model.encoders_from`, or without it the digit world's.
-    max_bad_share: of a source's records that may be unreadable; more stop the
-      run.
-    pool_size: scenes drawn once for each stream that names no number itself.
-    validation_size: examples of each stream's validation loss.
-    text_to_image: the stream of the image loss.
-    image_to_text: the stream of the text loss.
-  """
-
-  world: str = "one_digit"
-  sources: dict[str, dict[str, object]] = dataclasses.field(
-    default_factory=dict
-  )
-  tokenizer: str = ""
-  max_bad_share: float = 0.01
-  pool_size: int = 20000
-  validation_size: int = 256
-  text_to_image: TaskConfig = TaskConfig(batch_size=32)
-  image_to_text: TaskConfig = TaskConfig(
-    batch_size=48, mixture={"0": {"caption": 1.0}}
-  )
-
-  def streams(self) -> dict[str, TaskConfig]:
-    """Both streams by name."""
-    return {
-      "text_to_image": self.text_to_image,
-      "image_to_text": self.image_to_text,
-    }
-
-  def streams_on(self) -> dict[str, TaskConfig]:
-    """Those with a batch."""
-    streams = self.streams().items()
-    return {name: stream for name, stream in streams if stream.batch_size}
-
-  @property
-  def max_text_length(self) -> int:
-    """Tokens of the longer stream's texts."""
-    return max(stream.text_length for stream in self.streams().values())
-
-  def __post_init__(self):
-    sizes = {
-      "pool_size": self.pool_size,
-      "validation_size": self.validation_size,
-    }
-    for name, stream in self.streams().items():
-      if stream.batch_size < 0:
-        raise ValueError(f"{name}.batch_size is negative: {stream.batch_size}")
-      if stream.pool_size < 0:
-        raise ValueError(
-          f"{name}.pool_size is negative: {stream.pool_size}; 0 takes "
-          "data.pool_size"
-        )
-      if stream.cache and not self.sources:
-        raise ValueError(
-          f"{name}.cache is {stream.cache!r}, but the digit world is "
-          "drawn as it goes: leave it empty, or name data.sources"
-        )
-      sizes[f"{name}.image_size"] = stream.image_size
-      sizes[f"{name}.text_length"] = stream.text_length
-    _check_positive(sizes)
-    if not self.streams_on():
-      raise ValueError(
-        "text_to_image.batch_size and image_to_text.batch_size are both 0: "
-        "nothing to do"
-      )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-  """The loop.
-
-  Attributes:
-    num_steps: updates in all.
-    num_microbatches: parts of a batch whose gradients are added up.
-    has_stream_norms: True logs the gradient norm of each stream alone, which
-      holds both gradients at once.
-    mask_embedding_steps: steps for which the mask's own row of T5 is trained,
-      by going back through T5; it is frozen afterwards. -1 means all.
-    max_skipped_in_row: batches in a row whose loss or gradient may not be
-      finite; one more stops the run. They never change the weights.
-    spike_factor: a total loss above this many times its recent median takes
-      the run back to its last checkpoint and past the batch; 0 never does.
-    max_rollbacks: of one start; one more stops the run.
-    log_every: steps between lines of scalars.
-    validate_every: steps between validation losses on the averaged
-      parameters; also decides which checkpoint is best.
-    sheet_size: captions drawn and images read at every validation, as
-      pictures; 0 draws none.
-    checkpoint_every: steps between checkpoints.
-    keep_last: checkpoints kept besides the best.
-  """
-
-  num_steps: int = 1000
-  num_microbatches: int = 1
-  has_stream_norms: bool = True
-  mask_embedding_steps: int = -1
-  max_skipped_in_row: int = 10
-  spike_factor: float = 0.0
-  max_rollbacks: int = 3
-  log_every: int = 20
-  validate_every: int = 500
-  sheet_size: int = 0
-  checkpoint_every: int = 500
-  keep_last: int = 2
-
-  def __post_init__(self):
-    names = (
-      "num_steps",
-      "num_microbatches",
-      "log_every",
-      "validate_every",
-      "checkpoint_every",
-      "keep_last",
-    )
-    _check_positive({n: getattr(self, n) for n in names})
-    if self.mask_embedding_steps < -1:
-      raise ValueError(
-        "mask_embedding_steps must be -1 (all) or a number of steps, got "
-        f"{self.mask_embedding_steps}"
-      )
-    for name in ("max_skipped_in_row", "max_rollbacks", "sheet_size"):
-      if getattr(self, name) < 0:
-        raise ValueError(f"{name} is negative: {getattr(self, name)}")
-    if self.spike_factor != 0 and self.spike_factor <= 1:
-      raise ValueError(
-        f"spike_factor must be 0 (off) or above 1: {self.spike_factor}"
-      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -320,6 +127,72 @@ class Config:
           f"data.{name}.batch_size = {stream.batch_size} is not divisible by "
           f"train.num_microbatches = {self.train.num_microbatches}"
         )
+    self._check_can_merge()
+
+  def _check_can_merge(self) -> None:
+    if not self.loss.is_merged or len(self.data.streams_on()) < 2:
+      return
+    sides = self.data.image_sides
+    lengths = [s.text_length for s in self.data.streams().values()]
+    if len(set(sides)) > 1 or len(set(lengths)) > 1:
+      raise ValueError(
+        f"loss.is_merged needs streams of equal shapes, but their images have "
+        f"{sides[0]} and {sides[1]} pixels and their texts {lengths[0]} and "
+        f"{lengths[1]} tokens: make them equal or set loss.is_merged=False"
+      )
+
+  def make_mesh(self) -> Mesh:
+    """The job's mesh, after checking that it divides all batches.
+
+    Raises:
+      ValueError: devices or batch sizes do not fit.
+    """
+    mesh = self.mesh.make()
+    parts = self.train.num_microbatches
+    for name, stream in self.data.streams_on().items():
+      label = f"data.{name}.batch_size"
+      if parts > 1:
+        label += f" / train.num_microbatches ({parts})"
+      check_batch_divides(mesh, stream.batch_size // parts, label)
+    check_batch_divides(mesh, self.data.validation_size, "data.validation_size")
+    return mesh
+
+  def make_model(
+    self, tokenizer: Tokenizer, encoders: ConvertedWeights | None = None
+  ) -> DualModel:
+    """The network between its frozen encoders, if it has any.
+
+    Raises:
+      ValueError: network, encoders and image size do not suit each other.
+    """
+    model = self.model.make(
+      tokenizer,
+      encoders,
+      max_text_length=self.data.max_text_length,
+      lora=self.lora,
+    )
+    for side in self.data.image_sides:
+      model.latent_shape(side, side)
+    return model
+
+  def make_step(
+    self,
+    model: DualModel,
+    optimizer: optax.GradientTransformation,
+    *,
+    is_mask_embedding_trained: bool = True,
+  ) -> TrainStep:
+    """The pure training step."""
+    return TrainStep(
+      model=model,
+      loss=self.loss,
+      optimizer=optimizer,
+      ema_decay=self.optimizer.ema_decay,
+      num_microbatches=self.train.num_microbatches,
+      seed=self.seed,
+      has_stream_norms=self.train.has_stream_norms,
+      is_mask_embedding_trained=is_mask_embedding_trained,
+    )
 
 
 def default_config() -> ConfigDict:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,9 +13,11 @@ import numpy as np
 
 from ddit_jax.batch import DualBatch
 from ddit_jax.checkpoint.manifest import contents_digest
+from ddit_jax.config.dry_run import TOY_SOURCE
 from ddit_jax.conversion.checkpoint_record import read_record
 from ddit_jax.conversion.components import config_to_record
 from ddit_jax.data.bad_records import BadRecordLimits, ReadLog
+from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.data.example import Source, has_images
 from ddit_jax.data.image import ImageTransform
 from ddit_jax.data.loader import (
@@ -37,11 +40,23 @@ from ddit_jax.data.prepare.cached_source import (
   CachedTextToImageTransform,
   StoredMoments,
 )
+from ddit_jax.data.sources.registry import open_source
 from ddit_jax.data.text import TextTransform
-from ddit_jax.data.tokenizers import Tokenizer
+from ddit_jax.data.tokenizers import (
+  Tokenizer,
+  pretrained_tokenizer,
+  tokenizer_of_sources,
+  word_tokenizer,
+)
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
+from ddit_jax.digits import grammar
+from ddit_jax.digits.world import WORLDS
 from ddit_jax.errors import check_known
-from ddit_jax.experiment.config import OF_ENCODERS, Config, TaskConfig
+from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.digit_data import DigitData
+from ddit_jax.experiment.model import OF_ENCODERS
+from ddit_jax.experiment.pretrained import ConvertedWeights
+from ddit_jax.experiment.toy_source import open_toy
 from ddit_jax.models.config import size
 
 TEXT_TO_IMAGE = "text_to_image"
@@ -468,3 +483,73 @@ class SourceData:
       log=self.log,
     )
     return Mixture(readers, schedule, batch_size=stream.batch_size, seed=order)
+
+
+# The `data.tokenizer` that is made of the sources' own words.
+WORDS = "words"
+
+
+def open_sources(data: DataConfig) -> dict[str, Source]:
+  """The sources of `data.sources`; their indexes are built if need be.
+
+  Raises:
+    ValueError: one of them cannot be opened.
+  """
+  return {name: _open_source(name, spec) for name, spec in data.sources.items()}
+
+
+def _open_source(name: str, spec: Mapping[str, object]) -> Source:
+  if spec.get("kind") != TOY_SOURCE:
+    return open_source(name, spec)
+  keys = {key: value for key, value in spec.items() if key != "kind"}
+  return open_toy(name, **keys)
+
+
+def make_tokenizer(
+  data: DataConfig,
+  encoders: ConvertedWeights | None = None,
+  sources: Mapping[str, Source] = types.MappingProxyType({}),
+) -> Tokenizer:
+  """The tokenizer of a fresh run; a resumed one reads its checkpoint's.
+
+  Raises:
+    ValueError: its folder or kind cannot be used, or there is none.
+  """
+  asked = data.tokenizer
+  kind, _, folder = asked.partition(":")
+  if asked == WORDS and sources:
+    return tokenizer_of_sources(sources.values())
+  if folder:
+    return pretrained_tokenizer(kind, folder)
+  if asked or (sources and encoders is None):
+    raise ValueError(
+      f"data.tokenizer is {asked!r}: write KIND:FOLDER, e.g. "
+      f"gpt2:path/to/gpt2, or for small data.sources {WORDS!r}, or set "
+      "model.encoders_from"
+    )
+  if encoders is not None:
+    return encoders.tokenizer
+  # The digit worlds share one grammar.
+  return word_tokenizer(grammar.words())
+
+
+def open_data(
+  config: Config,
+  tokenizer: Tokenizer,
+  sources: Mapping[str, Source],
+  workdir: pathlib.Path,
+) -> DigitData | SourceData:
+  """What both streams and the validation batch come from.
+
+  Args:
+    config: of the run.
+    tokenizer: of its texts.
+    sources: what `open_sources` gave.
+    workdir: where unreadable records are listed.
+
+  Raises:
+    ValueError: a world or mixture cannot be used.
+  """
+  if sources:
+    return SourceData.open(config, tokenizer, sources, workdir)
+  return DigitData(config, WORLDS[config.data.world], tokenizer)

@@ -1,17 +1,27 @@
 """A network with what turns pixels and tokens into its inputs."""
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
+from ddit_jax.config.dry_run import TOY_WEIGHTS
 from ddit_jax.data.pixel_codec import PixelCodec
+from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.encoders.flops import t5_flops, vae_encoder_flops
 from ddit_jax.encoders.vae import Posterior
+from ddit_jax.experiment.pretrained import (
+  ENCODER_PARTS,
+  ConvertedWeights,
+  ToyWeights,
+)
+from ddit_jax.lora.lora import LoraConfig, LoraNetwork
+from ddit_jax.models.config import MMDiTConfig, size
 from ddit_jax.models.flops import PassFlops, mmdit_flops
-from ddit_jax.models.mmdit import Prediction
+from ddit_jax.models.mmdit import Execution, Prediction
 from ddit_jax.models.module import Network, PureModule, Variables
 from ddit_jax.sharding.rules import with_shardings
 
@@ -177,6 +187,129 @@ class DualModel:
   @property
   def _config(self):
     return self.autoencoder.module.config
+
+
+# The `model.size` that takes its shapes from `model.encoders_from`.
+OF_ENCODERS = "of_encoders"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+  """Which network.
+
+  Attributes:
+    size: a name of `ddit_jax.models.config`, whose vocabulary and text length
+      follow from the data; or "of_encoders", the shapes of the network in
+      `encoders_from`.
+    encoders_from: converted weights whose T5, autoencoder and tokenizer are
+      used, frozen; "" works on pixels and embeds tokens itself; "toy" is tiny
+      random ones, for dry runs.
+    encoder_dtype: in which they are kept and compute, "float32" or "bfloat16".
+    encoder_placement: "sharded" like the network, or "replicated".
+    has_mask_embedding: True gives the run its own row for T5's mask token,
+      see `train.mask_embedding_steps`; False uses T5's.
+    execution: precision, rematerialisation, kernels.
+  """
+
+  size: str = "tiny"
+  encoders_from: str = ""
+  encoder_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+  encoder_placement: Literal["sharded", "replicated"] = "sharded"
+  has_mask_embedding: bool = False
+  execution: Execution = Execution()
+
+  def open_encoders(self) -> ConvertedWeights | None:
+    """The converted weights whose frozen encoders are used, if any.
+
+    Raises:
+      ValueError: they are damaged or not there.
+    """
+    if not self.encoders_from:
+      return None
+    if self.encoders_from == TOY_WEIGHTS:
+      return ToyWeights.make()
+    return ConvertedWeights.open(self.encoders_from)
+
+  def make(
+    self,
+    tokenizer: Tokenizer,
+    encoders: ConvertedWeights | None = None,
+    *,
+    max_text_length: int,
+    lora: LoraConfig,
+  ) -> DualModel:
+    """The network between its frozen encoders, if it has any.
+
+    Args:
+      tokenizer: the text head has one row for each of its ids.
+      encoders: what `open_encoders` gave.
+      max_text_length: tokens of the longest text.
+      lora: with a rank, the network's parameters are adapters.
+
+    Raises:
+      ValueError: network and encoders do not suit each other.
+    """
+    network = Network(
+      self._network_config(tokenizer, encoders, max_text_length),
+      self.execution,
+      has_mask_embedding=self.has_mask_embedding,
+    )
+    parts = {}
+    if encoders is not None:
+      # The End-to-End variant embeds its tokens itself.
+      needs_text_encoder = network.config.context_dim is not None
+      names = ENCODER_PARTS if needs_text_encoder else ("vae",)
+      encoders.check_has(names)
+      parts = {
+        name: encoders.encoder(name, self.encoder_dtype) for name in names
+      }
+    model = DualModel(
+      network=LoraNetwork(network, lora) if lora.rank else network,
+      text_encoder=parts.get("text_encoder"),
+      autoencoder=parts.get("vae"),
+      mask_id=tokenizer.mask_id,
+    )
+    model.check_fits()
+    return model
+
+  def restore_encoders(
+    self, model: DualModel, encoders: ConvertedWeights | None, mesh: Mesh
+  ) -> dict[str, Variables]:
+    """The encoders' weights on the mesh, placed as `encoder_placement` says."""
+    if encoders is None:
+      return {}
+    return {
+      name: encoders.restore(name, part, mesh, self.encoder_placement)
+      for name, part in model.parts().items()
+      if name in ENCODER_PARTS
+    }
+
+  def _network_config(
+    self,
+    tokenizer: Tokenizer,
+    encoders: ConvertedWeights | None,
+    max_text_length: int,
+  ) -> MMDiTConfig:
+    if self.size != OF_ENCODERS:
+      return size(
+        self.size,
+        vocab_size=tokenizer.vocab_size,
+        max_text_length=max_text_length,
+      )
+    if encoders is None or "network" not in encoders.record.configs:
+      raise ValueError(
+        f"model.size={OF_ENCODERS!r} takes the shapes of the network beside "
+        "the encoders: set model.encoders_from to converted weights that have "
+        "one"
+      )
+    config = encoders.record.configs["network"]
+    if config.vocab_size != tokenizer.vocab_size:
+      raise ValueError(
+        f"the network in {encoders.folder} has {config.vocab_size} rows of "
+        f"text head, its tokenizer {tokenizer.vocab_size} ids: convert with "
+        "--target=ddit"
+      )
+    return config
 
 
 _NOTHING = PassFlops(weights=0, activations=0)

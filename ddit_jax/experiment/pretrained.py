@@ -17,7 +17,7 @@ from ddit_jax.checkpoint.manifest import (
   contents_digest,
   verify_manifest,
 )
-from ddit_jax.checkpoint.store import CheckpointStore
+from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.checkpoint.tree_match import Shapes, stored_shapes, tree_shapes
 from ddit_jax.config.dry_run import TOY_WEIGHTS
 from ddit_jax.conversion.checkpoint_record import CheckpointRecord, read_record
@@ -30,8 +30,6 @@ from ddit_jax.digits import grammar
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.workdir import checkpoints_in
 from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.models.config import size
 from ddit_jax.models.module import PureModule, Variables
@@ -294,16 +292,16 @@ class FrozenBase:
   digest: str
 
   @classmethod
-  def open(cls, settings: Config, network: LoraNetwork) -> "FrozenBase":
+  def open(
+    cls, init_from: str, init_weights: str, network: LoraNetwork
+  ) -> "FrozenBase":
     """Finds and verifies the parameters that `init_from` names.
 
     Raises:
       InputError: nothing there, damage, other shapes, or arrays missing.
     """
     wanted = network.network.abstract_variables()["params"]
-    weights = StartingWeights.open(
-      settings.init_from, settings.init_weights, wanted
-    )
+    weights = StartingWeights.open(init_from, init_weights, wanted)
     if weights.fresh:
       raise InputError(
         f"init_from: {weights.folder} lacks {weights.fresh[0]}"

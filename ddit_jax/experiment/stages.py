@@ -4,12 +4,13 @@ import logging
 import pathlib
 from collections.abc import Mapping
 
-from ddit_jax.checkpoint.store import CheckpointStore
+from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.config.load import from_dict
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.experiment import build, trainer
+from ddit_jax.experiment import trainer
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.workdir import STAGE, RunFolder, checkpoints_in
+from ddit_jax.experiment.data import open_sources
+from ddit_jax.experiment.workdir import STAGE, RunFolder
 
 _log = logging.getLogger(__name__)
 
@@ -78,10 +79,10 @@ def _check_can_start(names: list[str], stages: Stages) -> None:
   for name in names[1:]:
     settings = stages[name]
     try:
-      build.build_mesh(settings)
-      build.open_sources(settings)
+      settings.make_mesh()
+      open_sources(settings.data)
       if settings.model.encoders_from not in checked:
-        build.open_encoders(settings)
+        settings.model.open_encoders()
         checked.add(settings.model.encoders_from)
     except ValueError as error:
       raise InputError(f"stages.{name}: {error}") from error

@@ -19,10 +19,11 @@ from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.config.load import from_dict
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.data.prefetch import DeviceFeed, rows_of_process
+from ddit_jax.data.text import caption_tokens
 from ddit_jax.data.tokenizers import Tokenizer, from_files
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.experiment import build
 from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
 from ddit_jax.experiment.model import training_flops
 from ddit_jax.experiment.pretrained import FrozenBase, StartingWeights
 from ddit_jax.experiment.validation import Validator
@@ -332,21 +333,20 @@ class TrainingJob:
     store: CheckpointStore,
   ):
     self.settings, self.folder, self.store = settings, folder, store
-    self.mesh = build.build_mesh(settings)
+    self.mesh = settings.make_mesh()
     self.start = store.latest_step()
-    self.encoders = build.open_encoders(settings)
-    self.sources = build.open_sources(settings)
+    self.encoders = settings.model.open_encoders()
+    self.sources = open_sources(settings.data)
     self.tokenizer = self._tokenizer()
-    self.model = build.build_model(settings, self.tokenizer, self.encoders)
+    self.model = settings.make_model(self.tokenizer, self.encoders)
     self.network = self.model.network
     self.base = self._frozen_base()
     self.start_weights = self._start_weights()
     self.optimizer = settings.optimizer.make(settings.train.num_steps)
-    build.check_can_merge(settings)
-    self.null_tokens = build.null_tokens(settings, self.tokenizer)
-    self.data = build.build_data(
-      settings, self.tokenizer, self.sources, folder.path
+    self.null_tokens = caption_tokens(
+      self.tokenizer, "", settings.data.text_to_image.text_length
     )
+    self.data = open_data(settings, self.tokenizer, self.sources, folder.path)
     self.rows_of = functools.partial(rows_of_process, self.mesh)
     self.stream = self.data.training_stream(self.rows_of)
     self.shardings = state_shardings(self.network, self.optimizer, self.mesh)
@@ -374,8 +374,8 @@ class TrainingJob:
 
   def frozen(self) -> dict[str, Any]:
     """All frozen weights, of encoders and under adapters, on their devices."""
-    frozen = build.frozen_variables(
-      self.settings, self.model, self.encoders, self.mesh
+    frozen = self.settings.model.restore_encoders(
+      self.model, self.encoders, self.mesh
     )
     if self.base is not None:
       frozen["network"] = self.base.restore(self.mesh)
@@ -425,10 +425,9 @@ class TrainingJob:
 
   def train_step(self, is_mask_embedding_trained: bool = True) -> TrainStep:
     """The pure step of this job's settings."""
-    return build.build_train_step(
-      self.settings,
-      model=self.model,
-      optimizer=self.optimizer,
+    return self.settings.make_step(
+      self.model,
+      self.optimizer,
       is_mask_embedding_trained=is_mask_embedding_trained,
     )
 
@@ -489,8 +488,7 @@ class TrainingJob:
     if not self.settings.lora.rank:
       return None
     place = self.folder.resolved(self.settings.init_from)
-    settings = dataclasses.replace(self.settings, init_from=place)
-    base = FrozenBase.open(settings, self.network)
+    base = FrozenBase.open(place, self.settings.init_weights, self.network)
     if self.start is not None:
       base.check_same(self.store.files(self.start))
     return base
@@ -502,7 +500,7 @@ class TrainingJob:
 
   def _tokenizer(self) -> Tokenizer:
     if self.start is None:
-      return build.build_tokenizer(self.settings, self.encoders, self.sources)
+      return make_tokenizer(self.settings.data, self.encoders, self.sources)
     source = f"the run in {self.folder.path}"
     saved = from_dict(Config, self.store.config(self.start), source)
     self.folder.check_same_run(self.settings, saved, self._first_open_step())

@@ -10,7 +10,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.data.text import answer_text
-from ddit_jax.experiment import build
 from ddit_jax.losses.time_buckets import bucket_means, without_empty
 from ddit_jax.monitor.image_grid import labelled_grid
 from ddit_jax.monitor.metric_writer import MetricWriter
@@ -80,7 +79,7 @@ class SampleSheet:
 
   def _drawings(self, variables, rows: TextToImageBatch, root):
     job, sample = self._job, self._job.settings.sample
-    side = build.image_sides(job.settings)[0]
+    side = job.settings.data.image_sides[0]
     shape = (self._size, *job.model.latent_shape(side, side))
     latents = draw_latents(
       job.model,

@@ -10,6 +10,7 @@ import tempfile
 import jax
 
 from ddit_jax.checkpoint.manifest import raise_on_all
+from ddit_jax.checkpoint.store import checkpoints_in
 from ddit_jax.data.mixture import check_schedule_edit
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
@@ -117,12 +118,6 @@ class RunFolder:
       return
     text = json.dumps(dataclasses.asdict(settings), indent=2)
     (self.path / "config.json").write_text(text + "\n")
-
-
-def checkpoints_in(path: str | os.PathLike) -> pathlib.Path:
-  """The checkpoint folder of a workdir, or the folder itself if it is one."""
-  path = pathlib.Path(path)
-  return path if path.name == "checkpoints" else path / "checkpoints"
 
 
 def output_folder(path: str | os.PathLike) -> pathlib.Path:

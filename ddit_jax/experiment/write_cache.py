@@ -29,12 +29,13 @@ from ddit_jax.data.prepare.cache_writer import (
 )
 from ddit_jax.data.text import TextTransform
 from ddit_jax.errors import preparing
-from ddit_jax.experiment import build
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import (
   CacheRequest,
   features_origin,
   latents_origin,
+  make_tokenizer,
+  open_sources,
 )
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ConvertedWeights
@@ -139,11 +140,11 @@ class CacheJob:
     request.check(settings)
     self.settings, self.request = settings, request
     self.stream = settings.data.streams()[request.stream]
-    self.weights = build.open_encoders(settings)
-    opened = build.open_sources(settings)
-    self.tokenizer = build.build_tokenizer(settings, self.weights, opened)
+    self.weights = settings.model.open_encoders()
+    opened = open_sources(settings.data)
+    self.tokenizer = make_tokenizer(settings.data, self.weights, opened)
     self.sources = request.sources(settings, opened)
-    self.model = build.build_model(settings, self.tokenizer, self.weights)
+    self.model = settings.make_model(self.tokenizer, self.weights)
 
   def writers(
     self, make_progress: MakeProgress | None

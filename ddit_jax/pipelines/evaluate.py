@@ -12,11 +12,12 @@ import jax
 import numpy as np
 from PIL import Image
 
+from ddit_jax.checkpoint.store import checkpoints_in
 from ddit_jax.digits import datasets, grammar, prompts, questions, scores
+from ddit_jax.digits.world import WORLDS
 from ddit_jax.errors import InputError
-from ddit_jax.experiment import build
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.workdir import checkpoints_in, output_folder
+from ddit_jax.experiment.workdir import output_folder
 from ddit_jax.monitor.metric_writer import read_scalars
 from ddit_jax.pipelines.load import load, refuse_sd3
 from ddit_jax.pipelines.pipeline import Pipeline
@@ -67,7 +68,7 @@ class Exam:
     self, settings: Config, pipeline: Pipeline, folder: pathlib.Path
   ):
     self.settings, self.pipeline, self.folder = settings, pipeline, folder
-    self.world = build.build_world(settings)
+    self.world = WORLDS[settings.data.world]
     self.metrics: Metrics = {}
     self.seconds: dict[str, float] = {}
     self.drawings: list[dict] = []

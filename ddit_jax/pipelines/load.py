@@ -7,10 +7,11 @@ import pathlib
 
 from jax.sharding import Mesh
 
-from ddit_jax.checkpoint.store import CheckpointStore
+from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.config.load import from_dict
 from ddit_jax.conversion.checkpoint_record import read_record
 from ddit_jax.conversion.convert import REPORT_NAME
+from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.data.prompt_tokenizers import (
   PromptTokenizer,
   clip_tokenizer,
@@ -19,16 +20,9 @@ from ddit_jax.data.prompt_tokenizers import (
 from ddit_jax.data.tokenizers import Tokenizer, check_text_head, from_files
 from ddit_jax.encoders.clip import clip_text_encoder
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.experiment import build
-from ddit_jax.experiment.config import (
-  Config,
-  DataConfig,
-  SampleConfig,
-  TaskConfig,
-)
+from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ConvertedWeights, FrozenBase
-from ddit_jax.experiment.workdir import checkpoints_in
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network, Variables
 from ddit_jax.pipelines.pipeline import Pipeline
@@ -213,14 +207,14 @@ class StoredRun:
       Config, store.config(step), f"the checkpoint of step {step}"
     )
     tokenizer = from_files(store.files(step))
-    encoders = build.open_encoders(settings)
+    encoders = settings.model.open_encoders()
     return cls(
       store=store,
       step=step,
       settings=settings,
       tokenizer=tokenizer,
       encoders=encoders,
-      model=build.build_model(settings, tokenizer, encoders),
+      model=settings.make_model(tokenizer, encoders),
     )
 
   def trained(self, weights: str, mesh: Mesh) -> Variables:
@@ -245,7 +239,10 @@ class StoredRun:
     trained = self.trained(weights, mesh)
     if not self.settings.lora.rank:
       return self.model, trained
-    base = FrozenBase.open(self.settings, self.model.network)
+    config = self.settings
+    base = FrozenBase.open(
+      config.init_from, config.init_weights, self.model.network
+    )
     base.check_same(self.store.files(self.step))
     plain = dataclasses.replace(self.model, network=base.network.network)
     return plain, base.merged(trained, mesh)
@@ -302,7 +299,7 @@ def load(
 def _from_store(store, weights: str, step: int | None, mesh: Mesh) -> Pipeline:
   run = StoredRun.open(store, step)
   model, network = run.merged(weights, mesh)
-  frozen = build.frozen_variables(run.settings, model, run.encoders, mesh)
+  frozen = run.settings.model.restore_encoders(model, run.encoders, mesh)
   return Pipeline(
     run.settings,
     run.tokenizer,
@@ -310,7 +307,7 @@ def _from_store(store, weights: str, step: int | None, mesh: Mesh) -> Pipeline:
     {**frozen, "network": network},
     mesh=mesh,
     step=run.step,
-    image_size=build.image_sides(run.settings)[0],
+    image_size=run.settings.data.image_sides[0],
   )
 
 

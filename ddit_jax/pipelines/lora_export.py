@@ -7,9 +7,8 @@ import pathlib
 import jax
 import numpy as np
 
-from ddit_jax.checkpoint.store import CheckpointStore
+from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.experiment.workdir import checkpoints_in
 from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.lora.peft_files import read_adapter, write_adapter
 from ddit_jax.pipelines.load import StoredRun

@@ -12,7 +12,6 @@ from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.data.text import answer_text, caption_tokens, masked_template
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.errors import check_known, preparing
-from ddit_jax.experiment import build
 from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
@@ -88,7 +87,9 @@ class Pipeline:
     self.mesh = mesh
     self.step = step
     self.image_size = image_size
-    self._null = build.null_tokens(settings, tokenizer)
+    self._null = caption_tokens(
+      tokenizer, "", settings.data.text_to_image.text_length
+    )
     self._draw = jax.jit(
       self._draw_batch,
       static_argnames=("latent_shape", "sampling"),

@@ -11,6 +11,70 @@ from jax.experimental import multihost_utils
 from ddit_jax.train.state import TrainState
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+  """The loop.
+
+  Attributes:
+    num_steps: updates in all.
+    num_microbatches: parts of a batch whose gradients are added up.
+    has_stream_norms: True logs the gradient norm of each stream alone, which
+      holds both gradients at once.
+    mask_embedding_steps: steps for which the mask's own row of T5 is trained,
+      by going back through T5; it is frozen afterwards. -1 means all.
+    max_skipped_in_row: batches in a row whose loss or gradient may not be
+      finite; one more stops the run. They never change the weights.
+    spike_factor: a total loss above this many times its recent median takes
+      the run back to its last checkpoint and past the batch; 0 never does.
+    max_rollbacks: of one start; one more stops the run.
+    log_every: steps between lines of scalars.
+    validate_every: steps between validation losses on the averaged
+      parameters; also decides which checkpoint is best.
+    sheet_size: captions drawn and images read at every validation, as
+      pictures; 0 draws none.
+    checkpoint_every: steps between checkpoints.
+    keep_last: checkpoints kept besides the best.
+  """
+
+  num_steps: int = 1000
+  num_microbatches: int = 1
+  has_stream_norms: bool = True
+  mask_embedding_steps: int = -1
+  max_skipped_in_row: int = 10
+  spike_factor: float = 0.0
+  max_rollbacks: int = 3
+  log_every: int = 20
+  validate_every: int = 500
+  sheet_size: int = 0
+  checkpoint_every: int = 500
+  keep_last: int = 2
+
+  def __post_init__(self):
+    names = (
+      "num_steps",
+      "num_microbatches",
+      "log_every",
+      "validate_every",
+      "checkpoint_every",
+      "keep_last",
+    )
+    for name in names:
+      if getattr(self, name) <= 0:
+        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+    if self.mask_embedding_steps < -1:
+      raise ValueError(
+        "mask_embedding_steps must be -1 (all) or a number of steps, got "
+        f"{self.mask_embedding_steps}"
+      )
+    for name in ("max_skipped_in_row", "max_rollbacks", "sheet_size"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"{name} is negative: {getattr(self, name)}")
+    if self.spike_factor != 0 and self.spike_factor <= 1:
+      raise ValueError(
+        f"spike_factor must be 0 (off) or above 1: {self.spike_factor}"
+      )
+
+
 @dataclasses.dataclass(frozen=True)
 class Progress:
   """What a hook sees after a step.

@@ -7,13 +7,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from ddit_jax.config.load import config_module, from_dict, load, split_overrides
+from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.config import (
-  Config,
-  DataConfig,
-  TaskConfig,
-  default_config,
-)
+from ddit_jax.experiment.config import Config, default_config
 
 DIGITS = "configs/digits.py"
 HEADER = "from ddit_jax.experiment.config import default_config\n"

@@ -20,7 +20,6 @@ from ddit_jax.data.mixture import parse_schedule
 from ddit_jax.data.sources.registry import keys_of
 from ddit_jax.encoders import t5, vae
 from ddit_jax.errors import check_known
-from ddit_jax.experiment import build
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.trainer import train
@@ -167,7 +166,7 @@ def test_network_encoders_images_and_texts_fit(argument):
     else None,
   )
   model.check_fits()
-  for side in build.image_sides(settings):
+  for side in settings.data.image_sides:
     rows, columns, channels = model.latent_shape(side, side)
     assert channels == config.latent_channels
     assert rows == columns == side // model.pixels_per_patch * config.patch_size

@@ -10,8 +10,8 @@ from abstract_step import AbstractStep
 
 from ddit_jax.config.load import load
 from ddit_jax.data.prefetch import to_mesh
-from ddit_jax.experiment import build
 from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.data import make_tokenizer, open_data
 from ddit_jax.sharding.mesh import MeshConfig
 from tests import tiny_run
 
@@ -35,8 +35,8 @@ def count(tree):
 def test_the_batch_is_what_the_data_pipeline_gives(tmp_path):
   settings = tiny_run.settings()
   mesh = MeshConfig(fsdp=8).make()
-  tokenizer = build.build_tokenizer(settings)
-  data = build.build_data(settings, tokenizer, {}, tmp_path)
+  tokenizer = make_tokenizer(settings.data)
+  data = open_data(settings, tokenizer, {}, tmp_path)
   real = to_mesh(data.validation_batch(), mesh)
   abstract = AbstractStep.of(settings, mesh).batch
   assert shapes(abstract) == shapes(real)

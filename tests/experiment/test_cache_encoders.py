@@ -8,7 +8,6 @@ import pytest
 
 from ddit_jax.data.pixel_codec import PixelCodec
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.experiment import build
 from ddit_jax.experiment.write_cache import LocalEncoders
 from tests.experiment import cached_run
 
@@ -16,8 +15,8 @@ from tests.experiment import cached_run
 @pytest.fixture(scope="module", params=["sharded", "replicated"])
 def encoders(request, cached_files):
   run = cached_run.settings(*cached_files)
-  weights = build.open_encoders(run)
-  model = build.build_model(run, weights.tokenizer, weights)
+  weights = run.model.open_encoders()
+  model = run.make_model(weights.tokenizer, weights)
   local = LocalEncoders(
     model, weights, placement=request.param, rows_per_device=2
   )

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from ddit_jax.data.tokenizers import from_files
-from ddit_jax.experiment import build, data
+from ddit_jax.experiment import data
+from ddit_jax.experiment.data import open_sources
 from tests import converted_weights
 from tests.experiment import cached_run
 
@@ -37,7 +38,7 @@ def test_a_tokenizer_from_a_checkpoint_is_the_same(run):
 
 
 def test_encoders_have_hashes_of_their_own(run):
-  source = build.open_sources(run)["plain"]
+  source = open_sources(run.data)["plain"]
   latents = data.latents_origin(run, "image_to_text", source)
   features = data.features_origin(
     run, "text_to_image", converted_weights.TOKENIZER

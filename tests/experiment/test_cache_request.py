@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from ddit_jax.experiment import build
+from ddit_jax.experiment.data import open_sources
 from tests import tiny_run
 from tests.experiment import cached_run
 
@@ -52,7 +52,7 @@ def test_the_digit_world_has_no_images_to_cache(tmp_path):
 
 def test_sources_are_those_of_the_mixture_with_images(run, tmp_path):
   request = cached_run.request(tmp_path)
-  opened = build.open_sources(run)
+  opened = open_sources(run.data)
   assert [*request.sources(run, opened)] == ["many", "plain"]
   stream = dataclasses.replace(
     run.data.text_to_image, mixture={"0": {"plian": 1.0}}

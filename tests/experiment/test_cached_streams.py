@@ -12,8 +12,7 @@ import pytest
 from ddit_jax.checkpoint.manifest import write_manifest
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.digits import grammar
-from ddit_jax.experiment import build
-from ddit_jax.experiment.data import open_caches
+from ddit_jax.experiment.data import open_caches, open_data, open_sources
 from ddit_jax.experiment.write_cache import write_caches
 from tests import converted_weights
 from tests.experiment import cached_run
@@ -32,8 +31,8 @@ def other_weights(weights: pathlib.Path, folder: pathlib.Path, part: str):
 
 
 def opened(run, stream="text_to_image", tokenizer=None):
-  sources = build.open_sources(run)
-  tokenizer = tokenizer or build.open_encoders(run).tokenizer
+  sources = open_sources(run.data)
+  tokenizer = tokenizer or run.model.open_encoders().tokenizer
   return open_caches(run, stream, sources, tokenizer)
 
 
@@ -139,8 +138,8 @@ def test_texts_without_images_need_no_cache(cached_files, caches, tmp_path):
   data = dataclasses.replace(run.data, sources=sources, image_to_text=stream)
   run = dataclasses.replace(run, data=data)
   tokenizer = converted_weights.TOKENIZER
-  opened_sources = build.open_sources(run)
-  found = build.build_data(run, tokenizer, opened_sources, tmp_path)
+  opened_sources = open_sources(run.data)
+  found = open_data(run, tokenizer, opened_sources, tmp_path)
   batches = found.training_stream()
   batch = next(batches)[0].image_to_text
   batches.close()

@@ -10,7 +10,7 @@ import pytest
 
 from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.errors import InputError
-from ddit_jax.experiment import build
+from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
 from ddit_jax.experiment.trainer import train
 from ddit_jax.experiment.write_cache import write_caches
 from tests import tiny_run
@@ -26,10 +26,10 @@ TWO_STEPS = {
 
 
 def data_of(run, folder: pathlib.Path):
-  encoders = build.open_encoders(run)
-  sources = build.open_sources(run)
-  tokenizer = build.build_tokenizer(run, encoders, sources)
-  return build.build_data(run, tokenizer, sources, folder)
+  encoders = run.model.open_encoders()
+  sources = open_sources(run.data)
+  tokenizer = make_tokenizer(run.data, encoders, sources)
+  return open_data(run, tokenizer, sources, folder)
 
 
 def first_batch(run, folder: pathlib.Path):
@@ -65,10 +65,10 @@ def test_the_networks_inputs_are_the_same_bits(cached_files, caches, tmp_path):
   np.testing.assert_array_equal(
     ours.image_to_text.loss_mask, raw.image_to_text.loss_mask
   )
-  encoders = build.open_encoders(run)
-  model = build.build_model(run, encoders.tokenizer, encoders)
-  mesh = build.build_mesh(run)
-  frozen = build.frozen_variables(run, model, encoders, mesh)
+  encoders = run.model.open_encoders()
+  model = run.make_model(encoders.tokenizer, encoders)
+  mesh = run.make_mesh()
+  frozen = run.model.restore_encoders(model, encoders, mesh)
   draw = jax.jit(model.encode)
   with jax.set_mesh(mesh):
     for stream in ("text_to_image", "image_to_text"):

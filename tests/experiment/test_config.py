@@ -6,17 +6,16 @@ import typing
 
 import pytest
 
-from ddit_jax.experiment.config import (
-  Config,
-  DataConfig,
-  EvaluateConfig,
-  ModelConfig,
-  SampleConfig,
-  TaskConfig,
-  TrainConfig,
-)
+from ddit_jax.data.config import DataConfig, TaskConfig
+from ddit_jax.data.text import caption_tokens
+from ddit_jax.digits.world import WORLDS
+from ddit_jax.experiment.config import Config, EvaluateConfig, SampleConfig
+from ddit_jax.experiment.data import make_tokenizer
+from ddit_jax.experiment.model import ModelConfig
 from ddit_jax.lora.lora import LoraConfig
+from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
+from tests import tiny_run
 
 SECTIONS = {
   name: kind
@@ -46,14 +45,14 @@ def test_settings_survive_json():
   [
     (DataConfig, {"pool_size": 0}, "^pool_size must be positive, got 0"),
     (
-      DataConfig,
-      {"image_to_text": TaskConfig(batch_size=8, text_length=-1)},
-      "^image_to_text.text_length must be positive, got -1",
+      TaskConfig,
+      {"text_length": -1},
+      "^text_length must be positive, got -1",
     ),
     (
-      DataConfig,
-      {"text_to_image": TaskConfig(batch_size=8, pool_size=-1)},
-      "^text_to_image.pool_size is negative: -1",
+      TaskConfig,
+      {"pool_size": -1},
+      "^pool_size is negative: -1",
     ),
     (TrainConfig, {"num_steps": 0}, "^num_steps must be positive"),
     (TrainConfig, {"log_every": 0}, "^log_every must be positive"),
@@ -88,7 +87,9 @@ def test_settings_survive_json():
   ],
 )
 def test_values_out_of_range_are_refused(kind, changes, message):
-  kind()  # the defaults are fine
+  if kind is TaskConfig:
+    changes = changes | {"batch_size": 8}
+  kind(**{k: v for k, v in changes.items() if k == "batch_size"})
   with pytest.raises(ValueError, match=message):
     kind(**changes)
 
@@ -108,3 +109,66 @@ def test_settings_cannot_be_changed_or_given_by_position():
     ModelConfig().size = "small"
   with pytest.raises(TypeError):
     ModelConfig("small")
+
+
+@pytest.fixture(scope="module")
+def settings():
+  return tiny_run.settings()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(settings):
+  return make_tokenizer(tiny_run.settings().data)
+
+
+def test_the_mesh_takes_all_devices_and_splits_all_batches(settings):
+  mesh = settings.make_mesh()
+  assert dict(mesh.shape) == {"replica": 1, "fsdp": 8, "tensor": 1}
+  mesh = tiny_run.settings(mesh__replica="2", mesh__tensor="2").make_mesh()
+  assert dict(mesh.shape) == {"replica": 2, "fsdp": 2, "tensor": 2}
+
+
+@pytest.mark.parametrize(
+  ("overrides", "message"),
+  [
+    (
+      {"data__text_to_image__batch_size": "4"},
+      "data.text_to_image.batch_size = 4 is not",
+    ),
+    (
+      {"data__image_to_text__batch_size": "9"},
+      "data.image_to_text.batch_size = 9 is not",
+    ),
+    ({"data__validation_size": "10"}, "data.validation_size = 10 is not"),
+    (
+      {"train__num_microbatches": "2"},
+      r"image.batch_size / train.num_microbatches \(2\) = 4 is not",
+    ),
+  ],
+)
+def test_batches_that_the_devices_do_not_divide_are_refused(overrides, message):
+  with pytest.raises(ValueError, match=message):
+    tiny_run.settings(**overrides).make_mesh()
+
+
+def test_the_network_fits_tokenizer_text_and_image(settings, tokenizer):
+  network = settings.make_model(tokenizer).network
+  config = network.config
+  assert config.vocab_size == tokenizer.vocab_size
+  assert config.max_text_length == settings.data.image_to_text.text_length
+  assert config.max_grid * config.patch_size >= WORLDS["one_digit"].canvas
+  assert network.execution.scan_unroll == settings.model.execution.scan_unroll
+
+
+def test_an_image_larger_than_the_network_is_refused(tokenizer):
+  settings = tiny_run.settings(data__world="scenes_32")
+  with pytest.raises(ValueError, match=r"32 x 32 pixels .* ends at 16"):
+    settings.make_model(tokenizer)
+
+
+def test_the_null_caption_holds_no_word(settings, tokenizer):
+  null = caption_tokens(tokenizer, "", settings.data.text_to_image.text_length)
+  assert (
+    null.tolist()
+    == [tokenizer.end_id] * settings.data.image_to_text.text_length
+  )

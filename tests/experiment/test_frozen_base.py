@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ddit_jax.errors import InputError
-from ddit_jax.experiment import build
+from ddit_jax.experiment.data import make_tokenizer
 from ddit_jax.experiment.pretrained import BASE_FILE, FrozenBase
 from ddit_jax.experiment.trainer import train
 from ddit_jax.lora.lora import LoraNetwork
@@ -28,8 +28,12 @@ def settings(trained, step=4, **changes):
 
 
 def network(settings):
-  tokenizer = build.build_tokenizer(settings)
-  return build.build_network(settings, tokenizer)
+  tokenizer = make_tokenizer(settings.data)
+  return settings.make_model(tokenizer).network
+
+
+def base_of(settings, network):
+  return FrozenBase.open(settings.init_from, settings.init_weights, network)
 
 
 def test_rank_zero_leaves_the_network_as_it_is(trained):
@@ -39,7 +43,7 @@ def test_rank_zero_leaves_the_network_as_it_is(trained):
 
 def test_the_base_is_restored_where_it_belongs(trained):
   asked = settings(trained)
-  base = FrozenBase.open(asked, network(asked))
+  base = base_of(asked, network(asked))
   mesh = MeshConfig(fsdp=4, tensor=2).make()
   params = base.restore(mesh)["base"]
   stored = tiny_run.stored_arrays(trained, 4)
@@ -61,15 +65,15 @@ def test_the_digest_follows_the_parameters_not_the_place(trained, tmp_path):
   )
   there = dataclasses.replace(here, init_from=str(copy))
   adapted = network(here)
-  base = FrozenBase.open(here, adapted)
-  moved = FrozenBase.open(there, adapted)
+  base = base_of(here, adapted)
+  moved = base_of(there, adapted)
   assert moved.digest == base.digest
   moved.check_same(base.files())
   for other in (
     settings(trained, step=LAST),
     dataclasses.replace(here, init_weights="params"),
   ):
-    opened = FrozenBase.open(other, adapted)
+    opened = base_of(other, adapted)
     with pytest.raises(InputError, match="holds other parameters than"):
       opened.check_same(base.files())
 
@@ -77,7 +81,7 @@ def test_the_digest_follows_the_parameters_not_the_place(trained, tmp_path):
 def test_a_base_of_another_shape_is_refused(trained):
   asked = settings(trained, model__size="small")
   with pytest.raises(InputError, match="holds another network's parameters"):
-    FrozenBase.open(asked, network(asked))
+    base_of(asked, network(asked))
 
 
 @pytest.fixture(scope="module")

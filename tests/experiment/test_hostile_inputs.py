@@ -17,8 +17,8 @@ from PIL import Image
 from ddit_jax.config.load import from_dict
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.data.sources.registry import open_source
-from ddit_jax.experiment import build
 from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
 from tests.experiment import hostile_pictures, hostile_shards, hostile_texts
 from tests.experiment.hostile_inputs import (
   ANY_SIZE,
@@ -68,8 +68,8 @@ def settings_of(sources, **data):
 
 
 def opened_data(settings, sources, workdir):
-  tokenizer = build.build_tokenizer(settings, None, sources)
-  return build.build_data(settings, tokenizer, sources, workdir)
+  tokenizer = make_tokenizer(settings.data, None, sources)
+  return open_data(settings, tokenizer, sources, workdir)
 
 
 def open_all(folder):
@@ -245,5 +245,5 @@ def test_settings_that_are_no_numbers_are_refused(data, message, tmp_path):
   text = {"batch_size": 2, "mixture": {"0": {"mine": weight}}}
   with pytest.raises(ValueError, match=message):
     settings = settings_of({"mine": spec}, image_to_text=text, **data)
-    sources = build.open_sources(settings)
+    sources = open_sources(settings.data)
     opened_data(settings, sources, tmp_path)

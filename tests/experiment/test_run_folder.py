@@ -7,15 +7,11 @@ import sys
 
 import pytest
 
+from ddit_jax.checkpoint.store import checkpoints_in
 from ddit_jax.config.load import from_dict
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.workdir import (
-  CHANGEABLE,
-  RunFolder,
-  checkpoints_in,
-  output_folder,
-)
+from ddit_jax.experiment.workdir import CHANGEABLE, RunFolder, output_folder
 
 
 def test_the_folder_is_made_and_locked_until_it_is_left(tmp_path):

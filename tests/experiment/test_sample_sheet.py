@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddit_jax.experiment import build
+from ddit_jax.experiment.data import make_tokenizer, open_data
 from ddit_jax.experiment.trainer import train
 from ddit_jax.experiment.validation import SampleSheet
 from tests import tiny_run
@@ -36,8 +36,8 @@ def test_there_is_a_sheet_of_each_kind_at_every_validation(workdir):
 
 def test_what_is_read_is_the_validation_set(workdir):
   settings = tiny_run.settings()
-  tokenizer = build.build_tokenizer(settings)
-  data = build.build_data(settings, tokenizer, {}, workdir)
+  tokenizer = make_tokenizer(settings.data)
+  data = open_data(settings, tokenizer, {}, workdir)
   images = data.validation_batch().image_to_text.images
   sheet = picture(workdir, "readings", 6)
   for number in range(3):
@@ -66,7 +66,7 @@ def test_training_itself_is_not_changed(workdir, trained):
 
 def test_a_label_shows_question_and_answer():
   settings = tiny_run.settings()
-  tokenizer = build.build_tokenizer(settings)
+  tokenizer = make_tokenizer(settings.data)
   sheet = object.__new__(SampleSheet)
   sheet._job = type("Job", (), {"tokenizer": tokenizer})
   question = tokenizer.encode("Q: what number is it? A:")

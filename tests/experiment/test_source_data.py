@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ddit_jax.errors import InputError
-from ddit_jax.experiment import build
+from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
 from ddit_jax.experiment.trainer import train
 from ddit_jax.pipelines.load import load
 from tests import tiny_run
@@ -63,9 +63,9 @@ def finished(pictures, tmp_path_factory):
 
 def test_batches_hold_the_pictures_with_their_own_captions(pictures, tmp_path):
   run = settings(pictures)
-  sources = build.open_sources(run)
-  tokenizer = build.build_tokenizer(run, None, sources)
-  data = build.build_data(run, tokenizer, sources, tmp_path)
+  sources = open_sources(run.data)
+  tokenizer = make_tokenizer(run.data, None, sources)
+  data = open_data(run, tokenizer, sources, tmp_path)
   stream = data.training_stream()
   batch, position = next(stream)
   stream.close()

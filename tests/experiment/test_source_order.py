@@ -23,7 +23,6 @@ if count > 1:
 import functools
 from ddit_jax.config.load import from_dict
 from ddit_jax.data.prefetch import rows_of_process
-from ddit_jax.experiment import build
 from ddit_jax.experiment.config import Config
 from ddit_jax.sharding.mesh import MeshConfig
 
@@ -36,9 +35,9 @@ settings = from_dict(Config, {"data": {
   "text_to_image": stream | {"mixture": {"0": {"b": 1.0}}},
   "image_to_text": stream | {"mixture": mixture},
 }})
-sources = build.open_sources(settings)
-tokenizer = build.build_tokenizer(settings, None, sources)
-data = build.build_data(settings, tokenizer, sources, pathlib.Path(folder))
+sources = open_sources(settings.data)
+tokenizer = make_tokenizer(settings.data, None, sources)
+data = open_data(settings, tokenizer, sources, pathlib.Path(folder))
 mesh = MeshConfig().make()
 feed = data.training_stream(functools.partial(rows_of_process, mesh))
 if first:

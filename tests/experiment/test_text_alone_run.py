@@ -12,7 +12,7 @@ from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.digits import grammar
 from ddit_jax.digits.world import WORLDS
 from ddit_jax.errors import InputError
-from ddit_jax.experiment import build
+from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
 from ddit_jax.experiment.digit_data import DigitData
 from ddit_jax.experiment.trainer import train
 from tests import tiny_run
@@ -65,9 +65,9 @@ def settings(folder, **mixtures):
 
 def opened(folder, **mixtures):
   run = settings(folder, **mixtures)
-  sources = build.open_sources(run)
-  tokenizer = build.build_tokenizer(run, None, sources)
-  return build.build_data(run, tokenizer, sources, folder)
+  sources = open_sources(run.data)
+  tokenizer = make_tokenizer(run.data, None, sources)
+  return open_data(run, tokenizer, sources, folder)
 
 
 def take(stream, count):

@@ -244,7 +244,10 @@ class TestRefused:
   @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-      ({"data__world": "one_digt"}, "unknown data.world 'one_digt': did you "),
+      (
+        {"data__world": "one_digt"},
+        "data.world 'one_digt' is unknown: did you ",
+      ),
       ({"model__size": "huge"}, "unknown model size 'huge'; there are ['"),
       (
         {"model__execution__dtype": "float8"},
