@@ -37,14 +37,14 @@ def write_tables(tables: Mapping[str, Table], folder: pathlib.Path) -> str:
 def over_seeds(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """One metric of several seeds as one cell.
 
-  All seeds sit the same exam, so their errors from its choice of items do not
-  average out: the interval's ends are the means of the seeds' ends, as if
-  these errors were equal, which is never too narrow. How much training itself
-  varies is told by the seeds' own values, which lie beside it.
+  All seeds use the same evaluation set, so the errors from its choice of items
+  do not average out: the interval's ends are the means of the seeds' ends, as
+  if these errors were equal, which is never too narrow. The seeds' own values
+  show how much training varies.
 
   Args:
-    measured: "value", "interval" (low, high), "n" and "baseline", what output
-      that ignores its input scores, of each seed.
+    measured: "value", "interval" (low, high), "n" and "prior_baseline" of each
+      seed.
   """
   values = [one["value"] for one in measured]
   ends = zip(*(one["interval"] for one in measured), strict=True)
@@ -52,7 +52,7 @@ def over_seeds(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     "value": _mean(values),
     "interval": [_mean(end) for end in ends],
     "n": measured[0]["n"],
-    "baselines": [one["baseline"] for one in measured],
+    "prior_baselines": [one["prior_baseline"] for one in measured],
     "seeds": values,
   }
 
@@ -86,9 +86,9 @@ def _markdown(title: str, rows: Mapping[str, Any], columns) -> str:
 
 
 def _note(column: str, cells: Sequence[Mapping[str, Any]]) -> str:
-  baselines = [100 * one for cell in cells for one in cell["baselines"]]
+  baselines = [100 * one for cell in cells for one in cell["prior_baselines"]]
   texts = sorted({f"{min(baselines):.1f}", f"{max(baselines):.1f}"}, key=float)
-  return f"`{column}`: n = {cells[0]['n']}, blind {' to '.join(texts)}"
+  return f"`{column}`: n = {cells[0]['n']}, prior {' to '.join(texts)}"
 
 
 def _cell(cell: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from ddit_jax.config.load import load
 
 DESCRIPTION = """
 Examines a checkpoint on handwriting it has never seen, in all three tasks, and
-sets every score beside its ceiling on real scenes, a blind baseline and
+sets every score beside its oracle on real scenes, a prior baseline and
 controls, with bootstrap intervals.
 
   ddit evaluate --checkpoint=runs/digits --config=configs/digits.py \\

@@ -1,28 +1,19 @@
-"""The embedded world: coloured handwritten digits, made and judged in numpy.
+"""The digit world: coloured handwritten digits, drawn and scored in numpy.
 
-Read the files in this order (each imports only those above it):
+Each module imports only modules above it:
 
-  writers        scikit-learn's digits, split by writer
-  compositions   the words, the colours, and what training never shows
-  relations      left of, right of, above, below
-  worlds         canvas and digit sizes
-  contents       which digits in which colours a scene holds
-  layouts        where they lie
-  scenes         a scene, drawn and rendered
-  prompts        the generation prompts, in GenEval's layout
-  grammar        captions, the facts they state, and every word there is
-  questions      questions about a scene, and their answers
-  annotators     ten made-up answers to a question, as VQA v2 has them
-  streams        random generators with an address
-  balance        every answer equally often
-  pools          what training reads
-  exam_sets      what evaluation reads
-  components     pieces of a generated image
-  digit_reader   which digit a piece shows
-  checker        does the image keep its prompt?
-  metric_record  a metric with its interval, ceiling and baseline
-  score_images   generated images into metrics
-  score_captions generated captions into metrics
-  score_answers  generated answers into metrics
-  scoring        all three under one name
+  world             words, colours, held-out compositions, sizes, handwriting
+  scenes            which digits in which colours, and where
+  rendering         images of scenes
+  prompts           the generation prompts, in the format of GenEval's metadata
+  grammar           captions, the facts they state, and every word
+  questions         questions about scenes, and ten annotators' answers
+  datasets          training data, with balanced answers
+  evaluation_sets   scenes to caption, questions, and the POPE sets
+  segmentation      connected ink of a generated image
+  digit_classifier  which digit a segment shows
+  judge             does an image show what its prompt asks for?
+  metrics           a metric with its interval, oracle and prior baseline
+  image_scores      metrics of generated images
+  text_scores       metrics of generated captions and answers
 """

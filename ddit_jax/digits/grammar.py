@@ -7,22 +7,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ddit_jax.digits import world
-from ddit_jax.digits.scenes import Scene, Thing, relation_between
+from ddit_jax.digits.scenes import Scene, SceneObject
 from ddit_jax.digits.world import (
   COLORS,
   DIGIT_WORDS,
   MAX_COUNT,
+  OPPOSITES,
   PLURALS,
+  RELATIONS,
   article,
 )
 
-# ("digit", d), ("pair", d, index of colour), ("count", d, n) with n >= 2,
-# ("relation", a, "left of" or "above", b): the other two relations are
-# written the other way round, so that equal statements are equal facts.
+# ("digit", d), ("pair", d, colour index), ("count", d, n) with n >= 2,
+# ("relation", a, "left of" or "above", b): "right of" and "below" are stored
+# with a and b swapped, so equal statements are equal facts.
 Facts = frozenset[tuple]
 
-# The first of each is the canonical form, that of the generation prompts.
+# The first of each is the canonical form, the one generation prompts use.
 _FRAMES = ("a picture of {}", "{}", "there {be} {}")
 _SINGULAR = (
   "{a} {color} {noun}",
@@ -45,11 +46,12 @@ _SIDES = {
   "above": ("at the top", "at the bottom"),
   "below": ("at the bottom", "at the top"),
 }
-_CANONICAL_SHARE = 0.25
-# About the shares of generation prompts that leave colours or places open.
-_NO_COLOR_SHARE_ONE = 0.1
-_NO_COLOR_SHARE_MORE = 0.4
-_NO_RELATION_SHARE = 0.5
+_CANONICAL_FRACTION = 0.25
+# How often colours or the relation are left out, about as often as generation
+# prompts do.
+_NO_COLOR_FRACTION_ONE = 0.1
+_NO_COLOR_FRACTION_MORE = 0.4
+_NO_RELATION_FRACTION = 0.5
 _MANY = {DIGIT_WORDS[n]: n for n in range(2, MAX_COUNT + 1)}
 
 _MENTION = re.compile(
@@ -60,7 +62,7 @@ _MENTION = re.compile(
     noun="|".join(PLURALS + DIGIT_WORDS),
   )
 )
-_STATED_RELATION = re.compile(rf"#(\d+) ({'|'.join(world.RELATIONS)}) #(\d+)")
+_STATED_RELATION = re.compile(rf"#(\d+) ({'|'.join(RELATIONS)}) #(\d+)")
 
 
 def caption(
@@ -68,50 +70,50 @@ def caption(
 ) -> str:
   """A true sentence about the scene, at most 8 words for one digit.
 
-  Names every thing. A quarter of the sentences are canonical ("a picture of
+  Names every object. A quarter of the sentences are canonical ("a picture of
   a red seven left of a blue two"), the others paraphrase.
 
   Args:
     scene: what to describe.
     rng: source of every choice.
     is_complete: if True every fact of the scene is stated; if False colours
-      are sometimes left out, and so is the relation, as prompts do.
+      and the relation are sometimes left out, as in prompts.
   """
-  is_one = len(scene.things) == 1
-  no_color_share = _NO_COLOR_SHARE_ONE if is_one else _NO_COLOR_SHARE_MORE
-  has_colors = is_complete or rng.random() >= no_color_share
-  has_relation = is_complete or rng.random() >= _NO_RELATION_SHARE
+  is_one = len(scene.objects) == 1
+  no_color = _NO_COLOR_FRACTION_ONE if is_one else _NO_COLOR_FRACTION_MORE
+  has_colors = is_complete or rng.random() >= no_color
+  has_relation = is_complete or rng.random() >= _NO_RELATION_FRACTION
   frame = style = form = 0
-  if rng.random() >= _CANONICAL_SHARE:
+  if rng.random() >= _CANONICAL_FRACTION:
     frame, style, form = (
       int(rng.integers(len(choices)))
       for choices in (_FRAMES, _SINGULAR, _RELATED)
     )
-  things = [scene.things[i] for i in rng.permutation(len(scene.things))]
-  relation = _spoken_relation(things) if has_relation else None
-  phrases = _phrases(things, style, has_colors=has_colors)
+  objects = [scene.objects[i] for i in rng.permutation(len(scene.objects))]
+  relation = _spoken_relation(objects) if has_relation else None
+  phrases = _phrases(objects, style, has_colors=has_colors)
   if relation is None:
     inner = _listed(phrases)
   else:
-    sides = _SIDES[relation]
+    first_side, second_side = _SIDES[relation]
     inner = _RELATED[form].format(
       first=phrases[0],
       second=phrases[1],
       relation=relation,
-      first_side=sides[0],
-      second_side=sides[1],
+      first_side=first_side,
+      second_side=second_side,
     )
-    if form == 2:  # a sentence of its own, which no frame can hold
+    if form == 2:  # already a whole sentence, which no frame can hold
       return inner
   be = "are" if phrases[0].split()[0] in _MANY else "is"
   return _FRAMES[frame].format(inner, be=be)
 
 
 def references(scene: Scene, seed: int, count: int = 5) -> list[str]:
-  """Different complete captions of one scene, always the same for a seed.
+  """Different complete captions of one scene, determined by the seed.
 
   Raises:
-    ValueError: if the grammar has fewer than `count` captions of the scene.
+    ValueError: the grammar has fewer than `count` captions of the scene.
   """
   rng = np.random.default_rng(seed)
   found: dict[str, None] = {}
@@ -128,8 +130,8 @@ def references(scene: Scene, seed: int, count: int = 5) -> list[str]:
 def caption_facts(text: str) -> Facts:
   """The facts stated by a text; words outside the grammar state nothing.
 
-  A thing must be introduced by an article or a number ("a red seven", "two
-  sevens in red"), so loose words in a garbled caption are no facts.
+  Each object needs an article or a number ("a red seven", "two sevens in
+  red"), so loose words in a garbled caption are not facts.
   """
   mentions = []
   facts = set()
@@ -154,27 +156,27 @@ def caption_facts(text: str) -> Facts:
 
 
 def scene_facts(scene: Scene) -> Facts:
-  """All that a caption of the scene may state.
+  """All facts that a caption of the scene may state.
 
-  A relation only if there are just two things, of different digits and not
-  on a diagonal: captions of fuller scenes do not speak of places.
+  A relation only if there are exactly two objects, of different digits and not
+  on a diagonal: captions of larger scenes state no relations.
   """
   facts = set()
-  for thing in scene.things:
-    facts |= {("digit", thing.digit), ("pair", thing.digit, thing.color)}
-  relation = _spoken_relation(scene.things)
+  for obj in scene.objects:
+    facts |= {("digit", obj.digit), ("pair", obj.digit, obj.color)}
+  relation = _spoken_relation(scene.objects)
   if relation is not None:
-    first, second = (thing.digit for thing in scene.things)
+    first, second = (obj.digit for obj in scene.objects)
     facts.add(_relation_fact(first, relation, second))
-  counts = collections.Counter(thing.digit for thing in scene.things)
+  counts = collections.Counter(obj.digit for obj in scene.objects)
   return frozenset(facts | _count_facts(counts))
 
 
 def words() -> tuple[str, ...]:
   """Every word and mark of any caption, question, answer or prompt, sorted.
 
-  Texts split on blanks, and marks are words of their own, except that "Q:"
-  and "A:" stay whole.
+  Texts split on spaces. Punctuation marks are separate words, except in "Q:"
+  and "A:".
   """
   small = (
     "Q: A: ? , a above an and are at below bottom center color how in is it "
@@ -184,17 +186,17 @@ def words() -> tuple[str, ...]:
   return tuple(sorted({*DIGIT_WORDS, *PLURALS, *COLORS, *small.split()}))
 
 
-def _spoken_relation(things: Sequence[Thing]) -> str | None:
-  """The clear relation of the first of just two different digits."""
-  if len(things) != 2 or things[0].digit == things[1].digit:
+def _spoken_relation(objects: Sequence[SceneObject]) -> str | None:
+  """The clear relation of the first of exactly two different digits."""
+  if len(objects) != 2 or objects[0].digit == objects[1].digit:
     return None
-  return relation_between(*things)
+  return objects[0].relation_to(objects[1])
 
 
-def _phrases(things, style: int, *, has_colors: bool) -> list[str]:
+def _phrases(objects, style: int, *, has_colors: bool) -> list[str]:
   """One noun phrase for each digit, or each digit and colour; in order."""
   groups = collections.Counter(
-    (thing.digit, thing.color if has_colors else None) for thing in things
+    (obj.digit, obj.color if has_colors else None) for obj in objects
   )
   return [
     _noun_phrase(digit, color, count=count, style=style)
@@ -224,7 +226,7 @@ def _listed(phrases: Sequence[str]) -> str:
 
 def _relation_fact(first: int, relation: str, second: int) -> tuple:
   if relation in ("right of", "below"):
-    return ("relation", second, world.OPPOSITES[relation], first)
+    return ("relation", second, OPPOSITES[relation], first)
   return ("relation", first, relation, second)
 
 
@@ -256,6 +258,6 @@ def _stated_relations(outline: str, mentions: list[int | None]) -> set[tuple]:
 
 
 def _mention_at(side: str, outline: str) -> int | None:
-  """The number of the mention said to lie "on the left" and so on."""
+  """The number of the mention stated to be "on the left", and so on."""
   found = re.search(rf"{side} there is #(\d+)|#(\d+) {side}", outline)
   return None if found is None else int(found[1] or found[2])

@@ -1,4 +1,4 @@
-"""Generation prompts about digits in the layout of GenEval's metadata."""
+"""Generation prompts about digits, in the format of GenEval's metadata."""
 
 import dataclasses
 import itertools
@@ -6,22 +6,31 @@ from typing import Any
 
 import numpy as np
 
-from ddit_jax.digits import scenes
-from ddit_jax.digits import world as compositions
-from ddit_jax.digits import world as relations
+from ddit_jax.digits.scenes import Scene, arrange
 from ddit_jax.digits.world import (
   COLORS,
+  COUNTS,
+  DIGIT_PAIRS,
   DIGIT_WORDS,
+  MAX_COUNT,
+  OPPOSITES,
+  PAIRS,
+  PLURALS,
+  RELATIONS,
+  SEEN_COLORS,
   Handwriting,
   World,
   article,
+  is_held_out_count,
+  is_held_out_digits,
+  is_held_out_pair,
 )
 
 TAGS = (
   *("single_object", "two_object", "counting"),
   *("colors", "position", "color_attr"),
 )
-# Fixed for ever: another seed would be another benchmark.
+# Never change it: another seed is another benchmark.
 _SEED = 0
 _POSITIONS_PER_RELATION = {False: 20, True: 5}  # by is_held_out; 100 in all
 _COLOR_ATTRS = {False: 60, True: 40}
@@ -29,15 +38,15 @@ _COLOR_ATTRS = {False: 60, True: 40}
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Prompt:
-  """One prompt and what an image must show to keep it.
+  """One prompt and what an image must show to satisfy it.
 
   Attributes:
     text: "a picture of ...".
     tag: the task, one of TAGS.
     include: clauses that must all hold: {"class": digit word, "count": n,
-      "color"?: word, "position"?: [relation, index of clause]}.
+      "color"?: word, "position"?: [relation, index of the other clause]}.
     exclude: clauses {"class", "count"} that must all fail.
-    is_held_out: True if training never showed this composition.
+    is_held_out: True if training never shows this composition.
   """
 
   text: str
@@ -55,22 +64,22 @@ class Prompt:
 
 
 def prompts(world: World) -> list[Prompt]:
-  """All prompts of a world, always the same.
+  """All prompts of a world; the list never changes.
 
   One-digit worlds: 10 single_object and 80 colors. Larger worlds, which must
   have room for four objects: also 45 two_object, 30 counting, 100 position
   and 100 color_attr; 365 in all.
 
   Raises:
-    ValueError: if the world holds two or three objects.
+    ValueError: the world holds two or three objects.
   """
   if world.is_one_digit:
     return _single_object() + _colors()
-  if world.max_objects < compositions.MAX_COUNT:
+  if world.max_objects < MAX_COUNT:
     raise ValueError(
-      f"the prompts ask for up to {compositions.MAX_COUNT} objects but this "
+      f"the prompts ask for up to {MAX_COUNT} objects but this "
       f"world holds {world.max_objects}: set max_objects to 1 or "
-      f"{compositions.MAX_COUNT}"
+      f"{MAX_COUNT}"
     )
   rng = np.random.default_rng(_SEED)
   return (
@@ -89,10 +98,10 @@ def scene_for(
   rng: np.random.Generator,
   *,
   writing: Handwriting,
-) -> scenes.Scene:
-  """A real scene that keeps the prompt and holds nothing else.
+) -> Scene:
+  """A real scene that shows what the prompt asks for and nothing else.
 
-  Colours the prompt leaves open are drawn from those training has shown.
+  Colours the prompt leaves open are drawn from those seen in training.
   """
   wanted = []
   relation = None
@@ -102,13 +111,13 @@ def scene_for(
       if "color" in clause:
         color = COLORS.index(clause["color"])
       else:
-        seen = compositions.SEEN_COLORS[digit]
+        seen = SEEN_COLORS[digit]
         color = seen[rng.integers(len(seen))]
       wanted.append((digit, color))
     if "position" in clause:
-      # Of this clause to clause 0, but layouts relate the first to the second.
-      relation = relations.OPPOSITES[clause["position"][0]]
-  return scenes.arrange(wanted, world, rng, writing=writing, relation=relation)
+      # The clause relates itself to clause 0; `arrange` relates 0 to 1.
+      relation = OPPOSITES[clause["position"][0]]
+  return arrange(wanted, world, rng, writing=writing, relation=relation)
 
 
 def _named(*words: str) -> str:
@@ -129,14 +138,14 @@ def _single_object() -> list[Prompt]:
 
 def _two_object() -> list[Prompt]:
   found = []
-  for first, second in compositions.DIGIT_PAIRS:
+  for first, second in DIGIT_PAIRS:
     words = DIGIT_WORDS[first], DIGIT_WORDS[second]
     found.append(
       Prompt(
         text=f"a picture of {_named(words[0])} and {_named(words[1])}",
         tag="two_object",
         include=tuple({"class": word, "count": 1} for word in words),
-        is_held_out=compositions.is_held_out_digits(first, second),
+        is_held_out=is_held_out_digits(first, second),
       )
     )
   return found
@@ -144,16 +153,16 @@ def _two_object() -> list[Prompt]:
 
 def _counting() -> list[Prompt]:
   found = []
-  for digit, count in compositions.COUNTS:
+  for digit, count in COUNTS:
     word = DIGIT_WORDS[digit]
-    plural = compositions.PLURALS[digit]
+    plural = PLURALS[digit]
     found.append(
       Prompt(
         text=f"a picture of {DIGIT_WORDS[count]} {plural}",
         tag="counting",
         include=({"class": word, "count": count},),
         exclude=({"class": word, "count": count + 1},),
-        is_held_out=compositions.is_held_out_count(digit, count),
+        is_held_out=is_held_out_count(digit, count),
       )
     )
   return found
@@ -161,14 +170,14 @@ def _counting() -> list[Prompt]:
 
 def _colors() -> list[Prompt]:
   found = []
-  for digit, color in compositions.PAIRS:
+  for digit, color in PAIRS:
     word, color_word = DIGIT_WORDS[digit], COLORS[color]
     found.append(
       Prompt(
         text=f"a picture of {_named(color_word, word)}",
         tag="colors",
         include=({"class": word, "count": 1, "color": color_word},),
-        is_held_out=compositions.is_held_out_pair(digit, color),
+        is_held_out=is_held_out_pair(digit, color),
       )
     )
   return found
@@ -176,13 +185,11 @@ def _colors() -> list[Prompt]:
 
 def _position(rng: np.random.Generator) -> list[Prompt]:
   found = []
-  for relation, is_held_out in itertools.product(
-    relations.RELATIONS, (False, True)
-  ):
+  for relation, is_held_out in itertools.product(RELATIONS, (False, True)):
     choices = [
       pair
       for pair in itertools.permutations(range(len(DIGIT_WORDS)), 2)
-      if compositions.is_held_out_digits(*pair) == is_held_out
+      if is_held_out_digits(*pair) == is_held_out
     ]
     count = _POSITIONS_PER_RELATION[is_held_out]
     for row in rng.choice(len(choices), count, replace=False):
@@ -202,23 +209,23 @@ def _position(rng: np.random.Generator) -> list[Prompt]:
 
 
 def _color_attr(rng: np.random.Generator) -> list[Prompt]:
-  """Two digits in two colours; held out if a colour of a digit is.
+  """Two digits in two colours; held out if a digit's colour is.
 
-  The pairs of digits are all seen, so that only one thing is new.
+  The pairs of digits are all seen, so only the colour is new.
   """
-  two_things = [
+  two_objects = [
     (first, second)
-    for first, second in itertools.permutations(compositions.PAIRS, 2)
+    for first, second in itertools.permutations(PAIRS, 2)
     if first[0] != second[0]
     and first[1] != second[1]
-    and not compositions.is_held_out_digits(first[0], second[0])
+    and not is_held_out_digits(first[0], second[0])
   ]
   found = []
   for is_held_out, count in _COLOR_ATTRS.items():
     choices = [
       pairs
-      for pairs in two_things
-      if any(compositions.is_held_out_pair(*p) for p in pairs) == is_held_out
+      for pairs in two_objects
+      if any(is_held_out_pair(*p) for p in pairs) == is_held_out
     ]
     for row in rng.choice(len(choices), count, replace=False):
       clauses = tuple(

@@ -1,14 +1,23 @@
-"""Questions about scenes, and their answers."""
+"""Questions about scenes, their answers, and ten annotators' answers."""
 
 import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 
-from ddit_jax.digits import world as compositions
-from ddit_jax.digits import world as relations
-from ddit_jax.digits.scenes import Scene, Thing, relation_between
-from ddit_jax.digits.world import COLORS, DIGIT_WORDS, PLURALS, World, article
+from ddit_jax.digits.scenes import Scene, SceneObject
+from ddit_jax.digits.world import (
+  COLORS,
+  DIGIT_WORDS,
+  OPPOSITES,
+  PAIRS,
+  PLURALS,
+  RELATIONS,
+  World,
+  article,
+  is_held_out_pair,
+  loose_relations,
+)
 
 YES_NO = ("yes", "no")
 PLACES = (
@@ -20,7 +29,7 @@ PLACES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Question:
-  """One question with its only right answer.
+  """One question with its only correct answer.
 
   Attributes:
     kind: one of KINDS.
@@ -45,9 +54,9 @@ def ask(
 ) -> Question | None:
   """A question of this kind, or None if no referent is unique.
 
-  Half of the yes/no questions, by a coin, are asked so that the answer is no.
-  A denied digit in a denied colour is held out only if some (digit, colour)
-  of the scene is, so questions about seen scenes name no held-out one.
+  Yes/no questions have the answer "no" with probability 1/2. A (digit, colour)
+  whose answer is "no" is held out only if one in the scene is, so questions
+  about seen scenes never name a held-out pair.
 
   Raises:
     ValueError: if the world has no such kind of question.
@@ -55,7 +64,7 @@ def ask(
   if kind not in kinds(world):
     raise ValueError(
       f"there is no question of kind {kind!r} about scenes of at most "
-      f"{world.max_objects} digits; choose among {kinds(world)}"
+      f"{world.max_objects} digits; choose one of {kinds(world)}"
     )
   asked = _ASKERS[kind](scene, world, rng)
   if asked is None:
@@ -84,7 +93,7 @@ def possible_answers(kind: str, world: World) -> tuple[str, ...]:
 
 
 def prompt_text(question: Question) -> str:
-  """The text before the answer, with its trailing blank."""
+  """The text before the answer, with its trailing space."""
   return f"Q: {question.text} A: "
 
 
@@ -103,38 +112,36 @@ def _pick(choices, rng: np.random.Generator):
   return choices[rng.integers(len(choices))]
 
 
-def _unique_by(scene: Scene, attribute: str) -> list[Thing]:
-  """Things that share the value of the attribute with no other thing."""
-  values = [getattr(thing, attribute) for thing in scene.things]
+def _unique_by(scene: Scene, attribute: str) -> list[SceneObject]:
+  """Objects whose value of the attribute is unique in the scene."""
+  values = [getattr(obj, attribute) for obj in scene.objects]
   return [
-    thing
-    for thing in scene.things
-    if values.count(getattr(thing, attribute)) == 1
+    obj for obj in scene.objects if values.count(getattr(obj, attribute)) == 1
   ]
 
 
 def _ask_what_number(scene, world, rng):
   if world.is_one_digit:
-    return "what number is it?", DIGIT_WORDS[scene.things[0].digit]
-  things = _unique_by(scene, "color")
-  if not things:
+    return "what number is it?", DIGIT_WORDS[scene.objects[0].digit]
+  objects = _unique_by(scene, "color")
+  if not objects:
     return None
-  thing = _pick(things, rng)
-  return f"what number is {COLORS[thing.color]}?", DIGIT_WORDS[thing.digit]
+  obj = _pick(objects, rng)
+  return f"what number is {COLORS[obj.color]}?", DIGIT_WORDS[obj.digit]
 
 
 def _ask_what_color(scene, world, rng):
-  things = _unique_by(scene, "digit")
-  if not things:
+  objects = _unique_by(scene, "digit")
+  if not objects:
     return None
-  thing = _pick(things, rng)
+  obj = _pick(objects, rng)
   is_named = not world.is_one_digit or rng.random() < 0.5
-  name = DIGIT_WORDS[thing.digit] if is_named else "number"
-  return f"what color is the {name}?", COLORS[thing.color]
+  name = DIGIT_WORDS[obj.digit] if is_named else "number"
+  return f"what color is the {name}?", COLORS[obj.color]
 
 
 def _ask_color_yes_no(scene, world, rng):
-  color = scene.things[0].color
+  color = scene.objects[0].color
   if rng.random() < 0.5:
     return f"is it {COLORS[color]}?", "yes"
   other = (color + int(rng.integers(1, len(COLORS)))) % len(COLORS)
@@ -142,7 +149,7 @@ def _ask_color_yes_no(scene, world, rng):
 
 
 def _ask_is_there(scene, world, rng):
-  present = {thing.digit for thing in scene.things}
+  present = {obj.digit for obj in scene.objects}
   is_present = bool(rng.random() < 0.5)
   choices = [d for d in range(10) if (d in present) == is_present]
   question = presence_question(_pick(choices, rng), is_present=is_present)
@@ -150,8 +157,8 @@ def _ask_is_there(scene, world, rng):
 
 
 def _ask_is_there_pair(scene, world, rng):
-  thing = _pick(scene.things, rng)
-  asked, answer = (thing.digit, thing.color), "yes"
+  obj = _pick(scene.objects, rng)
+  asked, answer = (obj.digit, obj.color), "yes"
   if rng.random() < 0.5:
     misses = _near_misses(scene, *asked)
     if not misses:
@@ -162,65 +169,68 @@ def _ask_is_there_pair(scene, world, rng):
 
 
 def _near_misses(scene: Scene, digit: int, color: int) -> list[tuple]:
-  """Absent (digit, colour) that share just one of the two, held out alike."""
-  present = {(thing.digit, thing.color) for thing in scene.things}
-  is_held_out = compositions.is_held_out_pair(digit, color)
+  """Absent (digit, colour) that share exactly one of the two.
+
+  Held out if and only if the given pair is.
+  """
+  present = {(obj.digit, obj.color) for obj in scene.objects}
+  is_held_out = is_held_out_pair(digit, color)
   return [
     pair
-    for pair in compositions.PAIRS
+    for pair in PAIRS
     if (pair[0] == digit) != (pair[1] == color)
-    and compositions.is_held_out_pair(*pair) == is_held_out
+    and is_held_out_pair(*pair) == is_held_out
     and pair not in present
   ]
 
 
 def _ask_how_many(scene, world, rng):
-  digits = [thing.digit for thing in scene.things]
+  digits = [obj.digit for obj in scene.objects]
   digit = _pick(sorted(set(digits)), rng)
   count = DIGIT_WORDS[digits.count(digit)]
   return f"how many {PLURALS[digit]} are there?", count
 
 
 def _ask_how_many_numbers(scene, world, rng):
-  return "how many numbers are there?", DIGIT_WORDS[len(scene.things)]
+  return "how many numbers are there?", DIGIT_WORDS[len(scene.objects)]
 
 
 def _ask_is_relation(scene, world, rng):
-  things = _unique_by(scene, "digit")
+  objects = _unique_by(scene, "digit")
   related = [
     (first, relation, second)
-    for first in things
-    for second in things
+    for first in objects
+    for second in objects
     if first is not second
-    and (relation := relation_between(first, second)) is not None
+    and (relation := first.relation_to(second)) is not None
   ]
   if not related:
     return None
   first, relation, second = _pick(related, rng)
   answer = "yes"
   if rng.random() < 0.5:
-    relation, answer = relations.OPPOSITES[relation], "no"
+    relation, answer = OPPOSITES[relation], "no"
   names = DIGIT_WORDS[first.digit], DIGIT_WORDS[second.digit]
   return f"is the {names[0]} {relation} the {names[1]}?", answer
 
 
 def _ask_where(scene, world, rng):
-  things = _unique_by(scene, "digit")
-  if not things:
+  objects = _unique_by(scene, "digit")
+  if not objects:
     return None
-  thing = _pick(things, rng)
-  column, row = (int(3 * at / world.canvas) for at in (thing.x, thing.y))
-  return f"where is the {DIGIT_WORDS[thing.digit]}?", PLACES[3 * row + column]
+  obj = _pick(objects, rng)
+  column, row = (int(3 * at / world.canvas) for at in (obj.x, obj.y))
+  return f"where is the {DIGIT_WORDS[obj.digit]}?", PLACES[3 * row + column]
 
 
 def _ask_what_relation(scene, world, rng):
-  """ "what is above the two?", if one thing is, and clearly so."""
+  """ "what is above the two?", if exactly one object clearly is."""
   answers = []
   for reference in _unique_by(scene, "digit"):
-    others = [thing for thing in scene.things if thing is not reference]
-    for relation in relations.RELATIONS:
+    others = [obj for obj in scene.objects if obj is not reference]
+    for relation in RELATIONS:
       there = [o for o in others if relation in _loosely(o, reference)]
-      if len(there) == 1 and relation_between(there[0], reference) == relation:
+      if len(there) == 1 and there[0].relation_to(reference) == relation:
         answers.append((reference.digit, relation, there[0].digit))
   if not answers:
     return None
@@ -228,8 +238,8 @@ def _ask_what_relation(scene, world, rng):
   return f"what is {relation} the {DIGIT_WORDS[digit]}?", DIGIT_WORDS[answer]
 
 
-def _loosely(first: Thing, second: Thing) -> tuple[str, ...]:
-  return relations.loose_relations(first.x - second.x, first.y - second.y)
+def _loosely(first: SceneObject, second: SceneObject) -> tuple[str, ...]:
+  return loose_relations(first.x - second.x, first.y - second.y)
 
 
 _ASKERS: dict[str, Callable] = {
@@ -260,3 +270,90 @@ COUNT_KINDS = ("how_many", "how_many_numbers")
 KINDS = tuple(_ASKERS)
 ONE_DIGIT_KINDS = KINDS[:5]
 SEVERAL_DIGITS_KINDS = tuple(kind for kind in KINDS if kind != "color_yes_no")
+
+_NUM_CANONICAL = 7
+_NUM_SYNONYMS = 2
+_COLOR_SYNONYMS = {
+  "red": "scarlet",
+  "orange": "amber",
+  "yellow": "golden",
+  "green": "lime",
+  "cyan": "turquoise",
+  "blue": "azure",
+  "purple": "violet",
+  "pink": "magenta",
+}
+_PLACE_SYNONYMS = {
+  "top left": "upper left",
+  "top": "upper middle",
+  "top right": "upper right",
+  "left": "middle left",
+  "center": "middle",
+  "right": "middle right",
+  "bottom left": "lower left",
+  "bottom": "lower middle",
+  "bottom right": "lower right",
+}
+# Digits that are easily mistaken for each other.
+_CONFUSED_DIGITS = {
+  0: (6, 8),
+  1: (7, 4),
+  2: (3, 7),
+  3: (8, 5),
+  4: (9, 1),
+  5: (3, 6),
+  6: (0, 8),
+  7: (1, 9),
+  8: (3, 9),
+  9: (4, 7),
+}
+
+
+def annotators(question: Question, seed: int) -> list[str]:
+  """Ten answers: seven canonical, two synonyms and one plausible error.
+
+  Never unanimous, because the official VQA scorer skips its normalisation
+  where all ten agree. The order and the error depend on the seed only.
+  """
+  rng = np.random.default_rng(seed)
+  errors = _plausible_errors(question)
+  answers = [
+    *[question.answer] * _NUM_CANONICAL,
+    *[_synonym(question.answer)] * _NUM_SYNONYMS,
+    errors[rng.integers(len(errors))],
+  ]
+  return [answers[i] for i in rng.permutation(len(answers))]
+
+
+def _synonym(answer: str) -> str:
+  if answer in DIGIT_WORDS:
+    return str(DIGIT_WORDS.index(answer))
+  yes_no = {"yes": "yeah", "no": "nope"}
+  return (yes_no | _COLOR_SYNONYMS | _PLACE_SYNONYMS)[answer]
+
+
+def _plausible_errors(question: Question) -> list[str]:
+  answer = question.answer
+  if question.answer_type == "yes/no":
+    return ["no" if answer == "yes" else "yes"]
+  if question.kind in COUNT_KINDS:
+    count = DIGIT_WORDS.index(answer)
+    return [DIGIT_WORDS[count - 1], DIGIT_WORDS[count + 1]]
+  if answer in DIGIT_WORDS:
+    confused = _CONFUSED_DIGITS[DIGIT_WORDS.index(answer)]
+    return [DIGIT_WORDS[digit] for digit in confused]
+  if answer in COLORS:
+    index = COLORS.index(answer)
+    return [COLORS[index - 1], COLORS[(index + 1) % len(COLORS)]]
+  return _next_places(answer)
+
+
+def _next_places(place: str) -> list[str]:
+  """The places one step away along one axis."""
+  row, column = divmod(PLACES.index(place), 3)
+  return [
+    PLACES[3 * r + c]
+    for r in range(3)
+    for c in range(3)
+    if abs(r - row) + abs(c - column) == 1
+  ]

@@ -1,4 +1,4 @@
-"""Pieces of a generated image: connected ink, joined where it belongs."""
+"""Segments of a generated image: connected ink that should be one digit."""
 
 import dataclasses
 
@@ -6,28 +6,28 @@ import numpy as np
 from scipy import ndimage
 from scipy.sparse import csgraph
 
-from ddit_jax.digits import world
+from ddit_jax.digits.world import COLORS, HUES
 
 _MIN_BRIGHTNESS = 0.25  # the largest channel of ink exceeds this
 _JOIN_DISTANCE_PX = 2
-# As shares of the area of a digit's cell.
-_CRUMB_AREA = 0.05  # joined to a neighbour of any colour
-_MIN_AREA = 0.08  # what is smaller after joining is dropped
-# Below this a piece is grey or a rainbow; ink of the worlds has 0.75.
+# As fractions of the area of a digit's cell.
+_CRUMB_AREA = 0.05  # below it, joined to a neighbour of any colour
+_MIN_AREA = 0.08  # below it after joining, dropped
+# Below this a segment has no clear hue; the worlds' ink has 0.75.
 _MIN_SATURATION = 0.25
 # Eight neighbours in an image, none in the images before and after it.
 _NEIGHBOURS = np.stack([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Piece:
-  """Ink that belongs together: what should be one digit.
+class Segment:
+  """Connected ink that should be one digit.
 
   Attributes:
     box: left, top, right, bottom in pixels; right and bottom are exclusive.
     color: name of the nearest of the eight hues; None if it has no clear hue.
     brightness: float32 [height, width] of the box, largest channel in [0, 1];
-      ink of other pieces inside the box is 0.
+      ink of other segments inside the box is 0.
   """
 
   box: tuple[int, int, int, int]
@@ -35,19 +35,21 @@ class Piece:
   brightness: np.ndarray
 
 
-def find_pieces(images: np.ndarray, *, digit_size: int) -> list[list[Piece]]:
-  """The pieces of each image, in the order of their topmost ink.
+def find_segments(
+  images: np.ndarray, *, digit_size: int
+) -> list[list[Segment]]:
+  """The segments of each image, in the order of their topmost ink.
 
-  Ink is 8-connected. Two components less than 2 px apart are one piece if
-  they have the same colour name or if one of them is a crumb (under 5 % of a
-  digit's cell); pieces under 8 % of the cell are then dropped.
+  Ink is 8-connected. Two components less than 2 px apart are one segment if
+  they have the same colour name or if one of them is a crumb (less than 5 % of
+  a digit's cell). Segments of less than 8 % of the cell are dropped.
 
   Args:
     images: uint8 [n, height, width, 3].
     digit_size: side of a digit's cell in pixels.
 
   Raises:
-    ValueError: for images of another type or shape.
+    ValueError: images of another type or shape.
   """
   if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
     raise ValueError(
@@ -63,26 +65,26 @@ def find_pieces(images: np.ndarray, *, digit_size: int) -> list[list[Piece]]:
   cell = digit_size**2
   labels = _join(labels, components, max_crumb=_CRUMB_AREA * cell)
   joined = _measure(labels, brightness, hues)
-  found: list[list[Piece]] = [[] for _ in images]
+  found: list[list[Segment]] = [[] for _ in images]
   for label in np.flatnonzero(joined.areas >= _MIN_AREA * cell):
     left, top, right, bottom = (int(edge) for edge in joined.boxes[label])
     image = joined.image_of[label]
     window = (image, slice(top, bottom), slice(left, right))
-    is_foreign = (labels[window] != label + 1) & (labels[window] > 0)
-    piece = Piece(
+    is_other = (labels[window] != label + 1) & (labels[window] > 0)
+    segment = Segment(
       box=(left, top, right, bottom),
       color=joined.colors[label],
-      brightness=np.where(is_foreign, 0, brightness[window]),
+      brightness=np.where(is_other, 0, brightness[window]),
     )
-    found[image].append(piece)
+    found[image].append(segment)
   return found
 
 
 def hue_vectors(images: np.ndarray) -> np.ndarray:
   """Hue as direction and chroma (max - min) as length, complex [..., y, x].
 
-  Their sum over a region points along the region's circular mean hue. Red is
-  the direction 1; uint8 images [..., y, x, 3] give lengths in [0, 1].
+  Summed over a region they point along its circular mean hue. Red points
+  along 1; uint8 images [..., y, x, 3] give lengths in [0, 1].
   """
   red, green, blue = np.moveaxis(images.astype(np.float32) / 255, -1, 0)
   largest = np.maximum(np.maximum(red, green), blue)
@@ -103,19 +105,19 @@ def hue_vectors(images: np.ndarray) -> np.ndarray:
 def color_name(hue_vector: complex, brightness: float) -> str | None:
   """The nearest colour of a region, from sums over its pixels.
 
-  None if the hues cancel or were never there: less than a quarter of
-  `brightness` is left in one direction.
+  None for grey or mixed hues: the sum is shorter than a quarter of
+  `brightness`.
   """
   if abs(hue_vector) < _MIN_SATURATION * brightness:
     return None
-  offset = np.angle(hue_vector, deg=True) - np.array(world.HUES)
+  offset = np.angle(hue_vector, deg=True) - np.array(HUES)
   distance = np.abs((offset + 180) % 360 - 180)
-  return world.COLORS[int(distance.argmin())]
+  return COLORS[int(distance.argmin())]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _Regions:
-  """What is known about labels 1, 2, ...; index 0 describes label 1."""
+  """Properties of the labels 1, 2, ...; index 0 describes label 1."""
 
   image_of: np.ndarray  # [k]
   boxes: np.ndarray  # [k, 4], right and bottom exclusive
@@ -150,21 +152,21 @@ def _measure(
 def _join(
   labels: np.ndarray, regions: _Regions, *, max_crumb: float
 ) -> np.ndarray:
-  """The labels with components of one piece given one label, from 1 on."""
-  piece_of = np.zeros(len(regions.areas) + 1, labels.dtype)
-  pieces = 0
+  """Relabels: all components of one segment get one label, from 1 on."""
+  segment_of = np.zeros(len(regions.areas) + 1, labels.dtype)
+  segments = 0
   first_of_image = np.flatnonzero(np.diff(regions.image_of, prepend=-1))
   for members in np.split(np.arange(len(regions.areas)), first_of_image[1:]):
     count, group = _groups(members, regions, max_crumb=max_crumb)
-    piece_of[members + 1] = pieces + 1 + group
-    pieces += count
-  return piece_of[labels]
+    segment_of[members + 1] = segments + 1 + group
+    segments += count
+  return segment_of[labels]
 
 
 def _groups(
   members: np.ndarray, regions: _Regions, *, max_crumb: float
 ) -> tuple[int, np.ndarray]:
-  """How many pieces the components of one image form, and which is whose."""
+  """Number of segments in one image, and the segment of each component."""
   if len(members) < 2:
     return len(members), np.zeros(len(members), np.int64)
   near_edges, far_edges = np.split(regions.boxes[members], 2, axis=1)

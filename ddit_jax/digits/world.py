@@ -1,11 +1,11 @@
-"""The worlds: how large the canvas is, and what lies on it."""
+"""The digit world: its words, what training never shows, sizes and glyphs."""
 
 import dataclasses
 import functools
 import itertools
 
 import numpy as np
-from sklearn import datasets
+from sklearn.datasets import load_digits
 
 DIGIT_WORDS = (
   *("zero", "one", "two", "three", "four"),
@@ -24,14 +24,14 @@ MAX_COUNT = 4
 
 
 def is_held_out_pair(digit: int, color: int) -> bool:
-  """True for 16 of the 80 (digit, index of colour) pairs: two a colour."""
+  """True for 16 of the 80 (digit, colour index) pairs: two per colour."""
   return (3 * digit + color) % 5 == 0
 
 
 def is_held_out_digits(first: int, second: int) -> bool:
   """True for 9 of the 45 unordered pairs of different digits.
 
-  A digit beside itself is a count, never a held-out pair.
+  Two equal digits are a count, never a held-out pair.
   """
   return first != second and (first + second) % 5 == 0
 
@@ -39,7 +39,7 @@ def is_held_out_digits(first: int, second: int) -> bool:
 def is_held_out_count(digit: int, count: int) -> bool:
   """True for 4 of the 30 (digit, count) with counts 2 to 4.
 
-  A count of one is never held out: every single digit stays seen.
+  A count of one is never held out, so training shows every single digit.
   """
   return count >= 2 and (digit + 2 * count) % 7 == 0
 
@@ -67,10 +67,9 @@ class World:
   Attributes:
     canvas: side of the square image.
     digit_size: side of the square cell a digit is drawn in.
-    max_objects: most digits in a scene, 1 to 4.
-    jitter_px: with one object a scene, how far its centre strays from the
-      middle of the canvas, uniform on both axes; with more, places are free
-      and this is not read.
+    max_objects: largest number of digits in a scene, 1 to 4.
+    jitter_px: only with `max_objects` 1: largest offset of the digit's centre
+      from the centre of the canvas, uniform on both axes.
     saturation: of every colour, 0 (white) to 1.
   """
 
@@ -83,16 +82,15 @@ class World:
   def __post_init__(self):
     if not 1 <= self.max_objects <= MAX_COUNT:
       raise ValueError(
-        f"max_objects is {self.max_objects}; a world holds 1 to "
-        f"{MAX_COUNT} objects"
+        f"max_objects is {self.max_objects}; it must be 1 to {MAX_COUNT}"
       )
     if self.digit_size < 8:
       raise ValueError(
-        f"digit_size is {self.digit_size}; the glyphs have 8 pixels a side "
-        "and are only ever enlarged, so choose 8 or more"
+        f"digit_size is {self.digit_size}; the 8 x 8 glyphs are only ever "
+        "enlarged, so it must be at least 8"
       )
     if not 0 <= self.saturation <= 1:
-      raise ValueError(f"saturation is {self.saturation}; it lies in [0, 1]")
+      raise ValueError(f"saturation is {self.saturation}; it must be in [0, 1]")
     if self.jitter_px < 0:
       raise ValueError(f"jitter_px is {self.jitter_px}; it cannot be negative")
     if self.canvas < self.needed_canvas:
@@ -108,7 +106,7 @@ class World:
 
   @property
   def gap(self) -> float:
-    """Least distance between two cells; with less, counting suffers."""
+    """Smallest distance between two cells; less makes counting unreliable."""
     return max(3.0, self.digit_size / 4)
 
   @property
@@ -136,10 +134,10 @@ RELATIONS = tuple(OPPOSITES)
 
 
 def clear_relation(dx: float, dy: float) -> str | None:
-  """The relation of a thing offset by (dx, dy) pixels; y points down.
+  """The relation of an object at offset (dx, dy) pixels; y points down.
 
-  None if the larger component is less than twice the smaller: a diagonal
-  has no single name. None for no offset at all.
+  None on a diagonal (the larger component is less than twice the smaller)
+  and for no offset at all.
   """
   wide, high = abs(dx), abs(dy)
   if max(wide, high) == 0 or max(wide, high) < 2 * min(wide, high):
@@ -161,9 +159,9 @@ def loose_relations(dx: float, dy: float) -> tuple[str, ...]:
   )
 
 
-# First row of each of the 14 writing forms: the labels repeat one dictation
-# of about 130 digits. 906 and 1545 lie inside two runs of double length and
-# are known to within two rows.
+# First row of each of the 14 writing forms: the labels repeat one dictation of
+# about 130 digits. 906 and 1545 split two runs of double length; they are
+# exact to within two rows.
 FORM_STARTS = (
   *(0, 130, 256, 386, 516, 646, 776, 906, 1029),
   *(1157, 1287),
@@ -206,8 +204,8 @@ class Handwriting:
 def handwriting(split: str) -> Handwriting:
   """The writers of one split: 1157 train, 258 validation, 382 test images.
 
-  Whole forms, because a random split would put every test writer into
-  training too. Arrays are read-only, since all callers share them.
+  Splits whole forms: a random split would put every test writer into
+  training too. Arrays are read-only because all callers share them.
 
   Raises:
     ValueError: if `split` is none of SPLITS.
@@ -216,7 +214,7 @@ def handwriting(split: str) -> Handwriting:
     raise ValueError(
       f"there is no split {split!r} of the digits; choose one of {SPLITS}"
     )
-  digits = datasets.load_digits()
+  digits = load_digits()
   forms = np.searchsorted(
     FORM_STARTS, np.arange(len(digits.target)), side="right"
   )

@@ -100,7 +100,7 @@ class DigitData:
     self, shares: Mapping[str, float], **drawn
   ) -> loader.ArrayRecords:
     """Records of the text loss; `drawn` is split, size and seed."""
-    pool = datasets.image_to_text_pool(self.world, shares=shares, **drawn)
+    pool = datasets.image_to_text_pool(self.world, weights=shares, **drawn)
     length = self.settings.data.image_to_text.text_length
     return loader.image_to_text_records(
       pool.images, pool.prompts, pool.texts, self.tokenizer, length

@@ -12,9 +12,15 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ddit_jax.checkpoint.store import checkpoints_in
-from ddit_jax.digits import datasets, grammar, prompts, questions, scores
-from ddit_jax.digits.world import WORLDS
+from ddit_jax.digits import (
+  datasets,
+  evaluation_sets,
+  grammar,
+  image_scores,
+  prompts,
+  questions,
+  text_scores,
+)
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.workdir import output_folder
@@ -28,7 +34,7 @@ Metrics = dict[str, dict[str, Any]]
 
 NUM_SHOWN_DRAWINGS = 40
 NUM_SHOWN_READINGS = 12
-NUM_BLIND_RECORDS = 4000
+NUM_PRIOR_RECORDS = 4000
 
 
 def evaluate(
@@ -133,7 +139,7 @@ class Exam:
       seed=plan.seed,
       sample=self.settings.sample,
     )
-    metrics, verdicts = scores.generation_metrics(
+    metrics, verdicts = image_scores.generation_metrics(
       self.world, asked, images, seed=plan.seed
     )
     self.metrics |= metrics
@@ -152,14 +158,14 @@ class Exam:
 
   def _describe(self) -> None:
     plan = self.settings.evaluate
-    items = datasets.caption_items(
+    items = evaluation_sets.caption_items(
       self.world, plan.split, plan.num_captions, plan.seed
     )
     images = np.stack([item.image for item in items])
     captions = self.pipeline.caption(
       images, seed=plan.seed, sample=self.settings.sample
     )
-    self.metrics |= scores.caption_metrics(items, captions, seed=plan.seed)
+    self.metrics |= text_scores.caption_metrics(items, captions, seed=plan.seed)
     shown = slice(None, NUM_SHOWN_READINGS)
     self.readings = [
       self._reading(item, caption)
@@ -222,12 +228,12 @@ class Exam:
 
   def _answer(self) -> None:
     plan = self.settings.evaluate
-    items = datasets.question_items(
+    items = evaluation_sets.question_items(
       self.world, plan.split, plan.questions_per_kind, plan.seed
     )
     answers = self._answers_to(items)
-    self.metrics |= scores.answer_metrics(
-      items, answers, blind=self._blind_answers()
+    self.metrics |= text_scores.answer_metrics(
+      items, answers, prior_answers=self._prior_answers()
     )
     self._answers = [
       {
@@ -241,11 +247,11 @@ class Exam:
 
   def _answer_pope(self) -> None:
     plan = self.settings.evaluate
-    splits = datasets.pope_items(
+    splits = evaluation_sets.pope_items(
       self.world, plan.split, plan.num_pope_images, plan.seed
     )
     answers = {name: self._answers_to(items) for name, items in splits.items()}
-    self.metrics |= scores.pope_metrics(splits, answers)
+    self.metrics |= text_scores.pope_metrics(splits, answers)
 
   def _answers_to(self, items) -> list[str]:
     plan = self.settings.evaluate
@@ -256,13 +262,13 @@ class Exam:
       sample=self.settings.sample,
     )
 
-  def _blind_answers(self) -> dict[str, str]:
+  def _prior_answers(self) -> dict[str, str]:
     """The most frequent training answer of each kind of question."""
-    shares = dict.fromkeys(questions.kinds(self.world), 1.0)
+    weights = dict.fromkeys(questions.kinds(self.world), 1.0)
     pool = datasets.image_to_text_pool(
-      self.world, "train", NUM_BLIND_RECORDS, self.settings.seed, shares
+      self.world, "train", NUM_PRIOR_RECORDS, self.settings.seed, weights
     )
-    return scores.most_frequent_answers(pool)
+    return text_scores.most_frequent_answers(pool)
 
   def _write_samples(self) -> None:
     images = self.folder / "drawings"
@@ -293,7 +299,7 @@ class Exam:
     self.seconds[phase] = time.monotonic() - start
 
 
-def _reference(item: datasets.CaptionItem) -> str:
+def _reference(item: evaluation_sets.CaptionItem) -> str:
   return grammar.references(item.scene, seed=0, count=1)[0]
 
 
@@ -322,14 +328,14 @@ def _write_lines(path: pathlib.Path, rows: list[dict]) -> None:
 
 
 def _table(metrics: Metrics) -> str:
-  """All metrics as text: value, interval, ceiling, baseline, n."""
+  """All metrics as text: value, interval, oracle, prior baseline, n."""
   width = max(map(len, metrics))
-  lines = [f"{'':<{width}}  value  [interval]     ceiling  baseline     n"]
+  lines = [f"{'':<{width}}  value  [interval]      oracle  prior     n"]
   for name, row in metrics.items():
     low, high = row["interval"]
     lines.append(
       f"{name:<{width}}  {row['value']:.3f}  [{low:.3f}, {high:.3f}]  "
-      f"{_cell(row['ceiling'])}    {_cell(row['baseline'])}    {row['n']}"
+      f"{_cell(row['oracle'])}   {_cell(row['prior_baseline'])}  {row['n']}"
     )
   return "\n".join(lines)
 

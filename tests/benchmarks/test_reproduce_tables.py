@@ -27,7 +27,12 @@ def report(monkeypatch):
 
 
 def metric(value, low, high, n=200):
-  return {"value": value, "interval": [low, high], "n": n, "baseline": 0.45}
+  return {
+    "value": value,
+    "interval": [low, high],
+    "n": n,
+    "prior_baseline": 0.45,
+  }
 
 
 def test_ends_of_intervals_are_averaged_as_for_equal_errors(report):
@@ -47,7 +52,7 @@ def test_seeds_that_are_not_there_are_counted_not_guessed(report, tmp_path):
   text = report.write_tables({"x": table}, tmp_path)
   assert "| one | 50.0 [40.0, 60.0] (50.0) | 1 |" in text
   assert "| none | not run | 0 |" in text
-  assert "`vqa/accuracy`: n = 200, blind 45.0." in text
+  assert "`vqa/accuracy`: n = 200, prior 45.0." in text
   found = json.loads((tmp_path / "tables.json").read_text())
   assert found["x"]["rows"]["one"]["vqa/accuracy"]["seeds"] == [0.5]
   assert found["x"]["rows"]["none"] == {}

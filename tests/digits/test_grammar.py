@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from ddit_jax.digits import grammar, prompts, questions, scenes
-from ddit_jax.digits.scenes import Scene, Thing
+from ddit_jax.digits.scenes import Scene, SceneObject
 from ddit_jax.digits.world import WORLDS, handwriting
 
 RED, ORANGE, GREEN, BLUE = 0, 1, 3, 5
 WRITING = handwriting("train")
 
 
-def scene_of(*things):
+def scene_of(*objects):
   """A scene of (digit, color, x, y)."""
   return Scene(
     tuple(
-      Thing(digit=d, color=c, x=float(x), y=float(y), glyph=0)
-      for d, c, x, y in things
+      SceneObject(digit=d, color=c, x=float(x), y=float(y), glyph=0)
+      for d, c, x, y in objects
     )
   )
 

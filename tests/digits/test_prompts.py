@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from ddit_jax.digits import prompts, scenes
+from ddit_jax.digits import prompts
 from ddit_jax.digits.world import (
   COLORS,
   DIGIT_WORDS,
@@ -109,18 +109,18 @@ def test_a_real_scene_keeps_its_prompt(prompt):
   rng = np.random.default_rng(0)
   writing = handwriting("test")
   scene = prompts.scene_for(prompt, LARGE, rng, writing=writing)
-  assert len(scene.things) == sum(c["count"] for c in prompt.include)
+  assert len(scene.objects) == sum(c["count"] for c in prompt.include)
   for clause in prompt.include:
-    things = [
-      thing
-      for thing in scene.things
-      if DIGIT_WORDS[thing.digit] == clause["class"]
-      and clause.get("color", COLORS[thing.color]) == COLORS[thing.color]
+    objects = [
+      obj
+      for obj in scene.objects
+      if DIGIT_WORDS[obj.digit] == clause["class"]
+      and clause.get("color", COLORS[obj.color]) == COLORS[obj.color]
     ]
-    assert len(things) == clause["count"]
+    assert len(objects) == clause["count"]
     if "position" in clause:
-      reference = next(t for t in scene.things if t is not things[0])
-      relation = scenes.relation_between(things[0], reference)
+      reference = next(t for t in scene.objects if t is not objects[0])
+      relation = objects[0].relation_to(reference)
       assert relation == clause["position"][0]
 
 

@@ -1,4 +1,4 @@
-"""Questions about scenes drawn by hand, and answers found a second way."""
+"""Questions about hand-made scenes, and the annotators' answers."""
 
 import collections
 import re
@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 
 from ddit_jax.digits import questions, scenes
-from ddit_jax.digits.scenes import Scene, Thing
+from ddit_jax.digits.questions import (
+  KINDS,
+  Question,
+  annotators,
+  possible_answers,
+)
+from ddit_jax.digits.scenes import Scene, SceneObject
 from ddit_jax.digits.world import (
   COLORS,
   DIGIT_WORDS,
@@ -15,23 +21,24 @@ from ddit_jax.digits.world import (
   WORLDS,
   handwriting,
 )
+from ddit_jax.evaluation import vqa_accuracy
 
 LARGE, ONE = WORLDS["scenes_32"], WORLDS["one_digit"]
 WRITING = handwriting("train")
 
 
-def scene_of(*things):
+def scene_of(*objects):
   """A scene of (digit word, color word, x, y)."""
   return Scene(
     tuple(
-      Thing(
+      SceneObject(
         digit=DIGIT_WORDS.index(d),
         color=COLORS.index(c),
         x=float(x),
         y=float(y),
         glyph=0,
       )
-      for d, c, x, y in things
+      for d, c, x, y in objects
     )
   )
 
@@ -75,7 +82,7 @@ def test_questions_about_one_digit():
 
 
 def test_questions_about_three_digits():
-  # Two things are red, so only blue has a referent.
+  # Two objects are red, so only blue has a referent.
   assert asked("what_number", THREE) == {("what number is blue?", "two")}
   assert asked("what_color", THREE) == {
     ("what color is the seven?", "red"),
@@ -141,8 +148,8 @@ def test_presence_answers_are_true_and_pairs_alike(world, held_out):
   rng = np.random.default_rng(2)
   for _ in range(800):
     scene = scenes.sample_scene(world, rng, writing=WRITING, held_out=held_out)
-    digits = [t.digit for t in scene.things]
-    pairs = {(t.digit, t.color) for t in scene.things}
+    digits = [t.digit for t in scene.objects]
+    pairs = {(t.digit, t.color) for t in scene.objects}
     for question in questions.questions(scene, world, rng):
       words = re.findall(r"\w+", question.text)
       if question.kind == "is_there":
@@ -199,3 +206,54 @@ def test_kinds_and_prompt_text():
 def test_an_unknown_kind_is_refused():
   with pytest.raises(ValueError, match="'where' about scenes of at most 1"):
     asked("where", scene_of(("eight", "red", 8, 8)), ONE)
+
+
+LARGE = WORLDS["scenes_32"]
+
+
+def question_of(kind, answer):
+  answer_type = "yes/no" if answer in ("yes", "no") else "other"
+  return Question(kind=kind, text="?", answer=answer, answer_type=answer_type)
+
+
+ALL = [
+  question_of(kind, answer)
+  for kind in KINDS
+  for answer in possible_answers(kind, LARGE)
+]
+
+
+@pytest.mark.parametrize("question", ALL, ids=lambda q: f"{q.kind}-{q.answer}")
+def test_seven_say_it_two_say_it_otherwise_one_is_wrong(question):
+  for seed in range(8):
+    found = annotators(question, seed)
+    counts = collections.Counter(found)
+    assert sorted(counts.values()) == [1, 2, 7]
+    assert counts[question.answer] == 7
+    (error,) = (answer for answer, n in counts.items() if n == 1)
+    right = vqa_accuracy.normalise(question.answer)
+    assert vqa_accuracy.normalise(error) != right
+    normalised = collections.Counter(map(vqa_accuracy.normalise, found))
+    assert normalised.most_common(1)[0][0] == right
+    assert error in possible_answers(question.kind, LARGE) or (
+      question.kind.startswith("how_many") and error in ("zero", "five")
+    )
+
+
+def test_words_and_figures_are_the_same_answer():
+  found = annotators(question_of("how_many", "three"), 0)
+  assert found.count("3") == 2
+  assert [vqa_accuracy.normalise(a) for a in found].count("3") == 9
+
+
+def test_a_seed_fixes_order_and_error():
+  question = question_of("what_number", "seven")
+  assert annotators(question, 5) == annotators(question, 5)
+  assert len({tuple(annotators(question, seed)) for seed in range(9)}) > 5
+  errors = {
+    answer
+    for seed in range(30)
+    for answer in annotators(question, seed)
+    if answer not in ("seven", "7")
+  }
+  assert errors == {"one", "nine"}

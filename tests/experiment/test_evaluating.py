@@ -43,18 +43,20 @@ def record(out):
 def test_every_metric_has_all_its_figures(record):
   assert set(NAMES) <= set(record["metrics"])
   for name, row in record["metrics"].items():
-    assert set(row) >= {"value", "n", "interval", "ceiling", "baseline"}, name
+    assert set(row) >= {"value", "n", "interval", "oracle", "prior_baseline"}, (
+      name
+    )
     low, high = row["interval"]
     assert low <= row["value"] <= high and row["n"] > 0, name
     assert 0 <= low and high <= 1, name
-    for other in (row["ceiling"], row["baseline"]):
+    for other in (row["oracle"], row["prior_baseline"]):
       assert other is None or 0 <= other <= 1, name
 
 
-def test_ceilings_are_on_real_scenes(record):
+def test_oracles_are_on_real_scenes(record):
   """Real scenes are drawn and described as asked, up to the checker."""
-  ceiling = record["metrics"]["generation/digit_and_color"]["ceiling"]
-  assert ceiling > 0.9
+  oracle = record["metrics"]["generation/digit_and_color"]["oracle"]
+  assert oracle > 0.9
 
 
 def test_what_was_examined_is_recorded(record):

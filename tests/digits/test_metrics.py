@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from ddit_jax.digits.scores import (
+from ddit_jax.digits.metrics import (
   check_lengths,
-  held_out_cells,
+  held_out_rows,
   metric_record,
   other_items,
   rows_by,
@@ -16,14 +16,16 @@ from ddit_jax.digits.scores import (
 
 def test_record_is_plain_json_with_its_frame():
   record = metric_record(
-    np.array([True, False, True, True]), ceiling=np.float64(1), baseline=0.1
+    np.array([True, False, True, True]),
+    oracle=np.float64(1),
+    prior_baseline=0.1,
   )
   assert json.loads(json.dumps(record)) == record
-  assert set(record) == {"value", "n", "interval", "ceiling", "baseline"}
+  assert set(record) == {"value", "n", "interval", "oracle", "prior_baseline"}
   assert (record["value"], record["n"]) == (0.75, 4)
   low, high = record["interval"]
   assert 0 <= low < 0.75 < high <= 1
-  assert (record["ceiling"], record["baseline"]) == (1, 0.1)
+  assert (record["oracle"], record["prior_baseline"]) == (1, 0.1)
 
 
 def test_another_item_never_asks_for_the_same():
@@ -40,9 +42,9 @@ def test_another_item_never_asks_for_the_same():
 def test_rows_come_by_label_and_by_cell():
   rows = {k: v.tolist() for k, v in rows_by(["x", "y", "x"]).items()}
   assert rows == {"x": [0, 2], "y": [1]}
-  cells = {k: v.tolist() for k, v in held_out_cells([True, False]).items()}
+  cells = {k: v.tolist() for k, v in held_out_rows([True, False]).items()}
   assert cells == {"": [0, 1], "_heldout_pairs": [0], "_seen_pairs": [1]}
-  assert set(held_out_cells([False])) == {"", "_seen_pairs"}
+  assert set(held_out_rows([False])) == {"", "_seen_pairs"}
 
 
 def test_unequal_or_empty_input_is_named():

@@ -1,4 +1,4 @@
-"""Pieces of images against a slow flood fill and colorsys."""
+"""Segments of images against a slow flood fill and colorsys."""
 
 import cmath
 import colorsys
@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from ddit_jax.digits.segmentation import color_name, find_pieces, hue_vectors
+from ddit_jax.digits.segmentation import color_name, find_segments, hue_vectors
 from ddit_jax.digits.world import COLORS, HUES
 
-SIZE = 10  # a crumb is under 5 px, a piece at least 8 px
+SIZE = 10  # a crumb is under 5 px, a segment at least 8 px
 
 
 def rgb(hue, saturation=0.75, value=1.0):
@@ -28,8 +28,8 @@ def painted(*strokes, side=24):
   return image
 
 
-def slow_pieces(image):
-  """The rule of find_pieces, pixel by pixel: a set of (box, colour)."""
+def slow_segments(image):
+  """The rule of find_segments, pixel by pixel: a set of (box, colour)."""
   height, width, _ = image.shape
   ink = {
     (y, x)
@@ -49,15 +49,15 @@ def slow_pieces(image):
           stack.append(near)
           group.append(near)
     groups.append(group)
-  pieces = [[group] for group in groups]
+  segments = [[group] for group in groups]
   for first in groups:
     for second in groups:
       if belong(image, first, second):
-        a, b = (next(p for p in pieces if g in p) for g in (first, second))
+        a, b = (next(p for p in segments if g in p) for g in (first, second))
         if a is not b:
-          pieces.remove(b)
+          segments.remove(b)
           a.extend(b)
-  whole = [list(itertools.chain(*piece)) for piece in pieces]
+  whole = [list(itertools.chain(*segment)) for segment in segments]
   return {
     (box(pixels), color(image, pixels))
     for pixels in whole
@@ -103,9 +103,9 @@ def test_pieces_are_those_of_a_slow_flood_fill(ink):
   hues += rng.uniform(-9, 9, hues.shape)  # else two hues may tie
   images = np.zeros((*is_ink.shape, 3), np.uint8)
   images[is_ink] = [rgb(hue) for hue in hues[is_ink]]
-  found = find_pieces(images, digit_size=SIZE)
-  for image, pieces in zip(images, found, strict=True):
-    assert {(p.box, p.color) for p in pieces} == slow_pieces(image)
+  found = find_segments(images, digit_size=SIZE)
+  for image, segments in zip(images, found, strict=True):
+    assert {(p.box, p.color) for p in segments} == slow_segments(image)
   assert sum(map(len, found)) > 5
 
 
@@ -113,8 +113,8 @@ def test_joining_needs_one_colour_or_a_crumb():
   red, blue = rgb(0), rgb(230)
 
   def boxes(*strokes):
-    found = find_pieces(painted(*strokes), digit_size=SIZE)[0]
-    return sorted(piece.box for piece in found)
+    found = find_segments(painted(*strokes), digit_size=SIZE)[0]
+    return sorted(segment.box for segment in found)
 
   stroke, right = (2, 2, 5, 8), (6, 2, 9, 8)
   assert boxes((*stroke, red), (*right, red)) == [(2, 2, 9, 8)]
@@ -131,7 +131,7 @@ def test_other_pieces_are_blanked_out_of_a_crop():
   red, blue = rgb(0), rgb(230)
   angle = [(2, 2, 4, 14, red), (2, 2, 14, 4, red)]
   inside = (8, 8, 12, 12, blue)
-  first, second = find_pieces(painted(*angle, inside), digit_size=SIZE)[0]
+  first, second = find_segments(painted(*angle, inside), digit_size=SIZE)[0]
   assert first.box == (2, 2, 14, 14)
   assert first.brightness.shape == (12, 12)
   assert first.brightness[6:10, 6:10].max() == 0
@@ -143,8 +143,8 @@ def test_other_pieces_are_blanked_out_of_a_crop():
 def test_faint_edges_of_a_piece_stay_in_its_crop():
   image = painted((2, 2, 8, 8, rgb(0)))
   image[0, 4, 4] = rgb(0, value=0.2)  # below the ink threshold
-  piece = find_pieces(image, digit_size=SIZE)[0][0]
-  assert piece.brightness[2, 2] == pytest.approx(0.2, abs=1 / 255)
+  segment = find_segments(image, digit_size=SIZE)[0][0]
+  assert segment.brightness[2, 2] == pytest.approx(0.2, abs=1 / 255)
 
 
 def test_hue_vectors_agree_with_colorsys():
@@ -168,15 +168,15 @@ def test_each_hue_has_its_name_and_grey_has_none():
       assert color_name(cmath.rect(0.75, math.radians(turned)), 1.0) == name
   assert color_name(0j, 1.0) is None
   assert color_name(0.2 + 0j, 1.0) is None
-  grey = find_pieces(painted((2, 2, 8, 8, [200] * 3)), digit_size=SIZE)[0]
+  grey = find_segments(painted((2, 2, 8, 8, [200] * 3)), digit_size=SIZE)[0]
   assert grey[0].color is None
 
 
 def test_neighbouring_images_never_touch():
   full = np.full((3, 8, 8, 3), 255, np.uint8)
-  assert [len(p) for p in find_pieces(full, digit_size=8)] == [1, 1, 1]
-  assert find_pieces(np.zeros_like(full), digit_size=8) == [[], [], []]
-  assert find_pieces(full[:0], digit_size=8) == []
+  assert [len(p) for p in find_segments(full, digit_size=8)] == [1, 1, 1]
+  assert find_segments(np.zeros_like(full), digit_size=8) == [[], [], []]
+  assert find_segments(full[:0], digit_size=8) == []
 
 
 @pytest.mark.parametrize(
@@ -184,4 +184,4 @@ def test_neighbouring_images_never_touch():
 )
 def test_other_types_and_shapes_raise(images):
   with pytest.raises(ValueError, match="images must be uint8"):
-    find_pieces(images, digit_size=8)
+    find_segments(images, digit_size=8)

@@ -1,4 +1,4 @@
-"""Exams: halves seen and held out, balanced answers, POPE's three sets."""
+"""Evaluation sets: half held out, balanced answers, POPE's three sets."""
 
 import collections
 import itertools
@@ -6,7 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from ddit_jax.digits import datasets, questions, scenes
+from ddit_jax.digits import evaluation_sets, questions
+from ddit_jax.digits.rendering import render_all
 from ddit_jax.digits.world import WORLDS, handwriting
 
 ONE, LARGE = WORLDS["one_digit"], WORLDS["scenes_32"]
@@ -18,30 +19,30 @@ HELD_OUT_COUNTS = {(3, 2), (1, 3), (8, 3), (6, 4)}
 
 
 def is_anything_held_out(scene):
-  digits = [thing.digit for thing in scene.things]
+  digits = [obj.digit for obj in scene.objects]
   pairs = set(itertools.combinations(sorted(set(digits)), 2))
   return bool(
     pairs & HELD_OUT_DIGITS
     or HELD_OUT_COUNTS & set(collections.Counter(digits).items())
-    or any((3 * t.digit + t.color) % 5 == 0 for t in scene.things)
+    or any((3 * t.digit + t.color) % 5 == 0 for t in scene.objects)
   )
 
 
 @pytest.mark.parametrize("world", [ONE, LARGE])
 def test_caption_items(world):
-  items = datasets.caption_items(world, "test", 61, 0)
+  items = evaluation_sets.caption_items(world, "test", 61, 0)
   assert [item.is_held_out for item in items].count(True) == 30
   writing = handwriting("test")
   for item in items:
     assert is_anything_held_out(item.scene) == item.is_held_out
     np.testing.assert_array_equal(
-      item.image, scenes.render(item.scene, world, writing)
+      item.image, render_all([item.scene], world, writing)[0]
     )
 
 
 @pytest.mark.parametrize("world", [ONE, LARGE])
 def test_question_items(world):
-  items = datasets.question_items(world, "validation", 41, 0)
+  items = evaluation_sets.question_items(world, "validation", 41, 0)
   assert len(items) == 41 * len(questions.kinds(world))
   answers = collections.defaultdict(collections.Counter)
   writing = handwriting("validation")
@@ -55,13 +56,13 @@ def test_question_items(world):
     numbers = [counts[answer] for answer in possible]
     assert max(numbers) - min(numbers) <= 1, kind
   np.testing.assert_array_equal(
-    items[-1].image, scenes.render(items[-1].scene, world, writing)
+    items[-1].image, render_all([items[-1].scene], world, writing)[0]
   )
 
 
 @pytest.mark.parametrize(("world", "per_image"), [(ONE, 2), (LARGE, 6)])
 def test_pope_is_balanced_on_every_image_and_true(world, per_image):
-  sets = datasets.pope_items(world, "test", 40, 0)
+  sets = evaluation_sets.pope_items(world, "test", 40, 0)
   assert tuple(sets) == ("random", "popular", "adversarial")
   for items in sets.values():
     assert len(items) == 40 * per_image
@@ -70,7 +71,7 @@ def test_pope_is_balanced_on_every_image_and_true(world, per_image):
       image = items[start : start + per_image]
       assert len({id(item.scene) for item in image}) == 1
       assert len({item.question.text for item in image}) == per_image
-      digits = {t.digit for t in image[0].scene.things}
+      digits = {t.digit for t in image[0].scene.objects}
       present = {
         questions.presence_question(d, is_present=True).text for d in digits
       }
@@ -81,7 +82,7 @@ def test_pope_is_balanced_on_every_image_and_true(world, per_image):
 
 
 def test_pope_sets_share_images_and_yes_questions():
-  sets = datasets.pope_items(LARGE, "test", 20, 1)
+  sets = evaluation_sets.pope_items(LARGE, "test", 20, 1)
   first, *others = (
     [(id(i.scene), i.question) for i in items if i.question.answer == "yes"]
     for items in sets.values()
@@ -94,7 +95,7 @@ def partner_share(items):
   found = []
   for item in items:
     if item.question.answer == "no":
-      digits = {t.digit for t in item.scene.things}
+      digits = {t.digit for t in item.scene.objects}
       words = questions.DIGIT_WORDS
       asked = words.index(item.question.text.rstrip("?").split()[-1])
       found.append(bool(digits & {(asked + 3) % 10, (asked - 3) % 10}))
@@ -102,7 +103,7 @@ def partner_share(items):
 
 
 def test_adversarial_questions_ask_for_the_digits_training_put_there():
-  sets = datasets.pope_items(LARGE, "test", 120, 2)
+  sets = evaluation_sets.pope_items(LARGE, "test", 120, 2)
   shares = {name: partner_share(items) for name, items in sets.items()}
   # Measured 0.54 random, 0.60 popular, 0.79 adversarial: three digits have
   # up to six partners, so half of all denied digits are one by chance.
@@ -111,7 +112,7 @@ def test_adversarial_questions_ask_for_the_digits_training_put_there():
 
 
 def test_popular_questions_ask_for_few_digits():
-  sets = datasets.pope_items(LARGE, "test", 60, 3)
+  sets = evaluation_sets.pope_items(LARGE, "test", 60, 3)
   asked = {
     name: collections.Counter(
       item.question.text for item in items if item.question.answer == "no"
@@ -123,9 +124,9 @@ def test_popular_questions_ask_for_few_digits():
   assert share["popular"] > 0.7 > share["random"]
 
 
-def test_equal_seeds_give_equal_exams():
+def test_equal_seeds_give_equal_sets():
   first, again, other = (
-    datasets.question_items(ONE, "test", 6, seed) for seed in (0, 0, 1)
+    evaluation_sets.question_items(ONE, "test", 6, seed) for seed in (0, 0, 1)
   )
   assert [i.question for i in first] == [i.question for i in again]
   assert [i.annotators for i in first] == [i.annotators for i in again]
@@ -134,8 +135,8 @@ def test_equal_seeds_give_equal_exams():
 
 def test_bad_requests_are_refused():
   with pytest.raises(ValueError, match="no split 'val'"):
-    datasets.caption_items(ONE, "val", 5, 0)
+    evaluation_sets.caption_items(ONE, "val", 5, 0)
   with pytest.raises(ValueError, match="0 POPE images"):
-    datasets.pope_items(ONE, "test", 0, 0)
+    evaluation_sets.pope_items(ONE, "test", 0, 0)
   with pytest.raises(ValueError, match="-1 questions of a kind"):
-    datasets.question_items(ONE, "test", -1, 0)
+    evaluation_sets.question_items(ONE, "test", -1, 0)

@@ -1,4 +1,4 @@
-"""Training pools: true texts, kept shares, nothing held out, and fast."""
+"""Training pools: true texts, kept weights, nothing held out, and fast."""
 
 import collections
 import itertools
@@ -8,8 +8,15 @@ import time
 import numpy as np
 import pytest
 
-from ddit_jax.digits import datasets, grammar, questions
-from ddit_jax.digits.world import COLORS, DIGIT_WORDS, PLURALS, WORLDS
+from ddit_jax.digits import datasets, grammar, questions, scenes
+from ddit_jax.digits.datasets import BalancedAsker
+from ddit_jax.digits.world import (
+  COLORS,
+  DIGIT_WORDS,
+  PLURALS,
+  WORLDS,
+  handwriting,
+)
 
 ONE, LARGE = WORLDS["one_digit"], WORLDS["scenes_32"]
 HELD_OUT_DIGITS = {
@@ -19,17 +26,17 @@ HELD_OUT_DIGITS = {
 HELD_OUT_COUNTS = {(3, 2), (1, 3), (8, 3), (6, 4)}
 
 
-def all_shares(world):
+def all_weights(world):
   return dict.fromkeys(("caption", *questions.kinds(world)), 1)
 
 
 def read(text):
-  """(digit, colour or None, count) of every thing, word by word.
+  """(digit, colour or None, count) of every obj, word by word.
 
   On purpose not the grammar's own parser.
   """
   words = re.findall(r"\w+", text)
-  things = []
+  objects = []
   for i, word in enumerate(words):
     before, after = words[max(i - 2, 0) : i], words[i + 1 : i + 4]
     if word in PLURALS:
@@ -48,15 +55,15 @@ def read(text):
     elif after[:2] in (["that", "is"], ["that", "are"]):
       colors.append(after[2])
     assert len(colors) <= 1, text
-    things.append((digit, COLORS.index(colors[0]) if colors else None, count))
-  assert things, text
-  return things
+    objects.append((digit, COLORS.index(colors[0]) if colors else None, count))
+  assert objects, text
+  return objects
 
 
 def assert_nothing_held_out(text):
-  things = read(text)
+  objects = read(text)
   counts = collections.Counter()
-  for digit, color, count in things:
+  for digit, color, count in objects:
     assert color is None or (3 * digit + color) % 5 != 0, text
     counts[digit] += count
   pairs = set(itertools.combinations(sorted(counts), 2))
@@ -64,7 +71,7 @@ def assert_nothing_held_out(text):
   assert not set(counts.items()) & HELD_OUT_COUNTS, text
 
 
-def test_the_reader_of_this_test_reads():
+def test_the_parser_of_this_test_parses():
   assert read("a five, two red twos, a four in blue and three pink ones") == [
     *((5, None, 1), (2, 0, 2), (4, 5, 1), (1, 7, 3))
   ]
@@ -116,15 +123,15 @@ def test_images_show_the_color_the_text_names():
 
 
 @pytest.mark.parametrize("world", [ONE, LARGE])
-def test_shares_are_kept_and_answers_balanced(world):
-  shares = all_shares(world)
-  found = datasets.image_to_text_pool(world, "train", 3000, 1, shares)
+def test_weights_are_kept_and_answers_balanced(world):
+  weights = all_weights(world)
+  found = datasets.image_to_text_pool(world, "train", 3000, 1, weights)
   assert len(found.images) == len(found.prompts) == len(found.texts) == 3000
   counts = collections.Counter(found.kinds)
-  assert set(counts) == set(shares)
+  assert set(counts) == set(weights)
   for kind, count in counts.items():
     # Five standard errors of a draw of 3,000.
-    assert abs(count / 3000 - 1 / len(shares)) < 0.035, kind
+    assert abs(count / 3000 - 1 / len(weights)) < 0.035, kind
   answers = collections.defaultdict(collections.Counter)
   for kind, text in zip(found.kinds, found.texts, strict=True):
     answers[kind][text] += 1
@@ -143,7 +150,7 @@ def test_captions_to_learn_are_complete():
 
 def test_equal_seeds_give_equal_pools_and_others_do_not():
   def draw(seed):
-    return datasets.image_to_text_pool(ONE, "train", 50, seed, all_shares(ONE))
+    return datasets.image_to_text_pool(ONE, "train", 50, seed, all_weights(ONE))
 
   first, again, other = draw(0), draw(0), draw(1)
   np.testing.assert_array_equal(first.images, again.images)
@@ -157,24 +164,24 @@ def test_twenty_thousand_records_take_less_than_eight_seconds():
   start = time.process_time()
   datasets.text_to_image_pool(ONE, "train", 20_000, 0)
   middle = time.process_time()
-  datasets.image_to_text_pool(ONE, "train", 20_000, 0, all_shares(ONE))
+  datasets.image_to_text_pool(ONE, "train", 20_000, 0, all_weights(ONE))
   # Measured 0.7 s each.
   assert middle - start < 8 and time.process_time() - middle < 8
 
 
 @pytest.mark.parametrize(
-  ("shares", "message"),
+  ("weights", "message"),
   [
     ({"caption": 1, "where": 1}, r"kinds \['where'\]"),
-    ({"caption": -1, "is_there": 2}, "weights must be 0 or more"),
-    ({"caption": float("nan")}, "weights must be 0 or more"),
-    ({"caption": 0}, "one at least above 0"),
-    ({}, "one at least above 0"),
+    ({"caption": -1, "is_there": 2}, "must be at least 0"),
+    ({"caption": float("nan")}, "must be at least 0"),
+    ({"caption": 0}, "and one above 0"),
+    ({}, "and one above 0"),
   ],
 )
-def test_bad_shares_are_refused(shares, message):
+def test_bad_weights_are_refused(weights, message):
   with pytest.raises(ValueError, match=message):
-    datasets.image_to_text_pool(ONE, "train", 10, 0, shares)
+    datasets.image_to_text_pool(ONE, "train", 10, 0, weights)
 
 
 def test_bad_splits_and_sizes_are_refused():
@@ -182,3 +189,66 @@ def test_bad_splits_and_sizes_are_refused():
     datasets.text_to_image_pool(ONE, "val", 10, 0)
   with pytest.raises(ValueError, match="0 text-to-image records"):
     datasets.text_to_image_pool(ONE, "train", 0, 0)
+
+
+def first_draw(purpose="pools", split="train", size=5, seed=0):
+  rng = datasets.generator(purpose, split, size=size, seed=seed)
+  return rng.integers(2**60)
+
+
+def test_purpose_split_and_seed_make_the_draws_and_size_does_not():
+  assert first_draw() == first_draw() == first_draw(size=9)
+  others = {
+    first_draw(),
+    first_draw(purpose="others"),
+    first_draw(split="test"),
+    first_draw(seed=1),
+  }
+  assert len(others) == 4
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"split": "val"}, "no split 'val'"),
+    ({"size": 0}, "0 pools were asked for"),
+    ({"seed": -1}, "seed is -1"),
+  ],
+)
+def test_bad_addresses_are_refused(change, message):
+  with pytest.raises(ValueError, match=message):
+    first_draw(**change)
+
+
+LARGE = WORLDS["scenes_32"]
+
+
+def asker_of(kind, slack=0):
+  rng = np.random.default_rng(0)
+
+  def sample():
+    return scenes.sample_scene(
+      LARGE, rng, writing=handwriting("train"), held_out=False, kind=kind
+    )
+
+  return BalancedAsker(world=LARGE, sample=sample, rng=rng, slack=slack)
+
+
+@pytest.mark.parametrize("slack", [0, 3])
+def test_no_answer_is_further_ahead_than_the_slack(slack):
+  asker = asker_of(None, slack)
+  answers = []
+  for _ in range(82):
+    scene, question = asker.draw("how_many_numbers")
+    answers.append(question.answer)
+    counts = [answers.count(a) for a in ("one", "two", "three", "four")]
+    assert max(counts) - min(counts) <= slack + 1
+    words = {1: "one", 2: "two", 3: "three", 4: "four"}
+    assert question.answer == words[len(scene.objects)]
+
+
+def test_an_answer_that_never_comes_is_reported():
+  asker = asker_of("two")  # these scenes always have two digits
+  assert asker.draw("how_many_numbers")[1].answer == "two"
+  with pytest.raises(ValueError, match=r"'how_many_numbers'.*\{'two': 1\}"):
+    asker.draw("how_many_numbers")

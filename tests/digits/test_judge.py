@@ -1,11 +1,11 @@
-"""The checker on scenes drawn to keep or to break a prompt."""
+"""The judge on scenes that show what a prompt asks for, or do not."""
 
 import numpy as np
 import pytest
 
-from ddit_jax.digits import judge as checking
 from ddit_jax.digits import prompts, scenes, world
-from ddit_jax.digits.judge import Findings, judge
+from ddit_jax.digits.judge import Findings, judge_for
+from ddit_jax.digits.rendering import render_all
 from ddit_jax.digits.world import COLORS, DIGIT_WORDS, WORLDS
 from ddit_jax.evaluation.geneval import Detection
 
@@ -15,28 +15,25 @@ SEVEN, TWO = 7, 2
 
 @pytest.fixture(scope="module")
 def judge_of_world():
-  return checking.checker_for(WORLD)
+  return judge_for(WORLD)
 
 
-def picture(*things):
-  """Training glyphs, which the reader knows: (digit, colour word, x, y)."""
+def image_of(*objects):
+  """Known training glyphs: (digit, colour word, x, y)."""
   writing = world.handwriting("train")
-  return scenes.render(
-    scenes.Scene(
-      tuple(
-        scenes.Thing(
-          digit=digit,
-          color=COLORS.index(color),
-          x=x,
-          y=y,
-          glyph=int(writing.rows[digit][0]),
-        )
-        for digit, color, x, y in things
+  scene = scenes.Scene(
+    tuple(
+      scenes.SceneObject(
+        digit=digit,
+        color=COLORS.index(color),
+        x=x,
+        y=y,
+        glyph=int(writing.rows[digit][0]),
       )
-    ),
-    WORLD,
-    writing,
+      for digit, color, x, y in objects
+    )
   )
+  return render_all([scene], WORLD, writing)[0]
 
 
 def asking(tag, *include, exclude=()):
@@ -44,8 +41,8 @@ def asking(tag, *include, exclude=()):
 
 
 def test_detections_name_box_and_colour(judge_of_world):
-  image = picture((SEVEN, "red", 8.0, 8.0), (TWO, "cyan", 24.0, 20.0))
-  seven, two = judge_of_world.detections(image)
+  image = image_of((SEVEN, "red", 8.0, 8.0), (TWO, "cyan", 24.0, 20.0))
+  seven, two = judge_of_world.find(image[None])[0].first
   assert (seven.class_name, seven.color) == ("seven", "red")
   assert (two.class_name, two.color) == ("two", "cyan")
   for found, (x, y) in ((seven, (8, 8)), (two, (24, 20))):
@@ -57,7 +54,7 @@ def test_detections_name_box_and_colour(judge_of_world):
 
 
 def test_color_and_position_are_told_apart(judge_of_world):
-  image = picture((SEVEN, "red", 7.0, 16.0), (TWO, "blue", 25.0, 16.0))
+  image = image_of((SEVEN, "red", 7.0, 16.0), (TWO, "blue", 25.0, 16.0))
   seven = {"class": "seven", "count": 1}
   two = {"class": "two", "count": 1}
   for prompt, is_kept in [
@@ -70,9 +67,9 @@ def test_color_and_position_are_told_apart(judge_of_world):
     (asking("position", seven, two | {"position": ["right of", 0]}), True),
     (asking("position", seven, two | {"position": ["above", 0]}), False),
   ]:
-    verdict = judge_of_world.verdict(prompt, image)
-    assert verdict.is_correct == verdict.is_strictly_correct == is_kept
-    assert bool(verdict.reasons) != is_kept
+    judgement = judge_of_world.find(image[None])[0].judge(prompt)
+    assert judgement.is_correct == judgement.is_strictly_correct == is_kept
+    assert bool(judgement.reasons) != is_kept
 
 
 def test_counting_wants_neither_fewer_nor_more(judge_of_world):
@@ -83,16 +80,16 @@ def test_counting_wants_neither_fewer_nor_more(judge_of_world):
     exclude=({"class": "seven", "count": 4},),
   )
   for count in (2, 3, 4):
-    image = picture(*((SEVEN, "green", *at) for at in places[:count]))
-    verdict = judge_of_world.verdict(prompt, image)
-    assert verdict.is_correct == (count == 3)
+    image = image_of(*((SEVEN, "green", *at) for at in places[:count]))
+    judgement = judge_of_world.find(image[None])[0].judge(prompt)
+    assert judgement.is_correct == (count == 3)
 
 
 def test_real_scenes_keep_their_prompts_and_controls_do_not(judge_of_world):
   rng = np.random.default_rng(0)
   asked = prompts.prompts(WORLD)[::2]
   writing = world.handwriting("test")
-  real = scenes.render_all(
+  real = render_all(
     [prompts.scene_for(p, WORLD, rng, writing=writing) for p in asked],
     WORLD,
     writing,
@@ -101,9 +98,9 @@ def test_real_scenes_keep_their_prompts_and_controls_do_not(judge_of_world):
 
   def share(images):
     found = judge_of_world.find(images)
-    verdicts = [judge(p, f) for p, f in zip(asked, found, strict=True)]
-    lenient = np.array([v.is_correct for v in verdicts])
-    strict = np.array([v.is_strictly_correct for v in verdicts])
+    judgements = [f.judge(p) for p, f in zip(asked, found, strict=True)]
+    lenient = np.array([v.is_correct for v in judgements])
+    strict = np.array([v.is_strictly_correct for v in judgements])
     assert not (strict & ~lenient).any()
     return lenient.mean(), strict.mean()
 
@@ -130,27 +127,26 @@ def test_a_disputed_digit_too_many_is_not_forgiven():
     exclude=({"class": "seven", "count": 3},),
   )
   first, agreed = ["seven"] * 3, ["seven"] * 2 + ["unreadable"]
-  verdict = judge(prompt, Findings(first=sevens(first), agreed=sevens(agreed)))
-  assert not verdict.is_correct
-  assert not verdict.is_strictly_correct
-  verdict = judge(
-    prompt,
-    Findings(first=sevens(agreed), agreed=sevens(["seven", *agreed[2:]])),
-  )
-  assert verdict.is_correct
-  assert not verdict.is_strictly_correct
+  judgement = Findings(first=sevens(first), agreed=sevens(agreed)).judge(prompt)
+  assert not judgement.is_correct
+  assert not judgement.is_strictly_correct
+  judgement = Findings(
+    first=sevens(agreed), agreed=sevens(["seven", *agreed[2:]])
+  ).judge(prompt)
+  assert judgement.is_correct
+  assert not judgement.is_strictly_correct
 
 
 def test_things_that_are_no_digit_are_unreadable(judge_of_world):
   image = np.zeros((32, 32, 3), np.uint8)
   image[10:20, 10:20] = (255, 64, 64)
-  (square,) = judge_of_world.detections(image)
+  (square,) = judge_of_world.find(image[None])[0].first
   assert square.class_name == "unreadable"
   assert square.class_name not in DIGIT_WORDS
 
 
-def test_each_world_has_one_checker_and_its_own_size(judge_of_world):
-  assert checking.checker_for(WORLD) is judge_of_world
+def test_each_world_has_one_judge_and_its_own_size(judge_of_world):
+  assert judge_for(WORLD) is judge_of_world
   with pytest.raises(ValueError, match=r"uint8 \[n, 32, 32, 3\]"):
     judge_of_world.find(np.zeros((1, 48, 48, 3), np.uint8))
   with pytest.raises(ValueError, match="float64"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ddit_jax.digits import prompts
-from ddit_jax.digits.scores import generation_metrics, real_images
+from ddit_jax.digits.image_scores import generation_metrics, real_images
 from ddit_jax.digits.world import WORLDS
 
 WORLD = WORLDS["scenes_32"]
@@ -53,21 +53,21 @@ def test_overall_is_the_mean_of_the_tasks(scored):
     assert metrics[f"generation/{tag}"]["value"] == pytest.approx(value)
   overall = metrics["generation/overall"]
   assert overall["value"] == pytest.approx(np.mean(list(by_tag.values())))
-  for key in ("ceiling", "baseline"):
+  for key in ("oracle", "prior_baseline"):
     assert overall[key] == pytest.approx(
       np.mean([metrics[f"generation/{tag}"][key] for tag in prompts.TAGS])
     )
   assert metrics["generation/strict"]["value"] <= overall["value"]
 
 
-def test_real_scenes_reach_the_ceiling_and_controls_stay_low(scored):
+def test_real_scenes_reach_the_oracle_and_controls_stay_low(scored):
   overall = scored[0]["generation/overall"]
-  # Measured: value 0.89, ceiling 0.89, baseline 0.00 with 61 images.
-  assert overall["ceiling"] > 0.86
+  # Measured: value 0.89, oracle 0.89, baseline 0.00 with 61 images.
+  assert overall["oracle"] > 0.86
   low, high = overall["interval"]
   assert low <= overall["value"] <= high
-  assert high > overall["ceiling"] - 0.03
-  assert overall["baseline"] < 0.1
+  assert high > overall["oracle"] - 0.03
+  assert overall["prior_baseline"] < 0.1
   assert overall["controls"]["blank"] == overall["controls"]["noise"] == 0
   assert overall["controls"]["other_prompt"] < 0.1
 
@@ -76,7 +76,7 @@ def test_ignoring_the_prompt_drops_a_perfect_model_to_the_baseline(images):
   mixed = np.roll(images, 11, axis=0)
   metrics, verdicts = generation_metrics(WORLD, ASKED, mixed, seed=0)
   overall = metrics["generation/overall"]
-  assert overall["value"] < 0.1 < 0.86 < overall["ceiling"]
+  assert overall["value"] < 0.1 < 0.86 < overall["oracle"]
   assert sum(not v.is_correct for v in verdicts) > 0.9 * len(verdicts)
 
 
