@@ -5,6 +5,8 @@ from setuptools import find_packages, setup
 REQUIRES = [
   "jax>=0.10.2,<0.13",
   "flax>=0.12.8,<0.13",
+  # The template of report.html.
+  "jinja2>=3.1",
   "optax>=0.2.8,<0.3",
   "orbax-checkpoint>=0.12.8,<0.13",
   "grain>=0.2.18,<0.3",
@@ -15,6 +17,8 @@ REQUIRES = [
   "importlib_resources>=6",
   "absl-py>=2",
   "jaxtyping>=0.3",
+  # The curves of report.html, as SVG.
+  "matplotlib>=3.9",
   "numpy>=2,<3",
   "pillow>=11",
   "safetensors>=0.5",
@@ -54,6 +58,7 @@ setup(
   description="Dual Diffusion Transformer (D-DiT) in JAX",
   python_requires=">=3.11",
   packages=find_packages(include=["ddit_jax", "ddit_jax.*"]),
+  package_data={"ddit_jax.report": ["template.html"]},
   install_requires=REQUIRES,
   extras_require=EXTRAS,
   entry_points={"console_scripts": ["ddit=ddit_jax.cli.main:main"]},

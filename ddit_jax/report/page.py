@@ -1,23 +1,32 @@
 """write_report: one HTML file with everything inside it."""
 
+import base64
+import io
+import json
+import math
 import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import jinja2
 import numpy as np
+from markupsafe import Markup
+from PIL import Image
 
-from ddit_jax.report import charts, sheets, tables
-from ddit_jax.report.markup import duration, escape, number
-from ddit_jax.report.style import CSS
+from ddit_jax.report import charts
+
+# How a token that is still masked is written in `unmasking["texts"]`.
+MASKED_SIGN = "□"
 
 # Scalar name -> (chart title, vertical axis, colour), in this order.
 _CURVES = {
-  "loss/image": ("Image loss", "flow matching loss", "image"),
-  "loss/text": ("Text loss", "masked diffusion loss", "text"),
-  "loss/total": ("Total loss", "weighted sum of both", "total"),
-  "speed/steps_per_second": ("Speed", "steps per second", "other"),
+  "loss/image": ("Image loss", "flow matching loss", "#3b82f6"),
+  "loss/text": ("Text loss", "masked diffusion loss", "#e8590c"),
+  "loss/total": ("Total loss", "weighted sum of both", "#868e96"),
+  "speed/steps_per_second": ("Speed", "steps per second", "#12a594"),
 }
+_OTHER_COLOR = "#12a594"
 _NOT_CURVES = ("step", "time")
 
 
@@ -28,191 +37,210 @@ def write_report(
   summary: str,
   config: dict[str, Any],
   scalars: Sequence[dict[str, Any]],
-  drawings: Sequence[dict[str, Any]] = (),
-  readings: Sequence[dict[str, Any]] = (),
+  generated: Sequence[dict[str, Any]] = (),
+  answered: Sequence[dict[str, Any]] = (),
   unmasking: dict[str, Any] | None = None,
   metrics: dict[str, dict[str, Any]] | None = None,
   seconds: dict[str, float] | None = None,
-  is_log_x: bool = False,
 ) -> None:
   """Writes a page that needs no network, no script and no other file.
 
-  A part without data gets no section.
+  A part without data gets no section. Images are uint8 [height, width, 1 or 3].
 
   Args:
     path: the HTML file; its folder is made when absent.
     title: heading and window title.
-    summary: what was run and what came out; blank lines part paragraphs.
-    config: the settings, nested dicts.
+    summary: what was run; blank lines separate paragraphs.
+    config: the config, nested dicts.
     scalars: the lines of scalars.jsonl: {"step", "time", name: value or None}.
-    drawings: see `sheets.drawing_sheet`.
-    readings: see `sheets.reading_sheet`.
-    unmasking: see `sheets.unmasking_strip`.
-    metrics: see `tables.metric_table`.
-    seconds: phase -> seconds.
-    is_log_x: True draws training steps on a logarithmic axis.
+    generated: {"image", "prompt": str, "is_correct": bool or None, "verdict":
+      str} for each generated image.
+    answered: {"image", "caption": str, "reference": str, "answers":
+      [(question, answer, expected), ...]} for each image.
+    unmasking: how one text appears: {"image", "prompt": str, "times": one
+      number in [0, 1] per row, "texts": tokens per row, masked ones written
+      as `MASKED_SIGN`}.
+    metrics: name -> {"value", "n", "interval": [low, high], "oracle",
+      "prior_baseline", and optionally "controls": {name: value}}. Shown as per
+      cent if all are in [0, 1]; None is allowed for all but "value" and "n".
+    seconds: phase -> seconds, in the order they ran.
 
   Raises:
-    ValueError: a record lacks a key, or an image is not uint8 [h, w, 1 or 3].
+    ValueError: a record lacks a key, an image is of another type or shape, or
+      a duration is negative or not finite.
   """
-  sections = {
-    "results": ("Results", metrics and tables.metric_table(metrics)),
-    "drawings": (
-      "Text to image",
-      drawings and sheets.drawing_sheet(list(drawings)),
-    ),
-    "readings": (
-      "Image to text",
-      readings and sheets.reading_sheet(list(readings)),
-    ),
-    "unmasking": (
-      "How a caption appears",
-      unmasking and sheets.unmasking_strip(unmasking),
-    ),
-    "training": ("Training", _curves(scalars, is_log_x=is_log_x)),
-    "time": ("Where the time went", seconds and tables.seconds_table(seconds)),
-    "settings": ("Settings", config and _settings(config)),
-  }
-  shown = {key: part for key, part in sections.items() if part[1]}
-  page = _page(
-    title,
-    header=_header(title, summary, _key_figures(scalars, seconds or {})),
-    sections=shown,
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader("ddit_jax.report", "."),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
   )
+  environment.filters |= {
+    "number": number,
+    "duration": duration,
+    "image": _image_source,
+  }
+  for phase, value in (seconds or {}).items():
+    if not (math.isfinite(value) and value >= 0):
+      raise ValueError(f"phase {phase!r} took {value} seconds: not a duration")
+  if unmasking and len(unmasking["times"]) != len(unmasking["texts"]):
+    raise ValueError("unmasking needs one text for each time")
+  curves = _curves(scalars)
+  try:
+    page = environment.get_template("template.html").render(
+      title=title,
+      paragraphs=[part for part in summary.split("\n\n") if part.strip()],
+      key_figures=_key_figures(scalars, seconds or {}),
+      metrics=[_metric_row(*item) for item in (metrics or {}).items()],
+      generated=generated,
+      answered=answered,
+      unmasking=unmasking,
+      masked_sign=MASKED_SIGN,
+      main_curves=[curve for curve in curves if curve["name"] in _CURVES],
+      other_curves=[curve for curve in curves if curve["name"] not in _CURVES],
+      seconds=seconds or {},
+      config=flat_config(config),
+    )
+  except jinja2.UndefinedError as error:
+    raise ValueError(
+      f"a record of the report is incomplete: {error}"
+    ) from error
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   path.write_text(page, encoding="utf-8")
 
 
-def _page(
-  title: str, *, header: str, sections: dict[str, tuple[str, str]]
-) -> str:
-  links = "".join(
-    f'<a href="#{key}">{name}</a>' for key, (name, _) in sections.items()
-  )
-  bodies = "".join(
-    f'<section id="{key}"><h2>{name}</h2>{_LEADS.get(key, "")}{body}</section>'
-    for key, (name, body) in sections.items()
-  )
-  # The policy makes the browser itself refuse whatever is not in the file.
-  policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-  return (
-    '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-    '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-    '<meta name="color-scheme" content="light dark">'
-    f"<title>{escape(title)}</title><style>{CSS}</style></head><body>"
-    f'{header}<nav aria-label="Sections">{links}</nav><main>{bodies}</main>'
-    "<footer>Written by ddit_jax. Everything on this page is inside this one "
-    "file.</footer></body></html>\n"
-  )
+def number(value: float | None) -> str:
+  """A short number: "0.123", "60 000", "5.6e-05"; a dash for None and NaN."""
+  if value is None or not math.isfinite(value):
+    return "–"
+  if abs(value) < 1e3 or abs(value) >= 1e9:
+    return f"{value:.3g}"
+  return f"{value:,.0f}".replace(",", "\u202f")
 
 
-# One sentence below a heading that says how to read what follows.
-_LEADS = {
-  "results": (
-    '<p class="lead">Ceiling: the same measurement on real images or '
-    "texts. Baseline: what one gets without looking at the input.</p>"
-  ),
-  "drawings": (
-    '<p class="lead">Each image was drawn by the model from the line below '
-    "it.</p>"
-  ),
-  "readings": (
-    '<p class="lead">The model sees the image only; the reference is what '
-    "the image was made from.</p>"
-  ),
-  "unmasking": (
-    '<p class="lead">All tokens start hidden at t = 1 and are revealed step '
-    "by step until t = 0. New tokens are marked.</p>"
-  ),
-  "training": (
-    '<p class="lead">Faint: every logged value. Strong: running mean, whose '
-    "first and last value stand above each chart.</p>"
-  ),
-}
+def duration(seconds: float) -> str:
+  """Seconds in a suitable unit: "42 s", "3.5 min", "2.1 h"."""
+  if seconds < 120:
+    return f"{seconds:.{1 if seconds < 10 else 0}f}\u202fs"
+  if seconds < 7200:
+    return f"{seconds / 60:.1f}\u202fmin"
+  return f"{seconds / 3600:.1f}\u202fh"
 
 
-def _header(title: str, summary: str, figures: list[tuple[str, str]]) -> str:
-  paragraphs = "".join(
-    f"<p>{escape(part.strip())}</p>"
-    for part in summary.split("\n\n")
-    if part.strip()
+def flat_config(config: dict[str, Any], path: str = "") -> dict[str, str]:
+  """Nested values by dotted name: {"model.width": "64"}; {} stays "{}"."""
+  flat = {}
+  for key, value in config.items():
+    name = f"{path}.{key}" if path else str(key)
+    if isinstance(value, dict) and value:
+      flat |= flat_config(value, name)
+    else:
+      is_text = isinstance(value, str)
+      flat[name] = value if is_text else json.dumps(value, default=str)
+  return flat
+
+
+def _image_source(image: np.ndarray) -> str:
+  """The pixels as a data URI with a PNG inside."""
+  is_image = (
+    isinstance(image, np.ndarray)
+    and image.dtype == np.uint8
+    and image.ndim == 3
+    and image.shape[2] in (1, 3)
+    and image.size > 0
   )
-  tiles = "".join(
-    f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
-    for name, value in figures
-  )
-  tiles = f'<dl class="tiles">{tiles}</dl>' if tiles else ""
-  return f"<header><h1>{escape(title)}</h1>{paragraphs}{tiles}</header>"
+  if not is_image:
+    seen = f"{getattr(image, 'dtype', type(image))} {np.shape(image)}"
+    raise ValueError(
+      f"a report image is {seen}: pass uint8 [height, width, 1 or 3]"
+    )
+  pixels = image[:, :, 0] if image.shape[2] == 1 else image
+  buffer = io.BytesIO()
+  Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
+  return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _metric_row(name: str, metric: dict[str, Any]) -> dict[str, Any]:
+  """A metric's texts, and the places of its marks on a bar in per cent."""
+  try:
+    value, oracle, prior = (
+      metric[key] for key in ("value", "oracle", "prior_baseline")
+    )
+    (low, high), n = metric["interval"] or (None, None), metric["n"]
+  except KeyError as error:
+    raise ValueError(f"metric {name!r} lacks {error}") from error
+  controls = metric.get("controls") or {}
+  numbers = _finite(value, low, high, oracle, prior, *controls.values())
+  is_fraction = all(0 <= x <= 1 for x in numbers)
+  left = 0.0 if is_fraction else min(0.0, *numbers)
+  right = 1.0 if is_fraction else max(1e-12, *numbers)
+
+  def text(x: float | None) -> str:
+    if is_fraction and _finite(x):
+      return f"{100 * x:.1f}\u202f%"
+    return number(x)
+
+  def mark(kind: str, *ends: float | None) -> list[tuple[str, float, float]]:
+    if len(_finite(*ends)) < len(ends):
+      return []
+    places = [100 * (x - left) / (right - left) for x in ends]
+    return [(kind, min(places), max(places) - min(places))]
+
+  return {
+    "name": name,
+    "value": text(value),
+    "interval": "" if low is None else f"{text(low)} to {text(high)}",
+    "oracle": text(oracle),
+    "prior": text(prior),
+    "n": number(n),
+    "controls": ", ".join(f"{k} {text(v)}" for k, v in controls.items()),
+    "marks": [
+      *mark("value", 0.0, value),
+      *mark("interval", low, high),
+      *mark("prior", prior),
+      *mark("oracle", oracle),
+    ],
+  }
+
+
+def _finite(*values: float | None) -> list[float]:
+  return [x for x in values if x is not None and math.isfinite(x)]
 
 
 def _key_figures(
   scalars: Sequence[dict[str, Any]], seconds: dict[str, float]
-) -> list[tuple[str, str]]:
-  figures = []
+) -> dict[str, str]:
+  figures = {}
   if scalars:
-    figures.append(("training steps", number(max(x["step"] for x in scalars))))
-  for name, label in (
-    ("loss/image", "last image loss"),
-    ("loss/text", "last text loss"),
-  ):
-    values = np.array(_series(scalars, name).values, np.float64)
-    values = values[np.isfinite(values)]
-    if len(values):
-      mean = charts.running_mean(values)[-1]
-      figures.append((label, number(mean)))
+    figures["training steps"] = number(max(line["step"] for line in scalars))
+  for name in ("image", "text"):
+    values = _finite(*(line.get(f"loss/{name}") for line in scalars))
+    if values:
+      mean = charts.running_mean(np.array(values))[-1]
+      figures[f"last {name} loss"] = number(mean)
   if seconds:
-    figures.append(("time in all", duration(sum(seconds.values()))))
+    figures["total time"] = duration(sum(seconds.values()))
   return figures
 
 
-def _curves(scalars: Sequence[dict[str, Any]], *, is_log_x: bool) -> str:
+def _curves(scalars: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+  """One chart per scalar: the main ones first, the others by name."""
   present = {name for line in scalars for name in line} - set(_NOT_CURVES)
-  main = [
-    charts.line_chart(
-      _series(scalars, name, colour),
-      title=title,
+  names = [name for name in _CURVES if name in present]
+  found = []
+  for name in names + sorted(present - _CURVES.keys()):
+    lines = [line for line in scalars if name in line]
+    label = name.rpartition("/")[2].replace("_", " ")
+    title, y_label, color = _CURVES.get(name, (name, label, _OTHER_COLOR))
+    svg, note = charts.line_chart(
+      [line["step"] for line in lines],
+      [line[name] for line in lines],
       y_label=y_label,
-      is_log_x=is_log_x,
+      color=color,
     )
-    for name, (title, y_label, colour) in _CURVES.items()
-    if name in present
-  ]
-  others = [
-    charts.line_chart(
-      _series(scalars, name),
-      title=name,
-      y_label=name.rpartition("/")[2].replace("_", " "),
-      is_log_x=is_log_x,
+    found.append(
+      {"name": name, "title": title, "svg": Markup(svg), "note": note}
     )
-    for name in sorted(present - _CURVES.keys())
-  ]
-  page = f'<div class="charts">{"".join(main)}</div>' if main else ""
-  if others:
-    word = "more curve" if len(others) == 1 else "more curves"
-    page += (
-      f"<details><summary>{len(others)} {word}</summary>"
-      f'<div class="charts">{"".join(others)}</div></details>'
-    )
-  return page
-
-
-def _series(
-  scalars: Sequence[dict[str, Any]], name: str, colour: str = "other"
-) -> charts.Series:
-  lines = [line for line in scalars if name in line]
-  return charts.Series(
-    label=name,
-    steps=[line["step"] for line in lines],
-    values=[line[name] for line in lines],
-    colour=colour,
-  )
-
-
-def _settings(config: dict[str, Any]) -> str:
-  count = len(tables.flat_settings(config))
-  return (
-    f"<details><summary>All {count} settings of this run</summary>"
-    f"{tables.config_table(config)}</details>"
-  )
+  return found

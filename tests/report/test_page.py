@@ -1,20 +1,43 @@
-"""The page is well formed, safe, and needs nothing outside itself."""
+"""The page is well formed, safe, complete, and needs nothing but itself."""
 
+import base64
 import html.parser
+import io
+import math
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from ddit_jax.report.page import write_report
-from ddit_jax.report.sheets import HIDDEN_SIGN
+from ddit_jax.report import page
+from ddit_jax.report.page import MASKED_SIGN, write_report
 
 EVIL = "</title></style><script>alert('x')</script><img src=x onerror=\"y\">&"
 IMAGE = np.full((8, 8, 3), 200, np.uint8)
-VOID = {"meta", "img", "line", "polyline"}
+VOID = {"meta", "img", "br"}
+METRIC = {
+  "value": 0.75,
+  "n": 480,
+  "interval": [0.7, 0.8],
+  "oracle": 0.95,
+  "prior_baseline": 0.1,
+}
+GENERATED = {
+  "image": IMAGE,
+  "prompt": "a two",
+  "is_correct": False,
+  "verdict": "no two",
+}
+ANSWERED = {
+  "image": IMAGE,
+  "caption": "a two",
+  "reference": "a red two",
+  "answers": [("is it red?", "yes", "yes"), ("what number?", "six", "two")],
+}
 
 
-class Reader(html.parser.HTMLParser):
+class Parser(html.parser.HTMLParser):
   """Checks that tags nest, and collects them and the text."""
 
   def __init__(self):
@@ -37,16 +60,27 @@ class Reader(html.parser.HTMLParser):
   def handle_data(self, data):
     self.text.append(data)
 
-
-def read(path):
-  reader = Reader()
-  reader.feed(path.read_text(encoding="utf-8"))
-  reader.close()
-  assert reader.open == []
-  return reader
+  def values(self, name):
+    return [value for key, value in self.attributes if key == name]
 
 
-def full_report(path, text, **changes):
+def written(tmp_path, **parts):
+  """The HTML of a report with only these parts."""
+  path = tmp_path / "report.html"
+  empty = {"title": "t", "summary": "", "config": {}, "scalars": []}
+  write_report(path, **(empty | parts))
+  return path.read_text(encoding="utf-8")
+
+
+def parse(text):
+  parser = Parser()
+  parser.feed(text)
+  parser.close()
+  assert parser.open == []
+  return parser
+
+
+def full_report(tmp_path, text, **changes):
   parts = {
     "title": text,
     "summary": f"{text}\n\nsecond paragraph",
@@ -62,10 +96,8 @@ def full_report(path, text, **changes):
       }
       for step in range(1, 50)
     ],
-    "drawings": [
-      {"image": IMAGE, "prompt": text, "is_correct": False, "verdict": text}
-    ],
-    "readings": [
+    "generated": [GENERATED | {"prompt": text, "verdict": text}],
+    "answered": [
       {
         "image": IMAGE,
         "caption": text,
@@ -77,82 +109,69 @@ def full_report(path, text, **changes):
       "image": IMAGE,
       "prompt": text,
       "times": [1.0, 0.0],
-      "texts": [[HIDDEN_SIGN], [text]],
+      "texts": [[MASKED_SIGN], [text]],
     },
-    "metrics": {
-      text: {
-        "value": 0.5,
-        "n": 10,
-        "interval": [0.4, 0.6],
-        "ceiling": None,
-        "baseline": 0.1,
-        "controls": {text: 0.2},
-      }
-    },
+    "metrics": {text: METRIC | {"oracle": None, "controls": {text: 0.2}}},
     "seconds": {text: 3.0},
   }
-  write_report(path, **(parts | changes))
-  return read(path)
+  return written(tmp_path, **(parts | changes))
 
 
 def test_all_sections_are_there_and_linked(tmp_path):
-  reader = full_report(tmp_path / "new" / "report.html", "plain")
-  ids = {value for name, value in reader.attributes if name == "id"}
-  links = {value for name, value in reader.attributes if name == "href"}
-  assert ids == {
-    "results",
-    "drawings",
-    "readings",
-    "unmasking",
-    "training",
-    "time",
-    "settings",
+  parser = parse(full_report(tmp_path, "plain"))
+  links = parser.values("href")
+  sections = {link[1:] for link in links if link[1:] in parser.values("id")}
+  assert sections == {
+    *("results", "images", "texts", "unmasking"),
+    *("training", "time", "config"),
   }
-  assert links == {f"#{name}" for name in ids}
-  assert reader.tags.count("h1") == 1
-  text = " ".join(reader.text)
-  for expected in ("second paragraph", "1 more curve", "All 2 settings", "49"):
+  assert parser.tags.count("h1") == 1
+  text = " ".join(parser.text)
+  for expected in ("second paragraph", "1 more curve", "All 2 values", "49"):
     assert expected in text
 
 
 def test_hostile_text_stays_text_everywhere(tmp_path):
-  plain = full_report(tmp_path / "plain.html", "plain")
-  evil = full_report(tmp_path / "evil.html", EVIL)
-  assert evil.tags == plain.tags  # not one element more
+  plain = parse(full_report(tmp_path, "plain"))
+  evil = parse(full_report(tmp_path, EVIL))
   assert "script" not in evil.tags
-  # A quote that ends an attribute too early would begin new ones.
-  assert [name for name, _ in evil.attributes] == [
-    name for name, _ in plain.attributes
+  # Ticks of the charts may differ; everything else is the same page.
+  svg = {"svg", "g", "path", "use", "defs", "text", "rect", "clippath"}
+  assert [tag for tag in evil.tags if tag not in svg] == [
+    tag for tag in plain.tags if tag not in svg
   ]
+  # A quote that ends an attribute too early would begin new ones.
+  assert {name for name, _ in evil.attributes} == {
+    name for name, _ in plain.attributes
+  }
   assert EVIL in "".join(evil.text)
 
 
 def test_nothing_is_loaded_from_outside(tmp_path):
-  reader = full_report(tmp_path / "report.html", "plain")
-  page = (tmp_path / "report.html").read_text(encoding="utf-8")
-  assert not re.search(r"https?:|//[a-z]|@import|url\(", page)
-  sources = [value for name, value in reader.attributes if name == "src"]
+  text = full_report(tmp_path, "plain")
+  parser = parse(text)
+  without_names = re.sub(r'xmlns(:xlink)?="[^"]*"', "", text)
+  assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", without_names)
+  sources = parser.values("src")
   assert len(sources) == 3
   assert all(s.startswith("data:image/png;base64,") for s in sources)
-  assert not {"link", "iframe", "object", "script"} & set(reader.tags)
-  assert "default-src 'none'" in page
+  assert all(link.startswith("#") for link in parser.values("href"))
+  assert not {"link", "iframe", "object", "script"} & set(parser.tags)
+  assert "default-src 'none'" in text
 
 
-def test_every_picture_has_words(tmp_path):
-  reader = full_report(tmp_path / "report.html", "plain")
-  alts = [value for name, value in reader.attributes if name == "alt"]
-  assert len(alts) == reader.tags.count("img") and all(alts)
-  roles = [value for name, value in reader.attributes if name == "role"]
-  labels = [v for name, v in reader.attributes if name == "aria-label"]
-  assert roles.count("img") <= len(labels) and all(labels)
+def test_every_image_has_words(tmp_path):
+  parser = parse(full_report(tmp_path, "plain"))
+  alts = parser.values("alt")
+  assert len(alts) == parser.tags.count("img") and all(alts)
+  assert parser.values("role").count("img") == len(
+    [label for label in parser.values("aria-label") if label != "Sections"]
+  )
 
 
 def test_parts_without_data_have_no_section(tmp_path):
-  path = tmp_path / "report.html"
-  write_report(path, title="t", summary="", config={}, scalars=[])
-  reader = read(path)
-  assert "section" not in reader.tags and "a" not in reader.tags
-  assert "dl" not in reader.tags
+  parser = parse(written(tmp_path))
+  assert not {"section", "a", "dl"} & set(parser.tags)
 
 
 def test_key_figures_are_the_smoothed_ends(tmp_path):
@@ -160,29 +179,173 @@ def test_key_figures_are_the_smoothed_ends(tmp_path):
     {"step": step, "time": 0.0, "loss/image": value}
     for step, value in ((100, 4.0), (200, 3.0), (300, 0.25), (400, None))
   ]
-  path = tmp_path / "report.html"
-  write_report(path, title="t", summary="", config={}, scalars=scalars)
-  figures = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", path.read_text("utf-8"))
-  assert figures == [("training steps", "400"), ("last image loss", "0.25")]
+  text = written(tmp_path, scalars=scalars)
+  assert re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text) == [
+    ("training steps", "400"),
+    ("last image loss", "0.25"),
+  ]
 
 
-def test_a_logarithmic_axis_can_be_asked_for(tmp_path):
-  full_report(tmp_path / "a.html", "plain", is_log_x=True)
-  full_report(tmp_path / "b.html", "plain")
-  first, second = (
-    re.search(r'<polyline class="raw image" points="([^"]*)"', p.read_text())
-    for p in (tmp_path / "a.html", tmp_path / "b.html")
+def bar(text):
+  found = re.findall(
+    r'<i class="(\w+)" style="left:([\d.]+)%;width:([\d.]+)%">', text
   )
-  assert first.group(1) != second.group(1)
+  return {kind: (float(left), float(width)) for kind, left, width in found}
 
 
-def test_a_float_image_is_refused(tmp_path):
-  bad = {
-    "image": IMAGE / 255,
-    "prompt": "p",
-    "is_correct": None,
-    "verdict": "",
+def test_a_metric_shows_value_interval_references_and_count(tmp_path):
+  metric = METRIC | {"controls": {"blank image": 0.4}}
+  text = written(tmp_path, metrics={"accuracy": metric})
+  assert bar(text) == {
+    "value": (0, 75),
+    "interval": (70, 10),
+    "prior": (10, 0),
+    "oracle": (95, 0),
   }
-  with pytest.raises(ValueError, match="pass uint8"):
-    full_report(tmp_path / "report.html", "plain", drawings=[bad])
+  for expected in (
+    *("accuracy", "75.0\u202f%", "70.0\u202f% to 80.0\u202f%", "480"),
+    *("95.0\u202f%", "10.0\u202f%", "controls: blank image 40.0\u202f%"),
+  ):
+    assert expected in text
+
+
+def test_what_is_unknown_is_a_dash_and_no_mark(tmp_path):
+  metric = METRIC | {"interval": None, "oracle": None, "prior_baseline": None}
+  text = written(tmp_path, metrics={"accuracy": metric})
+  assert bar(text) == {"value": (0, 75)}
+  assert text.count(">–<") == 2
+
+
+@pytest.mark.parametrize(
+  ("changes", "marks"),
+  [
+    (
+      {"value": 10.0, "interval": [5.0, 15.0], "oracle": 2.0}
+      | {"prior_baseline": 40.0},
+      {"value": (0, 25), "interval": (12.5, 25), "prior": (100, 0)}
+      | {"oracle": (5, 0)},
+    ),
+    # The scale runs from -0.5 to 0.5, so zero is in the middle.
+    (
+      {"value": -0.5, "interval": None, "oracle": 0.5},
+      {"value": (0, 50), "prior": (60, 0), "oracle": (100, 0)},
+    ),
+  ],
+)
+def test_numbers_outside_zero_to_one_get_their_own_scale(
+  tmp_path, changes, marks
+):
+  text = written(tmp_path, metrics={"distance": METRIC | changes})
+  assert bar(text) == marks
+
+
+def test_generated_images_are_counted_without_the_unjudged(tmp_path):
+  items = [GENERATED | {"is_correct": x} for x in (True, False, None, True)]
+  text = written(tmp_path, generated=items)
+  assert "<b>2 of 3</b> are correct" in text
+  labels = parse(text).values("aria-label")
+  assert [labels.count(x) for x in ("correct", "wrong", "not judged")] == [
+    *(2, 1, 1)
+  ]
+  unjudged = written(tmp_path, generated=[GENERATED | {"is_correct": None}])
+  assert "are correct" not in unjudged
+
+
+def test_answers_are_compared_with_what_was_expected(tmp_path):
+  items = [ANSWERED, ANSWERED | {"answers": []}]
+  text = written(tmp_path, answered=items)
+  assert "<b>six</b> (not two)" in text and "(not yes)" not in text
+  assert text.count("<table") == 1
+  assert 'alt="Image described as: a red two"' in text
+
+
+def test_new_tokens_are_marked_once_and_masked_ones_are_boxes(tmp_path):
+  masked = MASKED_SIGN
+  texts = [[masked] * 3, ["a", masked, "two"], ["a", "<r>", "two"]]
+  unmasking = {"image": IMAGE, "prompt": "", "times": [1.0, 0.5, 0.0]}
+  text = written(tmp_path, unmasking=unmasking | {"texts": texts})
+  rows = re.findall(r"<li>.*?</li>", text, re.DOTALL)
+  assert [row.count('class="masked"') for row in rows] == [3, 1, 0]
+  assert [re.findall(r"<mark>([^<]+)<", row) for row in rows] == [
+    [],
+    ["a", "two"],
+    ["&lt;r&gt;"],
+  ]
+  first = written(
+    tmp_path, unmasking=unmasking | {"times": [0], "texts": [["a"]]}
+  )
+  assert "<mark>a</mark>" in first
+
+
+@pytest.mark.parametrize(
+  ("parts", "message"),
+  [
+    ({"metrics": {"x": {"value": 1}}}, "metric 'x' lacks 'oracle'"),
+    ({"generated": [{"image": IMAGE, "prompt": "p"}]}, "is_correct"),
+    ({"answered": [{"image": IMAGE}]}, "incomplete.*reference"),
+    ({"unmasking": {"times": [1, 0], "texts": [[]]}}, "one text for each"),
+    ({"seconds": {"train": -1.0}}, "phase 'train'"),
+    ({"seconds": {"train": math.nan}}, "phase 'train'"),
+    ({"generated": [GENERATED | {"image": IMAGE / 255}]}, "pass uint8"),
+    ({"generated": [GENERATED | {"image": IMAGE[..., 0]}]}, "pass uint8"),
+    ({"generated": [GENERATED | {"image": IMAGE[:0]}]}, "pass uint8"),
+    ({"generated": [GENERATED | {"image": None}]}, "pass uint8"),
+  ],
+)
+def test_incomplete_records_are_refused(tmp_path, parts, message):
+  with pytest.raises(ValueError, match=message):
+    written(tmp_path, **parts)
   assert not (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_is_embedded_to_the_last_bit(tmp_path, channels):
+  draw = np.random.default_rng(0)
+  image = draw.integers(0, 256, (7, 5, channels), np.uint8)
+  # A view that is not contiguous, as crops and flips are.
+  text = written(tmp_path, generated=[GENERATED | {"image": image[:, ::-1]}])
+  data = base64.b64decode(re.search(r"base64,([^\"]+)", text).group(1))
+  stored = np.asarray(Image.open(io.BytesIO(data)))
+  np.testing.assert_array_equal(stored.reshape(7, 5, -1), image[:, ::-1])
+  assert 'width="5" height="7"' in text
+
+
+@pytest.mark.parametrize(
+  ("value", "text"),
+  [
+    (None, "–"),
+    (math.nan, "–"),
+    (0.12345, "0.123"),
+    (5.6e-5, "5.6e-05"),
+    (60_000, "60\u202f000"),
+    (2_028_328_000, "2.03e+09"),
+  ],
+)
+def test_numbers_are_short(value, text):
+  assert page.number(value) == text
+
+
+@pytest.mark.parametrize(
+  ("seconds", "text"),
+  [
+    (3.14, "3.1\u202fs"),
+    (48, "48\u202fs"),
+    (1985, "33.1\u202fmin"),
+    (9000, "2.5\u202fh"),
+  ],
+)
+def test_durations_choose_their_unit(seconds, text):
+  assert page.duration(seconds) == text
+
+
+def test_the_config_is_flat_and_complete():
+  config = {
+    "seed": 7,
+    "model": {"width": 64, "text": {"words": ["a", "<b>"], "extra": {}}},
+  }
+  assert page.flat_config(config) == {
+    "seed": "7",
+    "model.width": "64",
+    "model.text.words": '["a", "<b>"]',
+    "model.text.extra": "{}",
+  }
