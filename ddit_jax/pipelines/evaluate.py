@@ -1,17 +1,18 @@
-"""What `ddit evaluate` does: three tasks, their scores, one report."""
+"""`ddit evaluate`: three tasks, their scores, and one report."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from PIL import Image
 
+from ddit_jax.checkpoint.store import checkpoints_in
 from ddit_jax.digits import (
   datasets,
   evaluation_sets,
@@ -21,31 +22,33 @@ from ddit_jax.digits import (
   questions,
   text_scores,
 )
+from ddit_jax.digits.evaluation_sets import CaptionItem, QuestionItem
+from ddit_jax.digits.metrics import Metrics
+from ddit_jax.digits.world import WORLDS
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.workdir import output_folder
 from ddit_jax.monitor.metric_writer import read_scalars
 from ddit_jax.pipelines.load import load, refuse_sd3
 from ddit_jax.pipelines.pipeline import Pipeline
-from ddit_jax.report.page import write_report
-from ddit_jax.report.sheets import HIDDEN_SIGN
+from ddit_jax.report.page import MASKED_SIGN, write_report
 
-Metrics = dict[str, dict[str, Any]]
-
-NUM_SHOWN_DRAWINGS = 40
-NUM_SHOWN_READINGS = 12
-NUM_PRIOR_RECORDS = 4000
+_NUM_SHOWN_IMAGES = 40
+_NUM_SHOWN_TEXTS = 12
+_NUM_UNMASKING_ROWS = 8
+# Training records behind the most frequent answers.
+_NUM_PRIOR_RECORDS = 4000
 
 
 def evaluate(
-  settings: Config,
+  config: Config,
   checkpoint: str,
   *,
   out: str,
   weights: str,
   step: int | None,
 ) -> int:
-  """Examines a checkpoint and writes metrics, samples and report; code 0.
+  """Evaluates a checkpoint and writes metrics, samples and report; code 0.
 
   Raises:
     InputError: the checkpoint does not exist or is of another world, or the
@@ -55,187 +58,224 @@ def evaluate(
   refuse_sd3(checkpoint, "ddit evaluate")
   pipeline = load(checkpoint, weights=weights, step=step)
   trained_on = pipeline.settings.data.world
-  if trained_on != settings.data.world:
+  if trained_on != config.data.world:
     raise InputError(
       f"the checkpoint was trained on data.world {trained_on!r}, the config "
-      f"has {settings.data.world!r}: give the config it was trained with"
+      f"has {config.data.world!r}: give the config it was trained with"
     )
-  exam = Exam(settings, pipeline, folder)
-  scalars = _training_scalars(checkpoint)
-  exam.run()
-  exam.write(scalars, weights)
+  path = checkpoints_in(checkpoint).parent / "scalars.jsonl"
+  scalars = read_scalars(path) if path.is_file() else []
+  evaluator = Evaluator(config, pipeline)
+  evaluator.seconds["train"] = _train_seconds(scalars)
+  evaluator.run()
+  evaluator.write(folder, scalars, weights)
+  print(_table(evaluator.metrics))
+  print(f"metrics: {folder / 'metrics.json'}")
+  print(f"report:  {folder / 'report.html'}")
   return 0
 
 
-class Exam:
-  """Samples and scores of one checkpoint, collected task by task."""
+class Evaluator:
+  """Samples and scores of one checkpoint, collected task by task.
 
-  def __init__(
-    self, settings: Config, pipeline: Pipeline, folder: pathlib.Path
-  ):
-    self.settings, self.pipeline, self.folder = settings, pipeline, folder
-    self.world = WORLDS[settings.data.world]
+  Attributes:
+    metrics: by name, see `digits.metrics.metric_record`.
+    seconds: how long each task took.
+    generated: a record per generated image, see `write_report`.
+    captions: a record per captioned image, for captions.jsonl.
+    answers: a record per question, for answers.jsonl.
+    answered: the images the report shows with captions and answers.
+    unmasking: how one caption appears, see `write_report`.
+  """
+
+  def __init__(self, config: Config, pipeline: Pipeline):
+    self._config, self._plan = config, config.evaluate
+    self._pipeline = pipeline
+    self._world = WORLDS[config.data.world]
     self.metrics: Metrics = {}
     self.seconds: dict[str, float] = {}
-    self.drawings: list[dict] = []
-    self.readings: list[dict] = []
-    self.unmasking: dict = {}
+    self.generated: list[dict] = []
+    self.captions: list[dict] = []
+    self.answers: list[dict] = []
+    self.answered: list[dict] = []
+    self.unmasking: dict[str, Any] = {}
 
   def run(self) -> None:
-    """All three tasks."""
+    """All tasks."""
     with self._timed("generation"):
-      self._draw()
+      self._generate()
     with self._timed("captions"):
-      self._describe()
+      self._caption()
     with self._timed("answers"):
       self._answer()
-    if self.settings.evaluate.num_pope_images:
+    if self._plan.num_pope_images:
       with self._timed("pope"):
         self._answer_pope()
 
-  def write(self, scalars: list[dict], weights: str) -> None:
-    """metrics.json, the samples' files and report.html."""
-    self.seconds = {"train": _train_seconds(scalars), **self.seconds}
+  def write(
+    self, folder: pathlib.Path, scalars: list[dict], weights: str
+  ) -> None:
+    """Writes metrics.json, the samples and report.html.
+
+    Args:
+      folder: where to.
+      scalars: logged in training.
+      weights: which weights were evaluated, "ema" or "params".
+    """
+    trained = self._pipeline.settings
     record = {
       "metrics": self.metrics,
       "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
       "checkpoint": {
-        "step": self.pipeline.step,
+        "step": self._pipeline.step,
         "weights": weights,
-        "seed": self.pipeline.settings.seed,
+        "seed": trained.seed,
       },
-      "writers": self.settings.evaluate.split,
-      "config": dataclasses.asdict(self.settings),
+      "writers": self._plan.split,
+      "config": dataclasses.asdict(self._config),
       "jax": jax.__version__,
     }
-    _write_json(self.folder / "metrics.json", record)
-    self._write_samples()
-    report = self.folder / "report.html"
+    text = json.dumps(record, indent=2) + "\n"
+    (folder / "metrics.json").write_text(text, encoding="utf-8")
+    _write_lines(folder / "generation.jsonl", self._write_images(folder))
+    _write_lines(folder / "captions.jsonl", self.captions)
+    _write_lines(folder / "answers.jsonl", self.answers)
     write_report(
-      report,
-      title=f"D-DiT on {self.settings.name}",
-      summary=self._summary(),
-      config=dataclasses.asdict(self.pipeline.settings),
+      folder / "report.html",
+      title=f"D-DiT on {self._config.name}",
+      summary=(
+        f"{self._pipeline.model.network.num_parameters():,} parameters, "
+        f"{self._pipeline.step:,} steps, seed {trained.seed}. Real handwriting "
+        f"of unseen writers ({self._plan.split} split); composition and text "
+        "are templated."
+      ),
+      config=dataclasses.asdict(trained),
       scalars=scalars,
-      drawings=self.drawings[:NUM_SHOWN_DRAWINGS],
-      readings=self.readings[:NUM_SHOWN_READINGS],
+      generated=self.generated[:_NUM_SHOWN_IMAGES],
+      answered=self.answered,
       unmasking=self.unmasking,
       metrics=self.metrics,
       seconds=self.seconds,
     )
-    print(_table(self.metrics))
-    print(f"metrics: {self.folder / 'metrics.json'}")
-    print(f"report:  {report}")
 
-  def _draw(self) -> None:
-    plan = self.settings.evaluate
+  def _write_images(self, folder: pathlib.Path) -> list[dict]:
+    """Writes generated/*.png; the records with file names instead of pixels."""
+    (folder / "generated").mkdir(exist_ok=True)
+    rows = []
+    for number, record in enumerate(self.generated):
+      name = f"generated/{number:05d}.png"
+      Image.fromarray(record["image"]).save(folder / name)
+      rows.append(record | {"image": name})
+    return rows
+
+  def _generate(self) -> None:
     asked = [
       prompt
-      for prompt in prompts.prompts(self.world)
-      for _ in range(plan.images_per_prompt)
+      for prompt in prompts.prompts(self._world)
+      for _ in range(self._plan.images_per_prompt)
     ]
-    images = self.pipeline.text_to_image(
+    images = self._pipeline.text_to_image(
       [prompt.text for prompt in asked],
-      seed=plan.seed,
-      sample=self.settings.sample,
+      seed=self._plan.seed,
+      sample=self._config.sample,
     )
-    metrics, verdicts = image_scores.generation_metrics(
-      self.world, asked, images, seed=plan.seed
+    metrics, judgements = image_scores.generation_metrics(
+      self._world, asked, images, seed=self._plan.seed
     )
     self.metrics |= metrics
-    self.drawings = [
+    records = [
       {
         "image": image,
         "prompt": prompt.text,
-        "is_correct": verdict.is_correct,
-        "verdict": "; ".join(verdict.reasons) or "as asked",
+        "is_correct": judgement.is_correct,
+        "verdict": "; ".join(judgement.reasons) or "as asked",
       }
-      for prompt, image, verdict in zip(asked, images, verdicts, strict=True)
+      for prompt, image, judgement in zip(
+        asked, images, judgements, strict=True
+      )
     ]
-    # The sheet shows every kind of prompt, not the first ones of the list.
-    order = np.random.default_rng(plan.seed).permutation(len(self.drawings))
-    self.drawings = [self.drawings[i] for i in order]
+    # Shuffled, because the report shows the first of them.
+    order = np.random.default_rng(self._plan.seed).permutation(len(records))
+    self.generated = [records[i] for i in order]
 
-  def _describe(self) -> None:
-    plan = self.settings.evaluate
+  def _caption(self) -> None:
+    plan = self._plan
     items = evaluation_sets.caption_items(
-      self.world, plan.split, plan.num_captions, plan.seed
+      self._world, plan.split, plan.num_captions, plan.seed
     )
-    images = np.stack([item.image for item in items])
-    captions = self.pipeline.caption(
-      images, seed=plan.seed, sample=self.settings.sample
+    captions = self._pipeline.caption(
+      np.stack([item.image for item in items]),
+      seed=plan.seed,
+      sample=self._config.sample,
     )
     self.metrics |= text_scores.caption_metrics(items, captions, seed=plan.seed)
-    shown = slice(None, NUM_SHOWN_READINGS)
-    self.readings = [
-      self._reading(item, caption)
-      for item, caption in zip(items[shown], captions[shown], strict=True)
-    ]
-    self._captions = [
+    self.captions = [
       {"caption": caption, "reference": _reference(item)}
       for item, caption in zip(items, captions, strict=True)
     ]
-    self.unmasking = self._unmask(images[0])
+    for item, caption in zip(items[:_NUM_SHOWN_TEXTS], captions, strict=False):
+      self.answered.append(self._answered(item, caption))
+    self.unmasking = self._unmask(items[0].image)
 
-  def _reading(self, item, caption: str) -> dict:
-    rng = np.random.default_rng(self.settings.evaluate.seed)
-    asked = questions.questions(item.scene, self.world, rng)
-    given = self.pipeline.answer(
-      np.stack([item.image] * len(asked)),
-      [questions.prompt_text(question) for question in asked],
-      seed=self.settings.evaluate.seed,
-      sample=self.settings.sample,
-    )
+  def _answered(self, item: CaptionItem, caption: str) -> dict:
+    rng = np.random.default_rng(self._plan.seed)
+    asked = questions.questions(item.scene, self._world, rng)
+    answers = self._answers_to([item.image] * len(asked), asked)
     return {
       "image": item.image,
       "caption": caption,
       "reference": _reference(item),
       "answers": [
         (question.text, answer, question.answer)
-        for question, answer in zip(asked, given, strict=True)
+        for question, answer in zip(asked, answers, strict=True)
       ],
     }
 
   def _unmask(self, image: np.ndarray) -> dict:
-    """One caption at every step of the text sampler (paper figure 6)."""
-    length = self.pipeline.settings.data.image_to_text.text_length
-    tokenizer = self.pipeline.tokenizer
-    _, trace = self.pipeline.infill(
+    """One caption at several steps of the text sampler (paper figure 6)."""
+    length = self._pipeline.settings.data.image_to_text.text_length
+    tokenizer = self._pipeline.tokenizer
+    _, trace = self._pipeline.infill(
       image[None],
       np.zeros((1, length), np.int32),
       np.zeros((1, length), bool),
-      seed=self.settings.evaluate.seed,
-      sample=self.settings.sample,
+      seed=self._plan.seed,
+      sample=self._config.sample,
     )
-    states = trace[0]
-    start = np.full_like(states[:1], tokenizer.mask_id)
-    states = np.concatenate([start, states])
-    shown = np.unique(np.linspace(0, len(states) - 1, 8).round().astype(int))
+    start = np.full_like(trace[0, :1], tokenizer.mask_id)
+    states = np.concatenate([start, trace[0]])
+    last = len(states) - 1
+    rows = np.linspace(0, last, _NUM_UNMASKING_ROWS).round().astype(int)
+    rows = np.unique(rows)
     return {
       "image": image,
       "prompt": "caption",
-      "times": [1 - i / (len(states) - 1) for i in shown],
+      "times": [1 - row / last for row in rows],
       "texts": [
         [
-          HIDDEN_SIGN if token == tokenizer.mask_id else text
+          MASKED_SIGN if token == tokenizer.mask_id else text
           for token, text in zip(
-            states[i], tokenizer.tokens(states[i]), strict=True
+            states[row], tokenizer.tokens(states[row]), strict=True
           )
         ]
-        for i in shown
+        for row in rows
       ],
     }
 
   def _answer(self) -> None:
-    plan = self.settings.evaluate
+    plan = self._plan
     items = evaluation_sets.question_items(
-      self.world, plan.split, plan.questions_per_kind, plan.seed
+      self._world, plan.split, plan.questions_per_kind, plan.seed
     )
-    answers = self._answers_to(items)
+    answers = self._answers_to_items(items)
+    weights = dict.fromkeys(questions.kinds(self._world), 1.0)
+    pool = datasets.image_to_text_pool(
+      self._world, "train", _NUM_PRIOR_RECORDS, self._config.seed, weights
+    )
     self.metrics |= text_scores.answer_metrics(
-      items, answers, prior_answers=self._prior_answers()
+      items, answers, prior_answers=text_scores.most_frequent_answers(pool)
     )
-    self._answers = [
+    self.answers = [
       {
         "kind": item.question.kind,
         "question": item.question.text,
@@ -246,66 +286,37 @@ class Exam:
     ]
 
   def _answer_pope(self) -> None:
-    plan = self.settings.evaluate
-    splits = evaluation_sets.pope_items(
-      self.world, plan.split, plan.num_pope_images, plan.seed
+    plan = self._plan
+    sets = evaluation_sets.pope_items(
+      self._world, plan.split, plan.num_pope_images, plan.seed
     )
-    answers = {name: self._answers_to(items) for name, items in splits.items()}
-    self.metrics |= text_scores.pope_metrics(splits, answers)
+    answers = {k: self._answers_to_items(items) for k, items in sets.items()}
+    self.metrics |= text_scores.pope_metrics(sets, answers)
 
-  def _answers_to(self, items) -> list[str]:
-    plan = self.settings.evaluate
-    return self.pipeline.answer(
-      np.stack([item.image for item in items]),
-      [questions.prompt_text(item.question) for item in items],
-      seed=plan.seed,
-      sample=self.settings.sample,
+  def _answers_to_items(self, items: Sequence[QuestionItem]) -> list[str]:
+    return self._answers_to(
+      [item.image for item in items], [item.question for item in items]
     )
 
-  def _prior_answers(self) -> dict[str, str]:
-    """The most frequent training answer of each kind of question."""
-    weights = dict.fromkeys(questions.kinds(self.world), 1.0)
-    pool = datasets.image_to_text_pool(
-      self.world, "train", NUM_PRIOR_RECORDS, self.settings.seed, weights
-    )
-    return text_scores.most_frequent_answers(pool)
-
-  def _write_samples(self) -> None:
-    images = self.folder / "drawings"
-    images.mkdir(exist_ok=True)
-    rows = []
-    for number, drawing in enumerate(self.drawings):
-      name = f"{number:05d}.png"
-      Image.fromarray(drawing["image"]).save(images / name)
-      row = {k: v for k, v in drawing.items() if k != "image"}
-      rows.append({"image": f"drawings/{name}", **row})
-    _write_lines(self.folder / "generation.jsonl", rows)
-    _write_lines(self.folder / "captions.jsonl", self._captions)
-    _write_lines(self.folder / "answers.jsonl", self._answers)
-
-  def _summary(self) -> str:
-    settings = self.pipeline.settings
-    return (
-      f"{self.pipeline.model.network.num_parameters():,} parameters, "
-      f"{self.pipeline.step:,} steps, seed {settings.seed}. Real handwriting "
-      f"of unseen writers ({self.settings.evaluate.split} split); composition "
-      "and text are templated."
+  def _answers_to(
+    self, images: Sequence[np.ndarray], asked: Sequence[questions.Question]
+  ) -> list[str]:
+    return self._pipeline.answer(
+      np.stack(images),
+      [questions.prompt_text(question) for question in asked],
+      seed=self._plan.seed,
+      sample=self._config.sample,
     )
 
-  @contextmanager
-  def _timed(self, phase: str) -> Iterator[None]:
+  @contextlib.contextmanager
+  def _timed(self, task: str) -> Iterator[None]:
     start = time.monotonic()
     yield
-    self.seconds[phase] = time.monotonic() - start
+    self.seconds[task] = time.monotonic() - start
 
 
-def _reference(item: evaluation_sets.CaptionItem) -> str:
+def _reference(item: CaptionItem) -> str:
   return grammar.references(item.scene, seed=0, count=1)[0]
-
-
-def _training_scalars(checkpoint: str) -> list[dict]:
-  path = checkpoints_in(checkpoint).parent / "scalars.jsonl"
-  return read_scalars(path) if path.is_file() else []
 
 
 def _train_seconds(scalars: list[dict]) -> float:
@@ -318,27 +329,19 @@ def _train_seconds(scalars: list[dict]) -> float:
   return seconds
 
 
-def _write_json(path: pathlib.Path, record: dict) -> None:
-  path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
 def _write_lines(path: pathlib.Path, rows: list[dict]) -> None:
   text = "".join(json.dumps(row) + "\n" for row in rows)
   path.write_text(text, encoding="utf-8")
 
 
 def _table(metrics: Metrics) -> str:
-  """All metrics as text: value, interval, oracle, prior baseline, n."""
+  """All metrics as text."""
   width = max(map(len, metrics))
-  lines = [f"{'':<{width}}  value  [interval]      oracle  prior     n"]
+  lines = [f"{'':<{width}}  value  [interval]      oracle  prior  n"]
   for name, row in metrics.items():
     low, high = row["interval"]
     lines.append(
       f"{name:<{width}}  {row['value']:.3f}  [{low:.3f}, {high:.3f}]  "
-      f"{_cell(row['oracle'])}   {_cell(row['prior_baseline'])}  {row['n']}"
+      f"{row['oracle']:.3f}   {row['prior_baseline']:.3f}  {row['n']}"
     )
   return "\n".join(lines)
-
-
-def _cell(value: float | None) -> str:
-  return f"{value:.3f}" if value is not None else "  -  "

@@ -71,8 +71,9 @@ def line_chart(
   low, high = _limits(y, mean)
   notes += _count(int(np.sum((y < low) | (y > high))), "beyond the frame")
   with matplotlib.rc_context(_RC):
-    figure = Figure(figsize=_SIZE_INCHES, layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=_SIZE_INCHES)
+    # A layout engine would take half of a chart's 0.2 s.
+    axes = figure.add_axes((0.15, 0.18, 0.83, 0.79))
     shown = _extremes(x, y)
     axes.plot(x[shown], y[shown], color=color, alpha=0.3, linewidth=0.8)
     axes.plot(x[shown], mean[shown], color=color, linewidth=1.8)
