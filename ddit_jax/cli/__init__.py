@@ -1,6 +1,7 @@
-"""The front door: `ddit VERB ...`.
+"""The command line: `ddit VERB ...`.
 
-`main` finds the verb, `verb_flags` reads its flags, and `train`, `sample` and
-`evaluate` hand over to `ddit_jax.experiment`, which they import only when they
-run, so that `--help` is quick.
+- `main`: finds the verb and runs it.
+- `flags`: the flags of a verb.
+- `commands`: `train`, `sample`, `evaluate` and `lora`.
+- `prepare`: `prepare`.
 """

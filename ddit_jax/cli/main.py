@@ -5,15 +5,21 @@ import sys
 
 from absl import logging as absl_logging
 
-from ddit_jax.cli import evaluate, lora, prepare, sample, train
-from ddit_jax.cli.verb_flags import HelpRequested, Verb
+from ddit_jax.cli import commands, prepare
+from ddit_jax.cli.flags import Verb
 from ddit_jax.config.load import split_overrides
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.errors import InputError, suggest
 
 VERBS: dict[str, Verb] = {
   verb.name: verb
-  for verb in (prepare.VERB, train.VERB, sample.VERB, evaluate.VERB, lora.VERB)
+  for verb in (
+    prepare.VERB,
+    commands.TRAIN,
+    commands.SAMPLE,
+    commands.EVALUATE,
+    commands.LORA,
+  )
 }
 
 BAD_INPUT = 2
@@ -30,9 +36,6 @@ def main(argv: list[str] | None = None) -> int:
   _show_messages()
   try:
     return _dispatch(argv)
-  except HelpRequested as request:
-    print(request)
-    return 0
   except (InputError, TooManyBadRecords) as error:
     print(f"ddit: {error}", file=sys.stderr)
     return BAD_INPUT
@@ -72,6 +75,9 @@ def _dispatch(argv: list[str]) -> int:
   if name not in VERBS:
     raise InputError(f"unknown verb {name!r}: {suggest(name, VERBS)}")
   verb = VERBS[name]
+  if {"--help", "-h"} & set(rest):
+    print(verb.help_text())
+    return 0
   overrides = {}
   if verb.takes_config:
     rest, overrides = split_overrides(rest)

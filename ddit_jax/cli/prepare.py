@@ -1,5 +1,6 @@
 """`ddit prepare`."""
 
+import argparse
 import math
 import pathlib
 import sys
@@ -7,14 +8,12 @@ import time
 from collections.abc import Mapping
 from typing import Any, TextIO
 
-from absl import flags
-
-from ddit_jax.cli import prepare_cache
-from ddit_jax.cli.verb_flags import Verb
-from ddit_jax.cli.verb_flags import require as require_flags
+from ddit_jax.cli.commands import join_cluster
+from ddit_jax.cli.flags import Flag, Verb
+from ddit_jax.config.load import load
 from ddit_jax.errors import InputError, preparing
 
-DESCRIPTION = """
+_DESCRIPTION = """
 Copies a data set of images and texts into ArrayRecord shards, which are read
 fastest in any order and need no index. Images can be shrunk on the way, which
 saves most of the time that loading takes during training.
@@ -41,41 +40,56 @@ streams, so that training on data.STREAM.cache=FOLDER need not encode it:
 """
 
 _MAX_SPEC_BYTES = 2**20
+# Flags that only make sense for copied images.
+_COPYING = (
+  "source",
+  "kind",
+  "path",
+  "short_side",
+  "jpeg_quality",
+  "max_ratio",
+  "min_short_side",
+)
+# Flags that only make sense for a cache.
+_CACHING = ("config", "stream", "rows_per_device", "distributed")
+
+_FLAGS = {
+  "source": Flag("JSON file that describes the source"),
+  "kind": Flag("kind of the source, in place of --source"),
+  "path": Flag("where the source lies, together with --kind"),
+  "out": Flag("new folder for the shards, or one to go on with"),
+  "shards": Flag("files to write; one for every 8192 records if unset", int),
+  "short_side": Flag("shrink larger images to this short side, in pixels", int),
+  "jpeg_quality": Flag("of shrunk images, 1 to 100", int, 95),
+  "max_ratio": Flag("leave out images of a larger ratio of sides", float),
+  "min_short_side": Flag(
+    "leave out images smaller than this, in pixels", int, 0
+  ),
+  "max_bad_rate": Flag(
+    "stop if more records than this share are bad", float, 0.01
+  ),
+  "threads": Flag("shards written at once; one a core if unset", int),
+  "cache": Flag(
+    "write a cache of the frozen encoders' outputs: latents, or latents,t5"
+  ),
+  "config": Flag("with --cache: config file, FILE.py[:variant]"),
+  "stream": Flag("with --cache: text_to_image or image_to_text"),
+  "rows_per_device": Flag(
+    "with --cache: images or texts that a device encodes at once; as in a "
+    "training step if unset, at most 32",
+    int,
+  ),
+  "distributed": Flag(
+    "with --cache: join the other processes of a cluster job", bool, False
+  ),
+}
 
 
-def define(values: flags.FlagValues) -> None:
-  def text(name, help_text):
-    flags.DEFINE_string(name, None, help_text, flag_values=values)
-
-  def whole(name, default, help_text):
-    flags.DEFINE_integer(name, default, help_text, flag_values=values)
-
-  def number(name, default, help_text):
-    flags.DEFINE_float(name, default, help_text, flag_values=values)
-
-  text("source", "JSON file that describes the source")
-  text("kind", "kind of the source, in place of --source")
-  text("path", "where the source lies, together with --kind")
-  text("out", "new folder for the shards, or one to go on with")
-  whole("shards", None, "files to write; one for every 8192 records if unset")
-  whole(
-    "short_side", None, "shrink larger images to this short side, in pixels"
-  )
-  whole("jpeg_quality", 95, "of shrunk images, 1 to 100")
-  number("max_ratio", None, "leave out images of a larger ratio of sides")
-  whole("min_short_side", 0, "leave out images smaller than this, in pixels")
-  number("max_bad_rate", 0.01, "stop if more records than this share are bad")
-  whole("threads", None, "shards written at once; one a core if unset")
-  prepare_cache.define(values)
-
-
-def run(values: flags.FlagValues, overrides: dict[str, str]) -> int:
+def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   if values.cache is not None:
-    return prepare_cache.run(
-      values, overrides, lambda: ProgressLines(sys.stderr)
-    )
-  prepare_cache.refuse_without_cache(values, overrides)
-  require_flags(values, "out")
+    return _write_caches(values, overrides)
+  _refuse_without_cache(values, overrides)
+  VERB.require(values, "out")
   name, spec = _source_spec(values)
   from ddit_jax.data.prepare.prepare import PrepareOptions, prepare
   from ddit_jax.data.prepare.shards import PrepareError
@@ -165,7 +179,7 @@ class ProgressLines:
 
 
 def _source_spec(
-  values: flags.FlagValues,
+  values: argparse.Namespace,
 ) -> tuple[str, Mapping[str, Any]]:
   """(name, mapping for `open_source`) from --source, or --kind and --path."""
   if not values.source:
@@ -174,7 +188,7 @@ def _source_spec(
         "--source is missing: a JSON file that describes the source, or give "
         "--kind and --path"
       )
-    require_flags(values, "kind", "path")
+    VERB.require(values, "kind", "path")
     return values.kind, {"kind": values.kind, "path": values.path}
   if values.kind or values.path:
     raise InputError(
@@ -190,10 +204,79 @@ def _source_spec(
     return path.stem, read_json_object(path, max_bytes=_MAX_SPEC_BYTES)
 
 
+def _refuse_without_cache(
+  values: argparse.Namespace, overrides: dict[str, str]
+) -> None:
+  """Raises InputError for flags that copying images does not use."""
+  given = [name for name in _CACHING if name in values.given]
+  given += [f"config.{key}" for key in overrides]
+  if given:
+    raise InputError(
+      f"--{given[0]} is for caches: add --cache=latents, or describe the "
+      "source with --kind and --path"
+    )
+
+
+def _write_caches(values: argparse.Namespace, overrides: dict[str, str]) -> int:
+  """Writes the caches of one stream and says what they hold."""
+  VERB.require(values, "config", "stream", "out")
+  for name in _COPYING:
+    if name in values.given:
+      raise InputError(
+        f"--{name} is for copying images: with --cache the config says what "
+        "is read"
+      )
+  from ddit_jax.experiment.config import Config
+
+  settings = load(Config, values.config, overrides)
+  if values.distributed:
+    join_cluster()
+  from ddit_jax.experiment.data import CacheRequest
+  from ddit_jax.experiment.write_cache import write_caches
+
+  request = CacheRequest(
+    stream=values.stream,
+    parts=tuple(values.cache.split(",")),
+    out=values.out,
+    rows_per_device=values.rows_per_device,
+    num_shards=values.shards,
+    max_bad_rate=values.max_bad_rate,
+    threads=values.threads,
+  )
+  written = write_caches(settings, request, lambda: ProgressLines(sys.stderr))
+  for name, manifest in written.items():
+    print(cache_summary(manifest, pathlib.Path(values.out) / name))
+  print(f"to train on them: --config.data.{values.stream}.cache={values.out}")
+  return 0
+
+
+def cache_summary(manifest, folder: pathlib.Path) -> str:
+  """What a person wants to know of a `CacheManifest`."""
+  from ddit_jax.data.bad_records import named_counts
+  from ddit_jax.data.prepare.cache_format import BAD_RECORDS_NAME
+
+  bad = "none"
+  if manifest.bad_records:
+    counts = named_counts(manifest.bad_records)
+    bad = f"{counts}, listed in {folder / BAD_RECORDS_NAME}"
+  lines = [
+    f"{folder}: latents of {manifest.plan.latents.num_records:,} records, "
+    f"{manifest.num_bytes / 1e9:.3g} GB",
+    f"bad records, replaced in training: {bad}",
+  ]
+  if manifest.plan.features is not None:
+    unusable = named_counts(manifest.bad_texts) or "none"
+    lines.append(
+      f"features of {manifest.num_texts:,} texts, {manifest.num_truncated:,} "
+      f"of them cut; texts that cannot be used: {unusable}"
+    )
+  return "\n".join(lines)
+
+
 VERB = Verb(
   name="prepare",
   summary="copy a data set into shards that load fast",
-  description=DESCRIPTION,
-  define=define,
-  run=run,
+  description=_DESCRIPTION,
+  flags=_FLAGS,
+  run=_run,
 )

@@ -3,7 +3,7 @@
 import pytest
 
 from ddit_jax.cli import main as main_module
-from ddit_jax.cli.prepare_cache import summary
+from ddit_jax.cli.prepare import cache_summary
 from ddit_jax.experiment import write_cache
 from tests import tiny_run
 from tests.data.caches import tiny_cache
@@ -62,7 +62,7 @@ def test_flags_reach_the_request(tmp_path, run, monkeypatch):
 
 def test_a_summary_without_features_is_short(tmp_path):
   manifest = tiny_cache.writer(tmp_path, has_features=False).write()
-  assert len(summary(manifest, tmp_path).splitlines()) == 2
+  assert len(cache_summary(manifest, tmp_path).splitlines()) == 2
 
 
 @pytest.mark.parametrize(

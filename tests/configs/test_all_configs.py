@@ -8,6 +8,7 @@ import re
 
 import jax
 import pytest
+from ml_collections import ConfigDict
 
 from ddit_jax.config.load import (
   config_module,
@@ -57,12 +58,19 @@ ARGUMENTS = [
   for name, variants in VARIANTS.items()
   for variant in variants
 ]
+# Keys whose values are mappings with names of their own.
+MAPPINGS = {
+  "data.sources",
+  "data.text_to_image.mixture",
+  "data.image_to_text.mixture",
+}
 # All that may differ between a variant and its dry counterpart.
 DRY = re.compile(
   r"name|init_from|model\.(size|encoders_from)|mesh\..*"
   r"|data\.(sources|tokenizer|pool_size|validation_size|max_bad_share)"
   r"|data\.\w+_to_\w+\.(batch_size|image_size|text_length|cache|pool_size)"
-  r"|optimizer\.warmup_steps|sample\.(image\.num_inference_steps|text\.num_steps|batch_size)"
+  r"|optimizer\.warmup_steps|sample\.batch_size"
+  r"|sample\.(image\.num_inference_steps|text\.num_steps)"
   r"|train\.(num_steps|log_every|validate_every|checkpoint_every"
   r"|mask_embedding_steps|sheet_size)"
   r"|evaluate\.(images_per_prompt|num_captions|questions_per_kind"
@@ -119,6 +127,32 @@ def test_the_first_variant_is_the_default_dry_or_not(name):
   assert load(Config, f"{path}:dry", {}) == load(
     Config, f"{path}:{default}_dry", {}
   )
+
+
+def keys(value, path=""):
+  """Dotted keys down to the first value that is no section."""
+  if path in MAPPINGS or not isinstance(value, ConfigDict):
+    return {path}
+  return set().union(
+    *(keys(value[k], f"{path}.{k}" if path else k) for k in value)
+  )
+
+
+def fields(part, path=""):
+  """Dotted names of the fields of a part and of the parts in it."""
+  if not dataclasses.is_dataclass(part):
+    return {path}
+  names = (field.name for field in dataclasses.fields(part))
+  return set().union(
+    *(fields(getattr(part, n), f"{path}.{n}" if path else n) for n in names)
+  )
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_keys_are_the_parts_fields(argument):
+  path, _, variant = argument.partition(":")
+  config = config_module(path).get_config(variant)
+  assert keys(config) == fields(Config())
 
 
 @pytest.mark.parametrize("argument", ARGUMENTS)

@@ -1,0 +1,121 @@
+"""A verb of the command line and its flags, with one-line errors."""
+
+import argparse
+import dataclasses
+import textwrap
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ddit_jax.errors import InputError, suggest
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+  """One --name=value.
+
+  Attributes:
+    help: what it is for.
+    kind: of its value; a bool is True where the flag is given, without a value.
+    default: its value where it is not given.
+    is_repeated: True collects the values of all its occurrences in a list.
+  """
+
+  help: str
+  kind: type = str
+  default: Any = None
+  is_repeated: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+  """One word after `ddit`.
+
+  Attributes:
+    name: the word.
+    summary: one line for the list of verbs.
+    description: what it does, for a newcomer.
+    flags: by name.
+    run: does the work; takes the parsed flags and the config's overrides, and
+      returns the exit code.
+    required: flags that must have a value.
+    takes_config: True if it has --config and its overrides.
+  """
+
+  name: str
+  summary: str
+  description: str
+  flags: Mapping[str, Flag]
+  run: Callable[[argparse.Namespace, dict[str, str]], int]
+  required: tuple[str, ...] = ()
+  takes_config: bool = True
+
+  def parse(self, argv: list[str]) -> argparse.Namespace:
+    """Flags from arguments.
+
+    Returns:
+      The flags' values as attributes, and in `given` the names of those that
+      were on the command line.
+
+    Raises:
+      InputError: an unknown, missing or ill-typed flag.
+    """
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    for name, flag in self.flags.items():
+      parser.add_argument(f"--{name}", **_argparse_options(flag))
+    values, rest = parser.parse_known_args(argv)
+    for argument in rest:
+      name = argument.lstrip("-").partition("=")[0]
+      if argument.startswith("-"):
+        raise InputError(
+          f"ddit {self.name} has no flag --{name}: {suggest(name, self.flags)}"
+        )
+      raise InputError(
+        f"ddit {self.name} does not know what {argument!r} is for: write flags "
+        "as --name=value"
+      )
+    values.given = frozenset(vars(values))
+    for name, flag in self.flags.items():
+      if name not in values.given:
+        setattr(values, name, [] if flag.is_repeated else flag.default)
+    self.require(values, *self.required)
+    return values
+
+  def require(self, values: argparse.Namespace, *names: str) -> None:
+    """Raises InputError unless every named flag has a value."""
+    for name in names:
+      # An unset shell variable gives an empty one.
+      if not getattr(values, name):
+        raise InputError(f"--{name} is missing: {self.flags[name].help}")
+
+  def help_text(self) -> str:
+    """The verb's description and its flags."""
+    lines = [f"ddit {self.name}: {self.summary}", "", self.description.strip()]
+    lines += ["", "Flags:"]
+    for name, flag in sorted(self.flags.items()):
+      is_shown = flag.kind is not bool and flag.default is not None
+      default = f" (default {flag.default})" if is_shown else ""
+      lines.append(_wrapped(f"--{name}: {flag.help}{default}"))
+    if self.takes_config:
+      lines.append(
+        _wrapped("--config.KEY=VALUE: overrides one key of the config")
+      )
+    return "\n".join(lines)
+
+
+class _Parser(argparse.ArgumentParser):
+  def error(self, message: str):
+    raise InputError(message.removeprefix("argument "))
+
+
+def _argparse_options(flag: Flag) -> dict[str, Any]:
+  # What was not given is left out, so that it can be told from a default.
+  options = {"default": argparse.SUPPRESS}
+  if flag.kind is bool:
+    return options | {"action": "store_true"}
+  if flag.is_repeated:
+    options["action"] = "append"
+  return options | {"type": flag.kind}
+
+
+def _wrapped(text: str) -> str:
+  return textwrap.fill(text, 80, initial_indent="  ", subsequent_indent=" " * 6)

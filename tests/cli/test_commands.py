@@ -1,0 +1,188 @@
+"""What `train`, `sample`, `evaluate` and `lora` check and hand on."""
+
+import sys
+
+import pytest
+
+from ddit_jax.cli import commands
+from ddit_jax.cli.main import main
+from ddit_jax.errors import InputError
+from ddit_jax.pipelines import evaluate, lora_export, requests
+
+CONFIG = "--config=configs/digits.py"
+
+
+def train(*argv, **overrides):
+  return commands.TRAIN.run(commands.TRAIN.parse(list(argv)), overrides)
+
+
+def sample(*argv):
+  return commands.SAMPLE.run(commands.SAMPLE.parse(list(argv)), {})
+
+
+def evaluated(*argv, **overrides):
+  return commands.EVALUATE.run(commands.EVALUATE.parse(list(argv)), overrides)
+
+
+def test_training_needs_config_and_workdir():
+  with pytest.raises(InputError, match="--config is missing"):
+    train("--workdir=w")
+  with pytest.raises(InputError, match="--workdir is missing: folder the run"):
+    train(CONFIG, "--workdir=")
+
+
+def test_the_config_is_checked_before_the_workdir_is_touched(tmp_path):
+  with pytest.raises(InputError, match="unknown config key sed"):
+    train(CONFIG, f"--workdir={tmp_path / 'w'}", sed="1")
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_config_and_folder_are_handed_over(monkeypatch):
+  calls = []
+  fake = type(sys)("training")
+  fake.train = lambda settings, workdir: calls.append((settings, workdir)) or 0
+  monkeypatch.setitem(sys.modules, "ddit_jax.experiment.trainer", fake)
+  monkeypatch.setattr("ddit_jax.experiment.trainer", fake, raising=False)
+  assert train(CONFIG, "--workdir=w", seed="5") == 0
+  [(settings, workdir)] = calls
+  assert (settings.seed, workdir) == (5, "w")
+
+
+def test_distributed_without_a_cluster_says_so(monkeypatch):
+  import jax
+
+  def initialize():
+    raise ValueError("coordinator_address should be defined.")
+
+  monkeypatch.setattr(jax.distributed, "initialize", initialize)
+  with pytest.raises(InputError, match="found no cluster job to join"):
+    train(CONFIG, "--workdir=w", "--distributed")
+
+
+@pytest.mark.parametrize(
+  ("argv", "message"),
+  [
+    (["--task=t2i"], "--checkpoint is missing: folder of a run"),
+    (["--checkpoint=c"], "--task is missing: t2i, caption or vqa"),
+    (["--checkpoint=c", "--task=captoin"], "unknown task 'captoin': did you "),
+    (["--checkpoint=c", "--task=x"], "there are caption, t2i, vqa"),
+    (["--checkpoint=c", "--task=t2i", "--seed=-1"], "seed must lie in 0"),
+    (["--checkpoint=c", "--task=t2i", "--seed=4294967296"], "seed must"),
+  ],
+)
+def test_wrong_requests_are_named(argv, message):
+  with pytest.raises(InputError, match=message):
+    sample(*argv)
+
+
+def test_there_is_something_to_do_before_the_checkpoint_is_opened():
+  with pytest.raises(InputError, match="nothing to do: give --prompt, or"):
+    sample("--checkpoint=nowhere", "--task=t2i")
+
+
+def test_the_tasks_are_those_that_can_be_requested():
+  assert set(commands.TASKS) == set(requests.NEEDED)
+
+
+def test_requests_and_options_are_handed_over(monkeypatch):
+  calls = []
+  monkeypatch.setattr(
+    requests, "generate", lambda *args, **named: calls.append((args, named))
+  )
+  sample(
+    *("--checkpoint=c", "--task=vqa", "--image=a.png", "--image=b.png"),
+    *("--question=is it red?", "--seed=4294967295", "--step=3"),
+  )
+  [((checkpoint, batch), named)] = calls
+  assert (checkpoint, batch.task) == ("c", "vqa")
+  assert batch.rows == [
+    {"image": "a.png", "question": "is it red?"},
+    {"image": "b.png", "question": "is it red?"},
+  ]
+  assert named == {
+    "out": "samples",
+    "weights": "ema",
+    "step": 3,
+    "seed": 2**32 - 1,
+  }
+
+
+@pytest.mark.parametrize("missing", ["checkpoint", "config", "out"])
+def test_evaluation_needs_three_flags(missing):
+  argv = {"checkpoint": "c", "config": "configs/digits.py", "out": "o"}
+  del argv[missing]
+  with pytest.raises(InputError, match=f"--{missing} is missing: "):
+    evaluated(*(f"--{name}={value}" for name, value in argv.items()))
+
+
+def test_the_config_is_checked_before_the_checkpoint_is_opened():
+  with pytest.raises(InputError, match=r"evaluate.split must be one of"):
+    evaluated(
+      CONFIG, "--checkpoint=c", "--out=o", **{"evaluate.split": "validaton"}
+    )
+
+
+def test_config_and_options_are_handed_over(monkeypatch):
+  calls = []
+  monkeypatch.setattr(
+    evaluate, "evaluate", lambda *args, **named: calls.append((args, named))
+  )
+  argv = (CONFIG, "--checkpoint=c", "--out=o", "--weights=params", "--step=2")
+  evaluated(*argv, **{"evaluate.split": "validation"})
+  [((settings, checkpoint), named)] = calls
+  assert settings.evaluate.split == "validation" and checkpoint == "c"
+  assert named == {"out": "o", "weights": "params", "step": 2}
+
+
+@pytest.fixture
+def exports(monkeypatch):
+  """(name of the export, arguments) of what the verb calls."""
+  seen = []
+  for name in ("export_adapter", "export_merged"):
+
+    def record(checkpoint, out, *, name=name, **options):
+      seen.append((name, checkpoint, out, options))
+      return 0
+
+    monkeypatch.setattr(lora_export, name, record)
+  return seen
+
+
+@pytest.mark.parametrize(
+  ("flags", "name", "options"),
+  [
+    ([], "export_adapter", {"weights": "ema", "step": None}),
+    (
+      ["--merge", "--weights=params", "--step=4"],
+      "export_merged",
+      {"weights": "params", "step": 4},
+    ),
+  ],
+)
+def test_flags_reach_the_export(exports, flags, name, options):
+  assert main(["lora", "--checkpoint=run", "--out=there", *flags]) == 0
+  assert exports == [(name, "run", "there", options)]
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (["--out=a.safetensors"], "--checkpoint is missing"),
+    (["--checkpoint=run"], "--out is missing"),
+    (
+      ["--checkpoint=run", "--out=there", "--weights=mean"],
+      "unknown weights 'mean'",
+    ),
+    (
+      ["--checkpoint=nowhere", "--out=a.safetensors"],
+      "nowhere has no checkpoints",
+    ),
+  ],
+)
+def test_bad_export_flags_are_one_line(
+  capsys, tmp_path, monkeypatch, flags, message
+):
+  monkeypatch.chdir(tmp_path)
+  assert main(["lora", *flags]) == 2
+  err = capsys.readouterr().err
+  assert message in err and err.count("\n") == 1
