@@ -1,4 +1,4 @@
-"""A whole training step of which nothing but shapes and layouts exists."""
+"""A whole training step as shapes and shardings, without any arrays."""
 
 import dataclasses
 import pathlib
@@ -27,7 +27,7 @@ _END_ID = 1
 
 
 class AbstractWeights(ConvertedWeights):
-  """Stands for converted SD3 weights: T5-XXL and SD3's autoencoder."""
+  """In place of converted SD3 weights: T5-XXL and SD3's autoencoder."""
 
   def __init__(self):
     configs = {"text_encoder": T5_SIZES["xxl"], "vae": AutoencoderConfig()}
@@ -40,16 +40,16 @@ class AbstractWeights(ConvertedWeights):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AbstractStep:
-  """The training step of a run, and the shapes of what it is called with.
+  """The training step of a run, and the shapes of its arguments.
 
-  It is compiled for a mesh of devices that need not be there.
+  It can be compiled for a mesh of devices that are not attached.
 
   Attributes:
     model: the network between its encoders.
     step: pure function of the others.
-    state: shapes and layouts, the frozen encoders' too.
-    batch: shapes and layouts of the global batch.
-    null_tokens: int32 [length], of no meaning.
+    state: shapes and shardings, including the frozen encoders'.
+    batch: shapes and shardings of the global batch.
+    null_tokens: int32 [length], arbitrary values.
   """
 
   model: DualModel
@@ -60,40 +60,39 @@ class AbstractStep:
 
   @property
   def is_mask_embedding_trained(self) -> bool:
-    """Whether the first steps go back through the text encoder."""
+    """Whether the first steps differentiate through the text encoder."""
     has_one = self.model.network.has_mask_embedding
     return has_one and self.step.is_mask_embedding_trained
 
   @classmethod
-  def of(cls, settings: Config, mesh: Mesh) -> "AbstractStep":
-    """The step that `ddit train` would run with these settings.
+  def of(cls, config: Config, mesh: Mesh) -> "AbstractStep":
+    """The step that `ddit train` would run with this config.
 
     Raises:
-      ValueError: settings and mesh do not suit each other, or the network is
-        frozen under adapters.
+      ValueError: config and mesh do not fit, or the config trains adapters.
     """
-    if settings.lora.rank:
+    if config.lora.rank:
       raise ValueError(
-        f"lora.rank is {settings.lora.rank}: only steps that train the whole "
+        f"lora.rank is {config.lora.rank}: only steps that train the whole "
         "network can be planned, set lora.rank=0"
       )
-    encoders = AbstractWeights() if settings.model.encoders_from else None
-    tokenizer = _tokenizer(settings)
-    model = settings.make_model(tokenizer, encoders)
-    optimizer = settings.optimizer.make(settings.train.num_steps)
-    step = settings.make_step(
+    encoders = AbstractWeights() if config.model.encoders_from else None
+    tokenizer = _tokenizer(config)
+    model = config.make_model(tokenizer, encoders)
+    optimizer = config.optimizer.make(config.train.num_steps)
+    step = config.make_step(
       model,
       optimizer,
-      is_mask_embedding_trained=settings.train.mask_embedding_steps != 0,
+      is_mask_embedding_trained=config.train.mask_embedding_steps != 0,
     )
     shardings = state_shardings(model.network, optimizer, mesh)
     state = abstract_state(model.network, optimizer, shardings)
-    length = settings.data.text_to_image.text_length
+    length = config.data.text_to_image.text_length
     return cls(
       model=model,
       step=step,
-      state=state.replace(frozen=_frozen(settings, model, mesh)),
-      batch=_batch(settings, model, mesh),
+      state=state.replace(frozen=_frozen(config, model, mesh)),
+      batch=_batch(config, model, mesh),
       null_tokens=np.full(length, _END_ID, np.int32),
     )
 
@@ -105,56 +104,56 @@ class AbstractStep:
       return jitted.trace(self.state, self.batch, self.null_tokens)
 
 
-def _tokenizer(settings: Config) -> Tokenizer:
-  """The run's own, or one with as many ids where its files are elsewhere."""
-  if not settings.data.sources:
-    return make_tokenizer(settings.data)
-  rows = size(settings.model.size).vocab_size
+def _tokenizer(config: Config) -> Tokenizer:
+  """The run's tokenizer, or one with as many ids if its files are not here."""
+  if not config.data.sources:
+    return make_tokenizer(config.data)
+  rows = size(config.model.size).vocab_size
   return Tokenizer(
     backend=None, end_id=_END_ID, mask_id=rows - 1, vocab_size=rows
   )
 
 
-def _frozen(settings: Config, model: DualModel, mesh: Mesh):
-  """The encoders' variables, laid out as `build.frozen_variables` does."""
+def _frozen(config: Config, model: DualModel, mesh: Mesh):
+  """The encoders' variables, sharded as `model.encoder_placement` says."""
   trees = model.abstract_variables(mesh)
   frozen = {name: trees[name] for name in ENCODER_PARTS if name in trees}
-  if settings.model.encoder_placement == "sharded":
+  if config.model.encoder_placement == "sharded":
     return frozen
   everywhere = NamedSharding(mesh, PartitionSpec())
   return with_shardings(frozen, jax.tree.map(lambda _: everywhere, frozen))
 
 
-def _batch(settings: Config, model: DualModel, mesh: Mesh) -> DualBatch:
-  """What the data pipeline gives; every text of the text loss has an image."""
-  data, rows = settings.data, NamedSharding(mesh, partition_spec("batch"))
-  sides = settings.data.image_sides
-  dtype = settings.model.encoder_dtype
+def _batch(config: Config, model: DualModel, mesh: Mesh) -> DualBatch:
+  """As the data pipeline's; every text of the text loss has an image."""
+  data, rows = config.data, NamedSharding(mesh, partition_spec("batch"))
+  sides = config.data.image_sides
+  dtype = config.model.encoder_dtype
 
-  def array(stream: TaskConfig, shape, dtype):
-    shape = (stream.batch_size, *shape)
+  def array(task: TaskConfig, shape, dtype):
+    shape = (task.batch_size, *shape)
     return jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
 
-  def pictures(stream: TaskConfig, side: int):
-    if not stream.cache:
-      return array(stream, (side, side, 3), "u1")
+  def images_of(task: TaskConfig, side: int):
+    if not task.cache:
+      return array(task, (side, side, 3), "u1")
     *grid, channels = model.latent_shape(side, side)
-    return array(stream, (*grid, 2 * channels), dtype)
+    return array(task, (*grid, 2 * channels), dtype)
 
   images = texts = None
-  if (stream := data.text_to_image).batch_size:
-    width, length = model.network.config.context_dim, stream.text_length
+  if (task := data.text_to_image).batch_size:
+    width, length = model.network.config.context_dim, task.text_length
     images = TextToImageBatch(
-      images=pictures(stream, sides[0]),
-      tokens=array(stream, (length,), "i4"),
-      features=array(stream, (length, width), dtype)
-      if stream.cache and width
+      images=images_of(task, sides[0]),
+      tokens=array(task, (length,), "i4"),
+      features=array(task, (length, width), dtype)
+      if task.cache and width
       else None,
     )
-  if (stream := data.image_to_text).batch_size:
+  if (task := data.image_to_text).batch_size:
     texts = ImageToTextBatch(
-      images=pictures(stream, sides[1]),
-      tokens=array(stream, (stream.text_length,), "i4"),
-      loss_mask=array(stream, (stream.text_length,), "?"),
+      images=images_of(task, sides[1]),
+      tokens=array(task, (task.text_length,), "i4"),
+      loss_mask=array(task, (task.text_length,), "?"),
     )
   return DualBatch(images, texts)

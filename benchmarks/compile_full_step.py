@@ -1,11 +1,10 @@
-"""Compiles a whole training step for a TPU topology, on a machine without one.
+"""Compiles a whole training step for a TPU topology that is not attached.
 
-The step is the one that `ddit train` runs: both streams, T5 and autoencoder
-inside, gradients, optimiser, average. Only shapes exist, so a laptop compiles
-a step of 256 chips. What comes out is the compiler's own plan for one device:
-memory by kind and collectives; beside it the operations that the mathematics
-needs and those that the step holds. Nothing runs, so the ideal time is a bound
-and no measurement.
+The step is the one of `ddit train`: both tasks, T5 and autoencoder, gradients,
+optimizer and EMA. Only shapes are needed, so a laptop can compile a step for
+256 chips. The result is the compiler's plan for one device (memory by kind and
+collectives), the model FLOPs, and the FLOPs of the traced step. Nothing is
+executed: the ideal time is a lower bound, not a measurement.
 
   pip install '.[tpu]'
   python benchmarks/compile_full_step.py --mesh=8,8,1 > plan.json
@@ -13,7 +12,7 @@ and no measurement.
     --topology=v5p:4x4x4 --mesh=1,64,1 --config.train.has_stream_norms=False
 
 Prints one JSON object, and a table to stderr. If the step does not fit, the
-object holds the compiler's own words in place of memory and collectives.
+object has the compiler's error message instead of memory and collectives.
 """
 
 import argparse
@@ -24,8 +23,8 @@ import time
 
 from ddit_jax.experiment.config import Config
 
-# Before JAX starts: ask for no TPU and for no cloud's metadata, and let other
-# processes use libtpu at the same time.
+# Before JAX starts: no TPU, no cloud metadata, and other processes may use
+# libtpu at the same time.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -41,7 +40,7 @@ from ddit_jax.experiment.model import training_flops
 from ddit_jax.monitor.device_stats import peak_flops
 
 GIB = 2**30
-# Memory of one JAX device in GiB, from the data sheets.
+# Memory of one JAX device in GiB, from data sheets.
 HBM_GIB = {
   "TPU v4": 32,
   "TPU v5 lite": 16,
@@ -53,7 +52,7 @@ MEMORY_KINDS = ("argument", "output", "alias", "temp", "generated_code")
 
 
 def flops_of(step: AbstractStep, mesh, traced) -> dict[str, float]:
-  """Operations of one step, and the time they take at the devices' peak."""
+  """FLOPs of one step, and the time they take at the devices' peak."""
   parts = training_flops(
     step.model,
     step.batch,
@@ -72,9 +71,9 @@ def flops_of(step: AbstractStep, mesh, traced) -> dict[str, float]:
 
 
 def memory_of(compiled, device_kind: str) -> dict[str, float | None]:
-  """GiB of one device by kind, and their sum beside what it has.
+  """GiB of one device by kind, their sum, and the device's memory.
 
-  Output that is no alias of a donated argument adds to the sum.
+  Outputs that alias donated arguments are not counted twice.
   """
   analysis = compiled.memory_analysis()
   sizes = {
@@ -90,7 +89,7 @@ def collectives_of(compiled) -> dict[str, object]:
   try:
     text = compiled.as_text()
   except jax.errors.JaxRuntimeError as error:
-    # The v6e compiler cannot print all that it compiles.
+    # The v6e compiler cannot print every program that it compiles.
     return {"error": str(error).splitlines()[0]}
   found = hlo_collectives(text)
   kinds = {
@@ -104,28 +103,27 @@ def collectives_of(compiled) -> dict[str, object]:
   return kinds | {"loops_of_unknown_length": found.unknown_loops}
 
 
-def plan(settings, topology: str) -> dict[str, object]:
-  """Traces, lowers and compiles the step of these settings."""
+def plan(config, topology: str) -> dict[str, object]:
+  """Traces, lowers and compiles the step of a config."""
   devices = topologies.get_topology_desc(
     topology_name=topology, platform="tpu"
   ).devices
-  mesh = settings.mesh.make(devices)
-  step = AbstractStep.of(settings, mesh)
+  mesh = config.mesh.make(devices)
+  step = AbstractStep.of(config, mesh)
   start = time.perf_counter()
   traced = step.trace(mesh)
   lowered = traced.lower(lowering_platforms=("tpu",))
   lowered_at = time.perf_counter()
   kind = devices[0].device_kind
   found = {
-    "config": settings.name,
+    "config": config.name,
     "device": kind,
     "topology": topology,
     "mesh": dict(mesh.shape),
     "batch": {
-      name: stream.batch_size
-      for name, stream in settings.data.streams().items()
+      name: task.batch_size for name, task in config.data.streams().items()
     },
-    "remat": settings.model.execution.remat,
+    "remat": config.model.execution.remat,
     "parameters": step.model.network.num_parameters(),
     "flops": flops_of(step, mesh, traced),
     "seconds_to_lower": lowered_at - start,
@@ -143,7 +141,7 @@ def plan(settings, topology: str) -> dict[str, object]:
 
 
 def table(found: dict[str, object], indent: str = "") -> str:
-  """The object as lines of names and numbers."""
+  """The plan as lines of names and numbers."""
   lines = []
   for name, value in found.items():
     if isinstance(value, dict):
@@ -162,7 +160,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
   parser.add_argument("--topology", default="v5e:8x8")
   parser.add_argument("--mesh", default="8,8,1", help="replica,fsdp,tensor")
   parser.add_argument("--config", default="configs/ddit_sd3.py:stage1")
-  parser.add_argument("--batch", type=int, help="of each stream")
+  parser.add_argument("--batch", type=int, help="batch size of each task")
   parser.add_argument("--remat", choices=("none", "dots", "full"))
   return parser.parse_args(argv)
 
@@ -174,8 +172,8 @@ def main() -> None:
   sizes = dict(zip(axes, args.mesh.split(","), strict=True))
   changes = {f"mesh.{axis}": size for axis, size in sizes.items()}
   if args.batch:
-    for stream in ("text_to_image", "image_to_text"):
-      changes[f"data.{stream}.batch_size"] = str(args.batch)
+    for task in ("text_to_image", "image_to_text"):
+      changes[f"data.{task}.batch_size"] = str(args.batch)
   if args.remat:
     changes["model.execution.remat"] = args.remat
   found = plan(load(Config, args.config, changes | overrides), args.topology)

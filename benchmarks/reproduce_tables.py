@@ -1,18 +1,17 @@
-"""The paper's Tables 5, 9 and 10 in small, on the digit world.
+"""The paper's Tables 5, 9 and 10 at small scale, on the digit world.
 
   python benchmarks/reproduce_tables.py --grid=small --out=runs/tables
   python benchmarks/reproduce_tables.py --grid=full --out=runs/tables_full
 
 Trains the stages of `reproduction_config.py` for each seed and evaluates them:
-sampling steps of the text (Table 5), from the weights of an image model
-against from scratch (Table 9), and how much generation data instruction tuning
-sees (Table 10). `small` is made for two CPU cores (about 40 minutes if nothing
-else runs), `full` for a GPU.
+sampling steps of the text (Table 5), initialisation from an image model or from
+scratch (Table 9), and the amount of generation data in instruction tuning
+(Table 10). `small` is sized for two CPU cores (about 40 minutes if they are
+idle), `full` for a GPU.
 
-Every cell is a folder under --out. The same command goes on where it was
-stopped: finished cells are passed over, a broken-off training resumes from its
-checkpoint. Ends with tables.json and tables.md; `--only_tables` writes them
-from the cells that are there.
+Every cell is a folder under --out. The same command resumes: finished cells are
+skipped, interrupted training continues from its checkpoint. The results are
+tables.json and tables.md; `--only_tables` writes them from existing cells.
 """
 
 import argparse
@@ -31,7 +30,7 @@ from reproduction_report import Table, write_tables
 _ROOT = pathlib.Path(__file__).parent.parent
 _CONFIG = _ROOT / "benchmarks" / "reproduction_config.py"
 _DONE = "done.json"
-# Text metrics alone: one step of one image a prompt costs next to nothing.
+# Text metrics alone: one step of one image per prompt costs almost nothing.
 _TEXT_ONLY = {
   "sample.image.num_inference_steps": 1,
   "evaluate.images_per_prompt": 1,
@@ -47,10 +46,10 @@ _VQA, _POPE = "vqa/accuracy", "pope/accuracy"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grid:
-  """Which cells.
+  """The cells of a grid.
 
   Attributes:
-    seeds: of training; each is a row of cells of its own.
+    seeds: of training; one row of cells each.
     text_steps: of Table 5.
     small_pool: scenes of Table 10's small amount of generation data.
     caption: Table 5's and 9's caption score.
@@ -80,12 +79,12 @@ GRIDS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cell:
-  """One run of `ddit` that leaves its results in a folder.
+  """One run of `ddit` that writes its results to a folder.
 
   Attributes:
     folder: of the training or evaluation.
     flags: of the command.
-    result: what is there once it is done.
+    result: exists once the cell is done.
   """
 
   folder: pathlib.Path
@@ -93,17 +92,17 @@ class Cell:
   result: pathlib.Path
 
   def run(self) -> None:
-    """Runs it, unless the same command is done.
+    """Runs it, unless it is done.
 
     Raises:
-      SystemExit: it fails or is stopped, or another command made the folder.
+      SystemExit: it fails or is stopped, or the folder is of another command.
     """
     done = self.folder / _DONE
     if done.is_file():
       if json.loads(done.read_text())["flags"] == list(self.flags):
         return
       raise SystemExit(
-        f"{self.folder} was made with other flags: choose another --out"
+        f"{self.folder} is from a run with other flags: choose another --out"
       )
     print(f"{time.strftime('%H:%M:%S')} {self.folder}", flush=True)
     self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,19 +114,20 @@ class Cell:
       raise SystemExit(f"exit code {code}: see {self.folder / 'log.txt'}")
     if not self.result.exists():
       raise SystemExit(
-        f"{self.folder} was stopped before its end: run the same command again"
+        f"{self.folder} was stopped before it finished: run the same "
+        "command again"
       )
     record = {"flags": self.flags, "seconds": time.monotonic() - start}
     done.write_text(json.dumps(record, indent=2) + "\n")
 
 
 class SeedCells:
-  """All cells of one seed, in the order in which they can run.
+  """All cells of one seed, in an order in which they can run.
 
   Attributes:
     cells: of training and evaluation.
     steps: sampling steps -> evaluation.
-    amounts: (amount of generation data, tuning's step) -> evaluation.
+    amounts: (amount of generation data, tuning step) -> evaluation.
     dual: start -> evaluation after the dual stage.
     tuned: start -> evaluation after tuning.
   """
@@ -146,7 +146,7 @@ class SeedCells:
     self._dual_and_tuned("from_images", first)
 
   def _dual_and_tuned(self, start: str, init_from: pathlib.Path | None = None):
-    """Both stages of one of Table 9's starts; their workdirs."""
+    """Both stages of one initialisation of Table 9; their workdirs."""
     changes = {} if init_from is None else {"init_from": init_from}
     dual = self._train(f"{start}_dual", "dual", changes)
     tuned = self._train(f"{start}_tuning", "tuning", {"init_from": dual})
@@ -155,7 +155,7 @@ class SeedCells:
     return dual, tuned
 
   def _sampling_steps(self, tuned: pathlib.Path) -> dict[int, pathlib.Path]:
-    """Table 5, with the paper's order of unmasking."""
+    """Table 5, with the paper's unmasking order."""
     return {
       steps: self._evaluate(
         f"steps{steps}",
@@ -167,7 +167,7 @@ class SeedCells:
     }
 
   def _amounts(self, dual: pathlib.Path, tuned: pathlib.Path):
-    """Table 10, all from one dual model; `tuned` saw most images."""
+    """Table 10, all from one dual model; `tuned` is the largest amount."""
     base = {"init_from": dual}
     none = {"data.text_to_image.batch_size": 0}
     few = {"data.text_to_image.pool_size": self._grid.small_pool}
@@ -208,13 +208,13 @@ class SeedCells:
 
 
 def tuning_steps(grid_name: str) -> list[int]:
-  """Tuning's checkpoints, the last is its end."""
+  """Steps of the checkpoints of tuning; the last is its end."""
   last, count = LENGTHS[grid_name]["tuning"]
   return [last * number // count for number in range(1, count + 1)]
 
 
 def tables(grid_name: str, seeds: list[SeedCells]) -> dict[str, Table]:
-  """Which evaluations each table is made of."""
+  """The evaluations of each table."""
   grid = GRIDS[grid_name]
 
   def row(attribute, key):

@@ -1,11 +1,11 @@
 """The stages that `reproduce_tables.py` trains on the digit world.
 
 Variants, each for `small` (configs/digits.py:cpu) and `full` (:gpu):
-  small_image_first: the image loss alone, what "from SD3" stands for.
+  small_image_first: the image loss alone, stands for SD3.
   small_dual: both losses, captions only (the paper's stages 1 and 2).
   small_tuning: questions and some captions beside generation (its stage 3).
 
-The dual stage has no questions, so that tuning shows how they are learned.
+The dual stage has no questions, so tuning shows how they are learned.
 """
 
 import pathlib
@@ -13,7 +13,7 @@ import pathlib
 from ddit_jax.config.load import config_module
 
 _DIGITS = pathlib.Path(__file__).parent.parent / "configs" / "digits.py"
-# (steps, checkpoints that are kept) of each stage.
+# (steps, checkpoints kept) of each stage.
 LENGTHS = {
   "small": {
     "image_first": (1000, 1),
@@ -26,7 +26,7 @@ LENGTHS = {
     "tuning": (6000, 3),
   },
 }
-# Of tuning's texts; the paper's mixture holds somewhat more captions.
+# Captions and answers in tuning; the paper has somewhat more captions.
 _CAPTIONS_TO_ANSWERS = 3, 7
 
 

@@ -14,9 +14,9 @@ def write_tables(tables: Mapping[str, Table], folder: pathlib.Path) -> str:
   """Writes tables.json and tables.md; the Markdown text.
 
   Args:
-    tables: by name; evaluations that are not there yet are left out, and each
-      cell tells how many seeds it has.
-    folder: where to.
+    tables: by name; missing evaluations are left out, and each cell has its
+      number of seeds.
+    folder: output folder.
   """
   found, sections = {}, []
   for name, (title, rows, columns) in tables.items():

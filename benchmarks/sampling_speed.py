@@ -1,17 +1,17 @@
-"""Seconds an image and a caption at full size, beside diffusers on one device.
+"""Seconds per image and caption at full size, compared with diffusers.
 
 Random weights of D-DiT on SD3 medium, bfloat16. Images: from text features to
 pixels, 512 pixels, 28 Euler steps with guidance, by our sampler and by
 diffusers' StableDiffusion3Pipeline with its transformer and decoder under
 torch.compile; text encoders are left out on both sides. Captions: encoder
 and network at each of 16 steps, ours alone, as diffusers has no such model.
-Rounds alternate, so that other work on the machine disturbs both alike.
+Rounds alternate, so that other work on the machine affects both alike.
 
   pip install '.[gpu,parity]'
   python benchmarks/sampling_speed.py --batch=1 > sampling_speed.json
 
-Runs unattended, prints one JSON object, and without PyTorch leaves diffusers
-out and says so. `--size=tiny` only shows that it runs.
+Prints one JSON object. Without PyTorch, diffusers is left out with a message.
+`--size=tiny` is a smoke test.
 """
 
 import argparse
@@ -43,7 +43,7 @@ GUIDANCE, SHIFT, IMAGE_STEPS, TEXT_STEPS = 7.0, 3.0, 28, 16
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """One size of everything that is measured."""
+  """Sizes of all networks and inputs."""
 
   network: MMDiTConfig
   text_encoder: T5Config
@@ -85,7 +85,7 @@ SIZES = {
 
 
 class Ours:
-  """Our samplers with random weights made on the device."""
+  """Our samplers with random weights, initialised on the device."""
 
   def __init__(self, sizes: Sizes, batch: int, steps: int):
     self._sizes, self._batch = sizes, batch
@@ -269,7 +269,7 @@ def main() -> None:
   ):
     functions["images/diffusers"] = Diffusers(*setup).images
   else:
-    print("PyTorch or diffusers is absent: ours alone", file=sys.stderr)
+    print("PyTorch or diffusers is missing: ours alone", file=sys.stderr)
   result = {
     "device": jax.devices()[0].device_kind,
     "size": options.size,

@@ -1,17 +1,16 @@
-"""Memory and time of a training step under each option, at a small size.
+"""Memory and time of a training step with each option, at a small size.
 
-One step (a small MM-DiT between a small T5 and autoencoder, random weights and
+One step (a small MM-DiT with a small T5 and autoencoder, random weights and
 data) is compiled once per option and run in alternating rounds, so that other
-work on the machine disturbs all alike. Printed are the compiler's temporary
-memory, the median time, and both as ratios to the plain step of the same run;
-and model FLOPs by part. What saves at full size does so here too, but the
-ratios depend on sizes and machine.
+work on the machine affects all options alike. Prints the compiler's temporary
+memory, the median time, both as ratios to the plain step of the same run, and
+model FLOPs by part. The ratios depend on sizes and machine.
 
   python benchmarks/step_costs.py
   python benchmarks/step_costs.py --rounds=2 --only=plain,micro_batches_2
 
-Shorter texts ("texts_of_N") are not exact: T5 attends to padding and padding
-is a target, so a model trained with them is another model.
+Shorter texts ("text_length_N") are not equivalent: T5 attends to padding and
+padding tokens are targets.
 """
 
 import argparse
@@ -55,7 +54,7 @@ VAE = AutoencoderConfig(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Option:
-  """One way to run the step; all are exact but other text lengths."""
+  """One way to run the step; all but other text lengths are equivalent."""
 
   num_microbatches: int = 1
   remat: str = "none"
@@ -85,9 +84,9 @@ OPTIONS = {
   "cached_latents_and_features": Option(
     has_cached_latents=True, has_cached_features=True
   ),
-  "mask_row_trained": Option(is_mask_embedding_trained=True),
-  "texts_of_32": Option(text_length=32),
-  "texts_of_16": Option(text_length=16),
+  "mask_embedding_trained": Option(is_mask_embedding_trained=True),
+  "text_length_32": Option(text_length=32),
+  "text_length_16": Option(text_length=16),
 }
 
 
@@ -167,7 +166,7 @@ class Runner:
     self.temporary_bytes = self._compiled.memory_analysis().temp_size_in_bytes
 
   def seconds(self) -> float:
-    """Of one step."""
+    """Seconds of one step."""
     start = time.perf_counter()
     self._state, metrics = self._compiled(self._state, self._batch, self._null)
     jax.block_until_ready(metrics)
@@ -196,7 +195,7 @@ def table(runners: dict[str, Runner], seconds: dict[str, float]) -> str:
   """Markdown, ratios to the first row."""
   first = next(iter(runners))
   lines = [
-    "| option | temporary MiB | ratio | ms a step | ratio | GFLOP: network | "
+    "| option | temporary MiB | ratio | ms per step | ratio | GFLOP: network | "
     "T5 | VAE |",
     "|---|---|---|---|---|---|---|---|",
   ]

@@ -1,4 +1,4 @@
-"""Floating-point operations of a program, counted in what JAX traced."""
+"""Floating-point operations of a program, counted in its jaxpr."""
 
 import math
 from typing import Any
@@ -10,15 +10,14 @@ from jax.extend import core
 def traced_flops(jaxpr: core.Jaxpr) -> int:
   """Operations of all matrix products and convolutions.
 
-  Bodies of loops count as often as they run, so recomputation counts too;
-  elementwise work does not count. Padding of convolutions counts as pixels.
+  Loop bodies count once per iteration. Recomputation (remat) is included,
+  elementwise operations are not. Padding of convolutions counts as pixels.
 
   Args:
     jaxpr: for example `jax.make_jaxpr(function)(*shapes).jaxpr`.
 
   Raises:
-    ValueError: a `while` loop holds products, whose number is not in the
-      program.
+    ValueError: a `while` loop contains products, so their number is not known.
   """
   return sum(map(_equation_flops, jaxpr.eqns))
 
@@ -36,7 +35,7 @@ def _equation_flops(equation: core.JaxprEqn) -> int:
       "jax.lax.scan or fori_loop with fixed bounds"
     )
   if name == "cond":
-    # Only one branch runs; the dearest is the bound.
+    # Only one branch runs; the most expensive one is an upper bound.
     return max(inner)
   return equation.params.get("length", 1) * sum(inner)
 
@@ -58,7 +57,7 @@ def _dot_flops(equation: core.JaxprEqn) -> int:
 
 
 def _convolution_flops(equation: core.JaxprEqn) -> int:
-  """A kernel's inputs are those of one group already."""
+  """With groups, the kernel has the inputs of one group."""
   kernel = equation.invars[1].aval.shape
   _, inputs, *sides = equation.params["dimension_numbers"].rhs_spec
   taps = math.prod(kernel[axis] for axis in (inputs, *sides))

@@ -99,7 +99,7 @@ def test_finished_cells_are_passed_over_others_refused(tables, tmp_path):
   (tmp_path / "done.json").write_text(json.dumps({"flags": flags}))
   cell(tables, tmp_path, *flags).run()
   assert not (tmp_path / "log.txt").exists()
-  with pytest.raises(SystemExit, match="was made with other flags"):
+  with pytest.raises(SystemExit, match="is from a run with other flags"):
     cell(tables, tmp_path, "train").run()
 
 
@@ -107,6 +107,6 @@ def test_cells_that_fail_or_are_stopped_are_not_done(tables, tmp_path):
   with pytest.raises(SystemExit, match=r"exit code 2: see .*log\.txt"):
     cell(tables, tmp_path, "trian").run()
   assert "unknown verb 'trian'" in (tmp_path / "log.txt").read_text()
-  with pytest.raises(SystemExit, match="was stopped before its end"):
+  with pytest.raises(SystemExit, match="was stopped before it finished"):
     cell(tables, tmp_path, "--help").run()
   assert not (tmp_path / "done.json").exists()
