@@ -8,9 +8,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int, UInt8
 
-from ddit_jax.data.text import answer_text, caption_tokens, masked_template
+from ddit_jax.data.text import (
+  answer_text,
+  caption_tokens,
+  check_prompt,
+  masked_template,
+)
 from ddit_jax.data.tokenizers import Tokenizer
-from ddit_jax.errors import check_known, preparing
+from ddit_jax.errors import preparing
 from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
@@ -77,7 +82,7 @@ class Pipeline:
     tokens = []
     with preparing():
       for prompt in prompts:
-        check_known(self.tokenizer, prompt)
+        check_prompt(self.tokenizer, prompt)
         tokens.append(caption_tokens(self.tokenizer, prompt, length))
     return self._sampler.images(
       np.stack(tokens),
@@ -115,7 +120,7 @@ class Pipeline:
     templates = []
     with preparing():
       for prompt in prompts:
-        check_known(self.tokenizer, prompt)
+        check_prompt(self.tokenizer, prompt)
         templates.append(masked_template(self.tokenizer, prompt, length))
     tokens, prompt_mask = map(np.stack, zip(*templates, strict=True))
     filled, _ = self.infill(
