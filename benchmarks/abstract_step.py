@@ -80,9 +80,12 @@ class AbstractStep:
     tokenizer = _tokenizer(config)
     model = config.make_model(tokenizer, encoders)
     optimizer = config.optimizer.make(config.train.num_steps)
-    step = config.make_step(
-      model,
-      optimizer,
+    step = TrainStep(
+      model=model,
+      loss=config.loss,
+      optimizer=config.optimizer,
+      train=config.train,
+      seed=config.seed,
       is_mask_embedding_trained=config.train.mask_embedding_steps != 0,
     )
     shardings = state_shardings(model.network, optimizer, mesh)

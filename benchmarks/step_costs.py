@@ -29,6 +29,7 @@ from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import MASK_EMBEDDING, Network
+from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import init_state
 from ddit_jax.train.step import TrainStep
@@ -127,22 +128,23 @@ class Runner:
 
   def __init__(self, option: Option):
     model = model_of(option)
-    optimizer = OptimizerConfig().make(100)
     step = TrainStep(
       model=model,
       loss=DualLoss(
         is_merged=option.is_merged,
         text_chunk=option.text_chunk,
       ),
-      optimizer=optimizer,
-      ema_decay=0.99,
-      num_microbatches=option.num_microbatches,
+      optimizer=OptimizerConfig(ema_decay=0.99),
+      train=TrainConfig(
+        num_steps=100,
+        num_microbatches=option.num_microbatches,
+        has_stream_norms=option.has_stream_norms,
+      ),
       seed=0,
-      has_stream_norms=option.has_stream_norms,
       is_mask_embedding_trained=option.is_mask_embedding_trained,
     )
     key = jax.random.key(0)
-    state = jax.jit(lambda key: init_state(model.network, optimizer, key))(key)
+    state = jax.jit(lambda key: init_state(model.network, step.chain, key))(key)
     frozen = {
       name: jax.jit(part.init)(key)
       for name, part in model.parts().items()

@@ -7,7 +7,6 @@ Every setting is a field of the part that uses it and is documented there;
 import dataclasses
 from typing import Literal
 
-import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -24,7 +23,6 @@ from ddit_jax.sampling.text_sampler import TextSampling
 from ddit_jax.sharding.mesh import MeshConfig, check_batch_divides
 from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
-from ddit_jax.train.step import TrainStep
 
 
 def _check_positive(values: dict[str, float]) -> None:
@@ -174,25 +172,6 @@ class Config:
     for side in self.data.image_sides:
       model.latent_shape(side, side)
     return model
-
-  def make_step(
-    self,
-    model: DualModel,
-    optimizer: optax.GradientTransformation,
-    *,
-    is_mask_embedding_trained: bool = True,
-  ) -> TrainStep:
-    """The pure training step."""
-    return TrainStep(
-      model=model,
-      loss=self.loss,
-      optimizer=optimizer,
-      ema_decay=self.optimizer.ema_decay,
-      num_microbatches=self.train.num_microbatches,
-      seed=self.seed,
-      has_stream_norms=self.train.has_stream_norms,
-      is_mask_embedding_trained=is_mask_embedding_trained,
-    )
 
 
 def default_config() -> ConfigDict:

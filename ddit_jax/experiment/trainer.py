@@ -425,9 +425,12 @@ class TrainingJob:
 
   def train_step(self, is_mask_embedding_trained: bool = True) -> TrainStep:
     """The pure step of this job's settings."""
-    return self.settings.make_step(
-      self.model,
-      self.optimizer,
+    return TrainStep(
+      model=self.model,
+      loss=self.settings.loss,
+      optimizer=self.settings.optimizer,
+      train=self.settings.train,
+      seed=self.settings.seed,
       is_mask_embedding_trained=is_mask_embedding_trained,
     )
 

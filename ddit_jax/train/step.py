@@ -1,6 +1,7 @@
 """One training step, as the algorithm reads in the paper."""
 
 import dataclasses
+import functools
 from typing import Any, Protocol
 
 import jax
@@ -14,6 +15,8 @@ from ddit_jax.losses.time_buckets import bucket_means
 from ddit_jax.models.module import MASK_EMBEDDING
 from ddit_jax.prng import key_for
 from ddit_jax.sharding.rules import constrain
+from ddit_jax.train.loop import TrainConfig
+from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import TrainState
 
 
@@ -31,25 +34,24 @@ class TrainStep:
   Attributes:
     model: the network that is trained, and what encodes its inputs.
     loss: the dual loss.
-    optimizer: the optax chain.
-    ema_decay: see `OptimizerConfig`.
-    num_microbatches: parts whose gradients are added up; the result is the
-      global batch's gradient whatever their number.
+    optimizer: what updates the parameters and their average.
+    train: into how many micro-batches a batch is split, and what is measured.
     seed: root of all of training's randomness.
-    has_stream_norms: True also measures the gradient of each stream alone,
-      which holds both at once.
     is_mask_embedding_trained: False keeps `MASK_EMBEDDING` as it is, if there
       is one, and leaves out the backward pass through the text encoder.
   """
 
   model: Model
   loss: DualLoss
-  optimizer: optax.GradientTransformation
-  ema_decay: float
-  num_microbatches: int
+  optimizer: OptimizerConfig
+  train: TrainConfig
   seed: int
-  has_stream_norms: bool = False
   is_mask_embedding_trained: bool = True
+
+  @functools.cached_property
+  def chain(self) -> optax.GradientTransformation:
+    """The optax chain of the whole run."""
+    return self.optimizer.make(self.train.num_steps)
 
   def __call__(
     self, state: TrainState, batch: DualBatch, null_tokens: jax.Array
@@ -82,13 +84,11 @@ class TrainStep:
     """
     grads, metrics = self.gradients(state, corrupted)
     metrics["grad_norm"] = optax.tree.norm(grads)
-    updates, opt_state = self.optimizer.update(
-      grads, state.opt_state, state.params
-    )
+    updates, opt_state = self.chain.update(grads, state.opt_state, state.params)
     updates = self._without_frozen_update(updates)
     metrics["update_norm"] = optax.tree.norm(updates)
     params = optax.apply_updates(state.params, updates)
-    decay = ema_decay(self.ema_decay, state.step)
+    decay = ema_decay(self.optimizer.ema_decay, state.step)
     metrics["ema_decay"] = decay
     ema = optax.incremental_update(params, state.ema, 1 - decay)
     watched = ("loss/total", "grad_norm", "update_norm")
@@ -116,7 +116,7 @@ class TrainStep:
 
   def gradients(self, state: TrainState, corrupted: CorruptedBatch):
     """Gradient and losses of the global batch, added over micro-batches."""
-    if self.num_microbatches == 1:
+    if self.train.num_microbatches == 1:
       grads, seen = self._part_gradients(state, corrupted)
     else:
       grads, seen = self._added_gradients(state, corrupted)
@@ -156,7 +156,7 @@ class TrainStep:
       "text": part.replace(images=None),
     }
     is_dual = None not in (part.images, part.texts)
-    if not self.has_stream_norms or self.loss.is_merged or not is_dual:
+    if not self.train.has_stream_norms or self.loss.is_merged or not is_dual:
       grads, seen = differentiate(state.params, part)
       return {"both": grads}, seen
     results = {k: differentiate(state.params, v) for k, v in alone.items()}
@@ -192,7 +192,7 @@ class TrainStep:
     and every part sees all strata of the text times.
     """
     rest = array.shape[1:]
-    parts = self.num_microbatches
+    parts = self.train.num_microbatches
     array = array.reshape(array.shape[0] // parts, parts, *rest)
     array = array.swapaxes(0, 1)
     return constrain(array, None, "batch", *(None,) * len(rest))

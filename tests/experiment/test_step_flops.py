@@ -16,6 +16,7 @@ from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import SIZES, MMDiTConfig
 from ddit_jax.models.flops import linear_flops
 from ddit_jax.models.module import Network
+from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import abstract_state
 from ddit_jax.train.step import TrainStep
@@ -63,16 +64,14 @@ def batch(pictures="u1", features=None):
 
 def traced(model, batch):
   """Products in the jaxpr of the real step."""
-  optimizer = OptimizerConfig().make(10)
   step = TrainStep(
     model=model,
     loss=DualLoss(),
-    optimizer=optimizer,
-    ema_decay=0.9,
-    num_microbatches=1,
+    optimizer=OptimizerConfig(),
+    train=TrainConfig(num_steps=10, has_stream_norms=False),
     seed=0,
   )
-  state = abstract_state(model.network, optimizer)
+  state = abstract_state(model.network, step.chain)
   state = state.replace(
     frozen={
       "text_encoder": model.text_encoder.abstract_variables(),

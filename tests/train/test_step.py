@@ -17,6 +17,7 @@ from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
 from ddit_jax.sharding.mesh import MeshConfig
+from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import init_state, state_shardings
 from ddit_jax.train.step import TrainStep, ema_decay
@@ -30,7 +31,7 @@ NETWORK = Network(
 # Epsilon far above the gradients' rounding: with the usual 1e-8 the first
 # Adam steps divide rounding by itself where a gradient is nearly zero.
 SETTINGS = OptimizerConfig(
-  learning_rate=1e-3, warmup_steps=2, epsilon=1e-3, clip_norm=1.0
+  ema_decay=0.9, learning_rate=1e-3, warmup_steps=2, epsilon=1e-3, clip_norm=1.0
 )
 MESHES = {
   "one_device": {},
@@ -51,7 +52,7 @@ def host_batch(step: int) -> DualBatch:
   )
 
 
-def train_step(num_microbatches: int, optimizer) -> TrainStep:
+def train_step(num_microbatches: int) -> TrainStep:
   loss = DualLoss(
     text_weight=0.5,
     loss_normalization="target_positions",
@@ -59,9 +60,12 @@ def train_step(num_microbatches: int, optimizer) -> TrainStep:
   return TrainStep(
     model=DualModel(network=NETWORK, mask_id=VOCAB - 1),
     loss=loss,
-    optimizer=optimizer,
-    ema_decay=0.9,
-    num_microbatches=num_microbatches,
+    optimizer=SETTINGS,
+    train=TrainConfig(
+      num_steps=STEPS,
+      num_microbatches=num_microbatches,
+      has_stream_norms=False,
+    ),
     seed=0,
   )
 
@@ -78,7 +82,7 @@ def five_steps(mesh_name: str, num_microbatches: int):
     create = functools.partial(init_state, NETWORK, optimizer)
     state = jax.jit(create, out_shardings=layout)(jax.random.key(0))
     step = jax.jit(
-      train_step(num_microbatches, optimizer),
+      train_step(num_microbatches),
       donate_argnums=0,
       out_shardings=(layout, None),
     )

@@ -19,6 +19,7 @@ from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
 from ddit_jax.prng import key_for
 from ddit_jax.sharding.mesh import MeshConfig
+from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import TrainState, abstract_state, state_shardings
 from ddit_jax.train.step import TrainStep
@@ -28,7 +29,11 @@ VOCAB, LENGTH, BATCH, NUM_STEPS = 6, 5, 8, 3
 MASK = VOCAB - 1
 TEXT_WEIGHT, LARGEST_DECAY = 0.7, 0.15
 SETTINGS = OptimizerConfig(
-  learning_rate=0.05, warmup_steps=1, weight_decay=0.1, clip_norm=0.2
+  ema_decay=LARGEST_DECAY,
+  learning_rate=0.05,
+  warmup_steps=1,
+  weight_decay=0.1,
+  clip_norm=0.2,
 )
 NULL_TOKENS = np.full(LENGTH, 1, np.int32)
 FROZEN = {"vae": {"gain": np.float32(0.8)}}
@@ -105,9 +110,12 @@ def train_step(num_microbatches: int, model) -> TrainStep:
       flow_matching=FlowMatching(loss_weighting="sigma_squared"),
       text_weight=TEXT_WEIGHT,
     ),
-    optimizer=SETTINGS.make(NUM_STEPS),
-    ema_decay=LARGEST_DECAY,
-    num_microbatches=num_microbatches,
+    optimizer=SETTINGS,
+    train=TrainConfig(
+      num_steps=NUM_STEPS,
+      num_microbatches=num_microbatches,
+      has_stream_norms=False,
+    ),
     seed=0,
   )
 
@@ -120,7 +128,7 @@ def first_state(step: TrainStep) -> TrainState:
     num_skipped_in_row=jnp.int32(0),
     params=params,
     ema=jax.tree.map(jnp.copy, params),
-    opt_state=step.optimizer.init(params),
+    opt_state=step.chain.init(params),
     constants={},
     frozen=FROZEN,
   )
@@ -174,8 +182,8 @@ def lowered(has_mesh: bool):
   )
   step = train_step(2, DualModel(network=network, mask_id=MASK))
   mesh = MeshConfig(fsdp=4, tensor=2).make()
-  layout = state_shardings(network, step.optimizer, mesh)
-  state = abstract_state(network, step.optimizer, layout)
+  layout = state_shardings(network, step.chain, mesh)
+  state = abstract_state(network, step.chain, layout)
   batch = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), host_batch(0)
   )

@@ -10,6 +10,7 @@ from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
+from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import init_state
 from ddit_jax.train.step import TrainStep
@@ -18,7 +19,8 @@ VOCAB, LENGTH, BATCH = 8, 4, 4
 NETWORK = Network(
   size("tiny", depth=1, width=16, vocab_size=VOCAB, max_text_length=LENGTH)
 )
-OPTIMIZER = OptimizerConfig(learning_rate=1e-2, warmup_steps=0).make(10)
+SETTINGS = OptimizerConfig(learning_rate=1e-2, warmup_steps=0, ema_decay=0.9)
+OPTIMIZER = SETTINGS.make(10)
 NULL = jnp.zeros(LENGTH, jnp.int32)
 
 
@@ -44,16 +46,15 @@ def batch(*, is_broken=False, has_images=True, has_texts=True) -> DualBatch:
   )
 
 
-def train_step(**changes) -> TrainStep:
-  options = {
-    "model": Breakable(network=NETWORK, mask_id=VOCAB - 1),
-    "loss": DualLoss(text_weight=0.5),
-    "optimizer": OPTIMIZER,
-    "ema_decay": 0.9,
-    "num_microbatches": 1,
-    "seed": 0,
-  }
-  return TrainStep(**options | changes)
+def train_step(model=None, loss=None, **changes) -> TrainStep:
+  options = {"num_steps": 10, "has_stream_norms": False} | changes
+  return TrainStep(
+    model=model or Breakable(network=NETWORK, mask_id=VOCAB - 1),
+    loss=loss or DualLoss(text_weight=0.5),
+    optimizer=SETTINGS,
+    train=TrainConfig(**options),
+    seed=0,
+  )
 
 
 def fresh():

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddit_jax.losses.dual import CorruptedBatch
+from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import TrainState
 from ddit_jax.train.step import TrainStep
@@ -68,9 +69,8 @@ def _train_step(golden: GoldenSet, case: Case, ddit: Loaded) -> TrainStep:
   return TrainStep(
     model=ddit.dual,
     loss=release_loss(golden),
-    optimizer=_OPTIMIZER.make(num_steps),
-    ema_decay=_OPTIMIZER.ema_decay,
-    num_microbatches=1,
+    optimizer=_OPTIMIZER,
+    train=TrainConfig(num_steps=num_steps, has_stream_norms=False),
     # All that is random was recorded.
     seed=0,
   )
@@ -85,7 +85,7 @@ def _start(step: TrainStep, ddit: Loaded) -> TrainState:
     num_skipped_in_row=jnp.zeros((), jnp.int32),
     params=params,
     ema=params,
-    opt_state=step.optimizer.init(params),
+    opt_state=step.chain.init(params),
     constants=variables["constants"],
     frozen={"text_encoder": ddit["text_encoder"].variables},
   )
