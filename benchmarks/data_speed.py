@@ -99,7 +99,7 @@ TEXTS = TextTransform(tokenizer=TOKENIZER, length=TEXT_LENGTH)
 
 def cached_batches(source: CachedSource, args):
   """(next batch, stop, images read so far) from a cache of latents."""
-  images = StoredMoments(layout=source.plan.moments)
+  images = StoredMoments(moments=source.moments)
   transform = CachedTextToImageTransform(
     images=images, texts=TEXTS, feature=None
   )

@@ -1,12 +1,12 @@
-"""`ddit prepare`."""
+"""`ddit prepare`: copies a data set into shards, or caches encoder outputs."""
 
 import argparse
+import contextlib
 import math
 import pathlib
 import sys
-import time
-from collections.abc import Mapping
-from typing import Any, TextIO
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from ddit_jax.cli.commands import join_cluster
 from ddit_jax.cli.flags import Flag, Verb
@@ -24,15 +24,16 @@ saves most of the time that loading takes during training.
 
 The file --source holds one JSON object, the same mapping that a config gives
 for a source: {"kind": "webdataset", "path": "shards/*.tar", ...}. Its filters
-hold, those that a kind has by default included; with --kind and --path only
+apply, including those that a kind has by default; with --kind and --path only
 --max_ratio and --min_short_side do.
 
 The folder --out receives the shards, bad_records.jsonl and, last,
-dataset.json. A run that was stopped or killed goes on when it is started again
+dataset.json. A run that was stopped or killed resumes when it is started again
 with the same flags.
 
-With --cache it writes what the frozen encoders of a config make of one of its
-streams, so that training on data.STREAM.cache=FOLDER need not encode it:
+With --cache it writes what the frozen encoders of a config make of the images
+and texts of one of its tasks, so that training with data.STREAM.cache=FOLDER
+need not encode them:
 
   ddit prepare --cache=latents,t5 --config=configs/ddit_sd3.py:stage1 \\
     --config.data.text_to_image.crop=centre --stream=text_to_image \\
@@ -40,8 +41,9 @@ streams, so that training on data.STREAM.cache=FOLDER need not encode it:
 """
 
 _MAX_SPEC_BYTES = 2**20
-# Flags that only make sense for copied images.
-_COPYING = (
+_SECONDS_BEFORE_PROGRESS = 5.0
+
+_ONLY_COPYING = (
   "source",
   "kind",
   "path",
@@ -50,21 +52,19 @@ _COPYING = (
   "max_ratio",
   "min_short_side",
 )
-# Flags that only make sense for a cache.
-_CACHING = ("config", "stream", "rows_per_device", "distributed")
+_ONLY_CACHING = ("config", "stream", "rows_per_device", "distributed")
+
 
 _FLAGS = {
   "source": Flag("JSON file that describes the source"),
   "kind": Flag("kind of the source, in place of --source"),
-  "path": Flag("where the source lies, together with --kind"),
-  "out": Flag("new folder for the shards, or one to go on with"),
+  "path": Flag("path of the source, together with --kind"),
+  "out": Flag("new folder for the shards, or one to resume"),
   "shards": Flag("files to write; one for every 8192 records if unset", int),
   "short_side": Flag("shrink larger images to this short side, in pixels", int),
   "jpeg_quality": Flag("of shrunk images, 1 to 100", int, 95),
-  "max_ratio": Flag("leave out images of a larger ratio of sides", float),
-  "min_short_side": Flag(
-    "leave out images smaller than this, in pixels", int, 0
-  ),
+  "max_ratio": Flag("skip images of a larger ratio of sides", float),
+  "min_short_side": Flag("skip images smaller than this, in pixels", int, 0),
   "max_bad_rate": Flag(
     "stop if more records than this share are bad", float, 0.01
   ),
@@ -86,149 +86,75 @@ _FLAGS = {
 
 
 def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
+  given = [name for name in _FLAGS if name in values.given]
+  given += [f"config.{key}" for key in overrides]
   if values.cache is not None:
-    return _write_caches(values, overrides)
-  _refuse_without_cache(values, overrides)
+    return _write_caches(values, overrides, given)
+  return _copy(values, given)
+
+
+def _copy(values: argparse.Namespace, given: list[str]) -> int:
+  """Copies the examples of a source."""
+  for name in given:
+    if name.partition(".")[0] in _ONLY_CACHING:
+      raise InputError(
+        f"--{name} is for caches: add --cache=latents, or describe the source "
+        "with --kind and --path"
+      )
   VERB.require(values, "out")
   name, spec = _source_spec(values)
   from ddit_jax.data.prepare.prepare import PrepareOptions, prepare
-  from ddit_jax.data.prepare.shards import PrepareError
   from ddit_jax.data.sources.registry import keys_of, open_source
 
-  given = {"max_ratio": values.max_ratio, "num_shards": values.shards}
+  optional = {"max_ratio": values.max_ratio, "num_shards": values.shards}
   with preparing():
     options = PrepareOptions(
       short_side=values.short_side,
       jpeg_quality=values.jpeg_quality,
       min_short_side=values.min_short_side,
-      **{key: value for key, value in given.items() if value is not None},
+      **{key: value for key, value in optional.items() if value is not None},
     )
     if not values.source and "filters" in keys_of(values.kind):
-      # Without a file, the flags alone say what is left out.
+      # Without a file, the flags alone are the filters.
       spec = spec | {"filters": {"max_ratio": math.inf, "min_short_side": 0}}
     source = open_source(name, spec)
   try:
-    dataset = prepare(
-      source,
-      values.out,
-      options,
-      threads=values.threads,
-      max_bad_rate=values.max_bad_rate,
-      progress=ProgressLines(sys.stderr),
-    )
-  except (PrepareError, OSError) as error:
+    with _progress_bar() as progress:
+      manifest = prepare(
+        source,
+        values.out,
+        options,
+        threads=values.threads,
+        max_bad_rate=values.max_bad_rate,
+        progress=progress,
+      )
+  except OSError as error:
     raise InputError(str(error)) from error
-  print(summary(dataset, values.out))
+  num_shards = len(manifest.shards)
+  print(
+    f"{values.out}: {manifest.num_records:,} records in {num_shards} "
+    f"{'shard' if num_shards == 1 else 'shards'}, "
+    f"{manifest.num_bytes / 1e9:.3g} GB\n"
+    f"skipped by filters: {_counts(manifest.removed)}\n"
+    f"bad records skipped: {_bad_records(manifest, values.out)}"
+  )
   return 0
 
 
-def summary(dataset, out: str) -> str:
-  """What a person wants to know of a `PreparedDataset`."""
-  from ddit_jax.data.bad_records import named_counts
-  from ddit_jax.data.prepare.prepare import BAD_RECORDS_NAME
-
-  bad = "none"
-  if dataset.bad_records:
-    total = sum(dataset.bad_records.values())
-    counts = named_counts(dataset.bad_records)
-    path = pathlib.Path(out) / BAD_RECORDS_NAME
-    bad = f"{total:,} ({counts}), listed in {path}"
-  files = (
-    "1 shard" if len(dataset.shards) == 1 else f"{len(dataset.shards)} shards"
-  )
-  return (
-    f"{out}: {dataset.num_records:,} records in {files}, "
-    f"{dataset.num_bytes / 1e9:.3g} GB\n"
-    f"left out by filters: {named_counts(dataset.removed) or 'none'}\n"
-    f"bad records left out: {bad}"
-  )
-
-
-class ProgressLines:
-  """One line every few seconds: share done, speed, time left."""
-
-  def __init__(
-    self,
-    stream: TextIO,
-    *,
-    seconds_between_lines: float = 10.0,
-    clock=time.monotonic,
-  ):
-    """Starts to measure at the first call."""
-    self._stream, self._clock = stream, clock
-    self._seconds = seconds_between_lines
-    self._first: tuple[float, int] | None = None
-    self._last_line_at = 0.0
-
-  def __call__(self, done: int, total: int) -> None:
-    """Prints a line if one is due, for `done` of `total` records."""
-    now = self._clock()
-    if self._first is None:
-      self._first, self._last_line_at = (now, done), now
-    if now - self._last_line_at < self._seconds:
-      return
-    self._last_line_at = now
-    begin, done_then = self._first
-    rate = (done - done_then) / (now - begin)
-    line = f"{done:,} of {total:,} records, {rate:,.0f} records/s"
-    if rate:
-      from ddit_jax.monitor.progress import format_duration
-
-      line += f", {format_duration((total - done) / rate)} left"
-    print(line, file=self._stream, flush=True)
-
-
-def _source_spec(
-  values: argparse.Namespace,
-) -> tuple[str, Mapping[str, Any]]:
-  """(name, mapping for `open_source`) from --source, or --kind and --path."""
-  if not values.source:
-    if not values.kind and not values.path:
-      raise InputError(
-        "--source is missing: a JSON file that describes the source, or give "
-        "--kind and --path"
-      )
-    VERB.require(values, "kind", "path")
-    return values.kind, {"kind": values.kind, "path": values.path}
-  if values.kind or values.path:
-    raise InputError(
-      "--source and --kind or --path are given: write the kind and the path "
-      f"into {values.source}, or leave out --source"
-    )
-  path = pathlib.Path(values.source)
-  if not path.is_file():
-    raise InputError(f"--source={path} is no file: give a JSON file")
-  from ddit_jax.files import read_json_object
-
-  with preparing():
-    return path.stem, read_json_object(path, max_bytes=_MAX_SPEC_BYTES)
-
-
-def _refuse_without_cache(
-  values: argparse.Namespace, overrides: dict[str, str]
-) -> None:
-  """Raises InputError for flags that copying images does not use."""
-  given = [name for name in _CACHING if name in values.given]
-  given += [f"config.{key}" for key in overrides]
-  if given:
-    raise InputError(
-      f"--{given[0]} is for caches: add --cache=latents, or describe the "
-      "source with --kind and --path"
-    )
-
-
-def _write_caches(values: argparse.Namespace, overrides: dict[str, str]) -> int:
-  """Writes the caches of one stream and says what they hold."""
+def _write_caches(
+  values: argparse.Namespace, overrides: dict[str, str], given: list[str]
+) -> int:
+  """Writes the caches of one task's sources."""
   VERB.require(values, "config", "stream", "out")
-  for name in _COPYING:
-    if name in values.given:
+  for name in given:
+    if name in _ONLY_COPYING:
       raise InputError(
         f"--{name} is for copying images: with --cache the config says what "
         "is read"
       )
   from ddit_jax.experiment.config import Config
 
-  settings = load(Config, values.config, overrides)
+  config = load(Config, values.config, overrides)
   if values.distributed:
     join_cluster()
   from ddit_jax.experiment.data import CacheRequest
@@ -243,7 +169,8 @@ def _write_caches(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     max_bad_rate=values.max_bad_rate,
     threads=values.threads,
   )
-  written = write_caches(settings, request, lambda: ProgressLines(sys.stderr))
+  with _progress_bar() as progress:
+    written = write_caches(config, request, progress)
   for name, manifest in written.items():
     print(cache_summary(manifest, pathlib.Path(values.out) / name))
   print(f"to train on them: --config.data.{values.stream}.cache={values.out}")
@@ -251,26 +178,86 @@ def _write_caches(values: argparse.Namespace, overrides: dict[str, str]) -> int:
 
 
 def cache_summary(manifest, folder: pathlib.Path) -> str:
-  """What a person wants to know of a `CacheManifest`."""
-  from ddit_jax.data.bad_records import named_counts
-  from ddit_jax.data.prepare.cache_format import BAD_RECORDS_NAME
-
-  bad = "none"
-  if manifest.bad_records:
-    counts = named_counts(manifest.bad_records)
-    bad = f"{counts}, listed in {folder / BAD_RECORDS_NAME}"
+  """What the `Manifest` of a cache says, for people."""
   lines = [
-    f"{folder}: latents of {manifest.plan.latents.num_records:,} records, "
+    f"{folder}: latents of {manifest.source['num_records']:,} records, "
     f"{manifest.num_bytes / 1e9:.3g} GB",
-    f"bad records, replaced in training: {bad}",
+    f"bad records, replaced in training: {_bad_records(manifest, folder)}",
   ]
-  if manifest.plan.features is not None:
-    unusable = named_counts(manifest.bad_texts) or "none"
+  if features := manifest.of_kind("features"):
+    prefix = "bad_texts/"
+    bad_texts = {
+      name.removeprefix(prefix): count
+      for name, count in manifest.counts.items()
+      if name.startswith(prefix)
+    }
     lines.append(
-      f"features of {manifest.num_texts:,} texts, {manifest.num_truncated:,} "
-      f"of them cut; texts that cannot be used: {unusable}"
+      f"features of {sum(shard.num_records for shard in features):,} texts, "
+      f"{manifest.counts.get('truncated_texts', 0):,} of them cut; texts that "
+      f"cannot be used: {_counts(bad_texts)}"
     )
   return "\n".join(lines)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+  from ddit_jax.data.prepare.shard_writer import named_counts
+
+  return named_counts(counts) or "none"
+
+
+def _bad_records(manifest, folder: str | pathlib.Path) -> str:
+  """E.g. "3 (bad_json 2, missing_file 1), listed in FILE"."""
+  from ddit_jax.data.prepare.shard_writer import BAD_RECORDS_NAME
+
+  if not (total := sum(manifest.bad_records.values())):
+    return "none"
+  path = pathlib.Path(folder) / BAD_RECORDS_NAME
+  return f"{total:,} ({_counts(manifest.bad_records)}), listed in {path}"
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[int, int], None]]:
+  """A function to call with (records done, records in all) of a source."""
+  from tqdm import tqdm
+
+  is_terminal = sys.stderr.isatty()
+  with tqdm(
+    unit=" records",
+    delay=_SECONDS_BEFORE_PROGRESS,
+    mininterval=0.5 if is_terminal else 10.0,
+    file=sys.stderr,
+  ) as bar:
+
+    def show(done: int, total: int) -> None:
+      bar.total = total
+      # Negative where the next source begins.
+      bar.update(done - bar.n)
+
+    yield show
+
+
+def _source_spec(values: argparse.Namespace) -> tuple[str, Mapping[str, Any]]:
+  """(name, mapping for `open_source`) from --source, or --kind and --path."""
+  if not values.source:
+    if not values.kind and not values.path:
+      raise InputError(
+        "--source is missing: a JSON file that describes the source, or give "
+        "--kind and --path"
+      )
+    VERB.require(values, "kind", "path")
+    return values.kind, {"kind": values.kind, "path": values.path}
+  if values.kind or values.path:
+    raise InputError(
+      "--source and --kind or --path are given: write the kind and the path "
+      f"into {values.source}, or remove --source"
+    )
+  path = pathlib.Path(values.source)
+  if not path.is_file():
+    raise InputError(f"--source={path} is not a file: give a JSON file")
+  from ddit_jax.files import read_json_object
+
+  with preparing():
+    return path.stem, read_json_object(path, max_bytes=_MAX_SPEC_BYTES)
 
 
 VERB = Verb(

@@ -29,17 +29,13 @@ from ddit_jax.data.loader import (
   source_readers,
 )
 from ddit_jax.data.mixture import Mixture, parse_schedule
-from ddit_jax.data.prepare.cache_format import (
-  FeaturesOrigin,
-  LatentsOrigin,
-  differences,
-)
 from ddit_jax.data.prepare.cached_source import (
   CachedImageToTextTransform,
   CachedSource,
   CachedTextToImageTransform,
   StoredMoments,
 )
+from ddit_jax.data.prepare.shards import differences
 from ddit_jax.data.sources.registry import open_source
 from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import (
@@ -104,34 +100,30 @@ def takes_features(settings: Config, stream: str) -> bool:
   return record.configs["network"].context_dim is not None
 
 
-def latents_origin(
-  settings: Config, stream: str, source: Source
-) -> LatentsOrigin:
-  """Where the moments of a source's images come from."""
-  return LatentsOrigin(
-    source=source.fingerprint(),
-    num_records=len(source),
-    autoencoder=_encoder_digest(settings, "vae"),
-    encoder_dtype=settings.model.encoder_dtype,
-    image_size=settings.data.streams()[stream].image_size,
-    image_transform=_IMAGE_TRANSFORM,
-  )
+def latents_origin(settings: Config, stream: str) -> dict[str, Any]:
+  """All that decides the moments of an image."""
+  return {
+    "autoencoder": _encoder_digest(settings, "vae"),
+    "encoder_dtype": settings.model.encoder_dtype,
+    "image_size": settings.data.streams()[stream].image_size,
+    "image_transform": _IMAGE_TRANSFORM,
+  }
 
 
 def features_origin(
   settings: Config, stream: str, tokenizer: Tokenizer
-) -> FeaturesOrigin:
-  """Where the features of texts come from."""
+) -> dict[str, Any]:
+  """All that decides the features of a text."""
   files = {
     name: hashlib.blake2b(data).hexdigest()
     for name, data in tokenizer.files().items()
   }
-  return FeaturesOrigin(
-    text_encoder=_encoder_digest(settings, "text_encoder"),
-    encoder_dtype=settings.model.encoder_dtype,
-    tokenizer=_digest(files),
-    text_length=settings.data.streams()[stream].text_length,
-  )
+  return {
+    "text_encoder": _encoder_digest(settings, "text_encoder"),
+    "encoder_dtype": settings.model.encoder_dtype,
+    "tokenizer": _digest(files),
+    "text_length": settings.data.streams()[stream].text_length,
+  }
 
 
 def _encoder_digest(settings: Config, name: str) -> str:
@@ -271,15 +263,15 @@ def cached_transform(
   texts: TextTransform,
 ) -> CachedTextToImageTransform | CachedImageToTextTransform | None:
   """The transform of what `open_caches` gave; None if nothing has images."""
-  plans = [s.plan for s in sources if isinstance(s, CachedSource)]
-  if not plans:
+  caches = [source for source in sources if isinstance(source, CachedSource)]
+  if not caches:
     return None
-  images = StoredMoments(layout=plans[0].moments)
+  images = StoredMoments(moments=caches[0].moments)
   if stream != TEXT_TO_IMAGE:
     return CachedImageToTextTransform(images=images, texts=texts)
   feature = None
   if takes_features(settings, stream):
-    feature = plans[0].feature
+    feature = caches[0].feature
   return CachedTextToImageTransform(images=images, texts=texts, feature=feature)
 
 
@@ -300,12 +292,15 @@ def _check_origin(
   tokenizer: Tokenizer,
 ) -> None:
   source, cached = pair
-  plan = cached.plan
-  wanted = latents_origin(settings, stream, source)
-  differing = differences(plan.latents, wanted)
-  if plan.features is not None and takes_features(settings, stream):
+  differing = differences(
+    {"source": cached.fingerprint(), "num_records": len(cached)}
+    | cached.options["latents"],
+    {"source": source.fingerprint(), "num_records": len(source)}
+    | latents_origin(settings, stream),
+  )
+  if cached.feature is not None and takes_features(settings, stream):
     wanted = features_origin(settings, stream, tokenizer)
-    differing += differences(plan.features, wanted)
+    differing += differences(cached.options["features"], wanted)
   if differing:
     unique = ", ".join(dict.fromkeys(differing))
     raise ValueError(
@@ -321,7 +316,7 @@ def _check_alike(
   if not takes_features(settings, stream):
     return
   has_features = {
-    name: source.plan.features is not None
+    name: source.feature is not None
     for name, source in sources.items()
     if isinstance(source, CachedSource)
   }

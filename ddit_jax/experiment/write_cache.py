@@ -1,31 +1,31 @@
 """What `ddit prepare --cache` does: encodes a stream's sources to disk."""
 
-import functools
 import logging
 import pathlib
-from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ddit_jax.data.bad_records import Progress
 from ddit_jax.data.image import ImageTransform
 from ddit_jax.data.pixel_codec import PixelCodec
 from ddit_jax.data.prefetch import to_mesh
-from ddit_jax.data.prepare.cache_format import (
-  ArrayLayout,
-  CacheManifest,
-  CachePlan,
-)
+from ddit_jax.data.prepare.cache_format import ArrayFormat
 from ddit_jax.data.prepare.cache_writer import (
-  CacheWriter,
-  Processes,
-  RecordSize,
+  CacheEncoder,
   RowEncoders,
   RowReader,
-  record_size,
-  require_room,
+)
+from ddit_jax.data.prepare.shard_writer import (
+  Processes,
+  Progress,
+  ShardWriter,
+)
+from ddit_jax.data.prepare.shards import (
+  Manifest,
+  num_parts_for,
+  sampled_mean,
+  shards_bytes,
 )
 from ddit_jax.data.text import TextTransform
 from ddit_jax.errors import preparing
@@ -39,6 +39,7 @@ from ddit_jax.experiment.data import (
 )
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ConvertedWeights
+from ddit_jax.files import check_free_space
 from ddit_jax.models.module import Variables
 from ddit_jax.sharding.mesh import MeshConfig, batch_ways
 
@@ -105,20 +106,22 @@ class LocalEncoders:
       return function(self._variables[name], to_mesh(padded, self._mesh))
 
 
-# Makes what is called after every chunk of one source's rows.
-MakeProgress = Callable[[], Progress]
-
 _MOST_ROWS_PER_DEVICE = 32
 
 _log = logging.getLogger(__name__)
 
 
 def write_caches(
-  settings: Config,
+  config: Config,
   request: CacheRequest,
-  make_progress: MakeProgress | None = None,
-) -> dict[str, CacheManifest]:
-  """Writes or finishes the caches of all sources of a stream.
+  progress: Progress | None = None,
+) -> dict[str, Manifest]:
+  """Writes or finishes the caches of all sources of a task.
+
+  Args:
+    config: of the run that will read them.
+    request: what is written.
+    progress: called after every chunk of a source's rows.
 
   Returns:
     Name of the source to what its cache holds.
@@ -128,135 +131,96 @@ def write_caches(
       folder with something else in it.
   """
   with preparing():
-    writers = CacheJob(settings, request).writers(make_progress)
+    writers = _writers(config, request, progress)
     return {name: writer.write() for name, writer in writers.items()}
 
 
-class CacheJob:
-  """The parts of one run, built and checked before anything is encoded."""
-
-  def __init__(self, settings: Config, request: CacheRequest):
-    """Raises ValueError unless settings, request and weights fit."""
-    request.check(settings)
-    self.settings, self.request = settings, request
-    self.stream = settings.data.streams()[request.stream]
-    self.weights = settings.model.open_encoders()
-    opened = open_sources(settings.data)
-    self.tokenizer = make_tokenizer(settings.data, self.weights, opened)
-    self.sources = request.sources(settings, opened)
-    self.model = settings.make_model(self.tokenizer, self.weights)
-
-  def writers(
-    self, make_progress: MakeProgress | None
-  ) -> dict[str, CacheWriter]:
-    """One a source, after it was said how large the caches become.
-
-    Raises:
-      PrepareError: larger than what is free.
-    """
-    encoders = self._encoders()
-    writers = {
-      name: CacheWriter(
-        folder=pathlib.Path(self.request.out) / name,
-        plan=self._plan(name),
-        reader=self._reader(name),
-        encoders=encoders,
-        processes=_processes(),
-        max_bad_rate=self.request.max_bad_rate,
-        threads=self.request.threads,
-        progress=make_progress() if make_progress else None,
-      )
-      for name in self.sources
-    }
-    self._require_room(writers)
-    return writers
-
-  @functools.cached_property
-  def moments(self) -> ArrayLayout:
-    """Of one image."""
-    side, dtype = self.stream.image_size, self.settings.model.encoder_dtype
-    rows, columns, channels = self.model.latent_shape(side, side)
-    return ArrayLayout((rows, columns, 2 * channels), dtype)
-
-  @functools.cached_property
-  def feature(self) -> ArrayLayout | None:
-    """Of one text, if features are asked for."""
-    if not self.request.has_features:
-      return None
-    width = self.model.text_encoder.module.config.width
-    dtype = self.settings.model.encoder_dtype
-    return ArrayLayout((self.stream.text_length, width), dtype)
-
-  @functools.cached_property
-  def sizes(self) -> dict[str, RecordSize]:
-    """Of the records of each source."""
-    return {
-      name: record_size(source, self.moments, self.feature)
-      for name, source in self.sources.items()
-    }
-
-  @property
-  def rows_per_device(self) -> int:
-    """Images or texts encoded at once."""
-    if self.request.rows_per_device is not None:
-      return self.request.rows_per_device
-    in_training = self.stream.batch_size // jax.device_count()
-    return min(max(1, in_training), _MOST_ROWS_PER_DEVICE)
-
-  def _plan(self, name: str) -> CachePlan:
-    stream, source = self.request.stream, self.sources[name]
-    features = None
-    if self.request.has_features:
-      features = features_origin(self.settings, stream, self.tokenizer)
-    num_shards = self.request.num_shards
-    return CachePlan(
-      latents=latents_origin(self.settings, stream, source),
-      features=features,
-      moments=self.moments,
-      feature=self.feature,
-      num_shards=num_shards or self.sizes[name].num_parts(len(source)),
-      rows_per_device=self.rows_per_device,
-    )
-
-  def _reader(self, name: str) -> RowReader:
-    texts = None
-    if self.request.has_features:
-      length = self.stream.text_length
-      texts = TextTransform(tokenizer=self.tokenizer, length=length)
-    images = ImageTransform(size=self.stream.image_size)
-    return RowReader(source=self.sources[name], images=images, texts=texts)
-
-  def _encoders(self) -> RowEncoders:
-    local = LocalEncoders(
-      self.model,
-      self.weights,
-      placement=self.settings.model.encoder_placement,
-      rows_per_device=self.rows_per_device,
-    )
-    return RowEncoders(
-      images=local.moments,
-      texts=local.features if self.request.has_features else None,
-      num_rows=local.num_rows,
-    )
-
-  def _require_room(self, writers: Mapping[str, CacheWriter]) -> None:
-    needed = 0
-    for name, writer in writers.items():
-      size, count = self.sizes[name], len(self.sources[name])
-      missing = writer.unfinished_parts()
-      needed += size.total(sum(map(len, missing)), len(missing))
-      _log.info(
-        "%s: %d records of %s, %.3g GB in all; %d of %d parts are to be "
-        "written",
-        *(name, count, size, size.total(count, writer.plan.num_shards) / 1e9),
-        *(len(missing), writer.plan.num_shards),
-      )
-    _log.info("%s", require_room(pathlib.Path(self.request.out), needed))
-
-
-def _processes() -> Processes:
-  return Processes(
-    index=jax.process_index(),
-    count=jax.process_count(),
-    barrier=multihost_utils.sync_global_devices,
+def _writers(
+  config: Config, request: CacheRequest, progress: Progress | None
+) -> dict[str, ShardWriter]:
+  """One a source, checked before anything is encoded."""
+  request.check(config)
+  task = config.data.streams()[request.stream]
+  weights = config.model.open_encoders()
+  opened = open_sources(config.data)
+  tokenizer = make_tokenizer(config.data, weights, opened)
+  sources = request.sources(config, opened)
+  model = config.make_model(tokenizer, weights)
+  rows_per_device = request.rows_per_device or min(
+    max(1, task.batch_size // jax.device_count()), _MOST_ROWS_PER_DEVICE
   )
+  local = LocalEncoders(
+    model,
+    weights,
+    placement=config.model.encoder_placement,
+    rows_per_device=rows_per_device,
+  )
+  dtype, side = config.model.encoder_dtype, task.image_size
+  rows, columns, channels = model.latent_shape(side, side)
+  texts = feature = features = None
+  if request.has_features:
+    texts = TextTransform(tokenizer=tokenizer, length=task.text_length)
+    width = model.text_encoder.module.config.width
+    feature = ArrayFormat((task.text_length, width), dtype)
+    features = features_origin(config, request.stream, tokenizer)
+  writers, needed = {}, 0
+  for name, source in sources.items():
+    encoder = CacheEncoder(
+      reader=RowReader(
+        source=source, images=ImageTransform(size=side), texts=texts
+      ),
+      encoders=RowEncoders(
+        images=local.moments, texts=local.features, num_rows=local.num_rows
+      ),
+      moments=ArrayFormat((rows, columns, 2 * channels), dtype),
+      feature=feature,
+      threads=request.threads,
+    )
+    record_bytes = sampled_mean(len(source), encoder.record_bytes)
+    writers[name] = encoder.writer(
+      pathlib.Path(request.out) / name,
+      latents=latents_origin(config, request.stream),
+      features=features,
+      num_parts=request.num_shards or num_parts_for(len(source), record_bytes),
+      rows_per_device=rows_per_device,
+      max_bad_rate=request.max_bad_rate,
+      progress=progress,
+      processes=Processes(
+        index=jax.process_index(),
+        count=jax.process_count(),
+        barrier=multihost_utils.sync_global_devices,
+      ),
+    )
+    needed += _bytes_to_write(writers[name], record_bytes)
+  facts = check_free_space(
+    pathlib.Path(request.out),
+    needed,
+    remedy="choose another disk, a smaller image_size or text_length, or "
+    "--cache=latents without T5's features",
+  )
+  _log.info("%s in %s", facts, request.out)
+  return writers
+
+
+def _bytes_to_write(writer: ShardWriter, record_bytes: float) -> int:
+  """Size of what is missing, and says how large the cache becomes."""
+  num_records, num_parts = len(writer.source), writer.num_parts
+  missing = writer.unfinished_parts()
+  total, needed = (
+    shards_bytes(
+      records,
+      num_shards=parts * len(writer.kinds),
+      bytes_per_record=record_bytes,
+    )
+    for records, parts in (
+      (num_records, num_parts),
+      (sum(map(len, missing)), len(missing)),
+    )
+  )
+  _log.info(
+    "%s: %d records of about %s bytes, %.3g GB in all; %d of %d parts are to "
+    "be written",
+    *(writer.source.name, num_records, f"{record_bytes:,.0f}", total / 1e9),
+    *(len(missing), num_parts),
+  )
+  return needed

@@ -11,9 +11,12 @@ from PIL import Image
 from pyarrow import parquet
 
 from ddit_jax.cli import main as main_module
-from ddit_jax.cli.prepare import VERB, ProgressLines
+from ddit_jax.cli.prepare import VERB, cache_summary
 from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.sources.array_record import open_array_record
+from ddit_jax.experiment import write_cache
+from tests import tiny_run
+from tests.data.prepare import tiny_cache
 
 
 class TinySource:
@@ -79,8 +82,8 @@ def test_counts_and_places_are_printed(tmp_path, opened, run):
   assert code == 0
   assert printed == (
     f"{out}: 9 records in 1 shard, 0.000131 GB\n"
-    "left out by filters: ratio 1,234\n"
-    "bad records left out: 1 (bad_json 1), listed in "
+    "skipped by filters: ratio 1,234\n"
+    "bad records skipped: 1 (bad_json 1), listed in "
     f"{out / 'bad_records.jsonl'}\n"
   )
   source = open_array_record("prepared", path=str(out))
@@ -170,10 +173,16 @@ def test_parquet_to_shards_to_smaller_shards(tmp_path, monkeypatch, capsys):
     (["--out=o", "--kind=tiny"], "--path is missing"),
     (["--out=o", "--path=p"], "--kind is missing"),
     (["--out=o", "--source=s", "--kind=tiny"], "--source and --kind or"),
-    (["--out=o", "--source=none.json"], "--source=none.json is no file: give"),
+    (
+      ["--out=o", "--source=none.json"],
+      "--source=none.json is not a file: give",
+    ),
     (["--out=o", "--source=bad.json"], "bad.json is no JSON"),
     (["--out=o", "--kind=unknown", "--path=p"], "no kind 'unknown'"),
-    (["--out=o", "--kind=tiny", "--path=p", "--shards=0"], "shards must lie"),
+    (
+      ["--out=o", "--kind=tiny", "--path=p", "--shards=0"],
+      "shards must be between 1 and 99999",
+    ),
     (["--out=o", "--kind=tiny", "--path=p"], "tiny: 1 of 10 records are bad"),
     (["--out=bad.json", "--kind=tiny", "--path=p"], "bad.json is a file: choo"),
     (["--out=bad.json/o", "--kind=tiny", "--path=p"], "[Errno 20] Not a dir"),
@@ -203,14 +212,79 @@ def test_flags_are_checked_without_heavy_imports():
   assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
 
 
-def test_progress_lines_come_every_few_seconds():
-  seconds, stream = iter([100.0, 104.0, 110.0, 111.0, 120.0]), io.StringIO()
-  progress = ProgressLines(
-    stream, seconds_between_lines=10, clock=lambda: next(seconds)
+CONFIG = f"--config={tiny_run.CONFIG}"
+STREAM = "--stream=text_to_image"
+
+
+def test_flags_reach_the_request(tmp_path, run, monkeypatch):
+  calls = []
+
+  def write_caches(settings, request, progress):
+    progress(3, 4)
+    calls.append((settings, request))
+    return {"web": tiny_cache.writer(tmp_path / "out" / "web").write()}
+
+  monkeypatch.setattr(write_cache, "write_caches", write_caches)
+  code, out, _ = run(
+    "--cache=latents,t5",
+    CONFIG,
+    "--config.seed=5",
+    STREAM,
+    f"--out={tmp_path / 'out'}",
+    "--shards=3",
+    "--rows_per_device=7",
+    "--max_bad_rate=0.2",
+    "--threads=2",
   )
-  for done in (1_000, 1_200, 1_500, 1_550, 2_000):
-    progress(done, 4_000)
-  assert stream.getvalue() == (
-    "1,500 of 4,000 records, 50 records/s, 50s left\n"
-    "2,000 of 4,000 records, 50 records/s, 40s left\n"
-  )
+  assert code == 0
+  [(settings, request)] = calls
+  assert settings.seed == 5
+  assert request.parts == ("latents", "t5")
+  assert (request.stream, request.out) == ("text_to_image", f"{tmp_path}/out")
+  assert (request.num_shards, request.rows_per_device) == (3, 7)
+  assert (request.max_bad_rate, request.threads) == (0.2, 2)
+  folder = tmp_path / "out" / "web"
+  assert out.splitlines() == [
+    f"{folder}: latents of 23 records, 0.000786 GB",
+    "bad records, replaced in training: 2 (missing_file 1, "
+    f"truncated_image 1), listed in {folder / 'bad_records.jsonl'}",
+    "features of 35 texts, 1 of them cut; texts that cannot be used: "
+    "empty_text 1",
+    f"to train on them: --config.data.text_to_image.cache={tmp_path}/out",
+  ]
+
+
+def test_a_summary_without_features_is_short(tmp_path):
+  manifest = tiny_cache.writer(tmp_path, has_features=False).write()
+  assert len(cache_summary(manifest, tmp_path).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+  ("flags", "line"),
+  [
+    (["--cache=latents"], "--config is missing"),
+    (["--cache=latents", CONFIG], "--stream is missing"),
+    (["--cache=latents", CONFIG, STREAM], "--out is missing"),
+    (
+      ["--cache=latents", CONFIG, STREAM, "--out=o", "--short_side=9"],
+      "--short_side is for copying images: with --cache the config says",
+    ),
+    (
+      ["--cache=latents", CONFIG, STREAM, "--out=o"],
+      "a cache holds images of data.sources, and the digit world draws its",
+    ),
+    (
+      ["--cache=latents", CONFIG, "--config.sead=1", STREAM, "--out=o"],
+      "unknown config key sead: did you mean",
+    ),
+    (["--out=o", STREAM], "--stream is for caches: add --cache=latents, or"),
+    (["--out=o", "--config.seed=1"], "--config.seed is for caches: add --cac"),
+  ],
+)
+def test_bad_input_for_caches_is_one_line(
+  tmp_path, monkeypatch, run, flags, line
+):
+  monkeypatch.chdir(tmp_path)
+  code, out, err = run(*flags)
+  assert (code, out) == (2, "")
+  assert err.startswith(f"ddit: {line}") and err.count("\n") == 1

@@ -46,10 +46,14 @@ def test_what_was_written_is_counted(caches):
   assert manifests["many"].bad_records == {}
   # Two own texts and a rewritten one, one of which is too long.
   many = manifests["many"]
-  assert (many.num_texts, many.num_truncated) == (36, 1)
+  assert sum(s.num_records for s in many.of_kind("features")) == 36
+  assert many.counts == {"truncated_texts": 1}
   # 4 x 4 latents of 16 channels; T5 of 24 features, 12 tokens; bfloat16.
-  assert many.plan.moments.num_bytes == 4 * 4 * 32 * 2
-  assert many.plan.feature.num_bytes == 12 * 24 * 2
+  assert many.options["moments"] == {
+    "shape": [4, 4, 32],
+    "dtype": "bfloat16",
+  }
+  assert many.options["feature"] == {"shape": [12, 24], "dtype": "bfloat16"}
 
 
 def test_the_networks_inputs_are_the_same_bits(cached_files, caches, tmp_path):
@@ -123,7 +127,9 @@ def test_training_refuses_before_it_compiles(cached_files, caches, tmp_path):
   unfinished = lacking / "plain" / "dataset.json"
   unfinished.unlink()
   (lacking / "many").mkdir()
-  with pytest.raises(InputError, match="not a cache that ddit prepare finish"):
+  with pytest.raises(
+    InputError, match="not a folder that ddit prepare --cache"
+  ):
     train(run, str(tmp_path))
 
 
@@ -140,9 +146,8 @@ def test_too_small_a_disk_is_refused_before_anything_is_written(
   ):
     write_caches(run, cached_run.request(out))
   assert not out.exists()
-  assert "many: 12 records of 1,024 bytes of latents and about 1,728" in (
-    caplog.text
-  )
+  # 1,024 bytes of latents, 3 texts of 576 bytes of features, and overhead.
+  assert "many: 12 records of about 3," in caplog.text
 
 
 def test_a_finished_cache_is_not_written_again(cached_files, caches):

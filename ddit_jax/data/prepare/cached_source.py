@@ -1,61 +1,44 @@
 """A cache as a source: examples with moments in place of image files."""
 
-import bisect
 import dataclasses
-import itertools
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
-from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from ddit_jax.data.example import BadRecord
-from ddit_jax.data.prepare import cache_format
 from ddit_jax.data.prepare.cache_format import (
-  ArrayLayout,
+  CACHE,
+  ArrayFormat,
   CachedRecord,
-  CachePlan,
-  check_files,
+  array_format,
+  decode,
+)
+from ddit_jax.data.prepare.shards import (
+  ShardReader,
+  check_shards,
   read_manifest,
 )
-from ddit_jax.data.prepare.shards import Shard
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
+from ddit_jax.errors import InputError
 
 
-@dataclasses.dataclass(frozen=True)
-class CachedExample:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CachedExample(CachedRecord):
   """What `TextTransform` and the cached transforms read of one record.
 
   Attributes:
-    record: as it was stored.
     read_feature: a feature entry to [length, width].
   """
 
-  record: CachedRecord
   read_feature: Callable[[int], np.ndarray]
 
   @property
-  def record_id(self) -> str:
-    return self.record.record_id
-
-  @property
-  def prompt(self) -> str:
-    return self.record.prompt
-
-  @property
-  def texts(self) -> tuple[str, ...]:
-    return self.record.texts
-
-  @property
-  def rewritten(self) -> tuple[str, ...]:
-    return self.record.rewritten
-
-  @property
   def image(self) -> CachedRecord | None:
-    """The record if it has an image, be it a bad one."""
-    is_text_alone = self.record.moments is None and not self.record.bad_image
-    return None if is_text_alone else self.record
+    """Itself if it has an image, even a bad one."""
+    has_image = self.moments is not None or self.bad_image is not None
+    return self if has_image else None
 
   def features(self, text: str) -> np.ndarray:
     """The features of one of the texts, [length, width].
@@ -63,10 +46,9 @@ class CachedExample:
     Raises:
       BadRecord: corrupt_shard.
     """
-    record = self.record
     # Equal texts have equal features.
-    place = (*record.texts, *record.rewritten).index(text)
-    entry = record.feature_entries[place]
+    place = (*self.texts, *self.rewritten).index(text)
+    entry = self.feature_entries[place]
     if entry is None:
       raise BadRecord(
         "corrupt_shard", "a text without its features", self.record_id
@@ -79,8 +61,10 @@ class CachedSource:
 
   Attributes:
     name: as the config calls the source.
-    removed: filter's name to the number of records that the source left out.
-    plan: what the cache was made from.
+    removed: filter's name to the number of records that the source skipped.
+    options: what decided its bytes, see `CacheEncoder.writer`.
+    moments: of one image.
+    feature: of one text's features; None without features.
   """
 
   def __init__(
@@ -93,15 +77,26 @@ class CachedSource:
     """Opens no shard yet; readers open when first used and are shared.
 
     Raises:
-      ValueError: it is not finished, damaged, or of another version.
+      InputError: it is not finished, damaged, or of another version.
     """
     folder = pathlib.Path(folder)
-    manifest = read_manifest(folder)
-    check_files(folder, manifest)
+    manifest = read_manifest(folder, CACHE)
+    check_shards(folder, manifest.shards)
     self.name, self.removed = name, dict(removed)
-    self.plan: CachePlan = manifest.plan
-    self._latents = _Shards(folder, manifest.latents)
-    self._features = _Shards(folder, manifest.features)
+    self.options, self._source = manifest.options, manifest.source
+    try:
+      feature = self.options["feature"]
+      self.moments: ArrayFormat = array_format(self.options["moments"])
+      self.feature = None if feature is None else array_format(feature)
+    except (KeyError, TypeError, ValueError) as error:
+      raise InputError(
+        f"{folder} is damaged ({type(error).__name__}: {error}): write the "
+        "cache anew"
+      ) from error
+    self._latents, self._features = (
+      ShardReader([(folder, shard) for shard in manifest.of_kind(kind)])
+      for kind in ("latents", "features")
+    )
 
   def __len__(self) -> int:
     return len(self._latents)
@@ -113,69 +108,32 @@ class CachedSource:
       BadRecord: what the source raised, or corrupt_shard.
     """
     where = f"{self.name} cache:{index}"
-    record = cache_format.decode(self._latents.read(index, where), where)
+    record = decode(self._latents.read(index, where), where)
     if record.bad_record is not None:
       raise BadRecord(*record.bad_record, record.record_id)
-    first = self._features.start(self._latents.shard_of(index))
+    part, _ = self._latents.place(index)
 
     def read_feature(entry: int) -> np.ndarray:
-      data = self._features.read(first + entry, where)
-      return unpacked(self.plan.feature, data, where)
+      data = self._features.read(self._features.start(part) + entry, where)
+      return self.feature.unpack(data, where)
 
-    return CachedExample(record, read_feature)
+    return CachedExample(**vars(record), read_feature=read_feature)
 
   def fingerprint(self) -> str:
     """That of the source."""
-    return self.plan.latents.source
-
-
-class _Shards:
-  """The records of some shards, one after the other."""
-
-  def __init__(self, folder: pathlib.Path, shards: Sequence[Shard]):
-    counts = [shard.num_records for shard in shards]
-    self._ends = list(itertools.accumulate(counts))
-    # A range behind the path spares opening every file for its count.
-    paths = [f"{folder / s.name}[0:{s.num_records}]" for s in shards]
-    self._records = ArrayRecordDataSource(paths) if paths else None
-
-  def __len__(self) -> int:
-    return self._ends[-1] if self._ends else 0
-
-  def shard_of(self, index: int) -> int:
-    return bisect.bisect_right(self._ends, index)
-
-  def start(self, shard: int) -> int:
-    return self._ends[shard - 1] if shard and self._ends else 0
-
-  def read(self, index: int, where: str) -> bytes:
-    """Raises BadRecord if the chunk's hash is wrong."""
-    try:
-      return self._records[index]
-    # The reader checks a hash of every chunk and has only this exception.
-    except RuntimeError as error:
-      detail = " ".join(str(error).split())
-      raise BadRecord("corrupt_shard", detail, where) from error
-
-
-def unpacked(layout: ArrayLayout, data: bytes, where: str) -> np.ndarray:
-  """The stored array; raises BadRecord for another number of bytes."""
-  try:
-    return layout.unpack(data)
-  except ValueError as error:
-    raise BadRecord("corrupt_shard", str(error), where) from error
+    return self._source["fingerprint"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredMoments:
-  """Stands where `ImageTransform` does.
+  """Takes the place of `ImageTransform`.
 
   Attributes:
-    layout: of an image's moments.
+    moments: of one image.
     flip_probability: 0, as a cache holds no mirrored images.
   """
 
-  layout: ArrayLayout
+  moments: ArrayFormat
   flip_probability: float = 0.0
 
   def __call__(
@@ -194,7 +152,7 @@ class StoredMoments:
     del rng, may_flip
     if record.bad_image is not None:
       raise BadRecord(*record.bad_image, record_id)
-    return unpacked(self.layout, record.moments, record_id)
+    return self.moments.unpack(record.moments, record_id)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -204,11 +162,11 @@ class CachedTextToImageTransform(TextToImageTransform):
   Attributes:
     images: to moments.
     texts: to int32 [length].
-    feature: layout of one text's features; None leaves them out.
+    feature: of one text's features; None leaves them out.
   """
 
   images: StoredMoments
-  feature: ArrayLayout | None
+  feature: ArrayFormat | None
 
   @property
   def record_bytes(self) -> int:
@@ -243,10 +201,10 @@ class CachedImageToTextTransform(ImageToTextTransform):
 
   def no_image(self) -> dict[str, np.ndarray]:
     """What stands in the record of a text without an image."""
-    moments = self.images.layout.zeros()
+    moments = self.images.moments.zeros()
     return {"images": moments, "has_image": np.bool_(False)}
 
 
 def _moments_and_tokens_bytes(transform) -> int:
   tokens = np.dtype(np.int32).itemsize * transform.texts.length
-  return transform.images.layout.num_bytes + tokens
+  return transform.images.moments.num_bytes + tokens

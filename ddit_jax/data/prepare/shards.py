@@ -1,33 +1,51 @@
-"""dataset.json: what a folder of prepared ArrayRecord shards holds.
+"""A folder of ArrayRecord shards: its manifest, and reading its records.
 
-It is written last, so a folder without it is not finished. It names every
-shard with its size and hash, and holds neither times nor paths: equal
-datasets have equal files.
+The manifest, dataset.json, is written last: a folder without it is not
+finished. It names every shard with its size and hash, and holds neither times
+nor paths: equal data sets have equal files.
 """
 
-import contextlib
+import bisect
 import dataclasses
-import fcntl
 import hashlib
+import itertools
 import json
+import math
 import os
 import pathlib
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from ddit_jax.data import example
+from ddit_jax.data.example import BadRecord
+from ddit_jax.errors import InputError, preparing
 from ddit_jax.files import read_json_object, replace_file
 
-FILE_NAME = "dataset.json"
+MANIFEST_NAME = "dataset.json"
 SHARD_SUFFIX = ".array_record"
-FORMAT = "ddit_jax examples in ArrayRecord"
 
-_MAX_FILE_BYTES = 2**28
+_MAX_JSON_BYTES = 2**28
 _DIGEST_BYTES = 16
 _NAMED_SHARDS = 3
+_SAMPLED_RECORDS = 32
+# A part that a kill interrupts is written again.
+_BYTES_PER_PART, _RECORDS_PER_PART = 2**31, 8192
+
+
+class Format(NamedTuple):
+  """What the records of a folder are.
+
+  Attributes:
+    name: for dataset.json.
+    version: of the records' bytes.
+    command: that writes such a folder.
+  """
+
+  name: str
+  version: int
+  command: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,35 +67,38 @@ class Shard:
   def __post_init__(self):
     is_plain = self.name == os.path.basename(self.name)
     if not is_plain or not self.name.endswith(SHARD_SUFFIX):
-      raise ValueError(f"{self.name!r} is no name of a shard")
+      raise ValueError(f"{self.name!r} is not the name of a shard")
     _require_counts([self.num_records, self.num_bytes])
     if not isinstance(self.blake2b, str):
       raise ValueError(f"{self.name} has no hash")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PreparedDataset:
+class Manifest:
   """The contents of dataset.json.
 
   Attributes:
-    shards: in the order of their records.
-    removed: filter's name to the number of records the source left out.
+    shards: kind by kind, each in the order of its records.
+    removed: filter's name to the number of records that filters skipped.
     bad_records: reason to the number of records that could not be used.
-    source: {"name", "fingerprint", "num_records"} of what was prepared.
-    options: what was done to the examples.
+    counts: what else the writer counted.
+    source: {"name", "fingerprint", "num_records"} of what was read.
+    options: with the source, all that decided the bytes.
   """
 
   shards: tuple[Shard, ...]
   removed: Mapping[str, int]
   bad_records: Mapping[str, int]
+  counts: Mapping[str, int]
   source: Mapping[str, Any]
   options: Mapping[str, Any]
 
   def __post_init__(self):
-    for name in ("removed", "bad_records", "source", "options"):
+    for name in ("removed", "bad_records", "counts", "source", "options"):
       if not isinstance(getattr(self, name), Mapping):
-        raise ValueError(f"{name} is no mapping")
-    _require_counts([*self.removed.values(), *self.bad_records.values()])
+        raise ValueError(f"{name} is not a mapping")
+    for counts in (self.removed, self.bad_records, self.counts):
+      _require_counts(counts.values())
     names = [shard.name for shard in self.shards]
     if len(set(names)) != len(names):
       raise ValueError("a shard is listed twice")
@@ -92,9 +113,13 @@ class PreparedDataset:
     """Size of all shards."""
     return sum(shard.num_bytes for shard in self.shards)
 
+  def of_kind(self, kind: str) -> tuple[Shard, ...]:
+    """The shards of a kind, e.g. "latents"."""
+    return tuple(s for s in self.shards if s.name.startswith(f"{kind}-"))
+
 
 def fingerprint(shards: Iterable[Shard]) -> str:
-  """Hex digest of what shards hold, wherever they lie."""
+  """Hex digest of the shards' contents; moving the folder keeps it."""
   digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
   for shard in shards:
     digest.update(f"{shard.num_records} {shard.blake2b}\n".encode())
@@ -110,252 +135,208 @@ def file_hash(path: str | os.PathLike) -> str:
   return digest.hexdigest()
 
 
-def write_dataset(folder: str | os.PathLike, dataset: PreparedDataset) -> None:
+def write_manifest(
+  folder: pathlib.Path, fmt: Format, manifest: Manifest
+) -> None:
   """Writes dataset.json in one rename."""
   body = {
-    "format": FORMAT,
-    "format_version": example.VERSION,
-    "fingerprint": fingerprint(dataset.shards),
-    "num_records": dataset.num_records,
-    "num_bytes": dataset.num_bytes,
-  } | dataclasses.asdict(dataset)
-  replace_file(
-    pathlib.Path(folder) / FILE_NAME,
-    (json.dumps(body, indent=1, sort_keys=True) + "\n").encode(),
-  )
+    "format": fmt.name,
+    "format_version": fmt.version,
+    "fingerprint": fingerprint(manifest.shards),
+    "num_records": manifest.num_records,
+    "num_bytes": manifest.num_bytes,
+  } | dataclasses.asdict(manifest)
+  text = json.dumps(body, indent=1, sort_keys=True) + "\n"
+  replace_file(folder / MANIFEST_NAME, text.encode())
 
 
-def read_dataset(folder: str | os.PathLike) -> PreparedDataset:
+def read_manifest(folder: str | os.PathLike, fmt: Format) -> Manifest:
   """What dataset.json says; the shards are not looked at.
 
   Raises:
-    ValueError: no such file, another format, or damaged contents.
+    InputError: no such file, another format, or damaged contents.
   """
-  path = pathlib.Path(folder) / FILE_NAME
+  path = pathlib.Path(folder) / MANIFEST_NAME
   if not path.is_file():
-    raise ValueError(
-      f"{folder} has no {FILE_NAME}: it is not a folder that ddit prepare "
-      "finished; run ddit prepare again to finish it"
+    raise InputError(
+      f"{folder} has no {MANIFEST_NAME}: it is not a folder that "
+      f"{fmt.command} finished; run {fmt.command} again to finish it"
     )
-  body = read_json_object(path, max_bytes=_MAX_FILE_BYTES)
-  version = body.get("format_version")
-  if body.get("format") != FORMAT or version != example.VERSION:
-    raise ValueError(
-      f"{path} is {body.get('format')!r} version {version!r}, this program "
-      f"reads {FORMAT!r} version {example.VERSION}: prepare it anew"
+  with preparing():
+    body = read_json_object(path, max_bytes=_MAX_JSON_BYTES)
+  found = body.get("format"), body.get("format_version")
+  if found != (fmt.name, fmt.version):
+    raise InputError(
+      f"{path} is {found[0]!r} version {found[1]!r}, this program reads "
+      f"{fmt.name!r} version {fmt.version}: run {fmt.command} anew"
     )
   try:
-    dataset = PreparedDataset(
+    manifest = Manifest(
       shards=tuple(Shard(**shard) for shard in body["shards"]),
+      # Earlier versions did not write it.
+      counts=body.get("counts", {}),
       **{k: body[k] for k in ("removed", "bad_records", "source", "options")},
     )
   except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(
-      f"{path} is damaged ({type(error).__name__}: {error}): prepare it anew"
+    raise InputError(
+      f"{path} is damaged ({type(error).__name__}: {error}): run "
+      f"{fmt.command} anew"
     ) from error
-  if body.get("fingerprint") != fingerprint(dataset.shards):
-    raise ValueError(f"{path} was changed: prepare the dataset anew")
-  return dataset
+  if body.get("fingerprint") != fingerprint(manifest.shards):
+    raise InputError(f"{path} was changed: run {fmt.command} anew")
+  return manifest
 
 
 def check_shards(
-  folder: str | os.PathLike, shards: Iterable[Shard], *, found: Iterable[str]
+  folder: str | os.PathLike,
+  shards: Iterable[Shard],
+  *,
+  found: Iterable[str] | None = None,
 ) -> None:
   """Compares a folder's files with the shards it should have.
 
   Args:
-    folder: where the shards lie.
+    folder: of the shards.
     shards: from dataset.json.
-    found: names of the files that would be read.
+    found: names of the files that would be read; None takes all shards there.
 
   Raises:
-    ValueError: a shard is missing, has another size, or is not listed.
+    InputError: a shard is missing, has another size, or is not listed.
   """
+  folder = pathlib.Path(folder)
+  if found is None:
+    found = [path.name for path in folder.glob(f"*{SHARD_SUFFIX}")]
   sizes = {shard.name: shard.num_bytes for shard in shards}
   found = set(found)
   problems = [f"{name} is missing" for name in sorted(set(sizes) - found)]
   problems += [f"{name} is not listed" for name in sorted(found - set(sizes))]
   for name in sorted(found & set(sizes)):
-    size = (pathlib.Path(folder) / name).stat().st_size
+    size = (folder / name).stat().st_size
     if size != sizes[name]:
       problems.append(f"{name} has {size} bytes instead of {sizes[name]}")
   if problems:
     more = len(problems) - _NAMED_SHARDS
     named = ", ".join(problems[:_NAMED_SHARDS])
-    raise ValueError(
-      f"{folder} is not as its {FILE_NAME} says: {named}"
+    raise InputError(
+      f"{folder} does not match its {MANIFEST_NAME}: {named}"
       f"{f' and {more} more' if more > 0 else ''}: copy it again or prepare it "
       "anew"
     )
 
 
+def differences(
+  found: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> list[str]:
+  """ "image_size 256 instead of 512" for each key; nested keys are dotted."""
+  found, wanted = _flat(found), _flat(wanted)
+  return [
+    f"{key} {found.get(key)!r} instead of {wanted.get(key)!r}"
+    for key in sorted({*found, *wanted})
+    if found.get(key) != wanted.get(key)
+  ]
+
+
+def _flat(body: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  flat = {}
+  for key, value in body.items():
+    is_nested = isinstance(value, Mapping)
+    flat |= (
+      _flat(value, f"{prefix}{key}.") if is_nested else {prefix + key: value}
+    )
+  return flat
+
+
 def _require_counts(values: Iterable[Any]) -> None:
   for value in values:
     if type(value) is not int or value < 0:
-      raise ValueError(f"{value!r} is no count")
+      raise ValueError(f"{value!r} is not a count")
 
 
-IN_PROGRESS = "in_progress"
+class ShardReader:
+  """The records of some shards, one after the other, for any thread."""
 
+  def __init__(self, shards: Sequence[tuple[pathlib.Path, Shard]]):
+    """(folder, shard) in the order of their records; opens no file yet."""
+    self.shards = [shard for _, shard in shards]
+    counts = [shard.num_records for shard in self.shards]
+    self._ends = [0, *itertools.accumulate(counts)]
+    # With a range behind the path, files need not be opened for their count.
+    paths = [f"{folder / s.name}[0:{s.num_records}]" for folder, s in shards]
+    self._records = ArrayRecordDataSource(paths) if paths else None
 
-class PrepareError(ValueError):
-  """Preparing cannot start or go on; one line with the way out."""
+  def __len__(self) -> int:
+    return self._ends[-1]
 
+  def place(self, index: int) -> tuple[int, int]:
+    """(shard, record in it) of a record."""
+    shard = bisect.bisect_right(self._ends, index) - 1
+    return shard, index - self._ends[shard]
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FinishedShard:
-  """One shard and what became of its share of the source.
+  def start(self, shard: int) -> int:
+    """Index of a shard's first record."""
+    return self._ends[shard]
 
-  Attributes:
-    shard: as dataset.json will list it.
-    removed: filter's name to the number of records it left out.
-    bad_records: {"index", "record_id", "reason", "detail"} of every record
-      that could not be used.
-  """
-
-  shard: Shard
-  removed: Mapping[str, int]
-  bad_records: tuple[Mapping[str, Any], ...]
-
-
-class UnfinishedFolder:
-  """Where shards are written, one by one, each at once or not at all."""
-
-  def __init__(self, folder: pathlib.Path):
-    """Touches nothing."""
-    self.folder = folder
-    self._progress = folder / IN_PROGRESS
-
-  @contextlib.contextmanager
-  def locked(self, plan: Mapping[str, Any]) -> Iterator[None]:
-    """Makes the folder this process's own, for this plan.
-
-    Args:
-      plan: JSON-able; equal plans write equal bytes.
+  def read(self, index: int, record_id: str) -> bytes:
+    """One record's bytes.
 
     Raises:
-      PrepareError: another process writes here, the folder holds something
-        else, or it was begun with another plan.
+      BadRecord: corrupt_shard, the chunk's hash is wrong.
     """
-    self._refuse_other_contents()
-    self._progress.mkdir(parents=True, exist_ok=True)
-    with open(self._progress / "lock", "w") as lock:
-      try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError as error:
-        raise PrepareError(
-          f"another process is writing to {self.folder}: wait for it, or "
-          "choose another folder"
-        ) from error
-      path = self._progress / "plan.json"
-      if path.exists():
-        begun = read_json_object(path, max_bytes=_MAX_FILE_BYTES)
-        require_equal_plans(self.folder, begun, plan)
-      else:
-        replace_file(path, json.dumps(plan, sort_keys=True).encode())
-      yield
-
-  def partial_path(self, name: str) -> pathlib.Path:
-    """Where a shard lies while it is written."""
-    return self._progress / name
-
-  def finish(self, finished: FinishedShard) -> None:
-    """Moves a shard that was written to `partial_path` to its place."""
-    name = finished.shard.name
-    with open(self.partial_path(name), "rb") as file:
-      os.fsync(file.fileno())
-    report = json.dumps(dataclasses.asdict(finished), sort_keys=True)
-    # A report that is lost or damaged only costs writing the shard again.
-    replace_file(
-      self._progress / f"{name}.json",
-      report.encode(),
-      survives_power_loss=False,
-    )
-    os.replace(self.partial_path(name), self.folder / name)
-
-  def finished(self, name: str) -> FinishedShard | None:
-    """What `finish` was told about a shard, or None if it must be written."""
-    report, path = self._progress / f"{name}.json", self.folder / name
-    if not (report.is_file() and path.is_file()):
-      return None
     try:
-      body = read_json_object(report, max_bytes=_MAX_FILE_BYTES)
-      shard = Shard(**body["shard"])
-      removed, bad = body["removed"], tuple(body["bad_records"])
-    except (KeyError, TypeError, ValueError):
-      return None
-    if path.stat().st_size != shard.num_bytes:
-      return None
-    return FinishedShard(shard=shard, removed=removed, bad_records=bad)
-
-  def clear(self) -> None:
-    """Deletes what only unfinished folders have."""
-    shutil.rmtree(self._progress, ignore_errors=True)
-
-  def _refuse_other_contents(self) -> None:
-    if self.folder.exists() and not self.folder.is_dir():
-      raise PrepareError(f"{self.folder} is a file: choose a new folder")
-    if not self.folder.exists() or (self._progress / "plan.json").exists():
-      return
-    others = sorted(set(os.listdir(self.folder)) - {IN_PROGRESS})
-    if others:
-      raise PrepareError(
-        f"{self.folder} holds {others[0]} and more that ddit prepare did not "
-        "write: choose a new or empty folder"
-      )
-
-
-def require_equal_plans(
-  folder: pathlib.Path, begun: Mapping[str, Any], plan: Mapping[str, Any]
-) -> None:
-  """Raises PrepareError, naming the differences, unless plans are equal."""
-  changed = [
-    f"{key} {begun.get(key)!r} instead of {plan.get(key)!r}"
-    for key in sorted({*begun, *plan})
-    if begun.get(key) != plan.get(key)
-  ]
-  if changed:
-    raise PrepareError(
-      f"{folder} was prepared from another source or with other options "
-      f"({', '.join(changed)}): choose another folder, or delete this one"
-    )
-
-
-def is_finished(folder: pathlib.Path) -> bool:
-  """True if dataset.json is there, which is written last."""
-  return (folder / FILE_NAME).is_file()
+      return self._records[index]
+    # The reader checks a hash of every chunk and has only this exception.
+    except RuntimeError as error:
+      detail = " ".join(str(error).split())
+      raise BadRecord("corrupt_shard", detail, record_id) from error
 
 
 # One record a chunk is what random access needs; images do not compress.
 _OPTIONS = "group_size:1,uncompressed"
 # ArrayRecord's headers and padding, measured with 0 to 100,000 records of 1
 # byte to 1 MB: never more than these together.
-_BYTES_PER_SHARD, _BYTES_PER_RECORD, _BLOCK_FACTOR = 131_072, 64, 1.001
+_BYTES_PER_SHARD, BYTES_PER_RECORD, _BLOCK_FACTOR = 131_072, 64, 1.001
+
+
+def num_parts_for(num_records: int, bytes_per_record: float) -> int:
+  """How many parts a source is best cut into."""
+  by_size = math.ceil(num_records * bytes_per_record / _BYTES_PER_PART)
+  return max(1, by_size, math.ceil(num_records / _RECORDS_PER_PART))
+
+
+def sampled_mean(num_records: int, measure: Callable[[int], float]) -> float:
+  """Mean of a measure of an index, over a few spread over the source."""
+  step = max(1, num_records // _SAMPLED_RECORDS)
+  values = [measure(index) for index in range(0, num_records, step)]
+  return sum(values) / len(values)
 
 
 def shards_bytes(
   num_records: int, *, num_shards: int, bytes_per_record: float
 ) -> int:
   """Size of some shards, a little above what it will be."""
-  payload = num_records * (bytes_per_record + _BYTES_PER_RECORD)
+  payload = num_records * (bytes_per_record + BYTES_PER_RECORD)
   return int(_BLOCK_FACTOR * payload) + _BYTES_PER_SHARD * num_shards
 
 
-class ShardWriter:
-  """ArrayRecord's writer, whose errors are those of the disk."""
+class ShardFile:
+  """ArrayRecord's writer, whose errors are those of the disk.
+
+  Attributes:
+    num_records: written so far.
+  """
 
   def __init__(self, path: pathlib.Path):
-    self._path = path
+    self._path, self.num_records = path, 0
     self._writer = ArrayRecordWriter(str(path), _OPTIONS)
 
-  def __enter__(self) -> "ShardWriter":
+  def __enter__(self) -> "ShardFile":
     return self
 
   def __exit__(self, kind: Any, *_: Any) -> None:
     try:
       self._writer.close()
     except RuntimeError as error:
-      # An error on the way here says more than the one of closing.
+      # An error inside the block says more than the one of closing.
       if kind is None:
         raise self._failed(error) from error
 
@@ -363,16 +344,17 @@ class ShardWriter:
     """Appends a record.
 
     Raises:
-      PrepareError: it cannot be written.
+      InputError: it cannot be written.
     """
     try:
       self._writer.write(record)
     except RuntimeError as error:
       raise self._failed(error) from error
+    self.num_records += 1
 
-  def _failed(self, error: RuntimeError) -> PrepareError:
+  def _failed(self, error: RuntimeError) -> InputError:
     cause = " ".join(str(error).split())
-    return PrepareError(
+    return InputError(
       f"{self._path} cannot be written ({cause}): make room and run again; "
       "finished shards are kept"
     )

@@ -1,20 +1,23 @@
 """Prepared ArrayRecord shards, the fastest source: one read per example."""
 
-import bisect
 import collections
 import fnmatch
 import glob
-import itertools
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-
-from ddit_jax.data import example
-from ddit_jax.data.example import BadRecord, Example
-from ddit_jax.data.prepare import shards as prepared
-from ddit_jax.data.prepare.shards import Shard
+from ddit_jax.data.example import Example, decode
+from ddit_jax.data.prepare.prepare import EXAMPLES
+from ddit_jax.data.prepare.shards import (
+  SHARD_SUFFIX,
+  Shard,
+  ShardReader,
+  check_shards,
+  file_hash,
+  fingerprint,
+  read_manifest,
+)
 
 
 class ArrayRecordSource:
@@ -33,48 +36,31 @@ class ArrayRecordSource:
       name: as the config calls it.
       shards: (folder, shard) in the order of their records; at least one.
       removed: filter's name or bad record's reason to the number of records
-        that were left out when the folder was prepared.
+        that were skipped when the folder was prepared.
     """
     self.name = name
     self.removed = dict(removed)
-    self._shards = [shard for _, shard in shards]
-    counts = [shard.num_records for shard in self._shards]
-    self._ends = list(itertools.accumulate(counts))
-    # A range behind the path spares opening every file for its count.
-    self._records = ArrayRecordDataSource(
-      [f"{folder / s.name}[0:{s.num_records}]" for folder, s in shards]
-    )
+    self._records = ShardReader(shards)
 
   def __len__(self) -> int:
-    return self._ends[-1]
+    return len(self._records)
 
   def __getitem__(self, index: int) -> Example:
     """One example.
 
     Raises:
-      BadRecord: corrupt_shard, or what `record_format.decode` raises.
+      BadRecord: corrupt_shard, or what `decode` raises.
       IndexError: index outside 0..len-1.
     """
     if not 0 <= index < len(self):
       raise IndexError(f"{self.name} has {len(self)} records, not {index}")
-    record_id = self._record_id(index)
-    try:
-      data = self._records[index]
-    # The reader checks a hash of every chunk and has only this exception.
-    except RuntimeError as error:
-      detail = " ".join(str(error).split())
-      raise BadRecord("corrupt_shard", detail, record_id) from error
-    return example.decode(data, record_id)
+    shard, number = self._records.place(index)
+    record_id = f"{self._records.shards[shard].name}:{number}"
+    return decode(self._records.read(index, record_id), record_id)
 
   def fingerprint(self) -> str:
     """Digest of the shards' hashes: moving the folder does not change it."""
-    return prepared.fingerprint(self._shards)
-
-  def _record_id(self, index: int) -> str:
-    """ "train-00002-of-00016.array_record:17"."""
-    shard = bisect.bisect_right(self._ends, index)
-    start = self._ends[shard - 1] if shard else 0
-    return f"{self._shards[shard].name}:{index - start}"
+    return fingerprint(self._records.shards)
 
 
 def open_array_record(
@@ -99,14 +85,14 @@ def open_array_record(
   shards: list[tuple[pathlib.Path, Shard]] = []
   removed: collections.Counter[str] = collections.Counter()
   for folder, (pattern, found) in folders.items():
-    dataset = prepared.read_dataset(folder)
-    wanted = [s for s in dataset.shards if fnmatch.fnmatch(s.name, pattern)]
-    prepared.check_shards(folder, wanted, found=found)
+    manifest = read_manifest(folder, EXAMPLES)
+    wanted = [s for s in manifest.shards if fnmatch.fnmatch(s.name, pattern)]
+    check_shards(folder, wanted, found=found)
     if check_hashes:
       _check_hashes(folder, wanted)
     shards += [(folder, shard) for shard in wanted]
-    removed.update(dataset.removed)
-    removed.update(dataset.bad_records)
+    removed.update(manifest.removed)
+    removed.update(manifest.bad_records)
   if not sum(shard.num_records for _, shard in shards):
     raise ValueError(f"the shards of {path} hold no records")
   return ArrayRecordSource(name, shards, removed=removed)
@@ -114,13 +100,13 @@ def open_array_record(
 
 def _matches(path: str) -> dict[pathlib.Path, tuple[str, list[str]]]:
   """Folder -> (pattern of shard names, names of shard files found)."""
-  every_shard = f"*{prepared.SHARD_SUFFIX}"
+  every_shard = f"*{SHARD_SUFFIX}"
   if os.path.isdir(path):
     folder = pathlib.Path(path)
     return {folder: (every_shard, [p.name for p in folder.glob(every_shard)])}
   found = collections.defaultdict(list)
   for match in map(pathlib.Path, glob.glob(path)):
-    if match.suffix == prepared.SHARD_SUFFIX:
+    if match.suffix == SHARD_SUFFIX:
       found[match.parent].append(match.name)
   if not found:
     raise ValueError(
@@ -133,7 +119,7 @@ def _matches(path: str) -> dict[pathlib.Path, tuple[str, list[str]]]:
 
 def _check_hashes(folder: pathlib.Path, shards: Sequence[Shard]) -> None:
   for shard in shards:
-    found = prepared.file_hash(folder / shard.name)
+    found = file_hash(folder / shard.name)
     if found != shard.blake2b:
       raise ValueError(
         f"{folder / shard.name} was changed or damaged: its hash is {found} "

@@ -8,8 +8,8 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from ddit_jax.data.example import BadRecord, Example, encode
-from ddit_jax.data.prepare import shards as prepared_folder
-from ddit_jax.data.prepare.shards import PreparedDataset, Shard
+from ddit_jax.data.prepare.prepare import EXAMPLES as FORMAT
+from ddit_jax.data.prepare.shards import Manifest, Shard, write_manifest
 from ddit_jax.data.sources.array_record import open_array_record
 
 COUNTS = (40, 1, 0, 30)
@@ -47,10 +47,12 @@ def folder(tmp_path):
     records = [encode(e) for e in EXAMPLES[start : start + count]]
     shards.append(write_shard(folder, f"p-{number}.array_record", records))
     start += count
-  prepared_folder.write_dataset(
+  write_manifest(
     folder,
-    PreparedDataset(
+    FORMAT,
+    Manifest(
       shards=tuple(shards),
+      counts={},
       removed={"ratio": 3, "short_side": 0},
       bad_records={"missing_file": 2},
       source={"name": "tar", "fingerprint": "f", "num_records": 73},
@@ -136,10 +138,15 @@ def test_missing_extra_and_cut_shards_are_named(folder, path):
 
 def test_records_of_another_kind_are_bad_records(tmp_path):
   shard = write_shard(tmp_path, "a.array_record", [b"", b"something else"])
-  dataset = PreparedDataset(
-    shards=(shard,), removed={}, bad_records={}, source={}, options={}
+  dataset = Manifest(
+    shards=(shard,),
+    removed={},
+    bad_records={},
+    counts={},
+    source={},
+    options={},
   )
-  prepared_folder.write_dataset(tmp_path, dataset)
+  write_manifest(tmp_path, FORMAT, dataset)
   source = open_array_record("other", path=str(tmp_path))
   for index in range(2):
     with pytest.raises(BadRecord, match=f"a.array_record:{index}: wrong_len"):

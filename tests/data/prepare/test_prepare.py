@@ -12,14 +12,12 @@ import threading
 import pytest
 from PIL import Image
 
-from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.example import BadRecord, Example, decode
 from ddit_jax.data.prepare.prepare import (
   MAX_THREADS,
   PrepareOptions,
   prepare,
-  record_ranges,
 )
-from ddit_jax.data.prepare.shards import PrepareError
 from ddit_jax.data.sources.array_record import open_array_record
 from ddit_jax.errors import InputError
 
@@ -75,16 +73,6 @@ def read(folder):
 def contents(folder):
   assert all(path.is_file() for path in folder.iterdir())
   return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-@pytest.mark.parametrize(
-  ("count", "shards"), [(1, 1), (10, 3), (3, 10), (8192, 7)]
-)
-def test_ranges_cover_everything_once_and_evenly(count, shards):
-  ranges = record_ranges(count, shards)
-  assert [i for indices in ranges for i in indices] == list(range(count))
-  sizes = list(map(len, ranges))
-  assert len(sizes) == shards and max(sizes) - min(sizes) <= 1
 
 
 def test_all_records_arrive_in_order(tmp_path):
@@ -159,7 +147,7 @@ def test_too_many_bad_records_stop_the_run_until_more_are_allowed(tmp_path):
   items[3] = items[16] = BadRecord("bad_json", "broken", "r")
   source, out = ListSource(items), tmp_path / "out"
   with pytest.raises(
-    PrepareError,
+    InputError,
     match=r"list: 2 of 20 .*\(bad_json 2\), .* the 1 that are .*max_bad_rate$",
   ):
     prepare(source, out, FOUR_SHARDS, threads=1, max_bad_rate=0.05)
@@ -236,12 +224,10 @@ def test_another_source_or_other_options_are_refused(tmp_path):
     if is_finished:
       items[6] = examples(8)[6]
       prepare(ListSource(items), out, FOUR_SHARDS)
-    with pytest.raises(
-      PrepareError, match="fingerprint '1-8' instead of '2-8'"
-    ):
+    with pytest.raises(InputError, match="fingerprint '1-8' instead of '2-8'"):
       prepare(ListSource(items, version="2"), out, FOUR_SHARDS)
     with pytest.raises(
-      PrepareError, match=r"\(num_shards 4 instead of 3\): choo"
+      InputError, match=r"\(num_shards 4 instead of 3\): choo"
     ):
       prepare(ListSource(items), out, PrepareOptions(num_shards=3))
   assert len(read(out)) == 8
@@ -251,7 +237,7 @@ def test_a_finished_folder_that_lost_a_shard_is_noticed(tmp_path):
   source, out = ListSource(examples(8)), tmp_path / "out"
   prepare(source, out, FOUR_SHARDS)
   (out / "part-00002-of-00004.array_record").unlink()
-  with pytest.raises(PrepareError, match=r"part-00002-of-00004.* is missing"):
+  with pytest.raises(InputError, match=r"part-00002-of-00004.* is missing"):
     prepare(source, out, FOUR_SHARDS)
 
 
@@ -283,9 +269,7 @@ def test_one_failing_thread_stops_the_others(tmp_path):
       return self.items[index]
 
   items = [Example(record_id="r", image=None, texts=("a",))] * 200_000
-  with pytest.raises(
-    PrepareError, match=r"record 1600 cannot be read \(disk g"
-  ):
+  with pytest.raises(InputError, match=r"record 1600 cannot be read \(disk g"):
     prepare(
       Failing(items), tmp_path / "out", PrepareOptions(num_shards=4), threads=4
     )
@@ -297,20 +281,22 @@ def test_one_failing_thread_stops_the_others(tmp_path):
   [
     (ListSource([]), {}, "list has no records to prepare"),
     (ListSource(examples(1)), {"threads": 0}, "threads must be positive, got"),
-    (ListSource(examples(1)), {"max_bad_rate": 2}, r"must lie in 0\.\.1, got"),
+    (
+      ListSource(examples(1)),
+      {"max_bad_rate": 2},
+      "must be between 0 and 1, got 2",
+    ),
   ],
 )
 def test_what_cannot_start(tmp_path, source, options, message):
-  with pytest.raises(PrepareError, match=message):
+  with pytest.raises(InputError, match=message):
     prepare(source, tmp_path / "out", PrepareOptions(), **options)
   assert not list(tmp_path.iterdir())
 
 
 def test_nothing_left_is_no_dataset(tmp_path):
   options = PrepareOptions(min_short_side=100)
-  with pytest.raises(
-    PrepareError, match=r"no record is left .*'short_side': 3"
-  ):
+  with pytest.raises(InputError, match=r"no record is left .*'short_side': 3"):
     prepare(ListSource(examples(3)), tmp_path / "out", options)
 
 
@@ -326,3 +312,95 @@ def test_the_default_uses_all_cores(tmp_path, monkeypatch):
   options = PrepareOptions(num_shards=40)
   prepare(Naming(examples(40)), tmp_path / "out", options)
   assert 1 <= len(names - {"MainThread"}) <= MAX_THREADS
+
+
+def example(width, height, kind="PNG") -> Example:
+  file = io.BytesIO()
+  Image.new("RGB", (width, height), "teal").save(file, kind)
+  return Example(record_id="r", image=file.getvalue(), texts=("a",))
+
+
+def test_by_default_examples_stay_as_they_are():
+  options = PrepareOptions()
+  for plain in [
+    example(3, 500),
+    Example(record_id="r", image=b"no image", texts=("a",)),
+    Example(record_id="r", image=None, texts=()),
+  ]:
+    assert options.refused(plain) is None
+    assert decode(options.record(plain), "place") == plain
+
+
+def test_large_images_are_shrunk():
+  options = PrepareOptions(short_side=16)
+  shrunk = decode(options.record(example(64, 32)), "place")
+  with Image.open(io.BytesIO(shrunk.image)) as image:
+    assert (image.size, image.format) == ((32, 16), "JPEG")
+  text_only = Example(record_id="r", image=None, texts=("a",))
+  assert decode(options.record(text_only), "place") == text_only
+  with pytest.raises(BadRecord, match="r: not_an_image"):
+    options.record(Example(record_id="r", image=b"x", texts=("a",)))
+
+
+@pytest.mark.parametrize(
+  ("width", "height", "refused"),
+  [
+    (40, 20, None),
+    (41, 20, "ratio"),
+    (20, 41, "ratio"),
+    (20, 15, "short_side"),
+    (16, 16, None),
+  ],
+)
+def test_filters_look_at_the_original_size(width, height, refused):
+  options = PrepareOptions(short_side=8, max_ratio=2.0, min_short_side=16)
+  assert options.refused(example(width, height)) == refused
+
+
+def test_filters_need_a_header():
+  options = PrepareOptions(min_short_side=16)
+  with pytest.raises(BadRecord, match="r: not_an_image"):
+    options.refused(Example(record_id="r", image=b"x", texts=("a",)))
+  assert options.refused(Example(record_id="r", image=None, texts=())) is None
+
+
+@pytest.mark.parametrize(
+  ("num_records", "shards"), [(1, 1), (8192, 1), (8193, 2), (10**6, 123)]
+)
+def test_how_many_shards(num_records, shards):
+  assert PrepareOptions().shards_for(num_records) == shards
+  assert PrepareOptions(num_shards=7).shards_for(num_records) == 7
+
+
+def test_equal_json_means_equal_bytes():
+  def as_json(**options):
+    # RFC 8259 knows no infinity.
+    return json.dumps(PrepareOptions(**options).as_json(10), allow_nan=False)
+
+  assert as_json() == as_json(jpeg_quality=50) == as_json(num_shards=1)
+  different = [
+    as_json(),
+    as_json(short_side=8),
+    as_json(short_side=8, jpeg_quality=50),
+    as_json(num_shards=2),
+    as_json(max_ratio=3.0),
+    as_json(min_short_side=3),
+  ]
+  assert len(set(different)) == len(different)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"num_shards": 0}, r"shards must be between 1 and 99999, got 0"),
+    ({"num_shards": 100_000}, "shards must be between"),
+    ({"short_side": 0}, "short_side must be positive, got 0"),
+    ({"jpeg_quality": 0}, r"jpeg_quality must be between 1 and 100, got 0"),
+    ({"jpeg_quality": 101}, "jpeg_quality must be between"),
+    ({"max_ratio": 0.5}, "max_ratio"),
+    ({"min_short_side": -1}, "min_short_side"),
+  ],
+)
+def test_values_out_of_range(options, message):
+  with pytest.raises(ValueError, match=message):
+    PrepareOptions(**options)

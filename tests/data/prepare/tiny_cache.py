@@ -1,6 +1,5 @@
 """A small source with everything that can be wrong, and encoders in numpy."""
 
-import dataclasses
 import pathlib
 
 import ml_dtypes
@@ -8,17 +7,13 @@ import numpy as np
 
 from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.image import ImageTransform
-from ddit_jax.data.prepare.cache_format import (
-  ArrayLayout,
-  CachePlan,
-  FeaturesOrigin,
-  LatentsOrigin,
-)
+from ddit_jax.data.prepare.cache_format import ArrayFormat
 from ddit_jax.data.prepare.cache_writer import (
-  CacheWriter,
+  CacheEncoder,
   RowEncoders,
   RowReader,
 )
+from ddit_jax.data.prepare.shard_writer import ShardWriter
 from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
 from tests.data.transforms import pictures
@@ -29,12 +24,12 @@ IMAGES = ImageTransform(size=SIZE)
 TEXTS = TextTransform(tokenizer=TOKENIZER, length=LENGTH)
 # Index to what is wrong with it.
 UNREADABLE, CUT_IMAGE, NO_IMAGE, BLANK_TEXT, LONG_TEXT = 3, 7, 11, 13, 17
-MOMENTS = ArrayLayout((2, 2, 6), "bfloat16")
-FEATURE = ArrayLayout((LENGTH, WIDTH), "bfloat16")
+MOMENTS = ArrayFormat((2, 2, 6), "bfloat16")
+FEATURE = ArrayFormat((LENGTH, WIDTH), "bfloat16")
 
 
 class TinySource:
-  """Pictures with one or two own texts, some with a rewritten one."""
+  """Images with one or two own texts, some with a rewritten one."""
 
   def __init__(self, name="tiny", num_records=NUM_RECORDS):
     self.name, self.removed = name, {"short_side": 2}
@@ -96,44 +91,43 @@ ENCODERS = RowEncoders(
 )
 
 
-def plan(*, has_features=True, num_shards=3, source=None) -> CachePlan:
-  source = source or TinySource()
-  features = FeaturesOrigin(
-    text_encoder="t",
-    encoder_dtype="bfloat16",
-    tokenizer="k",
-    text_length=LENGTH,
+def reader(*, has_features=True, source=None) -> RowReader:
+  """Of the tiny source."""
+  return RowReader(
+    source=source or TinySource(),
+    images=IMAGES,
+    texts=TEXTS if has_features else None,
   )
-  latents = LatentsOrigin(
-    source=source.fingerprint(),
-    num_records=len(source),
-    autoencoder="v",
-    encoder_dtype="bfloat16",
-    image_size=SIZE,
-    image_transform="centre",
-  )
-  return CachePlan(
-    latents=latents,
-    features=features if has_features else None,
+
+
+def encoder(*, has_features=True, encoders=ENCODERS) -> CacheEncoder:
+  """Of the tiny source."""
+  return CacheEncoder(
+    reader=reader(has_features=has_features),
+    encoders=encoders,
     moments=MOMENTS,
     feature=FEATURE if has_features else None,
-    num_shards=num_shards,
-    rows_per_device=4,
-  )
-
-
-def writer(folder: pathlib.Path, *, has_features=True, **changes):
-  """A `CacheWriter` of the tiny source."""
-  texts = TEXTS if has_features else None
-  given = CacheWriter(
-    folder=folder,
-    plan=plan(has_features=has_features),
-    reader=RowReader(source=TinySource(), images=IMAGES, texts=texts),
-    encoders=ENCODERS,
-    max_bad_rate=0.2,
     threads=2,
   )
-  return dataclasses.replace(given, **changes)
+
+
+def writer(
+  folder: pathlib.Path,
+  *,
+  has_features=True,
+  encoders=ENCODERS,
+  num_parts=3,
+  **more,
+) -> ShardWriter:
+  """Of the tiny source's cache."""
+  return encoder(has_features=has_features, encoders=encoders).writer(
+    folder,
+    latents={"autoencoder": "v", "image_size": SIZE},
+    features={"tokenizer": "k"} if has_features else None,
+    num_parts=num_parts,
+    rows_per_device=4,
+    **{"max_bad_rate": 0.2} | more,
+  )
 
 
 def contents(folder: pathlib.Path) -> dict[str, bytes]:

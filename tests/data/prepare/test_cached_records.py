@@ -14,9 +14,9 @@ from ddit_jax.data.prepare.cached_source import (
 )
 from ddit_jax.data.reader import ReadExamples
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
-from tests.data.caches import tiny_cache as tiny
+from tests.data.prepare import tiny_cache as tiny
 
-MOMENTS = StoredMoments(layout=tiny.MOMENTS)
+MOMENTS = StoredMoments(moments=tiny.MOMENTS)
 # Draws own texts, too.
 TEXTS = dataclasses.replace(tiny.TEXTS, rewritten_probability=0.5)
 PAIRS = {

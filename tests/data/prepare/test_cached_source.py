@@ -1,6 +1,7 @@
 """A cache as a source: every example, damage, and threads."""
 
 import concurrent.futures
+import json
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.prepare.cached_source import CachedSource
 from ddit_jax.data.text import tokenize_and_pad
-from tests.data.caches import tiny_cache as tiny
+from ddit_jax.errors import InputError
+from tests.data.prepare import tiny_cache as tiny
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,8 @@ def test_it_says_what_its_source_says(cached):
   assert len(cached) == len(source)
   assert (cached.name, cached.removed) == (source.name, source.removed)
   assert cached.fingerprint() == source.fingerprint()
-  assert cached.plan == tiny.plan()
+  assert (cached.moments, cached.feature) == (tiny.MOMENTS, tiny.FEATURE)
+  assert cached.options["latents"] == {"autoencoder": "v", "image_size": 8}
 
 
 def test_examples_are_those_of_the_source(cached):
@@ -66,7 +69,7 @@ def test_threads_read_the_same(cached):
 @pytest.mark.parametrize("kind", ["latents", "features"])
 def test_damage_is_a_bad_record(tmp_path, kind):
   manifest = tiny.writer(tmp_path).write()
-  name = getattr(manifest, kind)[1].name
+  name = manifest.of_kind(kind)[1].name
   data = bytearray((tmp_path / name).read_bytes())
   # ArrayRecord's first block is its own; records lie behind it.
   for place in range(65_536, len(data)):
@@ -89,4 +92,17 @@ def test_damage_is_a_bad_record(tmp_path, kind):
 
 def test_an_unfinished_cache_is_refused(tmp_path):
   with pytest.raises(ValueError, match="finished; run ddit prepare --cache"):
+    CachedSource("tiny", tmp_path, removed={})
+
+
+@pytest.mark.parametrize(
+  "moments", [None, {}, {"shape": 7, "dtype": "float32"}]
+)
+def test_damaged_options_are_refused(tmp_path, moments):
+  tiny.writer(tmp_path).write()
+  path = tmp_path / "dataset.json"
+  body = json.loads(path.read_text())
+  body["options"]["moments"] = moments
+  path.write_text(json.dumps(body))
+  with pytest.raises(InputError, match=r"is damaged .*write the cache anew"):
     CachedSource("tiny", tmp_path, removed={})

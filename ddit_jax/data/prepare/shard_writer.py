@@ -1,0 +1,449 @@
+"""The writer of ArrayRecord shards: parallel, resumable, exact.
+
+`ddit prepare` copies records with it, `ddit prepare --cache` writes encoder
+outputs. The source is cut into parts: contiguous ranges, because sources read
+fastest in order. A part has one file of each kind ("part", or "latents" and
+"features"), and they get their names when the whole part is written. The same
+source and options give the same bytes, in whatever order threads and processes
+work and however often a run is killed.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging
+import os
+import pathlib
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ddit_jax.data.example import Example, Source
+from ddit_jax.data.prepare.shards import (
+  MANIFEST_NAME,
+  SHARD_SUFFIX,
+  Format,
+  Manifest,
+  Shard,
+  ShardFile,
+  check_shards,
+  differences,
+  file_hash,
+  read_manifest,
+  write_manifest,
+)
+from ddit_jax.errors import InputError, preparing
+from ddit_jax.files import read_json_object, replace_file
+
+BAD_RECORDS_NAME = "bad_records.jsonl"
+
+_IN_PROGRESS = "in_progress"
+_MAX_JSON_BYTES = 2**28
+_NOT_THERE = (FileNotFoundError, NotADirectoryError)
+
+_log = logging.getLogger(__name__)
+
+
+class BadEntry(NamedTuple):
+  """One line of bad_records.jsonl; `index` is the record's in its source."""
+
+  index: int
+  record_id: str
+  reason: str
+  detail: str
+
+
+# (records done, records in all)
+Progress = Callable[[int, int], None]
+# Called with how many more records are done, and which of them are bad.
+Report = Callable[[int, Sequence[BadEntry]], None]
+# (filter's name to the number of records it skipped, all else it counted)
+Counts = tuple[Mapping[str, int], Mapping[str, int]]
+# Writes a range of records to one file of each kind.
+WritePart = Callable[[range, Sequence[ShardFile], Report], Counts]
+
+
+def read_record(source: Source, index: int) -> Example:
+  """One example.
+
+  Raises:
+    BadRecord: it cannot be used.
+    InputError: the disk fails.
+  """
+  try:
+    return source[index]
+  except OSError as error:
+    raise InputError(
+      f"{source.name}: record {index} cannot be read ({error}): run again to "
+      "resume from here"
+    ) from error
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Processes:
+  """Who else writes the same folder.
+
+  Attributes:
+    index: of this process.
+    count: of all.
+    barrier: returns when all processes called it with the same name.
+  """
+
+  index: int = 0
+  count: int = 1
+  barrier: Callable[[str], None] = lambda name: None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _FinishedPart:
+  """The shards of one part, and what became of its records."""
+
+  shards: tuple[Shard, ...]
+  bad_records: tuple[BadEntry, ...]
+  removed: Mapping[str, int]
+  counts: Mapping[str, int]
+
+
+class _TooManyBadRecords(Exception):
+  """More records are bad than the run allows."""
+
+
+class _Stopped(Exception):
+  """Another thread failed."""
+
+
+class _Tally:
+  """How many records are done, and which are bad; for all threads."""
+
+  def __init__(
+    self, num_records: int, max_bad_rate: float, progress: Progress | None
+  ):
+    self.bad: list[BadEntry] = []
+    self.is_stopped = False
+    self._num_records, self._num_done = num_records, 0
+    self._num_allowed = int(max_bad_rate * num_records)
+    self._progress, self._lock = progress, threading.Lock()
+
+  def add(self, num_done: int, bad: Iterable[BadEntry] = ()) -> None:
+    """Raises _TooManyBadRecords, or _Stopped to end this thread's work."""
+    with self._lock:
+      if self.is_stopped:
+        raise _Stopped
+      self._num_done += num_done
+      self.bad.extend(bad)
+      if len(self.bad) > self._num_allowed:
+        raise _TooManyBadRecords(
+          f"{len(self.bad)} of {self._num_records} records are bad "
+          f"({named_counts(_reasons(self.bad))}), more than the "
+          f"{self._num_allowed} that are allowed"
+        )
+      if self._progress is not None:
+        self._progress(self._num_done, self._num_records)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardWriter:
+  """Writes one source's shards into a folder.
+
+  Attributes:
+    folder: a new or empty folder, or one that the same source and options
+      began or finished.
+    fmt: what the records are.
+    source: read by several threads at once.
+    options: JSON values; with the source, all that decides the bytes.
+    write_part: reads a range of the source and writes it.
+    num_parts: how many ranges the source is cut into.
+    kinds: of the files of a part; their names start with it.
+    threads: parts written at once.
+    max_bad_rate: share of the source's records that may be bad. Bad records
+      are counted by reason and listed in bad_records.jsonl.
+    progress: called after every report, by one thread at a time.
+    check_room: called with the ranges that are missing, before any is written.
+    processes: this one and the others; process p of P writes the parts p,
+      p + P, ...
+  """
+
+  folder: pathlib.Path
+  fmt: Format
+  source: Source
+  options: Mapping[str, Any]
+  write_part: WritePart
+  num_parts: int
+  kinds: Sequence[str] = ("part",)
+  threads: int = 1
+  max_bad_rate: float = 0.01
+  progress: Progress | None = None
+  check_room: Callable[[list[range]], None] = lambda parts: None
+  processes: Processes = Processes()
+
+  def __post_init__(self):
+    if not 0 <= self.max_bad_rate <= 1:
+      raise InputError(
+        f"max_bad_rate must be between 0 and 1, got {self.max_bad_rate}"
+      )
+    if self.threads < 1:
+      raise InputError(f"threads must be positive, got {self.threads}")
+    if not len(self.source):
+      raise InputError(f"{self.source.name} has no records to prepare")
+
+  def write(self) -> Manifest:
+    """Writes what is missing, and returns what the folder holds.
+
+    Raises:
+      InputError: another plan or process, too many bad records, a full disk,
+        no record left, or a folder with something else in it.
+      OSError: the folder cannot be written.
+    """
+    if (self.folder / MANIFEST_NAME).is_file():
+      manifest = read_manifest(self.folder, self.fmt)
+      self._require_plan(_plan(manifest.source, manifest.options))
+      check_shards(self.folder, manifest.shards)
+      _log.info("%s is already finished", self.folder)
+    else:
+      with self._locked():
+        if missing := self.unfinished_parts():
+          self.check_room(missing)
+        self._write_parts()
+        manifest = self._finish()
+    if not self.processes.index:
+      shutil.rmtree(self._path(""), ignore_errors=True)
+    return manifest
+
+  def unfinished_parts(self) -> list[range]:
+    """Ranges of records that no process has written yet."""
+    if (self.folder / MANIFEST_NAME).is_file():
+      return []
+    numbered = enumerate(self._ranges())
+    return [indices for part, indices in numbered if not self._finished(part)]
+
+  @contextlib.contextmanager
+  def _locked(self) -> Iterator[None]:
+    """Keeps other writers out; the first process does so for all."""
+    with contextlib.ExitStack() as stack:
+      if not self.processes.index:
+        self._refuse_other_contents()
+        self._path("").mkdir(parents=True, exist_ok=True)
+        lock = stack.enter_context(open(self._path("lock"), "w"))
+        try:
+          fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+          raise InputError(
+            f"another process is writing to {self.folder}: wait for it, or "
+            "choose another folder"
+          ) from error
+        path = self._path("plan.json")
+        if path.exists():
+          with preparing():
+            begun = read_json_object(path, max_bytes=_MAX_JSON_BYTES)
+          self._require_plan(begun)
+        else:
+          plan = _plan(self._source_facts(), self.options)
+          replace_file(path, json.dumps(plan, sort_keys=True).encode())
+      self.processes.barrier("locked")
+      yield
+
+  def _source_facts(self) -> dict[str, Any]:
+    return {
+      "name": self.source.name,
+      "fingerprint": self.source.fingerprint(),
+      "num_records": len(self.source),
+    }
+
+  def _require_plan(self, begun: Mapping[str, Any]) -> None:
+    plan = _plan(self._source_facts(), self.options)
+    if changed := differences(begun, plan):
+      raise InputError(
+        f"{self.folder} was prepared from another source or with other options "
+        f"({', '.join(changed)}): choose another folder, or delete this one"
+      )
+
+  def _refuse_other_contents(self) -> None:
+    if self.folder.exists() and not self.folder.is_dir():
+      raise InputError(f"{self.folder} is a file: choose a new folder")
+    if not self.folder.exists() or self._path("plan.json").exists():
+      return
+    if others := sorted(set(os.listdir(self.folder)) - {_IN_PROGRESS}):
+      raise InputError(
+        f"{self.folder} holds {others[0]} and more that ddit prepare did not "
+        "write: choose a new or empty folder"
+      )
+
+  def _path(self, name: str) -> pathlib.Path:
+    """Where a file is while the folder is unfinished."""
+    return self.folder / _IN_PROGRESS / name
+
+  def _ranges(self) -> list[range]:
+    """Contiguous indices of every part, equal to within one."""
+    count, total = self.num_parts, len(self.source)
+    ends = [part * total // count for part in range(count + 1)]
+    return [range(*ends[part : part + 2]) for part in range(count)]
+
+  def _names(self, part: int) -> list[str]:
+    """E.g. ["latents-00002-of-00016.array_record", "features-..."]."""
+    number = f"{part:05d}-of-{self.num_parts:05d}{SHARD_SUFFIX}"
+    return [f"{kind}-{number}" for kind in self.kinds]
+
+  def _write_parts(self) -> None:
+    """Writes this process's parts, those that are not finished."""
+    ranges, unfinished = self._ranges(), []
+    mine = range(self.processes.index, self.num_parts, self.processes.count)
+    num_records = sum(len(ranges[part]) for part in mine)
+    tally = _Tally(num_records, self.max_bad_rate, self.progress)
+    try:
+      for part in mine:
+        if finished := self._finished(part):
+          tally.add(len(ranges[part]), finished.bad_records)
+        else:
+          unfinished.append(part)
+      if len(unfinished) < len(mine):
+        num_done = len(mine) - len(unfinished)
+        _log.info("resuming: %d of %d parts are done", num_done, len(mine))
+      self._write_in_threads(unfinished, tally)
+    except _TooManyBadRecords as error:
+      self._list_bad_records(tally.bad)
+      raise InputError(
+        f"{self.source.name}: {error}: look at "
+        f"{self.folder / BAD_RECORDS_NAME}, repair the source, or allow more "
+        "with max_bad_rate"
+      ) from error
+
+  def _write_in_threads(self, parts: Sequence[int], tally: _Tally) -> None:
+    with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
+      futures = [pool.submit(self._write_part, part, tally) for part in parts]
+      try:
+        for future in concurrent.futures.as_completed(futures):
+          future.result()
+      except BaseException:
+        tally.is_stopped = True
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+
+  def _write_part(self, part: int, tally: _Tally) -> None:
+    names, bad = self._names(part), []
+
+    def report(num_done: int, entries: Sequence[BadEntry] = ()) -> None:
+      bad.extend(entries)
+      tally.add(num_done, entries)
+
+    with contextlib.ExitStack() as stack:
+      opened = [ShardFile(self._path(name)) for name in names]
+      files = [stack.enter_context(file) for file in opened]
+      removed, counts = self.write_part(self._ranges()[part], files, report)
+    shards = tuple(
+      _written(self._path(name), file.num_records)
+      for name, file in zip(names, files, strict=True)
+    )
+    finished = _FinishedPart(
+      shards=shards,
+      bad_records=tuple(bad),
+      # `asdict` cannot copy a Counter.
+      removed=dict(removed),
+      counts=dict(counts),
+    )
+    body = json.dumps(dataclasses.asdict(finished), sort_keys=True)
+    # If this file is lost or damaged, the part is only written again.
+    replace_file(
+      self._path(f"{names[0]}.json"), body.encode(), survives_power_loss=False
+    )
+    for name in names:
+      os.replace(self._path(name), self.folder / name)
+
+  def _finished(self, part: int) -> _FinishedPart | None:
+    """What became of a part, or None if it must be written."""
+    names = self._names(part)
+    try:
+      path = self._path(f"{names[0]}.json")
+      body = read_json_object(path, max_bytes=_MAX_JSON_BYTES)
+      finished = _FinishedPart(
+        shards=tuple(Shard(**shard) for shard in body["shards"]),
+        bad_records=tuple(BadEntry(*entry) for entry in body["bad_records"]),
+        removed=body["removed"],
+        counts=body["counts"],
+      )
+      sizes = [(self.folder / name).stat().st_size for name in names]
+    except (KeyError, TypeError, ValueError, *_NOT_THERE):
+      return None
+    listed = [(shard.name, shard.num_bytes) for shard in finished.shards]
+    is_there = listed == list(zip(names, sizes, strict=True))
+    return finished if is_there else None
+
+  def _finish(self) -> Manifest:
+    """Lists what all processes wrote; the first one writes it down."""
+    self.processes.barrier("written")
+    if not self.processes.index:
+      parts = [self._finished(part) for part in range(self.num_parts)]
+      bad = [entry for part in parts for entry in part.bad_records]
+      # This also makes the names of the shards survive a power loss.
+      self._list_bad_records(bad)
+      write_manifest(self.folder, self.fmt, self._manifest(parts, bad))
+    self.processes.barrier("finished")
+    return read_manifest(self.folder, self.fmt)
+
+  def _manifest(
+    self, parts: Sequence[_FinishedPart], bad: Sequence[BadEntry]
+  ) -> Manifest:
+    removed = collections.Counter(dict(self.source.removed))
+    counts: collections.Counter[str] = collections.Counter()
+    for part in parts:
+      removed.update(part.removed)
+      counts.update(part.counts)
+    manifest = Manifest(
+      shards=tuple(
+        shard
+        for shards in zip(*(part.shards for part in parts), strict=True)
+        for shard in shards
+      ),
+      removed=dict(removed),
+      bad_records=_reasons(bad),
+      counts=dict(counts),
+      source=self._source_facts(),
+      options=self.options,
+    )
+    if not manifest.num_records:
+      raise InputError(
+        f"{self.source.name}: no record is left (removed {dict(removed)}, bad "
+        f"{dict(manifest.bad_records)}): change the filters"
+      )
+    return manifest
+
+  def _list_bad_records(self, bad: Iterable[BadEntry]) -> None:
+    entries = [entry._asdict() for entry in sorted(bad)]
+    lines = [f"{json.dumps(entry, sort_keys=True)}\n" for entry in entries]
+    replace_file(self.folder / BAD_RECORDS_NAME, "".join(lines).encode())
+
+
+def _plan(
+  source: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+  """What decides the bytes; the source's name does not."""
+  facts = {
+    f"source_{key}": source.get(key) for key in ("fingerprint", "num_records")
+  }
+  return facts | dict(options)
+
+
+def _written(path: pathlib.Path, num_records: int) -> Shard:
+  """What a finished file holds; waits for the disk."""
+  with open(path, "rb") as file:
+    os.fsync(file.fileno())
+  return Shard(
+    name=path.name,
+    num_records=num_records,
+    num_bytes=path.stat().st_size,
+    blake2b=file_hash(path),
+  )
+
+
+def _reasons(bad: Iterable[BadEntry]) -> dict[str, int]:
+  """Reason to number of bad records, the most frequent first."""
+  counts = collections.Counter(entry.reason for entry in bad)
+  return dict(counts.most_common())
+
+
+def named_counts(counts: Mapping[str, int]) -> str:
+  """ "ratio 12, short_side 3"."""
+  return ", ".join(f"{name} {count:,}" for name, count in counts.items())
