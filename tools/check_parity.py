@@ -1,9 +1,9 @@
-"""Checks ddit_jax against arrays and checkpoints of a PyTorch run.
+"""Compares ddit_jax with recorded arrays and checkpoints of a PyTorch run.
 
   check_parity.py --set=DIR [--cases=a,b,...]
 
-DIR is a folder in the format of docs/parity.md. Prints a line an array and
-`N passed, M failed`; exits with 1 if any failed or the set is unreadable.
+DIR is a folder in the format of docs/parity.md. Prints one line per array and
+`N passed, M failed`; exits with 1 if any failed or the set cannot be read.
 """
 
 import argparse
@@ -14,8 +14,7 @@ import sys
 # The arrays are compared in float32 as a CPU computes it.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-from parity.check import check_set
-from parity.report import case_lines, summary_lines
+from parity.check import case_lines, check_set, summary_lines
 
 
 def main() -> int:

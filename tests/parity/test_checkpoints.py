@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from parity.checkpoints import Checkpoints, converted
 from parity.golden_set import GoldenSetError
-from parity.tensor_names import their_tensors
 
 from ddit_jax.conversion.errors import ConversionError
 from tests.conversion.checkpoints import read_folder
@@ -20,7 +19,7 @@ def test_a_checkpoint_is_loaded_once_and_whole(checkpoints, ddit):
 
 def test_trees_go_back_to_the_tensors_of_the_file(golden_folder, ddit):
   network = ddit["network"]
-  found = their_tensors(network.plan, network.variables["params"])
+  found = network.tensors(network.variables["params"])
   tensors = read_folder(golden_folder / "ckpt/ddit/transformer")
   # The position table is a constant, not a parameter.
   assert found.keys() == tensors.keys() - {"pos_embed.pos_embed"}

@@ -1,7 +1,10 @@
-"""Checks our networks, losses and samplers against recorded arrays.
+"""Compares networks, losses and samplers with recorded PyTorch arrays.
 
-`golden_set` reads a folder of arrays and checkpoints of an independent PyTorch
-run, `checkpoints` loads its weights through the converter, one file a case
-family computes our side, `comparison` judges each array, `check` does it all.
-`docs/parity.md` explains the folder.
+`docs/parity.md` describes the folder of arrays, the golden set.
+
+- `golden_set`: reads the folder and verifies its hashes.
+- `checkpoints`: converts its checkpoints and restores their networks.
+- `cases_forward`, `cases_training`, `cases_sampling`: our side of every case.
+- `compare`: judges one array under its tolerance.
+- `check`: does all of it, and formats the lines of `tools/check_parity.py`.
 """

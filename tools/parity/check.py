@@ -1,42 +1,31 @@
-"""Runs the case families over a golden set and judges every output array."""
+"""Runs the cases of a golden set, judges the outputs, formats the report."""
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import flax.errors
 import jax
 
-from parity import (
-  autoencoding,
-  ddit_forward,
-  image_loss,
-  sd3_base,
-  t5_features,
-  text_loss,
-  text_sampling,
-  text_to_image,
-  tokenizer_ids,
-  train_step,
-)
+from parity import cases_forward, cases_sampling, cases_training
 from parity.checkpoints import Checkpoints, converted
-from parity.comparison import Check, compare, not_checked
+from parity.compare import Check, compare, not_checked
 from parity.golden_set import Case, GoldenSet, open_set
 
 FAMILIES: dict[str, Callable] = {
-  "a_ddit_forward": ddit_forward.outputs,
-  "b_t5": t5_features.outputs,
-  "c_vae": autoencoding.outputs,
-  "d_text_loss": text_loss.outputs,
-  "e_image_loss": image_loss.outputs,
-  "f_t2i": text_to_image.outputs,
-  "g_text_sampling": text_sampling.outputs,
-  "h_train_step": train_step.outputs,
-  "i_sd3_original": sd3_base.outputs,
-  "k_tokenizer": tokenizer_ids.outputs,
+  "a_ddit_forward": cases_forward.ddit_forward,
+  "b_t5": cases_forward.t5_features,
+  "c_vae": cases_forward.autoencoders,
+  "d_text_loss": cases_training.text_loss,
+  "e_image_loss": cases_training.image_loss,
+  "f_t2i": cases_sampling.text_to_image,
+  "g_text_sampling": cases_sampling.text_sampling,
+  "h_train_step": cases_training.train_step,
+  "i_sd3_original": cases_sampling.sd3_base,
+  "k_tokenizer": cases_forward.tokenizer_ids,
 }
-# What recorded arrays that do not fit together can make of a computation.
-_UNFIT = (ValueError, TypeError, KeyError, IndexError, flax.errors.FlaxError)
+# What a computation may raise on recorded arrays that do not fit together.
+_MISFIT = (ValueError, TypeError, KeyError, IndexError, flax.errors.FlaxError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +34,9 @@ class CaseChecks:
 
   Attributes:
     name: of the case.
-    checks: one of every output array, and of every other array that is not as
-      the manifest says.
-    error: why nothing could be computed, or "".
+    checks: one for every output array, and for every other array that differs
+      from its description in the manifest.
+    error: why the case could not be computed, or "".
   """
 
   name: str
@@ -58,7 +47,7 @@ class CaseChecks:
 def check_set(
   folder: pathlib.Path, wanted: list[str] | None = None
 ) -> Iterator[CaseChecks]:
-  """Checks case after case, in float32 with full-precision products.
+  """Checks one case after the other, in float32 at full precision.
 
   Args:
     folder: a set in the format of `docs/parity.md`.
@@ -85,7 +74,7 @@ def _check_case(
   if case.name in FAMILIES:
     try:
       results = FAMILIES[case.name](golden, case, checkpoints)
-    except _UNFIT as caught:
+    except _MISFIT as caught:
       error = " ".join(str(caught).split()) or repr(caught)
   checks = []
   for name, entry in case.entries.items():
@@ -97,3 +86,58 @@ def _check_case(
       note = "not computed, see above" if error else "not checked by ddit_jax"
       checks.append(not_checked(entry, note))
   return CaseChecks(case.name, checks, error)
+
+
+def case_lines(case: CaseChecks) -> list[str]:
+  """One line for each array of a case."""
+  lines = [f"{case.name}: not computed: {case.error}"] if case.error else []
+  return lines + [check_line(check) for check in case.checks]
+
+
+def check_line(check: Check) -> str:
+  """Errors, tolerance, verdict and the used fraction of the tolerance."""
+  entry = check.entry
+  name = f"{entry.case} {entry.name}"
+  verdict = "pass" if check.is_passed else "FAIL"
+  if check.note:
+    label = f" [{check.label}]" if check.label else ""
+    return f"{name:<68} {verdict} ({check.note}){label}"
+  tolerance = f"atol {entry.atol:.1e} rtol {entry.rtol:.0e}"
+  if entry.dtype.startswith("int"):
+    tolerance = "exact".ljust(len(tolerance))
+  line = (
+    f"{name:<68} abs {check.max_abs:.1e} rel {check.max_rel:.1e} {tolerance} "
+    f"used {100 * check.used:5.1f} % {verdict}"
+  )
+  if entry.strict_rel_l2 is not None:
+    held = "kept" if check.is_strict else "over"
+    line += f" l2 {check.rel_l2:.1e} of {entry.strict_rel_l2:.1e} {held}"
+  if entry.max_mismatch_fraction:
+    line += f" (leaving out {100 * entry.max_mismatch_fraction:g} %)"
+  if check.label and not check.is_passed:
+    line += f" [{check.label}]"
+  return line
+
+
+def summary_lines(cases: Iterable[CaseChecks]) -> list[str]:
+  """Used fractions of the tolerances; the last line counts."""
+  checks = [check for case in cases for check in case.checks]
+  measured = [check for check in checks if not check.note]
+  lines = []
+  if measured:
+    worst = max(measured, key=lambda check: check.used)
+    shares = sorted(check.used for check in measured)
+    lines.append(
+      f"share of the tolerance used: largest {100 * worst.used:.1f} % "
+      f"({worst.entry.case} {worst.entry.name}), median "
+      f"{100 * shares[len(shares) // 2]:.1f} %"
+    )
+  strict = [c for c in measured if c.is_strict is not None]
+  if strict:
+    over = [f"{c.entry.case} {c.entry.name}" for c in strict if not c.is_strict]
+    lines.append(
+      f"optional strict bounds: {len(strict) - len(over)} of {len(strict)} kept"
+      + (f"; over: {', '.join(over)}" if over else "")
+    )
+  num_passed = sum(check.is_passed for check in checks)
+  return [*lines, f"{num_passed} passed, {len(checks) - num_passed} failed"]

@@ -1,4 +1,4 @@
-"""The set's checkpoints, each through the converter from its own layout."""
+"""The checkpoints of a golden set, each converted from its own format."""
 
 import contextlib
 import dataclasses
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from ddit_jax.conversion.component_plan import ComponentPlan
@@ -28,7 +29,7 @@ PLACES = {
   "sd3_folder": ("ckpt/sd3_diffusers", "sd3_folder"),
   "sd3_single": ("ckpt/sd3_single_file", "single_file"),
 }
-# What arrays are recorded of; CLIP is not.
+# The networks with recorded arrays; CLIP has none.
 PARTS = ("network", "text_encoder", "vae")
 # Both hold the same weights.
 SD3_NAMES = ("sd3_folder", "sd3_single")
@@ -42,7 +43,7 @@ class Part:
     config: its shapes.
     module: its pure functions.
     variables: its weights, float32.
-    plan: how the converter made them of the checkpoint's tensors.
+    plan: which published tensor became which of them.
   """
 
   config: ComponentConfig
@@ -57,13 +58,29 @@ class Part:
 
   @functools.cached_property
   def encode(self):
-    """The autoencoder's `encode`."""
+    """The autoencoder's `encode`, jitted."""
     return self._with_weights(method="encode")
 
   @functools.cached_property
   def decode(self):
-    """The autoencoder's `decode`."""
+    """The autoencoder's `decode`, jitted."""
     return self._with_weights(method="decode")
+
+  def tensors(self, params) -> dict[str, np.ndarray]:
+    """Parameters, or a tree like them (gradients), by the published names."""
+    leaves = jax.tree_util.tree_leaves_with_path({"params": params})
+    ours = {
+      jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+      for path, leaf in leaves
+    }
+    found = {}
+    for slab in self.plan.slabs:
+      if slab.array in ours:
+        block = ours[slab.array]
+        block = block if slab.block is None else block[slab.block]
+        for piece in slab.pieces:
+          found[piece.name] = piece.to_theirs(block[piece.index])
+    return found
 
   def _with_weights(self, **options):
     function = _jitted(self.config, **options)
@@ -76,7 +93,7 @@ class Loaded:
 
   Attributes:
     parts: those of `PARTS` that it has.
-    plain_folders: our name of a folder that is only copied -> its path.
+    plain_folders: our name of a copied folder -> its path.
   """
 
   parts: Mapping[str, Part]
@@ -101,7 +118,7 @@ class Loaded:
 
   @functools.cached_property
   def dual(self) -> DualModel:
-    """The network behind its text encoder; latents are given."""
+    """The network and its text encoder, without autoencoder."""
     return DualModel(
       network=self["network"].module,
       text_encoder=self["text_encoder"].module,
@@ -123,7 +140,7 @@ class Loaded:
 
 
 class Checkpoints:
-  """Converts each checkpoint when it is first asked for."""
+  """Converts each checkpoint on first use."""
 
   def __init__(self, folder: pathlib.Path, workspace: pathlib.Path):
     """Args: the golden set's folder, and one for converted checkpoints."""
@@ -176,7 +193,7 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def converted(folder: pathlib.Path) -> Iterator[Checkpoints]:
-  """The checkpoints of a set; the converted ones live as long as this."""
+  """The checkpoints of a set, converted into a temporary folder."""
   with tempfile.TemporaryDirectory() as workspace:
     yield Checkpoints(folder, pathlib.Path(workspace))
 
@@ -196,7 +213,7 @@ def _restored(plan: ComponentPlan, checkpoint: pathlib.Path) -> Part:
 
 @functools.cache
 def _jitted(config: ComponentConfig, **options):
-  """One function, so one compilation, for all checkpoints of equal shapes."""
+  """One function, so one compilation for all checkpoints of equal shapes."""
   return jax.jit(functools.partial(_module(config).apply, **options))
 
 

@@ -1,4 +1,4 @@
-"""A folder of recorded arrays and checkpoints, read and checked for damage."""
+"""A folder of recorded arrays and checkpoints, verified when it is opened."""
 
 import dataclasses
 import hashlib
@@ -14,17 +14,17 @@ import numpy as np
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 ROLES = ("input", "output", "aux")
-# Their statistics are float64 sums, whose order may differ.
+# The statistics are float64 sums in any order.
 _STATISTICS_RTOL = 1e-9
 
 
 class GoldenSetError(ValueError):
-  """The folder cannot be used; the line names what is wrong with it."""
+  """The folder cannot be used; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ArrayEntry:
-  """What the manifest says about one array.
+  """An array as the manifest describes it.
 
   Attributes:
     case: name of its case.
@@ -33,10 +33,10 @@ class ArrayEntry:
     dtype: "float32" or "int32".
     role: "input", "output" (to be compared) or "aux" (information only).
     atol, rtol: |got - reference| <= atol + rtol * |reference|, of outputs.
-    max_mismatch_fraction: share of the entries that may miss that.
-    strict_rel_l2: sharper, optional bound of |got - reference| / |reference|
+    max_mismatch_fraction: fraction of the entries that may exceed that.
+    strict_rel_l2: optional, stricter bound of |got - reference| / |reference|
       in the Euclidean norm, or None.
-    rms, max_abs: of its entries, or None if the manifest does not say.
+    rms, max_abs: statistics of its entries, or None.
   """
 
   case: str
@@ -58,8 +58,8 @@ class Case:
 
   Attributes:
     name: such as "a_ddit_forward".
-    entries: name to what the manifest says.
-    arrays: name to array, of the shapes and dtypes the manifest says.
+    entries: name to its description in the manifest.
+    arrays: name to array, with the shapes and dtypes of the manifest.
   """
 
   name: str
@@ -81,7 +81,7 @@ class Case:
     return [n for n, entry in self.entries.items() if entry.role == "output"]
 
   def groups(self, last: str) -> list[str]:
-    """The x of all inputs "x/last", such as the runs 0, 1, 2 of a network."""
+    """Every x of the inputs "x/last", such as the runs 0, 1, 2 of a network."""
     return [
       name.removesuffix(f"/{last}")
       for name, entry in self.entries.items()
@@ -111,10 +111,10 @@ class GoldenSet:
   """A folder in the format of `docs/parity.md`.
 
   Attributes:
-    folder: where it is.
-    constants: numbers of the recorded run, such as the guidance.
+    folder: path of the set.
+    constants: of the recorded run, such as the guidance scale.
     extra: lists that cases refer to.
-    entries: case to array to what the manifest says.
+    entries: case to array to its description in the manifest.
     files: case to its file.
   """
 
@@ -125,7 +125,7 @@ class GoldenSet:
   files: Mapping[str, pathlib.Path]
 
   def constant(self, name: str) -> float:
-    """A number of the recorded run.
+    """A constant of the recorded run.
 
     Raises:
       GoldenSetError: the manifest lacks it.
@@ -164,9 +164,9 @@ class GoldenSet:
         arrays = {key: stored[key] for key in stored.files}
     except (OSError, ValueError, zipfile.BadZipFile) as error:
       raise GoldenSetError(f"{path} cannot be read: {error}") from error
-    if alien := sorted(set(arrays) ^ set(entries)):
+    if unexpected := sorted(set(arrays) ^ set(entries)):
       raise GoldenSetError(
-        f"{path} and the manifest do not list the same arrays: {alien}"
+        f"{path} and the manifest do not list the same arrays: {unexpected}"
       )
     for key, entry in entries.items():
       seen = (arrays[key].shape, arrays[key].dtype.name)
@@ -182,7 +182,7 @@ def open_set(folder: pathlib.Path) -> GoldenSet:
   """Reads the manifest and checks the hash of every file it lists.
 
   Raises:
-    GoldenSetError: the folder is of no such format, or damaged.
+    GoldenSetError: the folder has another format, or is damaged.
   """
   manifest = _read_manifest(folder)
   try:
@@ -203,7 +203,7 @@ def open_set(folder: pathlib.Path) -> GoldenSet:
     )
   except (KeyError, TypeError, AttributeError) as error:
     raise GoldenSetError(
-      f"{folder / MANIFEST_NAME} lacks something: {error!r}"
+      f"{folder / MANIFEST_NAME} is incomplete: {error!r}"
     ) from error
   if unlisted := sorted(set(files.values()) - paths):
     raise GoldenSetError(f"the manifest lists no hash of {unlisted}")
@@ -246,7 +246,7 @@ def _entry(fields: dict[str, Any]) -> ArrayEntry:
 
 
 def _checked_files(folder: pathlib.Path, listed: list[dict]) -> set[str]:
-  """The paths of all listed files, which are as they were recorded."""
+  """The paths of all listed files, after checking their hashes."""
   for entry in listed:
     path = folder / entry["path"]
     if not path.resolve().is_relative_to(folder.resolve()):
@@ -263,3 +263,13 @@ def _checked_files(folder: pathlib.Path, listed: list[dict]) -> set[str]:
         f"{path} is damaged or was altered: its SHA-256 is not the manifest's"
       )
   return {entry["path"] for entry in listed}
+
+
+def channels_last(images) -> np.ndarray:
+  """Recorded [batch, channels, height, width] with the channels last."""
+  return np.moveaxis(np.asarray(images), -3, -1)
+
+
+def channels_first(images) -> np.ndarray:
+  """Our [batch, height, width, channels] with the channels first."""
+  return np.moveaxis(np.asarray(images), -1, -3)

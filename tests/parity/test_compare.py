@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from parity.comparison import compare, not_checked
+from parity.compare import compare, not_checked
 from parity.golden_set import ArrayEntry
 
 

@@ -1,4 +1,4 @@
-"""One array of ours against the recorded one, under its tolerance."""
+"""Compares one of our arrays with the recorded one, under its tolerance."""
 
 import dataclasses
 import math
@@ -8,8 +8,8 @@ import numpy as np
 
 from parity.golden_set import ArrayEntry
 
-# Our array, or several ways to it (a layout of weights each), by a label.
-Readings = np.ndarray | Mapping[str, np.ndarray]
+# Our array; or several variants of it (one per format of weights) by label.
+Values = np.ndarray | Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,13 @@ class Check:
   Attributes:
     entry: the recorded array.
     is_passed: whether it is within the tolerance.
-    used: the largest share of the tolerance that an entry takes, leaving out
-      as many entries as may miss it; 1 and less passes.
+    used: the largest fraction of the tolerance that an entry uses, without as
+      many entries as may miss it; it passes up to 1.
     max_abs: largest absolute error.
     max_rel: largest relative error of an entry that is not zero.
     rel_l2: Euclidean norm of the errors over that of the reference.
-    label: which way to the array was worst, if there are several.
-    note: why it failed, if not by its size.
+    label: which variant was worst, if there are several.
+    note: why it failed, unless by its error.
   """
 
   entry: ArrayEntry
@@ -39,23 +39,21 @@ class Check:
 
   @property
   def is_strict(self) -> bool | None:
-    """Whether it keeps the strict bound; None if there is none."""
+    """Whether it satisfies the strict bound; None if there is none."""
     if self.entry.strict_rel_l2 is None:
       return None
     return self.rel_l2 <= self.entry.strict_rel_l2
 
 
-def compare(
-  entry: ArrayEntry, reference: np.ndarray, readings: Readings
-) -> Check:
-  """The check of the worst reading."""
-  if not isinstance(readings, Mapping):
-    readings = {"": readings}
+def compare(entry: ArrayEntry, reference: np.ndarray, values: Values) -> Check:
+  """The check of the worst variant."""
+  if not isinstance(values, Mapping):
+    values = {"": values}
   checks = (
     _compare_one(entry, reference, np.asarray(array), label)
-    for label, array in readings.items()
+    for label, array in values.items()
   )
-  # Readings of no number are the worst of all.
+  # A variant that could not be compared is the worst.
   return max(checks, key=lambda check: (not check.is_passed, check.used))
 
 
@@ -73,7 +71,7 @@ def _compare_one(
   is_exact = np.issubdtype(reference.dtype, np.integer)
   reference = np.atleast_1d(reference).astype(np.float64)
   got = np.atleast_1d(got).astype(np.float64)
-  # What is no number is infinitely wrong, on either side.
+  # NaN and infinity, on either side, are infinite errors.
   is_finite = np.isfinite(got) & np.isfinite(reference)
   error = np.full(got.shape, np.inf)
   np.subtract(got, reference, out=error, where=is_finite)
