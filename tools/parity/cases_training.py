@@ -293,9 +293,7 @@ def train_step(
   batches = sorted(case.groups("x0"), key=_number)
   for index, batch in enumerate(batches):
     corrupted = _corrupted(case, batch, step)
-    grads = checkpoint_tensors(
-      ddit["network"].plan, gradients(state, corrupted)[0]
-    )
+    grads = ddit["network"].tensors(gradients(state, corrupted)[0])
     state, metrics = update(state, corrupted)
     now = ddit["network"].tensors(state.params)
     changes = {name: now[name] - start[name] for name in now}
