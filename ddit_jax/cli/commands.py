@@ -84,7 +84,7 @@ def _sample(values: argparse.Namespace, overrides: dict[str, str]) -> int:
 
   with preparing():
     check_seed(values.seed)
-  batch = requests.read(
+  rows = requests.read(
     values.task,
     prompts=values.prompt,
     images=values.image,
@@ -93,7 +93,8 @@ def _sample(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   )
   return requests.generate(
     values.checkpoint,
-    batch,
+    values.task,
+    rows,
     out=values.out,
     weights=values.weights,
     step=values.step,
@@ -103,10 +104,10 @@ def _sample(values: argparse.Namespace, overrides: dict[str, str]) -> int:
 
 SAMPLE = Verb(
   name="sample",
-  summary="draw images, or caption and question them, with a checkpoint",
+  summary="generate images, or caption and question them",
   description="""
 Runs one task of a trained checkpoint:
-  t2i      draws images from prompts
+  t2i      generates images from prompts
   caption  describes images
   vqa      answers questions about images
 
@@ -121,7 +122,7 @@ Many at once: --inputs=FILE.jsonl, one JSON object a line with the keys
 PNG files, texts to results.jsonl, both in --out.
 
 --checkpoint also takes what tools/convert_sd3_weights.py wrote; weights of
-plain SD3 (--target=sd3) only draw.
+plain SD3 (--target=sd3) only generate images.
 """,
   flags={
     "checkpoint": Flag(

@@ -81,7 +81,7 @@ def caption_tokens(
   return tokenized.tokens
 
 
-def check_known(tokenizer: Tokenizer, text: str) -> None:
+def check_prompt(tokenizer: Tokenizer, text: str) -> None:
   """Raises ValueError if a word of a text would be lost to <unk>."""
   unknown = tokenizer.unknown_pieces(text)
   if unknown:

@@ -1,4 +1,4 @@
-"""Published scorers in plain numpy; nothing here knows a model or a data set.
+"""Published scorers in plain numpy; they know no model and no data set.
 
 - bootstrap: a mean with its bootstrap interval.
 - vqa_accuracy: VQA v2 answer normalisation and accuracy.

@@ -14,8 +14,8 @@ from ddit_jax.losses.time_buckets import bucket_means, without_empty
 from ddit_jax.monitor.image_grid import labelled_grid
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.prng import key_for
-from ddit_jax.sampling.image_sampler import draw_latents
-from ddit_jax.sampling.text_sampler import infill
+from ddit_jax.sampling.image_sampler import generate_latents
+from ddit_jax.sampling.text_sampler import generate_tokens
 from ddit_jax.train.loop import Progress
 from ddit_jax.train.state import TrainState
 from ddit_jax.train.step import TrainStep
@@ -81,7 +81,7 @@ class SampleSheet:
     job, sample = self._job, self._job.settings.sample
     side = job.settings.data.image_sides[0]
     shape = (self._size, *job.model.latent_shape(side, side))
-    latents = draw_latents(
+    latents = generate_latents(
       job.model,
       variables,
       rows.tokens,
@@ -96,21 +96,16 @@ class SampleSheet:
     job, sample = self._job, self._job.settings.sample
     latents, images = self._seen(variables, rows)
     prompt_mask = ~rows.loss_mask
-    clean_time = jnp.zeros(self._size)
-
-    def predict(tokens):
-      condition = job.model.condition(variables, tokens)
-      return job.model.predict(
-        variables, latents, condition, clean_time, has_image=rows.has_image
-      ).logits
-
-    readings, _ = infill(
-      predict,
+    readings, _ = generate_tokens(
+      job.model,
+      variables,
+      latents,
       rows.tokens,
       prompt_mask,
       key_for(root, "readings"),
       mask_id=job.tokenizer.mask_id,
       sampling=sample.text,
+      has_image=rows.has_image,
     )
     return {"readings": readings, "images": images, "prompt_mask": prompt_mask}
 

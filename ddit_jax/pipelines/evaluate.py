@@ -57,7 +57,7 @@ def evaluate(
   folder = output_folder(out)
   refuse_sd3(checkpoint, "ddit evaluate")
   pipeline = load(checkpoint, weights=weights, step=step)
-  trained_on = pipeline.settings.data.world
+  trained_on = pipeline.config.data.world
   if trained_on != config.data.world:
     raise InputError(
       f"the checkpoint was trained on data.world {trained_on!r}, the config "
@@ -122,7 +122,7 @@ class Evaluator:
       scalars: logged in training.
       weights: which weights were evaluated, "ema" or "params".
     """
-    trained = self._pipeline.settings
+    trained = self._pipeline.config
     record = {
       "metrics": self.metrics,
       "seconds": {k: round(v, 2) for k, v in self.seconds.items()},
@@ -233,7 +233,7 @@ class Evaluator:
 
   def _unmask(self, image: np.ndarray) -> dict:
     """One caption at several steps of the text sampler (paper figure 6)."""
-    length = self._pipeline.settings.data.image_to_text.text_length
+    length = self._pipeline.config.data.image_to_text.text_length
     tokenizer = self._pipeline.tokenizer
     _, trace = self._pipeline.infill(
       image[None],

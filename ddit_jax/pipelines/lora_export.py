@@ -72,7 +72,7 @@ def export_merged(
   with preparing(), _open_store(checkpoint) as store:
     run = _adapted_run(store, step)
     _, network = run.merged(weights, MeshConfig().make())
-    plain = dataclasses.replace(run.settings, lora=LoraConfig())
+    plain = dataclasses.replace(run.config, lora=LoraConfig())
     with CheckpointStore(checkpoints_in(path)) as merged:
       merged.save(
         run.step,
@@ -101,7 +101,7 @@ def _open_store(checkpoint: str) -> CheckpointStore:
 
 def _adapted_run(store: CheckpointStore, step: int | None) -> StoredRun:
   run = StoredRun.open(store, step)
-  if not run.settings.lora.rank:
+  if not run.config.lora.rank:
     raise InputError(
       "this run has no adapters (its lora.rank is 0): its whole network was "
       "trained, see tools/convert_sd3_weights.py --export"

@@ -1,12 +1,11 @@
-"""What `ddit sample` is asked: prompts, image files and questions."""
+"""`ddit sample`: reads requests, and writes images, captions or answers."""
 
-import dataclasses
 import json
 import logging
 import pathlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.workdir import output_folder
@@ -15,25 +14,12 @@ from ddit_jax.pipelines.pipeline import Pipeline
 
 _log = logging.getLogger(__name__)
 
-# What each task needs of a request.
+# The keys of a request for each task.
 NEEDED = {
   "t2i": ("prompt",),
   "caption": ("image",),
   "vqa": ("image", "question"),
 }
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Requests:
-  """Many requests for one task.
-
-  Attributes:
-    task: "t2i", "caption" or "vqa".
-    rows: one dict a request, with the keys the task needs.
-  """
-
-  task: str
-  rows: list[dict[str, str]]
 
 
 def read(
@@ -43,13 +29,16 @@ def read(
   images: list[str],
   questions: list[str],
   inputs: str | None,
-) -> Requests:
+) -> list[dict[str, str]]:
   """Requests from flags and, if given, from a JSONL file.
 
   One image may have many questions, and one question many images.
 
+  Returns:
+    For each request, the values of `NEEDED[task]`.
+
   Raises:
-    InputError: nothing was asked, a key is missing, or the file is broken.
+    InputError: there is no request, a key is missing, or the file is damaged.
   """
   needed = NEEDED[task]
   given = {"prompt": prompts, "image": images, "question": questions}
@@ -62,7 +51,7 @@ def read(
   if not rows:
     flags = " and ".join(f"--{key}" for key in needed)
     raise InputError(f"nothing to do: give {flags}, or --inputs=FILE.jsonl")
-  return Requests(task=task, rows=rows)
+  return rows
 
 
 def read_image(path: str, side: int) -> np.ndarray:
@@ -72,8 +61,6 @@ def read_image(path: str, side: int) -> np.ndarray:
     InputError: there is no such file, it is no image, or its pixels are not
       8-bit colours.
   """
-  from PIL import Image, ImageOps
-
   try:
     with Image.open(path) as image:
       _check_pixels(image, path)
@@ -171,7 +158,8 @@ def _check_row(row, needed, where: str) -> None:
 
 def generate(
   checkpoint: str,
-  requests: Requests,
+  task: str,
+  rows: list[dict[str, str]],
   *,
   out: str,
   weights: str,
@@ -184,12 +172,11 @@ def generate(
     InputError: checkpoint, image files, prompts or folder cannot be used.
   """
   folder = output_folder(out)
-  if requests.task != "t2i":
+  if task != "t2i":
     # Before its weights are read, which takes minutes.
-    refuse_sd3(checkpoint, f"--task={requests.task}")
+    refuse_sd3(checkpoint, f"--task={task}")
   pipeline = load(checkpoint, weights=weights, step=step)
-  rows = requests.rows
-  if requests.task == "t2i":
+  if task == "t2i":
     prompts = [row["prompt"] for row in rows]
     images = pipeline.text_to_image(prompts, seed=seed)
     results = [
@@ -199,23 +186,24 @@ def generate(
       )
     ]
   else:
-    results = _texts(pipeline, requests, seed)
+    results = _texts(pipeline, task, rows, seed)
   lines = [json.dumps(result) for result in results]
   (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
   print("\n".join(lines))
   return 0
 
 
-def _texts(pipeline: Pipeline, requests: Requests, seed: int) -> list[dict]:
+def _texts(
+  pipeline: Pipeline, task: str, rows: list[dict[str, str]], seed: int
+) -> list[dict]:
   side = pipeline.image_size
-  rows = requests.rows
   images = np.stack([read_image(row["image"], side) for row in rows])
-  if requests.task == "caption":
+  if task == "caption":
     texts = pipeline.caption(images, seed=seed)
   else:
     prompts = [f"Q: {row['question']} A: " for row in rows]
     texts = pipeline.answer(images, prompts, seed=seed)
-  key = "caption" if requests.task == "caption" else "answer"
+  key = "caption" if task == "caption" else "answer"
   return [{**row, key: text} for row, text in zip(rows, texts, strict=True)]
 
 

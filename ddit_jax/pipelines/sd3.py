@@ -1,11 +1,8 @@
-"""The untouched SD3 as an object that draws, the base model beside D-DiT."""
+"""SD3 as published: its model and its text-to-image pipeline."""
 
 import dataclasses
-import json
 import logging
-import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,15 +12,15 @@ from jaxtyping import Array, Float, Int
 
 from ddit_jax.data.prompt_tokenizers import PromptTokenizer
 from ddit_jax.encoders.clip import join_context
-from ddit_jax.errors import InputError, preparing
+from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.mmdit import Prediction
 from ddit_jax.models.module import PureModule, Variables
-from ddit_jax.pipelines.pipeline import in_batches
-from ddit_jax.prng import key_for
-from ddit_jax.sampling.image_sampler import ImageSampling, draw_latents
+from ddit_jax.pipelines.sampler import Sampler
 
+_log = logging.getLogger(__name__)
+_MAX_SHOWN_CHARACTERS = 40
 # Encoder -> ids [batch, length] of the same prompts.
 Ids = Mapping[str, Int[Array, "batch length"]]
 
@@ -119,22 +116,16 @@ class Sd3Model(DualModel):
     return -(-config.pooled_dim // config.context_dim)
 
 
-_log = logging.getLogger(__name__)
-
-# Letters of a prompt in a message.
-_SHOWN = 40
-
-
 class Sd3Pipeline:
   """Text to image with SD3's own weights; it has no text head.
 
   Attributes:
     tokenizers: of each text encoder, by its name in `model`.
     model: the network with its encoders.
-    variables: weights of the model's parts, laid out on `mesh`.
+    variables: weights of the model's parts, on `mesh`.
     mesh: the devices.
-    sample: settings of the sampler unless told otherwise.
-    image_size: side of the images it draws unless told otherwise, in pixels.
+    sample: default sampling config.
+    image_size: default side of generated images, in pixels.
   """
 
   def __init__(
@@ -153,10 +144,7 @@ class Sd3Pipeline:
     self.mesh = mesh
     self.sample = sample
     self.image_size = image_size
-    self._draw = jax.jit(
-      self._draw_batch,
-      static_argnames=("latent_shape", "sampling"),
-    )
+    self._sampler = Sampler(model, variables, mesh)
 
   def text_to_image(
     self,
@@ -167,14 +155,14 @@ class Sd3Pipeline:
     sample: SampleConfig | None = None,
     size: tuple[int, int] | None = None,
   ) -> np.ndarray:
-    """Draws one image a prompt, uint8 [prompts, height, width, 3].
+    """Generates one image per prompt, uint8 [prompts, height, width, 3].
 
-    Each encoder reads as much of a prompt as it can: CLIP 75 pieces, T5 more.
-    What is cut off is counted and logged.
+    Each encoder truncates prompts to its own length (CLIP: 75 tokens); what is
+    cut off is counted and logged.
 
     Args:
-      prompts: what to draw; all three encoders read the same.
-      negative: what guidance leads away from, for all prompts.
+      prompts: texts; all three encoders read the same.
+      negative: what guidance steers away from, for all prompts.
       seed: of the noise.
       sample: overrides `self.sample`.
       size: (height, width) in pixels; `image_size` squared if None.
@@ -182,31 +170,14 @@ class Sd3Pipeline:
     Raises:
       InputError: there are no prompts, or the size does not suit the network.
     """
-    sample = sample or self.sample
     if not prompts:
-      raise InputError("there is nothing to draw: give at least one prompt")
-    with preparing():
-      latent_shape = self.model.latent_shape(
-        *(size or (self.image_size, self.image_size))
-      )
-    ids, null_ids = self.prompt_ids(prompts), self.prompt_ids([negative])
-
-    def draw(chunk, key):
-      return self._draw(
-        self.variables,
-        chunk,
-        null_ids,
-        key,
-        latent_shape=latent_shape,
-        sampling=sample.image,
-      )
-
-    return in_batches(
-      draw,
-      ids,
-      key_for(jax.random.key(seed), "text_to_image"),
-      mesh=self.mesh,
-      batch_size=sample.batch_size,
+      raise InputError("there are no prompts: give at least one")
+    return self._sampler.images(
+      self.prompt_ids(prompts),
+      self.prompt_ids([negative]),
+      seed=seed,
+      size=size or (self.image_size, self.image_size),
+      config=sample or self.sample,
     )
 
   def prompt_ids(self, prompts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -222,7 +193,9 @@ class Sd3Pipeline:
             "%s reads %d ids: of %r it loses %d at the end, and %d are unknown",
             name,
             len(row.ids),
-            prompt if len(prompt) <= _SHOWN else prompt[:_SHOWN] + " ...",
+            prompt
+            if len(prompt) <= _MAX_SHOWN_CHARACTERS
+            else prompt[:_MAX_SHOWN_CHARACTERS] + " ...",
             row.num_truncated,
             row.num_unknown,
           )
@@ -230,69 +203,3 @@ class Sd3Pipeline:
       name: np.stack([row.ids for row in rows])
       for name, rows in encoded.items()
     }
-
-  def _draw_batch(
-    self,
-    variables,
-    ids,
-    null_ids,
-    key,
-    *,
-    latent_shape,
-    sampling: ImageSampling,
-  ):
-    batch = len(jax.tree.leaves(ids)[0])
-    noise = jax.random.normal(key, (batch, *latent_shape))
-    latents = draw_latents(
-      self.model,
-      variables,
-      ids,
-      jax.tree.map(jnp.asarray, null_ids),
-      noise,
-      sampling=sampling,
-    )
-    return self.model.decode(variables, latents)
-
-
-FILE_NAME = "scheduler_config.json"
-# Options of diffusers' FlowMatchEulerDiscreteScheduler that change the grid
-# or add noise; SD3 uses none of them.
-_UNKNOWN_OPTIONS = (
-  "invert_sigmas",
-  "shift_terminal",
-  "stochastic_sampling",
-  "use_beta_sigmas",
-  "use_dynamic_shifting",
-  "use_exponential_sigmas",
-  "use_karras_sigmas",
-)
-
-
-def scheduler_sampling(folder: pathlib.Path) -> ImageSampling:
-  """SD3's sampler on the grid of a scheduler's folder.
-
-  Args:
-    folder: holds `scheduler_config.json`; SD3's own values stand in for it
-      where the checkpoint came without.
-
-  Raises:
-    ValueError: the file is damaged, or asks for what is not computed.
-  """
-  path = folder / FILE_NAME
-  if not path.is_file():
-    return ImageSampling()
-  try:
-    fields: dict[str, Any] = json.loads(path.read_bytes())
-    shift = float(fields["shift"])
-    num_train_timesteps = int(fields["num_train_timesteps"])
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(
-      f"{path} does not tell shift and num_train_timesteps: {error!r}"
-    ) from error
-  used = [name for name in _UNKNOWN_OPTIONS if fields.get(name)]
-  if used:
-    raise ValueError(
-      f"{path} asks for {', '.join(used)}, which SD3 does not use and is not "
-      "computed: take SD3's own scheduler"
-    )
-  return ImageSampling(shift=shift, num_train_timesteps=num_train_timesteps)

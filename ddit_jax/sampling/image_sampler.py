@@ -108,7 +108,7 @@ def _interleave(first: jax.Array, second: jax.Array) -> jax.Array:
   return constrain(joined, "batch", *(None,) * (first.ndim - 1))
 
 
-def draw_latents(
+def generate_latents(
   model,
   variables,
   texts,

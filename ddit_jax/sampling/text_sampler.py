@@ -80,6 +80,44 @@ def infill(
   return _by_confidence(predict, start, key, mask_id, sampling)
 
 
+def generate_tokens(
+  model,
+  variables,
+  latents,
+  tokens: Int[Array, "batch length"],
+  prompt_mask: Bool[Array, "batch length"],
+  key: jax.Array,
+  *,
+  mask_id: int,
+  sampling: TextSampling,
+  has_image: Bool[Array, " batch"] | None = None,
+) -> tuple[Int[Array, "batch length"], Int[Array, "steps batch length"]]:
+  """Texts about images, see `infill`.
+
+  Args:
+    model: with `condition` and `predict`, see `experiment.model.DualModel`.
+    variables: the weights of its parts.
+    latents: of the images, clean; None if no example has an image.
+    tokens: ids; only those at fixed positions are read.
+    prompt_mask: True where the token is given.
+    key: randomness of the draws.
+    mask_id: the token id that stands for a masked token.
+    sampling: the sampler's settings.
+    has_image: False where an example has no image; None if all have one.
+  """
+  clean_time = jnp.zeros(tokens.shape[0])
+
+  def predict(state):
+    condition = model.condition(variables, state)
+    return model.predict(
+      variables, latents, condition, clean_time, has_image=has_image
+    ).logits
+
+  return infill(
+    predict, tokens, prompt_mask, key, mask_id=mask_id, sampling=sampling
+  )
+
+
 def ancestral_states(
   predict,
   start: Int[Array, "batch length"],

@@ -93,9 +93,9 @@ def test_requests_and_options_are_handed_over(monkeypatch):
     *("--checkpoint=c", "--task=vqa", "--image=a.png", "--image=b.png"),
     *("--question=is it red?", "--seed=4294967295", "--step=3"),
   )
-  [((checkpoint, batch), named)] = calls
-  assert (checkpoint, batch.task) == ("c", "vqa")
-  assert batch.rows == [
+  [((checkpoint, task, rows), named)] = calls
+  assert (checkpoint, task) == ("c", "vqa")
+  assert rows == [
     {"image": "a.png", "question": "is it red?"},
     {"image": "b.png", "question": "is it red?"},
   ]

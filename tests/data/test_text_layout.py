@@ -6,11 +6,11 @@ import pytest
 from ddit_jax.data.text import (
   answer_text,
   caption_tokens,
+  check_prompt,
   masked_template,
   tokenize_and_pad,
 )
 from ddit_jax.data.tokenizers import word_tokenizer
-from ddit_jax.errors import check_known
 
 # Ids: 0 pad, 1 end, 2 unknown, then these, then the mask.
 WORDS = ("Q:", "A:", "?", "a", "red", "seven", "is", "it", "yes")
@@ -94,17 +94,17 @@ def test_the_answer_is_what_was_filled_in_up_to_its_end(tokenizer):
 
 
 def test_unknown_words_are_named_not_lost(tokenizer):
-  check_known(tokenizer, "a red seven?")
+  check_prompt(tokenizer, "a red seven?")
   with pytest.raises(ValueError) as caught:
-    check_known(tokenizer, "a Red seven dog")
+    check_prompt(tokenizer, "a Red seven dog")
   assert str(caught.value) == (
     "the tokenizer of this checkpoint does not know 'Red', 'dog' in 'a Red "
     "seven dog': use the words of its training texts"
   )
   with pytest.raises(ValueError, match="'n4' and 3 more in"):
-    check_known(tokenizer, " ".join(f"n{i}" for i in range(8)))
+    check_prompt(tokenizer, " ".join(f"n{i}" for i in range(8)))
 
 
 def test_a_prompt_cannot_smuggle_in_a_mask(tokenizer):
   with pytest.raises(ValueError, match="does not know '<extra_id_0>'"):
-    check_known(tokenizer, "a <extra_id_0> seven")
+    check_prompt(tokenizer, "a <extra_id_0> seven")

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddit_jax.pipelines.pipeline import in_batches
+from ddit_jax.pipelines.sampler import in_batches
 from ddit_jax.sharding.mesh import MeshConfig
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddit_jax.sampling.image_sampler import ImageSampling, draw_latents
+from ddit_jax.sampling.image_sampler import ImageSampling, generate_latents
 
 
 class LinearModel:
@@ -31,7 +31,7 @@ def test_the_steps_equal_a_loop(guidance):
   texts, null = np.array([[2.0], [-1.0]]), np.array([[0.5]])
   model = LinearModel()
   sampling = ImageSampling(num_inference_steps=3, guidance_scale=guidance)
-  got = draw_latents(
+  got = generate_latents(
     model,
     {"scale": 0.5},
     jnp.asarray(texts, jnp.float32),

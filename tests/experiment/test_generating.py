@@ -9,14 +9,11 @@ from PIL import Image
 from ddit_jax.digits import questions
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines import requests
-from ddit_jax.pipelines.requests import Requests
 
 
 def generate(trained, out, task, rows, **options):
   options = {"weights": "ema", "step": None, "seed": 0} | options
-  return requests.generate(
-    str(trained), Requests(task=task, rows=rows), out=str(out), **options
-  )
+  return requests.generate(str(trained), task, rows, out=str(out), **options)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def weights_of(pipeline) -> dict[str, np.ndarray]:
 def test_the_newest_averaged_weights_lie_on_all_devices(trained, pipeline):
   stored = tiny_run.stored_arrays(trained, NUM_STEPS)
   assert pipeline.step == NUM_STEPS
-  assert pipeline.settings == tiny_run.settings()
+  assert pipeline.config == tiny_run.settings()
   for name, array in weights_of(pipeline).items():
     np.testing.assert_array_equal(array, stored[f"ema{name}"])
   assert dict(pipeline.mesh.shape) == {"replica": 1, "fsdp": 8, "tensor": 1}

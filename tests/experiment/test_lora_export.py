@@ -54,7 +54,7 @@ def test_a_merged_folder_loads_and_starts_runs(adapted, tmp_path):
   assert main(["lora", *argv]) == 0
   want = load(str(adapted)).variables["network"]
   pipeline = load(str(out))
-  assert pipeline.settings.lora.rank == 0
+  assert pipeline.config.lora.rank == 0
   got = pipeline.variables["network"]
   jax.tree.map(np.testing.assert_array_equal, got, want)
   weights = StartingWeights.open(str(out), "ema", got["params"])

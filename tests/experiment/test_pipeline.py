@@ -29,7 +29,7 @@ def test_images_are_drawn_from_prompts_alike_for_a_seed(pipeline):
 
 def test_rows_do_not_see_each_other_or_the_padding(pipeline, images):
   """3 rows are padded to 8; the same rows among 6 are padded alike."""
-  length = pipeline.settings.data.image_to_text.text_length
+  length = pipeline.config.data.image_to_text.text_length
   tokens = np.full((3, length), 5, np.int32)
   prompt_mask = np.zeros((3, length), bool)
   prompt_mask[:, :2] = True
@@ -42,7 +42,7 @@ def test_rows_do_not_see_each_other_or_the_padding(pipeline, images):
 
 def test_infilling_never_touches_what_is_fixed(pipeline):
   rng = np.random.default_rng(4)
-  length, count = pipeline.settings.data.image_to_text.text_length, 40
+  length, count = pipeline.config.data.image_to_text.text_length, 40
   images = rng.integers(0, 256, (count, 16, 16, 3), np.uint8)
   vocab_size, mask_id = (
     pipeline.tokenizer.vocab_size,
@@ -53,7 +53,7 @@ def test_infilling_never_touches_what_is_fixed(pipeline):
   filled, trace = pipeline.infill(images, tokens, prompt_mask, seed=0)
   np.testing.assert_array_equal(filled[prompt_mask], tokens[prompt_mask])
   assert (filled != mask_id).all()
-  num_steps = pipeline.settings.sample.text.num_steps
+  num_steps = pipeline.config.sample.text.num_steps
   assert trace.shape == (count, num_steps, length)
   for step in range(num_steps):
     now = trace[:, step]

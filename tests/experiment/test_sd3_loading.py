@@ -16,7 +16,6 @@ from ddit_jax.errors import InputError
 from ddit_jax.pipelines import evaluate
 from ddit_jax.pipelines import requests as generating
 from ddit_jax.pipelines.load import holds_sd3, load, refuse_sd3
-from ddit_jax.pipelines.requests import Requests
 from tests import tiny_run
 from tests.experiment import sd3_files
 
@@ -76,7 +75,7 @@ def test_missing_parts_are_named_with_the_converters_reason(copy):
   with pytest.raises(InputError) as caught:
     load(path)
   assert str(caught.value) == (
-    f"{path} cannot draw as SD3: {note}; tokenizer_clip_g is not there. "
+    f"{path} cannot run as SD3: {note}; tokenizer_clip_g is not there. "
     "Convert a source that has clip_l, tokenizer_clip_g"
   )
 
@@ -132,14 +131,13 @@ def test_it_is_told_from_other_checkpoints(converted, trained, tmp_path):
   assert holds_sd3(converted) and holds_sd3(str(converted))
   assert not holds_sd3(trained) and not holds_sd3(tmp_path / "nowhere")
   refuse_sd3(trained, "anything")
-  with pytest.raises(InputError, match=r"only draws \(--task=t2i\): this need"):
+  with pytest.raises(InputError, match=r"\(--task=t2i\): this needs"):
     refuse_sd3(converted, "this")
 
 
 def generate(folder, out, task, row):
-  requests = Requests(task=task, rows=[row])
   options = {"weights": "ema", "step": None, "seed": 0}
-  return generating.generate(str(folder), requests, out=str(out), **options)
+  return generating.generate(str(folder), task, [row], out=str(out), **options)
 
 
 def test_ddit_sample_draws_with_it(converted, tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ddit_jax.pipelines.sd3 import scheduler_sampling
+from ddit_jax.pipelines.load_sd3 import scheduler_sampling
 from ddit_jax.sampling.image_sampler import ImageSampling
 from tests.experiment.sd3_files import write_scheduler
 

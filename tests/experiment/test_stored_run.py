@@ -23,7 +23,7 @@ def stored(trained, step=None):
 def test_a_step_knows_its_settings_and_parts(trained, step, want):
   with stored(trained, step) as run:
     assert run.step == want
-    assert run.settings.data.pool_size == 64
+    assert run.config.data.pool_size == 64
     assert run.encoders is None
     vocab_size = run.model.network.config.vocab_size
     assert vocab_size == run.tokenizer.vocab_size

@@ -15,7 +15,7 @@ from ddit_jax.checkpoint.manifest import CheckpointError, verify_manifest
 from ddit_jax.conversion.convert import ConvertOptions, convert, plan_import
 from ddit_jax.pipelines.load import load
 from ddit_jax.prng import key_for
-from ddit_jax.sampling.image_sampler import draw_latents
+from ddit_jax.sampling.image_sampler import generate_latents
 from ddit_jax.sharding.mesh import MeshConfig
 from tests.encoders.torch_weights import largest_error, relative_distance
 from tests.parity import tiny_sd3
@@ -120,7 +120,7 @@ def drawn(pipeline):
   model = pipeline.model
 
   def draw(variables, ids, null_ids, noise):
-    latents = draw_latents(
+    latents = generate_latents(
       model,
       variables,
       ids,

@@ -1,0 +1,177 @@
+"""SD3's own pipeline from converted weights."""
+
+import json
+import logging
+import pathlib
+from typing import Any
+
+from jax.sharding import Mesh
+
+from ddit_jax.conversion.convert import REPORT_NAME
+from ddit_jax.data.prompt_tokenizers import (
+  PromptTokenizer,
+  clip_tokenizer,
+  t5_prompt_tokenizer,
+)
+from ddit_jax.encoders.clip import clip_text_encoder
+from ddit_jax.errors import InputError
+from ddit_jax.experiment.config import SampleConfig
+from ddit_jax.experiment.pretrained import ConvertedWeights
+from ddit_jax.models.mmdit import Execution
+from ddit_jax.models.module import Network
+from ddit_jax.pipelines.sd3 import Sd3Model, Sd3Pipeline
+from ddit_jax.sampling.image_sampler import ImageSampling
+
+_log = logging.getLogger(__name__)
+
+_CLIPS = ("clip_l", "clip_g")
+# SD3 works without T5, but not without these.
+_NEEDED_PARTS = (
+  *("network", "vae", *_CLIPS),
+  *(f"tokenizer_{name}" for name in _CLIPS),
+)
+# As in diffusers.
+_T5_LENGTH = 256
+# The decoder's 128 features per pixel take half a gigabyte at 1024 x 1024.
+_BATCH_SIZE = 4
+_SCHEDULER_FILE = "scheduler_config.json"
+# Options of diffusers' FlowMatchEulerDiscreteScheduler that change the grid
+# or add noise; SD3 uses none of them.
+_UNKNOWN_OPTIONS = (
+  "invert_sigmas",
+  "shift_terminal",
+  "stochastic_sampling",
+  "use_beta_sigmas",
+  "use_dynamic_shifting",
+  "use_exponential_sigmas",
+  "use_karras_sigmas",
+)
+
+
+def load_sd3(
+  weights: ConvertedWeights, mesh: Mesh, *, dtype: str = "float32"
+) -> Sd3Pipeline:
+  """The pipeline of plain SD3.
+
+  Args:
+    weights: converted with --target=sd3.
+    mesh: the devices.
+    dtype: in which weights are held and computed, "float32" or "bfloat16".
+
+  Raises:
+    ValueError: parts are missing, damaged, or do not belong together.
+  """
+  _check_parts(weights)
+  tokenizers = _tokenizers(weights)
+  sampling = scheduler_sampling(weights.folder / "scheduler")
+  model = _model(weights, dtype)
+  model.check_fits()
+  config = model.network.config
+  return Sd3Pipeline(
+    tokenizers,
+    model,
+    {
+      name: weights.restore(name, part, mesh)
+      for name, part in model.parts().items()
+    },
+    mesh=mesh,
+    sample=SampleConfig(image=sampling, batch_size=_BATCH_SIZE),
+    image_size=min(config.base_grid, config.max_grid) * model.pixels_per_patch,
+  )
+
+
+def _model(weights: ConvertedWeights, dtype: str) -> Sd3Model:
+  configs = weights.record.configs
+  has_t5 = "text_encoder" in configs
+  if not has_t5:
+    _log.warning("%s has no T5: SD3 reads CLIP alone", weights.folder)
+  return Sd3Model(
+    network=Network(
+      configs["network"], Execution(dtype=dtype), parameter_dtype=dtype
+    ),
+    text_encoder=weights.encoder("text_encoder", dtype) if has_t5 else None,
+    autoencoder=weights.encoder("vae", dtype),
+    t5_length=_T5_LENGTH,
+    **{
+      name: clip_text_encoder(configs[name], dtype=dtype, parameter_dtype=dtype)
+      for name in _CLIPS
+    },
+  )
+
+
+def _tokenizers(weights: ConvertedWeights) -> dict[str, PromptTokenizer]:
+  """A tokenizer for each text encoder, whose table holds all of its ids."""
+  folder, configs = weights.folder, weights.record.configs
+  tokenizers = {
+    name: clip_tokenizer(
+      folder / f"tokenizer_{name}", length=configs[name].max_length
+    )
+    for name in _CLIPS
+  }
+  if "text_encoder" in configs:
+    tokenizers["text_encoder"] = t5_prompt_tokenizer(
+      folder / "tokenizer", _T5_LENGTH
+    )
+  for name, tokenizer in tokenizers.items():
+    num_rows = configs[name].vocab_size
+    if tokenizer.vocab_size > num_rows:
+      raise InputError(
+        f"{folder}: the {name} has {num_rows} token embeddings but its "
+        f"tokenizer {tokenizer.vocab_size} ids: these belong to different "
+        "checkpoints"
+      )
+  return tokenizers
+
+
+def _check_parts(weights: ConvertedWeights) -> None:
+  """Raises InputError that says which parts are missing, and why."""
+  folder = weights.folder
+  needed = list(_NEEDED_PARTS)
+  if "text_encoder" in weights.record.configs:
+    needed.append("tokenizer")
+  missing = [part for part in needed if not (folder / part).is_dir()]
+  if not missing:
+    return
+  reasons = "; ".join(_reason(folder, part) for part in missing)
+  raise InputError(
+    f"{folder} cannot run as SD3: {reasons}. Convert a source that has "
+    f"{', '.join(missing)}"
+  )
+
+
+def _reason(folder: pathlib.Path, part: str) -> str:
+  """What the converter noted about a part that is not there."""
+  path = folder / REPORT_NAME
+  notes = json.loads(path.read_bytes())["notes"] if path.is_file() else []
+  found = (note for note in notes if note.startswith(f"{part} "))
+  return next(found, f"{part} is not there")
+
+
+def scheduler_sampling(folder: pathlib.Path) -> ImageSampling:
+  """SD3's sampler on the grid of a scheduler's folder.
+
+  Args:
+    folder: holds `scheduler_config.json`; SD3's own values stand in for it
+      where the checkpoint came without.
+
+  Raises:
+    ValueError: the file is damaged, or asks for what is not computed.
+  """
+  path = folder / _SCHEDULER_FILE
+  if not path.is_file():
+    return ImageSampling()
+  try:
+    fields: dict[str, Any] = json.loads(path.read_bytes())
+    shift = float(fields["shift"])
+    num_train_timesteps = int(fields["num_train_timesteps"])
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+      f"{path} does not tell shift and num_train_timesteps: {error!r}"
+    ) from error
+  used = [name for name in _UNKNOWN_OPTIONS if fields.get(name)]
+  if used:
+    raise ValueError(
+      f"{path} asks for {', '.join(used)}, which SD3 does not use and is not "
+      "computed: take SD3's own scheduler"
+    )
+  return ImageSampling(shift=shift, num_train_timesteps=num_train_timesteps)

@@ -1,0 +1,182 @@
+"""Jitted sampling of images and texts, batch by batch over a mesh."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Bool, Int, PyTree, UInt8
+
+from ddit_jax.data.prefetch import to_mesh
+from ddit_jax.errors import preparing
+from ddit_jax.experiment.config import SampleConfig
+from ddit_jax.experiment.model import DualModel
+from ddit_jax.models.module import Variables
+from ddit_jax.prng import key_for
+from ddit_jax.sampling.image_sampler import ImageSampling, generate_latents
+from ddit_jax.sampling.text_sampler import TextSampling, generate_tokens
+from ddit_jax.sharding.mesh import batch_ways
+
+
+class Sampler:
+  """Both samplers of one model.
+
+  Each compiles once per batch size and settings. A request's results depend on
+  its place in the list and on the batch size, as each batch has its own key.
+
+  Args:
+    model: the network with its encoders.
+    variables: weights of the model's parts, on `mesh`.
+    mesh: the devices; it splits a batch.
+  """
+
+  def __init__(
+    self, model: DualModel, variables: dict[str, Variables], mesh: Mesh
+  ):
+    self._model, self._variables, self._mesh = model, variables, mesh
+    self._images = jax.jit(
+      self._image_batch, static_argnames=("latent_shape", "sampling")
+    )
+    self._tokens = jax.jit(
+      self._token_batch, static_argnames=("mask_id", "sampling")
+    )
+
+  def images(
+    self,
+    texts: PyTree[Int[np.ndarray, "rows length"]],
+    null_texts: PyTree[Int[np.ndarray, "1 length"]],
+    *,
+    seed: int,
+    size: tuple[int, int],
+    config: SampleConfig,
+  ) -> UInt8[np.ndarray, "rows height width 3"]:
+    """One image per row of token ids.
+
+    Args:
+      texts: the prompts, as the model takes them.
+      null_texts: the empty or negative prompt.
+      seed: of the noise.
+      size: (height, width) in pixels.
+      config: of the image sampler, and the batch size.
+
+    Raises:
+      InputError: the size does not suit the network.
+    """
+    with preparing():
+      latent_shape = self._model.latent_shape(*size)
+    generate = functools.partial(
+      self._images,
+      self._variables,
+      null_texts,
+      latent_shape=latent_shape,
+      sampling=config.image,
+    )
+    root = key_for(jax.random.key(seed), "text_to_image")
+    return in_batches(
+      generate, texts, root, mesh=self._mesh, batch_size=config.batch_size
+    )
+
+  def tokens(
+    self,
+    images: UInt8[np.ndarray, "rows height width 3"],
+    tokens: Int[np.ndarray, "rows length"],
+    prompt_mask: Bool[np.ndarray, "rows length"],
+    *,
+    mask_id: int,
+    seed: int,
+    config: SampleConfig,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Fills the tokens where `prompt_mask` is False.
+
+    Returns:
+      Finished tokens [rows, length], and the partly masked ones after each
+      step, [rows, steps, length].
+    """
+    generate = functools.partial(
+      self._tokens, self._variables, mask_id=mask_id, sampling=config.text
+    )
+    return in_batches(
+      generate,
+      (images, tokens, prompt_mask),
+      key_for(jax.random.key(seed), "image_to_text"),
+      mesh=self._mesh,
+      batch_size=config.batch_size,
+    )
+
+  def _image_batch(
+    self,
+    variables,
+    null_texts,
+    texts,
+    key: jax.Array,
+    *,
+    latent_shape: tuple[int, int, int],
+    sampling: ImageSampling,
+  ) -> jax.Array:
+    batch = len(jax.tree.leaves(texts)[0])
+    noise = jax.random.normal(key, (batch, *latent_shape))
+    latents = generate_latents(
+      self._model, variables, texts, null_texts, noise, sampling=sampling
+    )
+    return self._model.decode(variables, latents)
+
+  def _token_batch(
+    self,
+    variables,
+    rows,
+    key: jax.Array,
+    *,
+    mask_id: int,
+    sampling: TextSampling,
+  ) -> tuple[jax.Array, jax.Array]:
+    images, tokens, prompt_mask = rows
+    latents = self._model.encode(variables, images)
+    filled, trace = generate_tokens(
+      self._model,
+      variables,
+      latents,
+      tokens,
+      prompt_mask,
+      key,
+      mask_id=mask_id,
+      sampling=sampling,
+    )
+    return filled, trace.swapaxes(0, 1)
+
+
+def in_batches(
+  function, rows: Any, root: jax.Array, *, mesh: Mesh, batch_size: int
+) -> Any:
+  """Runs `function` on equal batches of rows; the last one is padded.
+
+  Args:
+    function: (rows of a batch on the mesh, key) -> arrays of as many rows.
+    rows: a tree of numpy arrays [rows, ...].
+    root: each batch's key is folded from it.
+    mesh: splits a batch.
+    batch_size: rows at once, rounded up to a multiple of the mesh's ways.
+
+  Returns:
+    The function's tree, as numpy arrays of all rows.
+  """
+  num_rows = len(jax.tree.leaves(rows)[0])
+  ways = batch_ways(mesh)
+  size = -(-min(batch_size, num_rows) // ways) * ways
+  results = []
+  with jax.set_mesh(mesh):
+    for index, start in enumerate(range(0, num_rows, size)):
+      batch = jax.tree.map(
+        functools.partial(_padded_slice, start=start, size=size), rows
+      )
+      key = jax.random.fold_in(root, index)
+      results.append(function(to_mesh(batch, mesh), key))
+  joined = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
+  return jax.tree.map(lambda array: array[:num_rows], joined)
+
+
+def _padded_slice(rows: np.ndarray, *, start: int, size: int) -> np.ndarray:
+  """`size` rows; past the end the last is repeated (its results are cut)."""
+  rows = rows[start : start + size]
+  missing = size - len(rows)
+  return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
