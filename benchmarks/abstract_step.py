@@ -16,7 +16,7 @@ from ddit_jax.encoders.vae import AutoencoderConfig
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import make_tokenizer
 from ddit_jax.experiment.model import DualModel
-from ddit_jax.experiment.pretrained import ENCODER_PARTS, ConvertedWeights
+from ddit_jax.experiment.pretrained import ENCODER_PARTS, PretrainedModel
 from ddit_jax.models.config import size
 from ddit_jax.sharding.rules import partition_spec, with_shardings
 from ddit_jax.train.state import TrainState, abstract_state, state_shardings
@@ -26,7 +26,7 @@ from ddit_jax.train.step import TrainStep
 _END_ID = 1
 
 
-class AbstractWeights(ConvertedWeights):
+class AbstractWeights(PretrainedModel):
   """In place of converted SD3 weights: T5-XXL and SD3's autoencoder."""
 
   def __init__(self):

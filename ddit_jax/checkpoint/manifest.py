@@ -1,10 +1,12 @@
 """A folder's manifest: size and BLAKE2b hash of every file below it."""
 
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -232,3 +234,14 @@ def raise_on_all(error: Exception | None, *, doing: str) -> None:
     raise CheckpointError(
       f"{doing} failed on process {where}: the reason is in its own output"
     )
+
+
+@contextlib.contextmanager
+def raising_on_all(doing: str) -> Iterator[None]:
+  """A block whose error is raised on every process, see `raise_on_all`."""
+  error = None
+  try:
+    yield
+  except Exception as caught:
+    error = caught
+  raise_on_all(error, doing=doing)

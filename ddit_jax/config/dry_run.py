@@ -123,7 +123,7 @@ def _shrink_runs(config: ConfigDict) -> None:
   train.log_every = 1
   for every in ("validate_every", "checkpoint_every"):
     train[every] = 2
-  train.sheet_size = min(train.sheet_size, 2)
+  train.sample_grid_size = min(train.sample_grid_size, 2)
   if train.mask_embedding_steps > 0:
     train.mask_embedding_steps = _NUM_STEPS // 2
   config.sample.image.num_inference_steps = 2

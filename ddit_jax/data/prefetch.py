@@ -2,7 +2,6 @@
 
 import queue
 import threading
-import time
 
 import jax
 from jax.sharding import Mesh, NamedSharding
@@ -42,13 +41,9 @@ class DeviceFeed:
 
   A thread stays `DEPTH` batches ahead. The position belongs to the batch, so
   batches that were prepared but never used are not counted as read.
-
-  Attributes:
-    wait_seconds: time the training loop has waited for data so far.
   """
 
   def __init__(self, stream, mesh: Mesh):
-    self.wait_seconds = 0.0
     self._stream = stream
     self._mesh = mesh
     self._queue: queue.Queue = queue.Queue(maxsize=DEPTH)
@@ -57,9 +52,7 @@ class DeviceFeed:
     self._thread.start()
 
   def __next__(self):
-    start = time.monotonic()
     item = self._queue.get()
-    self.wait_seconds += time.monotonic() - start
     if isinstance(item, BaseException):
       # The thread has ended: the next call shall not wait for it.
       self._queue.put(item)

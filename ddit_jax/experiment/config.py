@@ -14,7 +14,7 @@ from ddit_jax.config.load import to_config_dict
 from ddit_jax.data.config import DataConfig
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.experiment.model import DualModel, ModelConfig
-from ddit_jax.experiment.pretrained import ConvertedWeights
+from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.prng import check_seed
@@ -156,7 +156,7 @@ class Config:
     return mesh
 
   def make_model(
-    self, tokenizer: Tokenizer, encoders: ConvertedWeights | None = None
+    self, tokenizer: Tokenizer, encoders: PretrainedModel | None = None
   ) -> DualModel:
     """The network between its frozen encoders, if it has any.
 

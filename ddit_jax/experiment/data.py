@@ -51,7 +51,7 @@ from ddit_jax.errors import check_known
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.digit_data import DigitData
 from ddit_jax.experiment.model import OF_ENCODERS
-from ddit_jax.experiment.pretrained import ConvertedWeights
+from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.experiment.toy_source import open_toy
 from ddit_jax.models.config import size
 
@@ -502,7 +502,7 @@ def _open_source(name: str, spec: Mapping[str, object]) -> Source:
 
 def make_tokenizer(
   data: DataConfig,
-  encoders: ConvertedWeights | None = None,
+  encoders: PretrainedModel | None = None,
   sources: Mapping[str, Source] = types.MappingProxyType({}),
 ) -> Tokenizer:
   """The tokenizer of a fresh run; a resumed one reads its checkpoint's.

@@ -15,14 +15,21 @@ from ddit_jax.encoders.flops import t5_flops, vae_encoder_flops
 from ddit_jax.encoders.vae import Posterior
 from ddit_jax.experiment.pretrained import (
   ENCODER_PARTS,
-  ConvertedWeights,
-  ToyWeights,
+  PretrainedModel,
+  ToyModel,
 )
 from ddit_jax.lora.lora import LoraConfig, LoraNetwork
 from ddit_jax.models.config import MMDiTConfig, size
 from ddit_jax.models.flops import PassFlops, mmdit_flops
 from ddit_jax.models.mmdit import Execution, Prediction
-from ddit_jax.models.module import Network, PureModule, Variables
+from ddit_jax.models.module import (
+  Network,
+  PureModule,
+  Variables,
+  counts_table,
+  parameter_counts,
+)
+from ddit_jax.sharding import rules
 from ddit_jax.sharding.rules import with_shardings
 
 
@@ -58,6 +65,18 @@ class DualModel:
       name: with_shardings(part.abstract_variables(), part.shardings(mesh))
       for name, part in self.parts().items()
     }
+
+  def report(self, mesh: Mesh) -> str:
+    """Parameters of each part, and how the mesh splits the network's."""
+    counts = {
+      name: parameter_counts(part.abstract_variables())
+      for name, part in self.parts().items()
+    }
+    return (
+      f"{self.network.num_parameters()} parameters on {mesh.size} devices "
+      f"{dict(mesh.shape)}\n{counts_table(counts)}\n"
+      f"{rules.report(self.network.placements(mesh))}"
+    )
 
   @property
   def pixels_per_patch(self) -> int:
@@ -218,7 +237,7 @@ class ModelConfig:
   has_mask_embedding: bool = False
   execution: Execution = Execution()
 
-  def open_encoders(self) -> ConvertedWeights | None:
+  def open_encoders(self) -> PretrainedModel | None:
     """The converted weights whose frozen encoders are used, if any.
 
     Raises:
@@ -227,13 +246,13 @@ class ModelConfig:
     if not self.encoders_from:
       return None
     if self.encoders_from == TOY_WEIGHTS:
-      return ToyWeights.make()
-    return ConvertedWeights.open(self.encoders_from)
+      return ToyModel.make()
+    return PretrainedModel.open(self.encoders_from)
 
   def make(
     self,
     tokenizer: Tokenizer,
-    encoders: ConvertedWeights | None = None,
+    encoders: PretrainedModel | None = None,
     *,
     max_text_length: int,
     lora: LoraConfig,
@@ -273,7 +292,7 @@ class ModelConfig:
     return model
 
   def restore_encoders(
-    self, model: DualModel, encoders: ConvertedWeights | None, mesh: Mesh
+    self, model: DualModel, encoders: PretrainedModel | None, mesh: Mesh
   ) -> dict[str, Variables]:
     """The encoders' weights on the mesh, placed as `encoder_placement` says."""
     if encoders is None:
@@ -287,7 +306,7 @@ class ModelConfig:
   def _network_config(
     self,
     tokenizer: Tokenizer,
-    encoders: ConvertedWeights | None,
+    encoders: PretrainedModel | None,
     max_text_length: int,
   ) -> MMDiTConfig:
     if self.size != OF_ENCODERS:

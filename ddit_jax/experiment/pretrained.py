@@ -1,4 +1,7 @@
-"""What `tools/convert_sd3_weights.py` wrote: modules and their weights."""
+"""Pretrained weights: frozen encoders, and parameters that a run starts from.
+
+They come from `tools/convert_sd3_weights.py` or from an earlier run.
+"""
 
 import dataclasses
 import functools
@@ -7,9 +10,9 @@ import pathlib
 from collections.abc import Iterable
 from typing import Any
 
-import flax
 import jax
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddit_jax.checkpoint.manifest import (
@@ -29,26 +32,25 @@ from ddit_jax.data.tokenizers import (
 from ddit_jax.digits import grammar
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.errors import InputError
+from ddit_jax.errors import InputError, first_few
 from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.models.config import size
-from ddit_jax.models.module import PureModule, Variables
+from ddit_jax.models.module import Network, PureModule, Variables
 from ddit_jax.sharding.rules import with_shardings
 
-# "sharded" by the rule table, like the network; "replicated" costs memory on
-# every device and saves the gathering at every step.
-PLACEMENTS = ("sharded", "replicated")
-# What a D-DiT reads its inputs with.
+# The frozen parts of a D-DiT.
 ENCODER_PARTS = ("text_encoder", "vae")
+# In a checkpoint of adapters: which parameters they were trained on.
+BASE_FILE = "lora_base.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class ConvertedWeights:
-  """A converted folder whose hashes were verified.
+class PretrainedModel:
+  """A folder of converted weights whose hashes were verified.
 
   Attributes:
-    folder: where it lies.
-    record: its configurations.
+    folder: one sub-folder a part.
+    record: the configurations of the parts.
   """
 
   folder: pathlib.Path
@@ -60,7 +62,7 @@ class ConvertedWeights:
     return (pathlib.Path(path) / "network").is_dir()
 
   @classmethod
-  def open(cls, path: str | pathlib.Path) -> "ConvertedWeights":
+  def open(cls, path: str | pathlib.Path) -> "PretrainedModel":
     """Verifies and reads a folder.
 
     Raises:
@@ -95,119 +97,154 @@ class ConvertedWeights:
     dtypes = {"dtype": dtype, "parameter_dtype": dtype}
     if name == "vae":
       return autoencoder(config, **dtypes)
-    # It costs nothing but where the mask's row is trained, and there saves
-    # what all of T5's blocks would keep for the way back.
+    # Rematerialisation costs nothing unless the mask embedding is trained;
+    # then it saves what T5's blocks would keep for the backward pass.
     return t5_encoder(config, has_remat=True, **dtypes)
 
   def restore(
     self, name: str, module: PureModule, mesh: Mesh, placement: str = "sharded"
   ) -> Variables:
-    """A part's weights straight onto the mesh, cast to the module's dtype."""
-    wanted = with_shardings(
-      module.abstract_variables(), encoder_shardings(module, mesh, placement)
+    """A part's weights, loaded onto the mesh in the module's dtype.
+
+    Args:
+      name: of the part.
+      module: what the weights are for.
+      mesh: the devices.
+      placement: "sharded" by the rule table, like the network; "replicated"
+        takes more memory and saves a gathering at every step.
+    """
+    needed = with_shardings(
+      module.abstract_variables(), _shardings(module, mesh, placement)
     )
     return {
-      kind: restore_item(self.folder / name / kind, tree)
-      for kind, tree in wanted.items()
+      kind: _restore_item(self.folder / name / kind, tree)
+      for kind, tree in needed.items()
     }
 
 
-def encoder_shardings(
-  module: PureModule, mesh: Mesh, placement: str
-) -> Variables:
-  """Where a frozen part lies, by one of `PLACEMENTS`."""
-  layout = module.shardings(mesh)
+def _shardings(module: PureModule, mesh: Mesh, placement: str) -> Variables:
+  shardings = module.shardings(mesh)
   if placement == "sharded":
-    return layout
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  return jax.tree.map(lambda _: everywhere, layout)
+    return shardings
+  replicated = NamedSharding(mesh, PartitionSpec())
+  return jax.tree.map(lambda _: replicated, shardings)
 
 
-def restore_item(folder: pathlib.Path, wanted: Any) -> Any:
-  """An Orbax tree onto its shardings, cast to the dtypes asked for.
-
-  Stored arrays that are not asked for stay where they are.
+def _restore_item(folder: pathlib.Path, needed: Any) -> Any:
+  """Loads the needed arrays of an Orbax item, cast to the needed dtypes.
 
   Raises:
-    InputError: an array that is asked for is not there.
+    InputError: a needed array is not there.
   """
   args = ocp.args.PyTreeRestore(
-    wanted,
-    restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+    needed,
+    restore_args=ocp.checkpoint_utils.construct_restore_args(needed),
     partial_restore=True,
   )
   with ocp.PyTreeCheckpointer() as checkpointer:
     restored = checkpointer.restore(folder.absolute(), args=args)
-  left = [x for x in jax.tree.leaves(restored) if not isinstance(x, jax.Array)]
-  if left:
-    raise InputError(f"{folder} lacks {len(left)} arrays: convert again")
+  leaves = jax.tree.leaves(restored)
+  if missing := sum(not isinstance(x, jax.Array) for x in leaves):
+    raise InputError(f"{folder} lacks {missing} arrays: convert again")
   return restored
 
 
-_NAMED = 5
-
-
 @dataclasses.dataclass(frozen=True)
-class StartingWeights:
-  """Stored parameters, compared with those a network asks for.
+class PretrainedParams:
+  """Stored parameters, matched by name with those that a network needs.
 
   Attributes:
     folder: the Orbax item that holds them.
-    stored: what it holds, by dotted name.
-    wanted: what the network asks for.
+    stored: name -> shape and dtype of what it holds.
+    needed: the same of the network's parameters.
   """
 
   folder: pathlib.Path
   stored: Shapes
-  wanted: Shapes
+  needed: Shapes
 
   @classmethod
-  def open(cls, path: str, weights: str, params: Any) -> "StartingWeights":
-    """Finds and verifies stored parameters.
+  def open(
+    cls, path: str, weights: str, params: Any, *, is_complete: bool = False
+  ) -> "PretrainedParams":
+    """Finds and verifies stored parameters, as `init_from` names them.
 
     Args:
       path: converted weights, a workdir (its newest checkpoint), or one
         checkpoint, WORKDIR/checkpoints/STEP.
       weights: "ema" or "params" of a run.
       params: the abstract parameters of the network.
+      is_complete: True refuses parameters that would be newly initialised.
 
     Raises:
-      InputError: nothing there, damage, or arrays of other shapes.
+      InputError: nothing there, damage, other shapes, or arrays missing.
     """
     folder = _item_folder(path, weights)
     found = cls(folder, stored_shapes(folder), tree_shapes(params))
-    found.check_shapes()
+    found._check_shapes()
+    if is_complete and found.newly_initialised:
+      raise InputError(
+        f"init_from: {folder} lacks "
+        f"{first_few(found.newly_initialised, limit=1)}: adapters need a "
+        "complete network below them; set model as it was there"
+      )
     return found
+
+  @classmethod
+  def of_run(
+    cls, path: str, weights: str, network: Network, store: CheckpointStore
+  ) -> "PretrainedParams | None":
+    """What `init_from` names, if this start of the run needs it.
+
+    A run of adapters needs its frozen network at every start, other runs only
+    at their first.
+
+    Args:
+      path: see `open`; "" for a run that starts from random weights.
+      weights: see `open`.
+      network: the trained one.
+      store: the run's checkpoints.
+
+    Raises:
+      InputError: see `open`; or adapters were trained on other parameters.
+    """
+    start, has_adapters = store.latest_step(), isinstance(network, LoraNetwork)
+    if not path or not (has_adapters or start is None):
+      return None
+    base = network.network if has_adapters else network
+    pretrained = cls.open(
+      path,
+      weights,
+      base.abstract_variables()["params"],
+      is_complete=has_adapters,
+    )
+    if has_adapters and start is not None:
+      pretrained.check_same_base(store.files(start))
+    return pretrained
 
   @property
   def taken(self) -> list[str]:
-    """Names that are both stored and asked for."""
-    return sorted(self.stored.keys() & self.wanted.keys())
+    """Names that are stored and needed."""
+    return sorted(self.stored.keys() & self.needed.keys())
 
   @property
-  def fresh(self) -> list[str]:
-    """Names asked for that are not stored; they stay as initialised."""
-    return sorted(self.wanted.keys() - self.stored.keys())
+  def newly_initialised(self) -> list[str]:
+    """Names that are needed and not stored."""
+    return sorted(self.needed.keys() - self.stored.keys())
 
   @property
-  def left_over(self) -> list[str]:
-    """Names stored that nobody asks for."""
-    return sorted(self.stored.keys() - self.wanted.keys())
+  def unused(self) -> list[str]:
+    """Names that are stored and not needed."""
+    return sorted(self.stored.keys() - self.needed.keys())
 
-  @property
-  def num_cast(self) -> int:
-    """Arrays taken whose dtype changes."""
-    return sum(self.stored[n][1] != self.wanted[n][1] for n in self.taken)
-
-  def check_shapes(self) -> None:
-    """Raises InputError if nothing fits or a name has another shape."""
+  def _check_shapes(self) -> None:
     wrong = [
-      f"{name} is {self.stored[name][0]} there and {self.wanted[name][0]} here"
+      f"{name} is {self.stored[name][0]} there and {self.needed[name][0]} here"
       for name in self.taken
-      if self.stored[name][0] != self.wanted[name][0]
+      if self.stored[name][0] != self.needed[name][0]
     ]
     if wrong or not self.taken:
-      seen = "; ".join(wrong[:_NAMED]) or "not one name is the same"
+      seen = first_few(wrong) or "no name is the same"
       raise InputError(
         f"init_from: {self.folder} holds another network's parameters "
         f"({seen}): set model.size, the tokenizer and text_length as they "
@@ -215,37 +252,61 @@ class StartingWeights:
       )
 
   def report(self) -> str:
-    """What is taken, fresh and left over, the latter two by name."""
+    """What is taken, newly initialised and unused; the latter two by name."""
+    num_cast = sum(self.stored[n][1] != self.needed[n][1] for n in self.taken)
+    new, unused = self.newly_initialised, self.unused
     lines = [
-      f"starting from {self.folder}: {len(self.taken)} arrays taken "
-      f"({self.num_cast} cast), {len(self.fresh)} fresh, "
-      f"{len(self.left_over)} left over"
+      f"pretrained weights from {self.folder}: {len(self.taken)} arrays taken "
+      f"({num_cast} cast), {len(new)} newly initialised, {len(unused)} unused"
     ]
-    lines += [f"fresh: {n} {self.wanted[n][0]}" for n in self.fresh]
-    lines += [f"left over: {n} {self.stored[n][0]}" for n in self.left_over]
+    lines += [f"newly initialised: {n} {self.needed[n][0]}" for n in new]
+    lines += [f"unused: {n} {self.stored[n][0]}" for n in unused]
     return "\n".join(lines)
 
   def load(self, params: Any, shardings: Any) -> Any:
-    """`params` with every taken array in place of the initialised one.
+    """`params` with the stored arrays in place of those of the same name.
 
     Args:
-      params: initialised parameters; taken ones may be donated.
-      shardings: their layout.
+      params: initialised, or abstract if nothing is newly initialised.
+      shardings: of all of them.
     """
-    flat = flax.traverse_util.flatten_dict(params, sep=".")
-    places = flax.traverse_util.flatten_dict(shardings, sep=".")
-    wanted = {
-      name: with_shardings(flat[name], places[name]) for name in self.taken
-    }
-    tree = flax.traverse_util.unflatten_dict(wanted, sep=".")
-    restored = restore_item(self.folder, tree)
-    flat |= flax.traverse_util.flatten_dict(restored, sep=".")
-    return flax.traverse_util.unflatten_dict(flat, sep=".")
+    flat = flatten_dict(params, sep=".")
+    places = flatten_dict(shardings, sep=".")
+    needed = {n: with_shardings(flat[n], places[n]) for n in self.taken}
+    restored = _restore_item(self.folder, unflatten_dict(needed, sep="."))
+    return unflatten_dict(flat | flatten_dict(restored, sep="."), sep=".")
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """Hash of the stored parameters, wherever their folder is."""
+    root = next(
+      path for path in self.folder.parents if (path / MANIFEST_NAME).is_file()
+    )
+    return contents_digest(root, self.folder.relative_to(root).as_posix())
+
+  def base_file(self) -> dict[str, bytes]:
+    """What a checkpoint of adapters says about the frozen parameters."""
+    body = {"folder": str(self.folder), "digest": self.digest}
+    return {BASE_FILE: json.dumps(body, indent=2).encode()}
+
+  def check_same_base(self, files: dict[str, bytes]) -> None:
+    """Raises InputError unless adapters were trained on these parameters.
+
+    Args:
+      files: those saved with the checkpoint of the adapters.
+    """
+    saved = json.loads(files[BASE_FILE])
+    if saved["digest"] != self.digest:
+      raise InputError(
+        f"init_from: {self.folder} holds other parameters than "
+        f"{saved['folder']}, on which the adapters were trained: name those "
+        "(of a run that went on, the checkpoint: WORKDIR/checkpoints/STEP)"
+      )
 
 
 def _item_folder(path: str, weights: str) -> pathlib.Path:
-  if ConvertedWeights.is_at(path):
-    return ConvertedWeights.open(path).folder / "network" / "params"
+  if PretrainedModel.is_at(path):
+    return PretrainedModel.open(path).folder / "network" / "params"
   folder = pathlib.Path(path)
   if not (folder.name.isdigit() and folder.parent.name == "checkpoints"):
     folder = _newest_step(path)
@@ -273,118 +334,23 @@ def _newest_step(path: str) -> pathlib.Path:
   return folder / str(step)
 
 
-# Beside the tokenizer's files in a checkpoint of adapters.
-BASE_FILE = "lora_base.json"
+# Rows of the toy T5's table: more than the digit world has words.
+_TOY_VOCAB_SIZE = 256
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FrozenBase:
-  """Verified parameters that stay as they are below a `LoraNetwork`.
-
-  Attributes:
-    network: the frozen network and its adapters.
-    weights: where the frozen parameters lie.
-    digest: hash of these files.
-  """
-
-  network: LoraNetwork
-  weights: StartingWeights
-  digest: str
+class ToyModel(PretrainedModel):
+  """T5 and an autoencoder of toy size with random weights, for dry runs."""
 
   @classmethod
-  def open(
-    cls, init_from: str, init_weights: str, network: LoraNetwork
-  ) -> "FrozenBase":
-    """Finds and verifies the parameters that `init_from` names.
-
-    Raises:
-      InputError: nothing there, damage, other shapes, or arrays missing.
-    """
-    wanted = network.network.abstract_variables()["params"]
-    weights = StartingWeights.open(init_from, init_weights, wanted)
-    if weights.fresh:
-      raise InputError(
-        f"init_from: {weights.folder} lacks {weights.fresh[0]}"
-        f"{f' and {len(weights.fresh) - 1} more' if weights.fresh[1:] else ''}:"
-        " adapters need a whole network below them; set model as it was there"
-      )
-    folder = next(
-      path
-      for path in weights.folder.parents
-      if (path / MANIFEST_NAME).is_file()
-    )
-    below = weights.folder.relative_to(folder).as_posix()
-    return cls(
-      network=network,
-      weights=weights,
-      digest=contents_digest(folder, below),
-    )
-
-  def restore(self, mesh: Mesh) -> Variables:
-    """{"base": the parameters}, straight onto the mesh."""
-    wanted = with_shardings(
-      self.network.network.abstract_variables()["params"],
-      self.network.network.shardings(mesh)["params"],
-    )
-    return {"base": restore_item(self.weights.folder, wanted)}
-
-  def merged(self, variables: Variables, mesh: Mesh) -> Variables:
-    """Variables of the network alone, with trained adapters merged.
-
-    Args:
-      variables: {"params": adapters, "constants": ...}.
-      mesh: the devices they lie on.
-    """
-    merge = jax.jit(
-      self.network.merged,
-      out_shardings=self.network.network.shardings(mesh),
-    )
-    return merge({**variables, **self.restore(mesh)})
-
-  def files(self) -> dict[str, bytes]:
-    """What a checkpoint of the adapters says about their base."""
-    body = {"folder": str(self.weights.folder), "digest": self.digest}
-    return {BASE_FILE: json.dumps(body, indent=2).encode()}
-
-  def check_same(self, files: dict[str, bytes]) -> None:
-    """Raises InputError unless a checkpoint's adapters belong to this base.
-
-    Args:
-      files: those saved with the checkpoint.
-    """
-    saved = json.loads(files[BASE_FILE])
-    if saved["digest"] != self.digest:
-      raise InputError(
-        f"init_from: {self.weights.folder} holds other parameters than "
-        f"{saved['folder']}, on which the adapters were trained: name those "
-        "(of a run that went on, the checkpoint: WORKDIR/checkpoints/STEP)"
-      )
-
-  def report(self) -> str:
-    """What is frozen, and what of it is left over."""
-    count = f"{self.network.network.num_parameters():,}"
-    lines = [f"frozen: {count} parameters from {self.weights.folder}"]
-    lines += [f"left over: {name}" for name in self.weights.left_over]
-    return "\n".join(lines)
-
-
-# More rows than the words of the digit world's captions.
-_VOCAB_SIZE = 256
-
-
-class ToyWeights(ConvertedWeights):
-  """T5 and an autoencoder of toy size, the same random ones every time."""
-
-  @classmethod
-  def make(cls) -> "ToyWeights":
-    """No file is read."""
+  def make(cls) -> "ToyModel":
+    """The same at every call; no file is read."""
     text_encoder = T5Config(
       depth=2,
       width=size("toy_sd3").context_dim,
       num_heads=2,
       head_dim=8,
       mlp_width=32,
-      vocab_size=_VOCAB_SIZE,
+      vocab_size=_TOY_VOCAB_SIZE,
     )
     vae = AutoencoderConfig(
       block_widths=(16, 16, 16), layers_per_block=1, num_groups=8
@@ -395,7 +361,7 @@ class ToyWeights(ConvertedWeights):
     return cls(pathlib.Path(TOY_WEIGHTS), record)
 
   def check_has(self, parts: Iterable[str]) -> None:
-    """They have all that a D-DiT reads its inputs with."""
+    """Raises ValueError for a part other than the encoders."""
     if missing := set(parts) - self.record.configs.keys():
       raise ValueError(f"toy weights have no {', '.join(sorted(missing))}")
 
@@ -408,6 +374,7 @@ class ToyWeights(ConvertedWeights):
     self, name: str, module: PureModule, mesh: Mesh, placement: str = "sharded"
   ) -> Variables:
     """Random weights, created on the mesh."""
-    layout = encoder_shardings(module, mesh, placement)
-    key = jax.random.key(len(name))
-    return jax.jit(module.init, out_shardings=layout)(key)
+    init = jax.jit(
+      module.init, out_shardings=_shardings(module, mesh, placement)
+    )
+    return init(jax.random.key(len(name)))

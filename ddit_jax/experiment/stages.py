@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Mapping
 
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
-from ddit_jax.config.load import from_dict
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment import trainer
 from ddit_jax.experiment.config import Config
@@ -17,10 +16,10 @@ _log = logging.getLogger(__name__)
 Stages = Mapping[str, Config]
 
 
-def train_stages(stages: Stages, workdir: str) -> int:
+def train_stages(stages: Stages, workdir: str) -> bool:
   """Trains stage after stage, each in its own folder of `workdir`.
 
-  A stage whose last step is done is passed over, so the same command goes on
+  A stage whose last step is done is skipped, so the same command continues
   where the job was stopped or killed. `init_from` = "stage:NAME" starts from
   the newest checkpoint of an earlier stage.
 
@@ -29,12 +28,12 @@ def train_stages(stages: Stages, workdir: str) -> int:
     workdir: the folder of the job.
 
   Returns:
-    0, also after a stop signal.
+    True if all stages are done, False after a stop signal.
 
   Raises:
     InputError: the stages do not fit together or with what is in the folder,
       or data or weights of one of them cannot be opened, before any compute;
-      or what `training.train_to_end` raises.
+      or what `trainer.train` raises.
   """
   folders = {name: pathlib.Path(workdir) / name for name in stages}
   with preparing():
@@ -49,12 +48,12 @@ def train_stages(stages: Stages, workdir: str) -> int:
       _log.info("%s is complete: step %d was its last", name, last)
       continue
     _log.info("%s in %s", name, folders[name])
-    if not trainer.train_to_end(
+    if not trainer.train(
       settings, str(folders[name]), steps_before=steps_before
     ):
-      return 0
+      return False
     steps_before += last
-  return 0
+  return True
 
 
 def _check_references(stages: Stages) -> None:
@@ -92,7 +91,7 @@ def _is_complete(settings: Config, folder: pathlib.Path) -> bool:
   """True if a stage of the same settings has done its last step.
 
   Raises:
-    InputError: its settings were others.
+    InputError: it cannot be continued with these settings.
   """
   if not checkpoints_in(folder).is_dir():
     return False
@@ -100,9 +99,8 @@ def _is_complete(settings: Config, folder: pathlib.Path) -> bool:
     step = store.latest_step()
     if step is None:
       return False
-    saved = from_dict(Config, store.config(step), f"the stage in {folder}")
-  with RunFolder(folder) as run:
-    run.check_same_run(settings, saved, step)
+    with RunFolder(folder) as run:
+      run.check_resumes(settings, store, step)
   return step == settings.train.num_steps
 
 

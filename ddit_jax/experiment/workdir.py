@@ -1,16 +1,22 @@
-"""Names inside a workdir, what guards it, and folders for results."""
+"""The workdir of a run: its lock, resuming, full disks; result folders."""
 
+import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
 import pathlib
+import re
 import tempfile
+from collections.abc import Iterator
 
 import jax
 
-from ddit_jax.checkpoint.manifest import raise_on_all
-from ddit_jax.checkpoint.store import checkpoints_in
+from ddit_jax.checkpoint.manifest import raising_on_all
+from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
+from ddit_jax.config.load import from_dict
+from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.data.mixture import check_schedule_edit
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
@@ -19,10 +25,12 @@ from ddit_jax.experiment.config import Config
 STAGE = "stage:"
 # A run may be resumed with other values of these sections only.
 CHANGEABLE = ("name", "mesh", "train", "sample", "evaluate")
+_TENSORSTORE_ERROR = re.compile(r"os_error_code='(\d+)'")
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 class RunFolder:
-  """The folder a run lives in.
+  """The workdir of a run, locked against other processes.
 
   Attributes:
     path: the folder.
@@ -36,13 +44,10 @@ class RunFolder:
       CheckpointError: another process of this job met such an error.
     """
     self.path = pathlib.Path(path)
-    self._lock, error = None, None
-    if jax.process_index() == 0:
-      try:
+    self._lock = None
+    with raising_on_all(f"opening the workdir {path}"):
+      if jax.process_index() == 0:
         self._take_lock()
-      except InputError as caught:
-        error = caught
-    raise_on_all(error, doing=f"opening the workdir {path}")
 
   def _take_lock(self) -> None:
     path = self.path
@@ -86,7 +91,7 @@ class RunFolder:
     """
     old, new = dataclasses.asdict(saved), dataclasses.asdict(settings)
     if settings.lora.rank:
-      # Frozen weights may be moved: `FrozenBase` compares what they hold.
+      # Frozen weights may be moved: their hash is compared.
       old["init_from"] = new["init_from"]
     if settings.data.sources:
       _check_mixtures(settings, saved, step)
@@ -106,8 +111,33 @@ class RunFolder:
         "them or choose another --workdir"
       )
 
+  def check_resumes(
+    self, config: Config, store: CheckpointStore, step: int
+  ) -> None:
+    """Refuses to resume the run of a checkpoint with this config.
+
+    Raises:
+      InputError: see `check_same_run`; or the run is beyond its last step.
+    """
+    saved = from_dict(Config, store.config(step), f"the run in {self.path}")
+    # The first step whose batch is not read yet. After rollbacks more batches
+    # were read than steps done.
+    tasks = config.data.streams_on()
+    num_read = [
+      -(-number // tasks[name].batch_size)
+      for name, position in store.data_position(step).items()
+      for number in position.values()
+      if name in tasks
+    ]
+    self.check_same_run(config, saved, max([step, *num_read]))
+    if step > config.train.num_steps:
+      raise InputError(
+        f"{self.path} is at step {step}, beyond train.num_steps = "
+        f"{config.train.num_steps}: raise it or choose another --workdir"
+      )
+
   def resolved(self, init_from: str) -> str:
-    """A place of starting weights; "stage:NAME" is a folder beside this one."""
+    """Where pretrained weights are; "stage:NAME" is a folder beside this."""
     if not init_from.startswith(STAGE):
       return init_from
     return str(self.path.parent / init_from.removeprefix(STAGE))
@@ -118,6 +148,49 @@ class RunFolder:
       return
     text = json.dumps(dataclasses.asdict(settings), indent=2)
     (self.path / "config.json").write_text(text + "\n")
+
+
+@contextlib.contextmanager
+def explaining_stops(store: CheckpointStore) -> Iterator[None]:
+  """Says in one line why training stopped, and from where it can continue."""
+  try:
+    yield
+  except Exception as error:
+    if jax.process_count() > 1:
+      # The other processes may go on: do not wait for them in a save.
+      store.abandon()
+    if isinstance(error, TooManyBadRecords):
+      raise InputError(str(error)) from error
+    cause = _disk_error(error)
+    if cause is None:
+      raise
+    if jax.process_count() == 1:
+      # The save in progress may be the one that fails.
+      with contextlib.suppress(Exception):
+        store.wait()
+    step = store.latest_step()
+    left = (
+      "no checkpoint was finished"
+      if step is None
+      else f"the checkpoint of step {step} is intact"
+    )
+    raise InputError(
+      f"the workdir cannot be written any more ({cause.strerror}); {left}: "
+      "free some space and give the same command again"
+    ) from error
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+  """The full or read-only disk among an error's causes, if it is one."""
+  while error is not None:
+    number = getattr(error, "errno", None)
+    # TensorStore has no errno, it writes the number into its message.
+    if found := _TENSORSTORE_ERROR.search(str(error)):
+      number = int(found[1])
+    if number in _DISK_ERRORS:
+      return OSError(number, os.strerror(number))
+    error = error.__cause__ or error.__context__
+  return None
 
 
 def output_folder(path: str | os.PathLike) -> pathlib.Path:

@@ -38,7 +38,7 @@ from ddit_jax.experiment.data import (
   open_sources,
 )
 from ddit_jax.experiment.model import DualModel
-from ddit_jax.experiment.pretrained import ConvertedWeights
+from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.files import check_free_space
 from ddit_jax.models.module import Variables
 from ddit_jax.sharding.mesh import MeshConfig, batch_ways
@@ -57,7 +57,7 @@ class LocalEncoders:
   def __init__(
     self,
     model: DualModel,
-    weights: ConvertedWeights,
+    weights: PretrainedModel,
     *,
     placement: str,
     rows_per_device: int,
@@ -65,7 +65,7 @@ class LocalEncoders:
     """Args:
     model: with an autoencoder.
     weights: of its encoders.
-    placement: see `ConvertedWeights.restore`.
+    placement: see `PretrainedModel.restore`.
     rows_per_device: rows that one device encodes at once.
     """
     self._model, self._weights, self._placement = model, weights, placement

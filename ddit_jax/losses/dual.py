@@ -222,9 +222,9 @@ class DualLoss:
   def _log_likelihoods(self, model, variables, seen, texts) -> jax.Array:
     """Float32 sum over each text's masked positions of log p, [batch]."""
     if not self.text_chunk:
-      return -masked_diffusion.negative_log_likelihoods(
+      return masked_diffusion.token_log_likelihoods(
         seen.logits, texts, model.mask_id
-      )
+      ).sum(axis=-1)
     return chunked_log_likelihoods(
       seen.text_hidden,
       texts,

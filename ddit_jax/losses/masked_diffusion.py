@@ -76,7 +76,8 @@ def weighted_sum(
   mask_id: int,
 ) -> Float[Array, ""]:
   """The text loss of the predicted logits, float32."""
-  return (texts.weight * negative_log_likelihoods(logits, texts, mask_id)).sum()
+  likelihoods = token_log_likelihoods(logits, texts, mask_id).sum(axis=-1)
+  return -(texts.weight * likelihoods).sum()
 
 
 def loss_normalizer(
@@ -94,15 +95,6 @@ def loss_normalizer(
   if loss_normalization == "all_positions":
     return jnp.float32(loss_mask.size)
   return jnp.maximum(loss_mask.sum(), 1).astype(jnp.float32)
-
-
-def negative_log_likelihoods(
-  logits: Float[Array, "batch length vocab"],
-  examples: MaskedTexts,
-  mask_id: int,
-) -> Float[Array, " batch"]:
-  """Float32 sum over masked positions of -log p(clean token), unweighted."""
-  return -token_log_likelihoods(logits, examples, mask_id).sum(axis=-1)
 
 
 def token_log_likelihoods(

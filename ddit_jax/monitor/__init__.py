@@ -1,6 +1,7 @@
-"""What a run tells while it goes on; for process 0 only.
+"""What a run shows while it trains.
 
-scalar_file.py    scalars.jsonl: one line a step, cut back after a resume
-metric_writer.py  scalars and images to JSON lines, TensorBoard and PNG
-progress.py       one moving line on a terminal, plain lines elsewhere
+device_stats.py   speed, utilisation and memory as scalars
+image_grid.py     images with a label below each, as one image
+metric_writer.py  scalars and images to JSON lines, TensorBoard and PNG files
+progress.py       the progress bar
 """

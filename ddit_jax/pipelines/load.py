@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 
+import jax
 from jax.sharding import Mesh
 
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
@@ -13,7 +14,7 @@ from ddit_jax.data.tokenizers import Tokenizer, check_text_head, from_files
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import DualModel
-from ddit_jax.experiment.pretrained import ConvertedWeights, FrozenBase
+from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network, Variables
 from ddit_jax.pipelines.load_sd3 import load_sd3
@@ -59,7 +60,7 @@ def load(
   if weights not in WEIGHTS:
     raise InputError(f"weights must be one of {WEIGHTS}, got {weights!r}")
   mesh = mesh or MeshConfig().make()
-  if ConvertedWeights.is_at(path):
+  if PretrainedModel.is_at(path):
     with preparing():
       return _from_converted(pathlib.Path(path), mesh, dtype)
   folder = checkpoints_in(path)
@@ -87,7 +88,7 @@ def _from_store(store, weights: str, step: int | None, mesh: Mesh) -> Pipeline:
 def _from_converted(
   folder: pathlib.Path, mesh: Mesh, dtype: str
 ) -> Pipeline | Sd3Pipeline:
-  weights = ConvertedWeights.open(folder)
+  weights = PretrainedModel.open(folder)
   record = weights.record
   if record.target == "sd3":
     return load_sd3(weights, mesh, dtype=dtype)
@@ -130,7 +131,7 @@ def holds_sd3(path: str | pathlib.Path) -> bool:
   Raises:
     InputError: it holds converted weights that cannot be read.
   """
-  if not ConvertedWeights.is_at(path):
+  if not PretrainedModel.is_at(path):
     return False
   with preparing():
     return read_record(pathlib.Path(path)).target == "sd3"
@@ -168,7 +169,7 @@ class StoredRun:
   step: int
   config: Config
   tokenizer: Tokenizer
-  encoders: ConvertedWeights | None
+  encoders: PretrainedModel | None
   model: DualModel
 
   @classmethod
@@ -222,10 +223,17 @@ class StoredRun:
     trained = self.trained(weights, mesh)
     if not self.config.lora.rank:
       return self.model, trained
-    config = self.config
-    base = FrozenBase.open(
-      config.init_from, config.init_weights, self.model.network
+    adapted = self.model.network
+    network, shardings = adapted.network, adapted.network.shardings(mesh)
+    shapes = network.abstract_variables()["params"]
+    pretrained = PretrainedParams.open(
+      self.config.init_from,
+      self.config.init_weights,
+      shapes,
+      is_complete=True,
     )
-    base.check_same(self.store.files(self.step))
-    plain = dataclasses.replace(self.model, network=base.network.network)
-    return plain, base.merged(trained, mesh)
+    pretrained.check_same_base(self.store.files(self.step))
+    base = pretrained.load(shapes, shardings["params"])
+    merge = jax.jit(adapted.merged, out_shardings=shardings)
+    merged = merge({**trained, "base": base})
+    return dataclasses.replace(self.model, network=network), merged

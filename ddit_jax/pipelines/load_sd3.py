@@ -16,7 +16,7 @@ from ddit_jax.data.prompt_tokenizers import (
 from ddit_jax.encoders.clip import clip_text_encoder
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
-from ddit_jax.experiment.pretrained import ConvertedWeights
+from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network
 from ddit_jax.pipelines.sd3 import Sd3Model, Sd3Pipeline
@@ -49,7 +49,7 @@ _UNKNOWN_OPTIONS = (
 
 
 def load_sd3(
-  weights: ConvertedWeights, mesh: Mesh, *, dtype: str = "float32"
+  weights: PretrainedModel, mesh: Mesh, *, dtype: str = "float32"
 ) -> Sd3Pipeline:
   """The pipeline of plain SD3.
 
@@ -80,7 +80,7 @@ def load_sd3(
   )
 
 
-def _model(weights: ConvertedWeights, dtype: str) -> Sd3Model:
+def _model(weights: PretrainedModel, dtype: str) -> Sd3Model:
   configs = weights.record.configs
   has_t5 = "text_encoder" in configs
   if not has_t5:
@@ -99,7 +99,7 @@ def _model(weights: ConvertedWeights, dtype: str) -> Sd3Model:
   )
 
 
-def _tokenizers(weights: ConvertedWeights) -> dict[str, PromptTokenizer]:
+def _tokenizers(weights: PretrainedModel) -> dict[str, PromptTokenizer]:
   """A tokenizer for each text encoder, whose table holds all of its ids."""
   folder, configs = weights.folder, weights.record.configs
   tokenizers = {
@@ -123,7 +123,7 @@ def _tokenizers(weights: ConvertedWeights) -> dict[str, PromptTokenizer]:
   return tokenizers
 
 
-def _check_parts(weights: ConvertedWeights) -> None:
+def _check_parts(weights: PretrainedModel) -> None:
   """Raises InputError that says which parts are missing, and why."""
   folder = weights.folder
   needed = list(_NEEDED_PARTS)

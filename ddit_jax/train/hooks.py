@@ -1,7 +1,6 @@
-"""What watches a run's losses, and when it stops or turns back."""
+"""Hooks of the training loop: the loss guard and the log of scalars."""
 
 import collections
-import dataclasses
 import json
 import logging
 import math
@@ -12,6 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import optax
+from tqdm import tqdm
 
 from ddit_jax.errors import InputError
 from ddit_jax.losses.time_buckets import without_empty
@@ -21,15 +22,19 @@ from ddit_jax.monitor.device_stats import (
   speed_scalars,
 )
 from ddit_jax.monitor.metric_writer import MetricWriter
-from ddit_jax.monitor.progress import ProgressBar
 from ddit_jax.train.loop import Progress
 
-# A step's numbers are read when this many more were started, so that reading
-# never holds up the devices.
+_log = logging.getLogger(__name__)
+
+_INCIDENTS = "incidents.jsonl"
+# A step's numbers are read once this many more steps are dispatched, so that
+# reading them never blocks the devices.
 _LAG = 2
-# Total losses whose median a spike is measured against, and how many of them
-# there must be.
+# A spike is measured against the median of the last _WINDOW total losses, once
+# there are _MIN_HISTORY of them.
 _WINDOW, _MIN_HISTORY = 100, 20
+# Scalar -> its label in the progress bar.
+_SHOWN = {"loss/total": "loss", "loss/image": "image", "loss/text": "text"}
 
 
 class LossSpike(Exception):
@@ -37,7 +42,7 @@ class LossSpike(Exception):
 
   Attributes:
     step: where it was seen.
-    data_position: behind the batch that gave it.
+    data_position: after the batch that gave it.
   """
 
   def __init__(self, step: int, loss: float, median: float, data_position):
@@ -47,75 +52,106 @@ class LossSpike(Exception):
     self.step, self.data_position = step, data_position
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SkippedBatch:
-  """A batch that the step left out.
-
-  Attributes:
-    step: its number.
-    losses: the metrics that name a loss or a norm, as they came.
-    num_in_row: how many were left out in a row, with this one.
-    data_position: behind the batch.
-  """
-
-  step: int
-  losses: dict[str, float]
-  num_in_row: int
-  data_position: dict
+class TooManySkipped(InputError):
+  """Too many batches in a row gave no finite loss or gradient."""
 
 
 class LossGuard:
-  """Looks at every step's numbers a little later; a hook of the loop.
+  """Looks at every step's losses, a few steps later.
+
+  Batches that the step skipped and rollbacks go to `incidents.jsonl`, each
+  with its records; process 0 writes the file.
 
   Args:
-    on_skipped: called with each `SkippedBatch`.
-    spike_factor: times the recent median that a total loss may reach; 0 sets
+    folder: the workdir.
+    record_ids: data position after a batch -> its records by stream.
+    max_skipped_in_row: more skipped batches in a row stop the run.
+    spike_factor: how many times the recent median a total loss may be; 0 sets
       no limit.
+    max_rollbacks: one more stops the run.
   """
 
   def __init__(
-    self, on_skipped: Callable[[SkippedBatch], None], *, spike_factor: float
+    self,
+    folder: pathlib.Path,
+    record_ids: Callable[[Mapping], Mapping],
+    *,
+    max_skipped_in_row: int,
+    spike_factor: float,
+    max_rollbacks: int,
   ):
-    self._on_skipped, self._spike_factor = on_skipped, spike_factor
+    self._path, self._record_ids = folder / _INCIDENTS, record_ids
+    self._max_in_row = max_skipped_in_row
+    self._spike_factor, self._max_rollbacks = spike_factor, max_rollbacks
+    self._num_rollbacks = 0
     self._unread: collections.deque = collections.deque()
     self._recent: collections.deque = collections.deque(maxlen=_WINDOW)
 
   def __call__(self, progress: Progress) -> None:
-    """Raises LossSpike, or what `on_skipped` raises."""
+    """Reads the losses of an earlier step.
+
+    Raises:
+      LossSpike: its loss is far above the recent median.
+      TooManySkipped: it was skipped, as were too many before it.
+    """
     metrics = {
       name: value
       for name, value in progress.metrics.items()
-      if name.startswith(("loss/", "grad_norm", "num_skipped"))
+      if name.startswith(("loss/", "grad_norm", "num_skipped_in_row"))
     }
     self._unread.append((progress.step, metrics, progress.data_position))
     while len(self._unread) > (0 if progress.is_last else _LAG):
       self._read_one()
 
   def catch_up(self) -> None:
-    """Reads all steps so far, e.g. before a checkpoint."""
+    """Reads all steps so far, as before a checkpoint; raises the same."""
     while self._unread:
       self._read_one()
 
-  def forget_unread(self) -> None:
-    """Leaves out steps that the run went back over."""
+  def roll_back(self, spike: LossSpike, to_step: int | None) -> None:
+    """Lists a rollback and drops the steps that it undoes.
+
+    Args:
+      spike: its cause.
+      to_step: the newest checkpoint's step, or None if there is none.
+
+    Raises:
+      InputError: there is no checkpoint, or there were too many rollbacks.
+    """
+    if to_step is None:
+      raise InputError(
+        f"{spike}, and there is no checkpoint yet to roll back to: start in "
+        "another --workdir with a lower optimizer.learning_rate or "
+        "train.checkpoint_every"
+      )
+    if self._num_rollbacks == self._max_rollbacks:
+      raise InputError(
+        f"{spike}; this is one more than train.max_rollbacks = "
+        f"{self._max_rollbacks}: continue in another --workdir with init_from="
+        f"{self._path.parent}/checkpoints/{to_step} and a lower "
+        "optimizer.learning_rate"
+      )
+    self._num_rollbacks += 1
     self._unread.clear()
+    self._append(
+      "rollback",
+      spike.data_position,
+      step=spike.step,
+      to_step=to_step,
+      cause=str(spike),
+    )
+    _log.warning(
+      "%s: rolling back to step %d and skipping that batch", spike, to_step
+    )
 
   def _read_one(self) -> None:
     step, metrics, position = self._unread.popleft()
-    numbers = {name: float(value) for name, value in metrics.items()}
-    num_in_row = int(numbers["num_skipped_in_row"])
+    losses = {name: float(value) for name, value in metrics.items()}
+    num_in_row = int(losses.pop("num_skipped_in_row"))
     if num_in_row:
-      losses = {k: v for k, v in numbers.items() if "skipped" not in k}
-      self._on_skipped(
-        SkippedBatch(
-          step=step,
-          losses=losses,
-          num_in_row=num_in_row,
-          data_position=position,
-        )
-      )
+      self._note_skipped(step, losses, num_in_row, position)
       return
-    loss = numbers["loss/total"]
+    loss = losses["loss/total"]
     if self._is_spike(loss):
       raise LossSpike(step, loss, statistics.median(self._recent), position)
     self._recent.append(loss)
@@ -126,75 +162,29 @@ class LossGuard:
     limit = self._spike_factor * statistics.median(self._recent)
     return math.isfinite(limit) and loss > limit
 
-
-FILE_NAME = "incidents.jsonl"
-
-_log = logging.getLogger(__name__)
-
-
-class TooManySkipped(InputError):
-  """Batch after batch gave no finite loss or gradient."""
-
-
-class Incidents:
-  """Left-out batches and rollbacks; process 0 writes them.
-
-  Args:
-    workdir: holds the file.
-    record_ids: data position behind a batch -> its records by stream.
-    max_skipped_in_row: more stop the run.
-  """
-
-  def __init__(
-    self,
-    workdir: pathlib.Path,
-    record_ids: Callable[[Mapping], Mapping],
-    *,
-    max_skipped_in_row: int,
-  ):
-    self._path = workdir / FILE_NAME
-    self._record_ids = record_ids
-    self._max_in_row = max_skipped_in_row
-
-  def add_skipped(self, batch: SkippedBatch) -> None:
-    """Lists a left-out batch with its records.
-
-    Raises:
-      TooManySkipped: there were too many in a row.
-    """
+  def _note_skipped(self, step, losses, num_in_row, position) -> None:
+    """Lists a skipped batch; raises TooManySkipped if it is one too many."""
     self._append(
       "skipped_batch",
-      batch.data_position,
-      step=batch.step,
-      losses={name: repr(value) for name, value in batch.losses.items()},
+      position,
+      step=step,
+      # NaN is no JSON.
+      losses={name: repr(value) for name, value in losses.items()},
     )
     _log.warning(
-      "step %d: a loss or gradient is not finite, so its batch was left out; "
+      "step %d: a loss or gradient is not finite, so its batch was skipped; "
       "its records are in %s",
-      batch.step,
+      step,
       self._path,
     )
-    if batch.num_in_row > self._max_in_row:
+    if num_in_row > self._max_in_row:
       raise TooManySkipped(
-        f"{batch.num_in_row} batches in a row up to step {batch.step} gave no "
-        "finite loss or gradient and were left out, "
-        f"train.max_skipped_in_row is {self._max_in_row}: look at "
-        f"{self._path}; the checkpoints are intact: mend the data, or go on in "
-        "another --workdir with init_from and a lower optimizer.learning_rate"
+        f"{num_in_row} batches in a row up to step {step} gave no finite loss "
+        "or gradient and were skipped, train.max_skipped_in_row is "
+        f"{self._max_in_row}: look at {self._path}; the checkpoints are "
+        "intact: fix the data, or continue in another --workdir with init_from "
+        "and a lower optimizer.learning_rate"
       )
-
-  def add_rollback(self, spike: LossSpike, to_step: int) -> None:
-    """Lists a return to an earlier checkpoint."""
-    self._append(
-      "rollback",
-      spike.data_position,
-      step=spike.step,
-      to_step=to_step,
-      cause=str(spike),
-    )
-    _log.warning(
-      "%s: going back to step %d and past that batch", spike, to_step
-    )
 
   def _append(self, event: str, data_position: Mapping, **fields: Any) -> None:
     if jax.process_index() != 0:
@@ -206,42 +196,65 @@ class Incidents:
 
 
 class StepLog:
-  """Writes a step's scalars and moves the progress bar."""
+  """Writes a step's scalars and moves the progress bar.
+
+  Args:
+    writer: receives the scalars.
+    bar: shows the losses.
+    schedule: number of updates -> learning rate.
+    images_per_step: of the global batch, both streams.
+    tokens_per_step: likewise.
+    step_flops: step -> model FLOPs by part, see `speed_scalars`.
+    num_devices: of the whole job.
+    reader_counts: what reading the data met so far, as scalars.
+  """
 
   def __init__(
-    self, job, writer: MetricWriter, bar: ProgressBar, feed, start: int
+    self,
+    writer: MetricWriter,
+    bar: tqdm,
+    *,
+    schedule: optax.Schedule,
+    images_per_step: int,
+    tokens_per_step: int,
+    step_flops: Callable[[int], Mapping[str, float]],
+    num_devices: int,
+    reader_counts: Callable[[], Mapping[str, int]],
   ):
-    self._writer, self._bar, self._feed = writer, bar, feed
-    settings = job.settings
-    self._schedule = settings.optimizer.schedule(settings.train.num_steps)
-    streams = settings.data.streams_on().values()
-    self._images = sum(stream.batch_size for stream in streams)
-    self._tokens = sum(s.batch_size * s.text_length for s in streams)
-    self._data = job.data
-    self._last = (start, time.monotonic(), 0.0)
-    self._mesh, self._num_flops = job.mesh, job.step_flops
+    self._writer, self._bar, self._schedule = writer, bar, schedule
+    self._images, self._tokens = images_per_step, tokens_per_step
+    self._step_flops, self._num_devices = step_flops, num_devices
+    self._reader_counts = reader_counts
     self._peak = peak_flops(jax.local_devices()[0].device_kind)
+    self.restart(0)
+
+  def restart(self, step: int) -> None:
+    """Measures speeds from here; called before the loop begins at `step`."""
+    self._last_step, self._last_time = step, time.monotonic()
+    self._last_wait = 0.0
 
   def __call__(self, progress: Progress) -> None:
+    # Reading a value waits for the step, so the clock comes after it.
     scalars = without_empty({k: float(x) for k, x in progress.metrics.items()})
-    step, now, waited = progress.step, time.monotonic(), self._feed.wait_seconds
-    last_step, last_time, last_waited = self._last
-    self._last = (step, now, waited)
-    speed = (step - last_step) / max(now - last_time, 1e-9)
-    # The optimiser does not count what was left out.
-    num_updates = step - 1 - int(scalars["num_skipped"])
+    now, wait = time.monotonic(), progress.data_wait_seconds
+    speed = (progress.step - self._last_step) / max(now - self._last_time, 1e-9)
+    # Skipped batches do not advance the optimiser.
+    num_updates = progress.step - 1 - int(scalars["num_skipped"])
     scalars["learning_rate"] = float(self._schedule(num_updates))
     scalars["speed/steps_per_second"] = speed
     scalars["speed/images_per_second"] = speed * self._images
     scalars["speed/tokens_per_second"] = speed * self._tokens
-    scalars["speed/data_wait_seconds"] = waited - last_waited
+    scalars["speed/data_wait_seconds"] = wait - self._last_wait
     scalars |= speed_scalars(
       speed,
-      self._num_flops(step),
-      num_devices=self._mesh.size,
+      self._step_flops(progress.step),
+      num_devices=self._num_devices,
       peak=self._peak,
     )
     scalars |= memory_scalars(jax.local_devices())
-    scalars |= self._data.counts()
-    self._writer.write_scalars(step, scalars)
-    self._bar.update(step, scalars)
+    scalars |= self._reader_counts()
+    self._writer.write_scalars(progress.step, scalars)
+    shown = {_SHOWN[n]: x for n, x in scalars.items() if n in _SHOWN}
+    self._bar.set_postfix(shown, refresh=False)
+    self._bar.update(progress.step - self._bar.n)
+    self._last_step, self._last_time, self._last_wait = progress.step, now, wait

@@ -1,7 +1,8 @@
-"""Feeds the step and calls hooks; it knows no mathematics."""
+"""The loop that feeds the step and calls hooks, and its stop signal."""
 
 import dataclasses
 import signal
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,18 +21,20 @@ class TrainConfig:
     num_microbatches: parts of a batch whose gradients are added up.
     has_stream_norms: True logs the gradient norm of each stream alone, which
       holds both gradients at once.
-    mask_embedding_steps: steps for which the mask's own row of T5 is trained,
-      by going back through T5; it is frozen afterwards. -1 means all.
-    max_skipped_in_row: batches in a row whose loss or gradient may not be
-      finite; one more stops the run. They never change the weights.
-    spike_factor: a total loss above this many times its recent median takes
-      the run back to its last checkpoint and past the batch; 0 never does.
+    mask_embedding_steps: steps for which the mask token's own embedding is
+      trained, with a backward pass through T5; it is frozen afterwards. -1
+      means all.
+    max_skipped_in_row: batches in a row that may be skipped because a loss or
+      gradient is not finite; one more stops the run. They never change the
+      weights.
+    spike_factor: a total loss above this many times its recent median rolls
+      the run back to its last checkpoint and skips the batch; 0 never does.
     max_rollbacks: of one start; one more stops the run.
     log_every: steps between lines of scalars.
-    validate_every: steps between validation losses on the averaged
-      parameters; also decides which checkpoint is best.
-    sheet_size: captions drawn and images read at every validation, as
-      pictures; 0 draws none.
+    validate_every: steps between validation losses of the EMA parameters,
+      which also decide which checkpoint is best.
+    sample_grid_size: captions and images of which samples are shown at every
+      validation, as grids of images; 0 shows none.
     checkpoint_every: steps between checkpoints.
     keep_last: checkpoints kept besides the best.
   """
@@ -45,7 +48,7 @@ class TrainConfig:
   max_rollbacks: int = 3
   log_every: int = 20
   validate_every: int = 500
-  sheet_size: int = 0
+  sample_grid_size: int = 0
   checkpoint_every: int = 500
   keep_last: int = 2
 
@@ -66,7 +69,7 @@ class TrainConfig:
         "mask_embedding_steps must be -1 (all) or a number of steps, got "
         f"{self.mask_embedding_steps}"
       )
-    for name in ("max_skipped_in_row", "max_rollbacks", "sheet_size"):
+    for name in ("max_skipped_in_row", "max_rollbacks", "sample_grid_size"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is negative: {getattr(self, name)}")
     if self.spike_factor != 0 and self.spike_factor <= 1:
@@ -75,23 +78,26 @@ class TrainConfig:
       )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
   """What a hook sees after a step.
 
   Attributes:
-    step: updates done.
-    state: after the update; donated to the next step, so never kept.
-    metrics: arrays still on their way; reading one waits for the step.
-    data_position: of the stream, after this step's batch.
+    step: steps done.
+    state: after the step. Its buffers are donated to the next step, so a hook
+      must not keep it.
+    metrics: arrays that may still be computed; reading one waits for the step.
+    data_position: after this step's batch.
+    data_wait_seconds: how long the loop has waited for data so far.
     is_last: True if no step follows.
-    is_early_stop: True if that is because a stop was asked for.
+    is_early_stop: True if that is because a stop was requested.
   """
 
   step: int
   state: TrainState
   metrics: dict[str, Any]
   data_position: dict[str, Any]
+  data_wait_seconds: float
   is_last: bool
   is_early_stop: bool = False
 
@@ -103,8 +109,8 @@ class Hook:
   Attributes:
     every: steps between calls.
     act: takes the progress.
-    is_needed_at_stop: False means no extra call when a stop was asked for,
-      because the machine may be taken away in seconds.
+    is_needed_at_stop: False leaves out the extra call when a stop was
+      requested, because the machine may disappear within seconds.
   """
 
   every: int
@@ -114,8 +120,9 @@ class Hook:
   def is_due(self, progress: Progress) -> bool:
     if progress.step % self.every == 0:
       return True
-    is_spared = progress.is_early_stop and not self.is_needed_at_stop
-    return progress.is_last and not is_spared
+    return progress.is_last and (
+      self.is_needed_at_stop or not progress.is_early_stop
+    )
 
 
 def run_loop(
@@ -126,9 +133,9 @@ def run_loop(
   start: int,
   num_steps: int,
   hooks: Sequence[Hook],
-  is_stop_asked: Callable[[int], bool],
+  is_stop_requested: Callable[[int], bool],
 ) -> TrainState:
-  """Steps `start` + 1 to `num_steps`, or until a stop is asked for.
+  """Runs steps `start` + 1 to `num_steps`, or until a stop is requested.
 
   Args:
     step_function: (number of the step, state, batch) -> (state, metrics).
@@ -137,45 +144,55 @@ def run_loop(
     start: steps already done.
     num_steps: steps in all.
     hooks: called in this order when due.
-    is_stop_asked: step -> True to make this step the last.
+    is_stop_requested: step -> True to make this step the last.
   """
+  wait_seconds = 0.0
   for step in range(start + 1, num_steps + 1):
+    begin = time.monotonic()
     batch, position = next(feed)
+    wait_seconds += time.monotonic() - begin
     state, metrics = step_function(step, state, batch)
     is_end = step == num_steps
-    is_early_stop = not is_end and is_stop_asked(step)
-    is_last = is_end or is_early_stop
-    progress = Progress(step, state, metrics, position, is_last, is_early_stop)
+    is_early_stop = not is_end and is_stop_requested(step)
+    progress = Progress(
+      step=step,
+      state=state,
+      metrics=metrics,
+      data_position=position,
+      data_wait_seconds=wait_seconds,
+      is_last=is_end or is_early_stop,
+      is_early_stop=is_early_stop,
+    )
     for hook in hooks:
       if hook.is_due(progress):
         hook.act(progress)
-    if is_last:
+    if progress.is_last:
       break
   return state
 
 
 class StopSignal:
-  """A context in which SIGTERM and SIGINT ask for an orderly stop.
+  """A context in which SIGTERM and SIGINT request an orderly stop.
+
+  With several processes JAX's own preemption notice is used instead: all
+  processes agree on the step at which they stop.
 
   Args:
-    steps_before: added to every step asked about. JAX compares steps with those
-      of earlier questions in this process.
+    steps_before: of earlier stages in this process. The steps that JAX's
+      preemption notice is asked about must increase.
 
   Attributes:
-    was_asked: True once a stop was asked for, even after the last question.
-
-  In a job of several processes JAX's own preemption notice is used: all
-  processes agree on the step at which they stop.
+    was_requested: True once a stop was requested.
   """
 
   def __init__(self, *, steps_before: int = 0):
     self._steps_before = steps_before
-    self.was_asked = False
+    self.was_requested = False
 
   def __enter__(self) -> "StopSignal":
-    self.was_asked = False
+    self.was_requested = False
     self._old = {
-      number: signal.signal(number, self._ask)
+      number: signal.signal(number, self._request)
       for number in (signal.SIGTERM, signal.SIGINT)
       if jax.process_count() == 1
     }
@@ -185,15 +202,17 @@ class StopSignal:
     for number, handler in self._old.items():
       signal.signal(number, handler)
 
-  def is_asked(self, step: int) -> bool:
-    """True if the run shall save and stop after this step."""
+  def is_requested(self, step: int) -> bool:
+    """True if the run should save and stop after this step."""
     if jax.process_count() > 1:
       number = self._steps_before + step
-      self.was_asked |= multihost_utils.reached_preemption_sync_point(number)
-    return self.was_asked
+      self.was_requested |= multihost_utils.reached_preemption_sync_point(
+        number
+      )
+    return self.was_requested
 
-  def _ask(self, number, frame) -> None:
+  def _request(self, number, frame) -> None:
     del frame
-    if self.was_asked and number == signal.SIGINT:
+    if self.was_requested and number == signal.SIGINT:
       raise KeyboardInterrupt
-    self.was_asked = True
+    self.was_requested = True

@@ -1,4 +1,4 @@
-"""Everything that a training step changes, and where it lives."""
+"""Everything that a training step changes, and its shardings."""
 
 from typing import Any
 
@@ -20,9 +20,9 @@ def moment_shardings(
 ) -> Any:
   """A NamedSharding for every array of an optimiser's state.
 
-  Counters are replicated. A moment lies where its parameter lies; one that is
-  a mean over a dimension lies there, too, without that dimension. Without
-  this, a state made under jit on an Auto mesh would silently be replicated.
+  Counters are replicated. A moment is split as its parameter is; one that is a
+  mean over a dimension likewise, without that dimension. Without this, a state
+  made under jit on an Auto mesh would silently be replicated.
 
   Args:
     optimizer: what made the state.
@@ -69,7 +69,7 @@ def _moment_sharding(moment, param, sharding: NamedSharding):
   if not means:
     raise ValueError(
       f"a moment of shape {moment.shape} of a parameter of shape {param.shape} "
-      "cannot be laid out: choose another optimizer.kind"
+      "cannot be sharded: choose another optimizer.kind"
     )
   # Of equal dimensions, keep the one that is split.
   return min(means, key=lambda mean: _local_size(mean, moment.shape))
@@ -88,15 +88,15 @@ class TrainState:
 
   Attributes:
     step: batches trained on so far, int32.
-    num_skipped: of them left out because a loss or gradient was not finite.
-    num_skipped_in_row: of the last ones, without a finite one between.
+    num_skipped: of them, skipped because a loss or gradient was not finite.
+    num_skipped_in_row: skipped since the last batch that was not.
     params: trained parameters, float32.
-    ema: their moving average, float32.
+    ema: their exponential moving average, float32.
     opt_state: the optimiser's moments.
     constants: stored arrays that are not trained (the position table).
-    frozen: variables by the model's names for its parts, of the encoders and
-      of what a network under adapters adds to them; they come from elsewhere
-      at every start, so no checkpoint holds them.
+    frozen: part of the model -> its frozen variables: of the encoders, and of
+      the network below adapters. They are loaded from elsewhere at every start,
+      so no checkpoint holds them.
   """
 
   step: jax.Array
@@ -109,7 +109,7 @@ class TrainState:
   frozen: dict[str, Any] = flax.struct.field(default_factory=dict)
 
   def variables(self, params: Any) -> dict[str, Any]:
-    """The whole model's, with `params` (trained or averaged) as weights."""
+    """The whole model's, with `params` or `ema` as the network's weights."""
     network = {"params": params, "constants": self.constants}
     network |= self.frozen.get("network", {})
     return {**self.frozen, "network": network}
@@ -123,6 +123,10 @@ class TrainState:
       "opt_state": self.opt_state,
       "constants": self.constants,
     }
+
+  def num_bytes(self) -> int:
+    """Size of the arrays in a checkpoint; the state may be abstract."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.items()))
 
   @classmethod
   def from_items(cls, items: dict[str, Any]) -> "TrainState":
@@ -139,13 +143,13 @@ class TrainState:
 def init_state(
   network: Network, optimizer: optax.GradientTransformation, key: jax.Array
 ) -> TrainState:
-  """A fresh state; jit it with `state_shardings` to create it in place."""
+  """The state of step 0; jit it with `state_shardings` as out_shardings."""
   variables = network.init(key)
   params = variables["params"]
   return TrainState(
     **{name: jnp.zeros((), jnp.int32) for name in _COUNTS},
     params=params,
-    # A copy: an aliased average would keep the buffers from being donated.
+    # A copy, because buffers that the EMA shares could not be donated.
     ema=jax.tree.map(jnp.copy, params),
     opt_state=optimizer.init(params),
     constants=variables["constants"],
@@ -157,7 +161,7 @@ def state_shardings(
 ) -> TrainState:
   """A NamedSharding for every array of the state.
 
-  Moments lie where their parameters lie, see `moment_shardings`.
+  Moments are split as their parameters are, see `moment_shardings`.
   """
   variables = network.shardings(mesh)
   abstract = abstract_state(network, optimizer)
@@ -178,7 +182,7 @@ def abstract_state(
   optimizer: optax.GradientTransformation,
   shardings: TrainState | None = None,
 ) -> TrainState:
-  """Shapes and dtypes (and layouts) of a state; nothing is allocated."""
+  """Shapes and dtypes (and shardings) of a state; nothing is allocated."""
   abstract = jax.eval_shape(
     lambda key: init_state(network, optimizer, key), jax.random.key(0)
   )

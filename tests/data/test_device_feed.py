@@ -94,19 +94,6 @@ def test_closing_at_any_moment_leaves_no_threads_and_no_noise(capfd, mesh):
   assert capfd.readouterr() == ("", "")
 
 
-def test_waiting_for_data_is_measured(mesh):
-  class Slow(Counting):
-    def __next__(self):
-      time.sleep(0.05)
-      return super().__next__()
-
-  feed = DeviceFeed(Slow(), mesh)
-  for _ in range(4):
-    next(feed)
-  feed.close()
-  assert 0.1 < feed.wait_seconds < 5
-
-
 def test_a_feed_is_a_jax_iterator_of_arrays(mesh):
   feed = DeviceFeed(Counting(), mesh)
   batch, _ = next(feed)

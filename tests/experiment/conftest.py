@@ -74,7 +74,7 @@ def trained(tmp_path_factory, compiled_programs) -> pathlib.Path:
     quick_compilation(compiled_programs),
   ):
     use_first_device(monkeypatch)
-    assert trainer.train(tiny_run.settings(), str(workdir)) == 0
+    assert trainer.train(tiny_run.settings(), str(workdir))
   return workdir
 
 

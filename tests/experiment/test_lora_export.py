@@ -8,7 +8,7 @@ import pytest
 
 from ddit_jax.cli.main import main
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.pretrained import StartingWeights
+from ddit_jax.experiment.pretrained import PretrainedParams
 from ddit_jax.experiment.trainer import train
 from ddit_jax.lora.peft_files import read_adapter
 from ddit_jax.pipelines.load import load
@@ -27,7 +27,7 @@ def adapted(trained, tmp_path_factory):
     lora__rank="2",
     lora__targets="attention,mlp",
   )
-  assert train(settings, str(workdir)) == 0
+  assert train(settings, str(workdir))
   return workdir
 
 
@@ -57,8 +57,8 @@ def test_a_merged_folder_loads_and_starts_runs(adapted, tmp_path):
   assert pipeline.config.lora.rank == 0
   got = pipeline.variables["network"]
   jax.tree.map(np.testing.assert_array_equal, got, want)
-  weights = StartingWeights.open(str(out), "ema", got["params"])
-  assert (weights.fresh, weights.left_over) == ([], [])
+  weights = PretrainedParams.open(str(out), "ema", got["params"])
+  assert weights.newly_initialised == weights.unused == []
 
 
 @pytest.mark.parametrize(

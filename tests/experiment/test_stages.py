@@ -14,7 +14,7 @@ from ddit_jax.errors import InputError
 from ddit_jax.experiment import trainer
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.stages import train_stages
-from ddit_jax.experiment.trainer import TrainingJob
+from ddit_jax.experiment.trainer import Trainer
 from ddit_jax.train.loop import StopSignal
 from tests import tiny_run
 
@@ -32,13 +32,13 @@ def crash_at(monkeypatch):
   def arm(number):
     left = [number]
 
-    def is_asked(self, step):
+    def is_requested(self, step):
       left[0] -= 1
       if left[0] == 0:
         raise Crash
       return False
 
-    monkeypatch.setattr(StopSignal, "is_asked", is_asked)
+    monkeypatch.setattr(StopSignal, "is_requested", is_requested)
 
   return arm
 
@@ -60,7 +60,7 @@ def finished(tmp_path_factory):
 
     use_first_device(monkeypatch)
     workdir = tmp_path_factory.mktemp("stages")
-    assert train_stages(two_stages(), str(workdir)) == 0
+    assert train_stages(two_stages(), str(workdir))
   return workdir
 
 
@@ -83,7 +83,7 @@ def test_a_job_killed_in_either_stage_ends_bit_identical(
   crash_at(number)
   with pytest.raises(Crash):
     train_stages(two_stages(), str(tmp_path))
-  monkeypatch.setattr(StopSignal, "is_asked", lambda self, step: False)
+  monkeypatch.setattr(StopSignal, "is_requested", lambda self, step: False)
   caplog.set_level("INFO", "ddit_jax")
   train_stages(two_stages(), str(tmp_path))
   is_first_done = number > 4
@@ -106,15 +106,15 @@ def test_a_job_may_be_moved(finished, tmp_path, caplog):
 
 
 def test_a_stop_during_the_last_step_ends_the_job(tmp_path, monkeypatch):
-  real = TrainingJob.save
+  real = Trainer._save
 
-  def save(self, progress):
+  def save(*args):
     os.kill(os.getpid(), signal.SIGTERM)
-    real(self, progress)
+    real(*args)
 
-  monkeypatch.setattr(TrainingJob, "save", save)
+  monkeypatch.setattr(Trainer, "_save", save)
   stages = two_stages(train__checkpoint_every="4")
-  assert train_stages(stages, str(tmp_path)) == 0
+  assert not train_stages(stages, str(tmp_path))
   assert (tmp_path / "images" / "checkpoints" / "4").is_dir()
   assert not (tmp_path / "both").exists()
 
@@ -125,7 +125,7 @@ def test_a_later_stages_data_is_looked_at_before_the_first(
   def train(*_, **__):
     raise AssertionError("began to train")
 
-  monkeypatch.setattr(trainer, "train_to_end", train)
+  monkeypatch.setattr(trainer, "train", train)
   stages = two_stages()
   sources = {"mine": {"kind": "image_folder", "path": "no/such/folder"}}
   data = dataclasses.replace(stages["both"].data, sources=sources)
@@ -137,8 +137,8 @@ def test_a_later_stages_data_is_looked_at_before_the_first(
 def test_a_stop_signal_ends_the_job_and_not_only_the_stage(
   tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(StopSignal, "is_asked", lambda self, step: step == 2)
-  assert train_stages(two_stages(), str(tmp_path)) == 0
+  monkeypatch.setattr(StopSignal, "is_requested", lambda self, step: step == 2)
+  assert not train_stages(two_stages(), str(tmp_path))
   assert not (tmp_path / "both").exists()
 
 
@@ -174,7 +174,7 @@ def test_the_recipe_killed_in_any_stage_ends_bit_identical(
   stages = load_job(Config, "configs/ddit_sd3.py:all_dry", {})
   with pytest.raises(Crash):
     train_stages(stages, str(tmp_path))
-  monkeypatch.setattr(StopSignal, "is_asked", lambda self, step: False)
+  monkeypatch.setattr(StopSignal, "is_requested", lambda self, step: False)
   train_stages(stages, str(tmp_path))
   for stage in stages:
     tiny_run.assert_bit_identical(tmp_path / stage, recipe / stage, 4)

@@ -18,7 +18,7 @@ if count > 1:
   jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
 from ddit_jax.experiment.trainer import train
 from tests import tiny_run
-overrides = {"train__num_steps": str(num_steps), "train__sheet_size": "2",
+overrides = {"train__num_steps": str(num_steps), "train__sample_grid_size": "2",
              "train__validate_every": "2", "optimizer__decay": "constant"}
 train(tiny_run.settings(**overrides), workdir)
 """
@@ -68,4 +68,4 @@ def test_two_processes_train_and_resume_as_one_does(tmp_path):
     if name == "loss/total"
   ]
   assert steps == [1, 2, 3, 4]
-  assert len(list((together / "images" / "drawings").iterdir())) == 2
+  assert len(list((together / "images" / "generated_images").iterdir())) == 2

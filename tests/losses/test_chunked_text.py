@@ -35,7 +35,9 @@ def example():
 
 
 def plain(head, hidden, texts):
-  return -masked_diffusion.negative_log_likelihoods(hidden @ head, texts, MASK)
+  return masked_diffusion.token_log_likelihoods(hidden @ head, texts, MASK).sum(
+    axis=-1
+  )
 
 
 def chunked(head, hidden, texts, chunk):

@@ -39,9 +39,9 @@ def test_divisors_count_what_they_say(divisor, count):
 def test_likelihoods_equal_a_plain_loop():
   examples = corrupted()
   logits = np.random.default_rng(0).normal(size=(2, 3, VOCAB))
-  got = masked_diffusion.negative_log_likelihoods(
+  got = -masked_diffusion.token_log_likelihoods(
     jnp.asarray(logits, jnp.float32), examples, MASK
-  )
+  ).sum(axis=-1)
   want = np.zeros(2)
   for row, column in np.ndindex(2, 3):
     if bool(examples.is_masked[row, column]):
@@ -57,7 +57,7 @@ def test_visible_tokens_never_count():
   examples = corrupted()
   far = jnp.where(examples.is_masked[..., None], 0.0, 1e4)
   logits = jnp.zeros((2, 3, VOCAB)).at[..., :1].add(far)
-  got = masked_diffusion.negative_log_likelihoods(logits, examples, MASK)
+  got = -masked_diffusion.token_log_likelihoods(logits, examples, MASK).sum(-1)
   want = np.asarray(examples.is_masked.sum(-1)) * np.log(MASK)
   np.testing.assert_allclose(got, want, rtol=1e-6)
 

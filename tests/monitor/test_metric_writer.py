@@ -3,7 +3,6 @@
 import json
 import math
 import struct
-import sys
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto import event_pb2
 
-from ddit_jax.monitor.metric_writer import MetricWriter
+from ddit_jax.monitor.metric_writer import MetricWriter, read_scalars
 
 
 def events(folder):
@@ -51,7 +50,7 @@ def test_scalars_reach_the_lines_and_tensorboard(tmp_path):
 
 
 def test_values_that_are_not_finite_are_null_and_counted(tmp_path, caplog):
-  with MetricWriter(tmp_path, has_tensorboard=False) as writer:
+  with MetricWriter(tmp_path) as writer:
     writer.write_scalars(1, {"a": math.nan, "b": math.inf, "c": 1.0})
     writer.write_scalars(2, {"a": math.nan, "b": 0.0})
   assert writer.non_finite_counts == {"a": 2, "b": 1}
@@ -79,13 +78,13 @@ def test_after_a_resume_the_lost_steps_are_gone_and_reported(tmp_path, caplog):
     for step in (10, 20, 30):
       writer.write_scalars(step, {"loss": float(step)})
   with MetricWriter(tmp_path) as writer:
-    assert writer.truncate_after(10) == 2
+    writer.truncate_after(10)
     writer.write_scalars(20, {"loss": 0.0})
   assert [(x["step"], x["loss"]) for x in lines_of(tmp_path)] == [
     (10, 10.0),
     (20, 0.0),
   ]
-  assert "dropped 2 lines beyond the restored step 10" in caplog.text
+  assert "dropped 2 lines after the restored step 10" in caplog.text
   starts = [
     e.step
     for e in events(tmp_path)
@@ -98,16 +97,16 @@ def test_after_a_resume_the_lost_steps_are_gone_and_reported(tmp_path, caplog):
 
 @pytest.mark.parametrize("name", ["step", "time", "", "/a", "a/../b", "a b"])
 def test_bad_names_are_refused(tmp_path, name):
-  with MetricWriter(tmp_path, has_tensorboard=False) as writer:
-    with pytest.raises(ValueError, match="reserved or no path-like"):
+  with MetricWriter(tmp_path) as writer:
+    with pytest.raises(ValueError, match="reserved or not path-like"):
       writer.write_scalars(1, {name: 1.0})
-    with pytest.raises(ValueError, match="reserved or no path-like"):
+    with pytest.raises(ValueError, match="reserved or not path-like"):
       writer.write_images(1, {name: np.zeros((2, 2, 3), np.uint8)})
   assert lines_of(tmp_path) == []
 
 
 def test_bad_values_are_refused(tmp_path):
-  with MetricWriter(tmp_path, has_tensorboard=False) as writer:
+  with MetricWriter(tmp_path) as writer:
     with pytest.raises(ValueError, match=r"loss has shape \(2,\)"):
       writer.write_scalars(1, {"loss": np.ones(2)})
     for image in (np.zeros((2, 2, 3)), np.zeros((2, 2), np.uint8), [1]):
@@ -115,8 +114,47 @@ def test_bad_values_are_refused(tmp_path):
         writer.write_images(1, {"x": image})
 
 
-def test_without_tensorboardx_the_way_out_is_named(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "tensorboardX", None)
-  with pytest.raises(ValueError, match="has_tensorboard=False"):
-    MetricWriter(tmp_path)
-  MetricWriter(tmp_path, has_tensorboard=False).close()
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with MetricWriter(None) as writer:
+    writer.write_scalars(1, {"a": 1.0})
+    writer.write_images(1, {"x": np.zeros((2, 2, 3), np.uint8)})
+    writer.truncate_after(0)
+  assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def path(tmp_path):
+  """A file with lines of steps 10, 20 and 30."""
+  with MetricWriter(tmp_path / "run") as writer:
+    for step in (10, 20, 30):
+      writer.write_scalars(step, {"loss": step / 8})
+  return tmp_path / "run" / "scalars.jsonl"
+
+
+def test_a_half_line_is_reported_and_removed_at_the_next_start(path, caplog):
+  with open(path, "a") as file:
+    file.write('{"step": 40, "ti')
+  assert [line["step"] for line in read_scalars(path)] == [10, 20, 30]
+  assert "half-written" in caplog.text
+  with MetricWriter(path.parent) as writer:
+    writer.write_scalars(40, {})
+  assert [line["step"] for line in read_scalars(path)] == [10, 20, 30, 40]
+
+
+def test_going_back_needs_a_truncation(path):
+  with MetricWriter(path.parent) as writer:
+    with pytest.raises(ValueError, match="step 21 comes after step 30"):
+      writer.write_scalars(21, {})
+    writer.truncate_after(20)
+    writer.write_scalars(21, {})
+    writer.write_scalars(21, {"eval": 1.0})  # a second line of a step is fine
+  assert [line["step"] for line in read_scalars(path)] == [10, 20, 21, 21]
+
+
+@pytest.mark.parametrize("line", ["not json", '{"loss": 1}', "[1]", ""])
+def test_a_broken_line_inside_the_file_is_named(path, line):
+  lines = path.read_text().splitlines()
+  path.write_text("\n".join([lines[0], line, lines[2], ""]))
+  with pytest.raises(ValueError, match="line 2"):
+    read_scalars(path)

@@ -25,7 +25,7 @@ def run(hooks, *, start=0, num_steps=7, stop_at=None, state=()):
     start=start,
     num_steps=num_steps,
     hooks=hooks,
-    is_stop_asked=lambda step: step == stop_at,
+    is_stop_requested=lambda step: step == stop_at,
   )
 
 
@@ -106,5 +106,5 @@ def test_an_error_of_a_step_is_not_swallowed():
       start=0,
       num_steps=2,
       hooks=[],
-      is_stop_asked=lambda step: False,
+      is_stop_requested=lambda step: False,
     )

@@ -13,9 +13,8 @@ import pytest
 
 from ddit_jax.config.load import from_dict
 from ddit_jax.errors import InputError
-from ddit_jax.experiment import trainer
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.trainer import TrainingJob, TrainingRun, train
+from ddit_jax.experiment.trainer import Trainer, train
 from ddit_jax.train.loop import StopSignal
 from tests import tiny_run
 
@@ -29,15 +28,15 @@ class Crash(BaseException):
 @contextlib.contextmanager
 def at_step(step: int, act):
   """Runs `act` after the update of `step`, before anything is written."""
-  real = StopSignal.is_asked
+  real = StopSignal.is_requested
 
-  def is_asked(self, now):
+  def is_requested(self, now):
     if now == step:
       act()
     return real(self, now)
 
   with pytest.MonkeyPatch.context() as monkeypatch:
-    monkeypatch.setattr(StopSignal, "is_asked", is_asked)
+    monkeypatch.setattr(StopSignal, "is_requested", is_requested)
     yield
 
 
@@ -60,9 +59,8 @@ def no_compute(monkeypatch):
   def compiled(*_, **__):
     raise AssertionError("compiled something")
 
-  for name in ("fresh", "step_function"):
-    monkeypatch.setattr(TrainingJob, name, compiled)
-  monkeypatch.setattr(TrainingRun, "to_end", compiled)
+  for name in ("initialise", "fit"):
+    monkeypatch.setattr(Trainer, name, compiled)
 
 
 @pytest.fixture
@@ -135,13 +133,13 @@ def test_sigterm_saves_the_step_it_stopped_at_and_loses_nothing(
 ):
   settings = tiny_run.settings()
   with at_step(3, terminate):
-    assert train(settings, str(tmp_path)) == 0
+    assert not train(settings, str(tmp_path))
   assert saved_steps(tmp_path) == [2, 3]
   losses = tiny_run.logged_losses(tmp_path)
   reference = tiny_run.logged_losses(trained)
   # Up to step 3, without an extra validation on the way out.
   assert losses == [line for line in reference if line[0] <= 3]
-  assert train(settings, str(tmp_path)) == 0
+  assert train(settings, str(tmp_path))
   tiny_run.assert_bit_identical(tmp_path, trained, NUM_STEPS)
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -162,7 +160,7 @@ def test_the_second_half_on_eight_devices_agrees(trained, copy, caplog):
 def test_a_finished_run_is_left_alone(copy, caplog):
   before = tiny_run.logged_losses(copy)
   caplog.set_level("INFO", "ddit_jax")
-  assert train(tiny_run.settings(), str(copy)) == 0
+  assert train(tiny_run.settings(), str(copy))
   assert f"{copy} is complete: step 6 is the last" in caplog.messages
   assert saved_steps(copy) == [2, 4, 6]
   assert tiny_run.logged_losses(copy) == before
@@ -304,11 +302,11 @@ def test_a_run_leaves_no_threads_behind(copy):
 
 
 def test_validation_losses_depend_on_the_weights_alone(trained):
-  """The averaged parameters of a step always give the same losses."""
+  """The EMA parameters of a step always give the same losses."""
   settings = tiny_run.settings()
   assert settings.train.validate_every == 4
   lines = [x for x in tiny_run.logged_losses(trained) if "valid" in x[1]]
   assert len({value for _, _, value in lines}) == len(lines)
-  assert trainer.BEST_METRIC in {name for _, name, _ in lines}
+  assert "validation/total" in {name for _, name, _ in lines}
   assert all(np.isfinite(value) for _, _, value in lines)
   assert jax.device_count() == 8

@@ -1,4 +1,4 @@
-"""Pictures drawn and texts written at every validation."""
+"""Grids of generated images and answers at every validation."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image
 
 from ddit_jax.experiment.data import make_tokenizer, open_data
 from ddit_jax.experiment.trainer import train
-from ddit_jax.experiment.validation import SampleSheet
+from ddit_jax.experiment.validation import answer_label
 from tests import tiny_run
 
 pytestmark = pytest.mark.usefixtures("on_one_device")
@@ -14,49 +14,48 @@ pytestmark = pytest.mark.usefixtures("on_one_device")
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-  """A run that draws two sheets, at steps 4 and 6."""
+  """A run with sample grids at steps 4 and 6."""
   with pytest.MonkeyPatch.context() as monkeypatch:
     from tests.experiment.conftest import use_first_device
 
     use_first_device(monkeypatch)
-    folder = tmp_path_factory.mktemp("sheets")
-    train(tiny_run.settings(train__sheet_size="3"), str(folder))
+    folder = tmp_path_factory.mktemp("grids")
+    train(tiny_run.settings(train__sample_grid_size="3"), str(folder))
   return folder
 
 
-def picture(workdir, name, step):
+def grid_of(workdir, name, step):
   return np.asarray(Image.open(workdir / "images" / name / f"{step:08}.png"))
 
 
-def test_there_is_a_sheet_of_each_kind_at_every_validation(workdir):
-  for name in ("drawings", "readings"):
+def test_there_is_a_grid_of_each_kind_at_every_validation(workdir):
+  for name in ("generated_images", "answers"):
     steps = sorted(p.name for p in (workdir / "images" / name).iterdir())
     assert steps == ["00000004.png", "00000006.png"]
 
 
-def test_what_is_read_is_the_validation_set(workdir):
+def test_answers_are_about_the_validation_images(workdir):
   settings = tiny_run.settings()
   tokenizer = make_tokenizer(settings.data)
   data = open_data(settings, tokenizer, {}, workdir)
   images = data.validation_batch().image_to_text.images
-  sheet = picture(workdir, "readings", 6)
+  grid = grid_of(workdir, "answers", 6)
   for number in range(3):
     left = 8 + number * 264
-    tile = sheet[8:264, left : left + 256]
+    tile = grid[8:264, left : left + 256]
     # A pixel of 16 x 16 is 16 wide.
     np.testing.assert_array_equal(tile[8::16, 8::16], images[number])
 
 
-def test_the_sheet_changes_with_the_weights_and_with_nothing_else(
-  workdir, tmp_path
-):
+def test_grids_change_with_the_weights_and_with_nothing_else(workdir, tmp_path):
   assert (
-    picture(workdir, "drawings", 4) != picture(workdir, "drawings", 6)
+    grid_of(workdir, "generated_images", 4)
+    != grid_of(workdir, "generated_images", 6)
   ).any()
-  train(tiny_run.settings(train__sheet_size="3"), str(tmp_path))
-  for name in ("drawings", "readings"):
+  train(tiny_run.settings(train__sample_grid_size="3"), str(tmp_path))
+  for name in ("generated_images", "answers"):
     np.testing.assert_array_equal(
-      picture(tmp_path, name, 6), picture(workdir, name, 6)
+      grid_of(tmp_path, name, 6), grid_of(workdir, name, 6)
     )
 
 
@@ -67,12 +66,11 @@ def test_training_itself_is_not_changed(workdir, trained):
 def test_a_label_shows_question_and_answer():
   settings = tiny_run.settings()
   tokenizer = make_tokenizer(settings.data)
-  sheet = object.__new__(SampleSheet)
-  sheet._job = type("Job", (), {"tokenizer": tokenizer})
   question = tokenizer.encode("Q: what number is it? A:")
   answer = tokenizer.encode("seven")
   tokens = np.array([*question, *answer, tokenizer.end_id, tokenizer.end_id])
   prompt_mask = np.arange(len(tokens)) < len(question)
-  label = sheet._label(tokens, prompt_mask)
+  label = answer_label(tokenizer, tokens, prompt_mask)
   assert label.endswith("> seven") and "what number is it?" in label
-  assert sheet._label(tokens[len(question) :], np.zeros(3, bool)) == "seven"
+  alone = answer_label(tokenizer, tokens[len(question) :], np.zeros(3, bool))
+  assert alone == "seven"

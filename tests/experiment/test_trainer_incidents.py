@@ -1,4 +1,4 @@
-"""Runs whose losses go wrong: what is kept, listed and gone back to."""
+"""Runs whose losses go wrong: what is kept, listed and rolled back."""
 
 import json
 import resource
@@ -16,7 +16,7 @@ from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.errors import InputError
 from ddit_jax.experiment import trainer
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.trainer import TrainingRun, train
+from ddit_jax.experiment.trainer import Trainer, train
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.train.hooks import LossGuard
 from tests import tiny_run
@@ -61,7 +61,7 @@ def test_a_broken_batch_is_left_out_and_its_records_are_listed(
   break_batches, tmp_path
 ):
   break_batches(lambda step: step == 3)
-  assert train(tiny_run.settings(), str(tmp_path)) == 0
+  assert train(tiny_run.settings(), str(tmp_path))
   (event,) = incidents(tmp_path)
   assert (event["event"], event["step"]) == ("skipped_batch", 4)
   assert event["losses"]["loss/total"] in ("nan", "inf")
@@ -111,7 +111,7 @@ def test_a_spike_goes_back_to_the_checkpoint_and_past_the_batch(
   tmp_path, trained
 ):
   settings = tiny_run.settings(train__spike_factor="2.0")
-  assert train(settings, str(tmp_path)) == 0
+  assert train(settings, str(tmp_path))
   (event,) = incidents(tmp_path)
   assert (event["event"], event["step"], event["to_step"]) == ("rollback", 5, 4)
   # Five batches, then two more for steps 5 and 6.
@@ -144,7 +144,7 @@ def test_without_a_checkpoint_there_is_nothing_to_go_back_to(
 
   monkeypatch.setattr(LossGuard, "_is_spike", is_spike)
   settings = tiny_run.settings(train__spike_factor="2.0")
-  with pytest.raises(InputError, match="no checkpoint yet to go back to"):
+  with pytest.raises(InputError, match="no checkpoint yet to roll back to"):
     train(settings, str(tmp_path))
 
 
@@ -154,7 +154,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_refused_at_once(
   def no_run(*_):
     raise AssertionError("compiled something")
 
-  monkeypatch.setattr(TrainingRun, "to_end", no_run)
+  monkeypatch.setattr(Trainer, "fit", no_run)
   usage = type("Usage", (), {"free": 10_000})
   monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
   with pytest.raises(InputError, match=r"GB to write, 1e-05 GB are free"):
@@ -206,7 +206,7 @@ def test_a_rollback_keeps_what_is_frozen(tmp_path, trained, start):
     settings = tiny_run.settings(
       train__spike_factor="2.0", lora__rank="2", init_from=str(trained)
     )
-  assert train(settings, str(tmp_path)) == 0
+  assert train(settings, str(tmp_path))
   (event,) = incidents(tmp_path)
   assert event["event"] == "rollback"
   arrays = tiny_run.stored_arrays(tmp_path, 6)
@@ -217,7 +217,7 @@ def test_a_validation_loss_that_is_not_finite_does_not_stop_the_run(
   break_batches, tmp_path
 ):
   break_batches(lambda step: step == 0)
-  assert train(tiny_run.settings(), str(tmp_path)) == 0
+  assert train(tiny_run.settings(), str(tmp_path))
   assert [event["step"] for event in incidents(tmp_path)] == [1]
 
 
@@ -241,4 +241,4 @@ def test_a_full_disk_is_one_line(tmp_path):
   assert done.returncode == 2, done.stderr
   line = done.stderr.strip().splitlines()[-1]
   assert "the workdir cannot be written any more (File too large)" in line
-  assert "no checkpoint was finished: make room" in line
+  assert "no checkpoint was finished: free some space" in line

@@ -1,6 +1,7 @@
-"""Names inside a workdir, its lock, and folders for results."""
+"""A workdir's lock, what may change in it, full disks; result folders."""
 
 import dataclasses
+import errno
 import json
 import subprocess
 import sys
@@ -11,7 +12,12 @@ from ddit_jax.checkpoint.store import checkpoints_in
 from ddit_jax.config.load import from_dict
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.workdir import CHANGEABLE, RunFolder, output_folder
+from ddit_jax.experiment.workdir import (
+  CHANGEABLE,
+  RunFolder,
+  explaining_stops,
+  output_folder,
+)
 
 
 def test_the_folder_is_made_and_locked_until_it_is_left(tmp_path):
@@ -135,3 +141,68 @@ def test_a_mixture_of_sources_may_change_in_the_future_only(tmp_path):
     message = r"data.image_to_text.mixture: the weights from step 5 are .*'b'"
     with pytest.raises(InputError, match=message):
       folder.check_same_run(edited, saved, 6)
+
+
+class Store:
+  """A store with one finished checkpoint, or none."""
+
+  def __init__(self, step):
+    self._step = step
+
+  def wait(self):
+    """Nothing is under way."""
+
+  def latest_step(self):
+    return self._step
+
+
+def chained(error):
+  try:
+    try:
+      raise error
+    except Exception as inner:
+      raise RuntimeError("saving step 5 failed") from inner
+  except RuntimeError as outer:
+    return outer
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+# As TensorStore words it: no OSError, no errno.
+TENSORSTORE = ValueError(
+  "OUT_OF_RANGE: Failed to write [source locations='x.cc:1', "
+  f"os_error_code='{errno.EFBIG}']"
+)
+
+
+@pytest.mark.parametrize(
+  ("error", "words"),
+  [
+    (FULL, "No space left on device"),
+    (chained(FULL), "No space left on device"),
+    (TENSORSTORE, "File too large"),
+    (chained(TENSORSTORE), "File too large"),
+  ],
+)
+@pytest.mark.parametrize(
+  ("step", "left"),
+  [(None, "no checkpoint was finished"), (4, "of step 4 is intact")],
+)
+def test_a_full_disk_is_one_line(error, words, step, left):
+  with pytest.raises(InputError) as caught, explaining_stops(Store(step)):
+    raise error
+  line = str(caught.value)
+  assert words in line and left in line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+  "error",
+  [
+    OSError(errno.EIO, "Input/output error"),
+    ValueError("a shape does not fit"),
+    ValueError(f"os_error_code='{errno.EIO}'"),
+  ],
+)
+def test_other_errors_stay_as_they_are(error):
+  with pytest.raises(type(error)) as caught, explaining_stops(Store(4)):
+    raise error
+  assert caught.value is error

@@ -1,0 +1,290 @@
+"""Pretrained weights: behind frozen encoders, as a start, below adapters."""
+
+import dataclasses
+import json
+import logging
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from ddit_jax.errors import InputError
+from ddit_jax.experiment.data import make_tokenizer
+from ddit_jax.experiment.pretrained import BASE_FILE, PretrainedParams
+from ddit_jax.experiment.trainer import train
+from ddit_jax.lora.lora import LoraNetwork
+from ddit_jax.models.module import Network
+from ddit_jax.pipelines.load import load
+from ddit_jax.sharding.mesh import MeshConfig
+from tests import converted_weights, tiny_run
+
+NETWORK = converted_weights.MODULES["network"]
+LAST = tiny_run.NUM_STEPS
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+  return converted_weights.write(tmp_path_factory.mktemp("weights") / "ddit")
+
+
+def settings(converted, **changes):
+  return tiny_run.settings(
+    model__size="of_encoders",
+    model__encoders_from=str(converted),
+    init_from=str(converted),
+    loss__is_merged="False",
+    **changes,
+  )
+
+
+def wanted(network=NETWORK):
+  return network.abstract_variables()["params"]
+
+
+@pytest.fixture(scope="module")
+def finetuned(converted, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("finetuned") / "run"
+  assert train(settings(converted), str(workdir))
+  return workdir
+
+
+def test_every_array_is_taken_as_it_was_stored(converted):
+  weights = PretrainedParams.open(str(converted), "ema", wanted())
+  assert weights.newly_initialised == weights.unused == []
+  assert "(0 cast)" in weights.report()
+  layout = jax.tree.map(
+    lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), wanted()
+  )
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), wanted())
+  stored = converted_weights.variables("network")["params"]
+  jax.tree.map(
+    np.testing.assert_array_equal, weights.load(zeros, layout), stored
+  )
+
+
+def test_newly_initialised_and_unused_arrays_are_named(converted):
+  changes = {"has_qk_norm": True, "num_null_image_tokens": 0}
+  other = Network(dataclasses.replace(NETWORK.config, **changes))
+  weights = PretrainedParams.open(str(converted), "ema", wanted(other))
+  report = weights.report()
+  assert weights.unused == ["null_image"]
+  assert "unused: null_image (2, 32)" in report
+  assert len(weights.newly_initialised) == 4
+  assert all("norm" in name for name in weights.newly_initialised)
+  assert (
+    f"{len(weights.taken)} arrays taken (0 cast), 4 newly initialised, 1 unused"
+    in report
+  )
+
+
+def test_other_shapes_are_refused(converted):
+  other = Network(dataclasses.replace(NETWORK.config, width=64))
+  with pytest.raises(InputError, match=r"another network.* .*32.*64"):
+    PretrainedParams.open(str(converted), "ema", wanted(other))
+
+
+@pytest.mark.parametrize(
+  ("path", "message"),
+  [("nowhere", "neither a workdir"), ("checkpoints/7", "has no ema")],
+)
+def test_places_without_weights_are_refused(tmp_path, path, message):
+  with pytest.raises(InputError, match=message):
+    PretrainedParams.open(str(tmp_path / path), "ema", wanted())
+
+
+def test_training_moves_the_network_and_leaves_the_encoders(
+  converted, finetuned
+):
+  stored = tiny_run.stored_arrays(finetuned, LAST)
+  assert not [name for name in stored if "vae" in name or "encoder" in name]
+  start = converted_weights.variables("network")["params"]
+  for key, leaf in jax.tree_util.tree_leaves_with_path(start):
+    now = stored[f"params{jax.tree_util.keystr(key)}"]
+    # Rates up to 2e-3 for 6 steps; AdamW moves at most a rate a step.
+    assert np.abs(now - leaf).max() < 0.02
+  losses = [value for _, name, value in tiny_run.logged_losses(finetuned)]
+  assert np.isfinite(losses).all()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_bit_identical(converted, finetuned, tmp_path):
+  first = settings(converted, train__num_steps="4")
+  assert train(first, str(tmp_path))
+  assert train(settings(converted), str(tmp_path))
+  ours = tiny_run.stored_arrays(tmp_path, LAST)
+  theirs = tiny_run.stored_arrays(finetuned, LAST)
+  assert ours.keys() == theirs.keys()
+  # Only the schedule's end differs between the two, and it is constant here.
+  different = [n for n, a in theirs.items() if a.tobytes() != ours[n].tobytes()]
+  assert different == []
+
+
+@pytest.mark.slow
+def test_its_checkpoint_samples_all_tasks(finetuned):
+  pipeline = load(str(finetuned))
+  images = pipeline.text_to_image(["a red seven"] * 2)
+  assert images.shape == (2, 16, 16, 3)
+  assert len(pipeline.caption(images)) == 2
+
+
+def test_a_run_starts_from_another_runs_checkpoint(trained, tmp_path, caplog):
+  start = tiny_run.settings(
+    init_from=str(trained / "checkpoints" / "4"), init_weights="params"
+  )
+  # A rate of zero leaves the weights where they start.
+  still = dataclasses.replace(
+    start,
+    optimizer=dataclasses.replace(
+      start.optimizer, learning_rate=1e-30, weight_decay=0.0
+    ),
+  )
+  with caplog.at_level(logging.INFO):
+    assert train(still, str(tmp_path))
+  assert "0 newly initialised, 0 unused" in caplog.text
+  ours = tiny_run.stored_arrays(tmp_path, LAST)
+  theirs = tiny_run.stored_arrays(trained, 4)
+  for name, array in theirs.items():
+    if name.startswith("params"):
+      np.testing.assert_array_equal(ours[name], array)
+
+
+def adapter_settings(trained, step=4, **changes):
+  return tiny_run.settings(
+    init_from=str(trained / "checkpoints" / str(step)),
+    **{"lora__rank": "2", "lora__alpha": "4.0"} | changes,
+  )
+
+
+def network(settings):
+  tokenizer = make_tokenizer(settings.data)
+  return settings.make_model(tokenizer).network
+
+
+def base_of(settings):
+  """(the network below the adapters, its pretrained parameters)."""
+  below = network(settings).network
+  pretrained = PretrainedParams.open(
+    settings.init_from, settings.init_weights, wanted(below), is_complete=True
+  )
+  return below, pretrained
+
+
+def test_rank_zero_leaves_the_network_as_it_is(trained):
+  plain = network(adapter_settings(trained, lora__rank="0"))
+  assert not isinstance(plain, LoraNetwork)
+
+
+def test_the_base_is_restored_where_it_belongs(trained):
+  below, pretrained = base_of(adapter_settings(trained))
+  mesh = MeshConfig(fsdp=4, tensor=2).make()
+  layout = below.shardings(mesh)["params"]
+  params = pretrained.load(wanted(below), layout)
+  stored = tiny_run.stored_arrays(trained, 4)
+  places = jax.tree.leaves(layout)
+  for (path, leaf), where in zip(
+    jax.tree_util.tree_leaves_with_path(params), places, strict=True
+  ):
+    name = f"ema{jax.tree_util.keystr(path)}"
+    np.testing.assert_array_equal(leaf, stored[name])
+    assert leaf.sharding.is_equivalent_to(where, leaf.ndim)
+
+
+def test_the_digest_follows_the_parameters_not_the_place(trained, tmp_path):
+  here = adapter_settings(trained)
+  copy = shutil.copytree(
+    trained / "checkpoints" / "4", tmp_path / "checkpoints" / "4"
+  )
+  there = dataclasses.replace(here, init_from=str(copy))
+  _, base = base_of(here)
+  _, moved = base_of(there)
+  assert moved.digest == base.digest
+  moved.check_same_base(base.base_file())
+  for other in (
+    adapter_settings(trained, step=LAST),
+    dataclasses.replace(here, init_weights="params"),
+  ):
+    _, opened = base_of(other)
+    with pytest.raises(InputError, match="holds other parameters than"):
+      opened.check_same_base(base.base_file())
+
+
+def test_a_base_of_another_shape_is_refused(trained):
+  asked = adapter_settings(trained, model__size="small")
+  with pytest.raises(InputError, match="holds another network's parameters"):
+    base_of(asked)
+
+
+def test_adapters_need_a_complete_network_below_them(converted):
+  other = Network(dataclasses.replace(NETWORK.config, has_qk_norm=True))
+  with pytest.raises(InputError, match=r"lacks .*norm.* and 3 more: adapters"):
+    PretrainedParams.open(
+      str(converted), "ema", wanted(other), is_complete=True
+    )
+
+
+@pytest.fixture(scope="module")
+def adapted(trained, tmp_path_factory):
+  """The workdir of a run of adapters. Not to be changed."""
+  workdir = tmp_path_factory.mktemp("adapted") / "run"
+  assert train(adapter_settings(trained), str(workdir))
+  return workdir
+
+
+def test_a_checkpoint_holds_adapters_and_no_base(adapted):
+  stored = tiny_run.stored_arrays(adapted, LAST)
+  names = {n for n in stored if n.startswith(("params", "ema"))}
+  assert names and all(n.endswith(("['down']", "['up']")) for n in names)
+  moments = [n for n in stored if n.startswith("opt_state") and ".mu" in n]
+  assert len(moments) in (0, len(names) // 2)
+  ups = [n for n in names if n.startswith("params") and n.endswith("['up']")]
+  assert all(np.abs(stored[n]).max() > 0 for n in ups)
+  plain = adapted / "checkpoints" / str(LAST) / "plain" / "files" / BASE_FILE
+  assert json.loads(plain.read_text()).keys() == {"folder", "digest"}
+  losses = [value for _, _, value in tiny_run.logged_losses(adapted)]
+  assert np.isfinite(losses).all()
+
+
+def test_a_loaded_run_is_the_base_with_its_adapters_merged(adapted, trained):
+  pipeline = load(str(adapted))
+  assert not isinstance(pipeline.model.network, LoraNetwork)
+  got = pipeline.variables["network"]["params"]
+  base = tiny_run.stored_arrays(trained, 4)
+  ours = tiny_run.stored_arrays(adapted, LAST)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(got):
+    name = jax.tree_util.keystr(path)
+    want = base[f"ema{name}"].astype(np.float64)
+    down = ours.get(f"ema{name.replace('kernel', 'down')}")
+    if name.endswith("['kernel']") and down is not None:
+      up = ours[f"ema{name.replace('kernel', 'up')}"]
+      for layer in range(len(want)):
+        change = down[layer].reshape(-1, 2) @ up[layer].reshape(2, -1)
+        want[layer] += 2.0 * change.reshape(want[layer].shape)
+    # Measured 6e-8.
+    np.testing.assert_allclose(leaf, want, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_bit_identical_on_a_moved_base(
+  adapted, trained, tmp_path
+):
+  first = adapter_settings(trained, train__num_steps="4")
+  assert train(first, str(tmp_path / "run"))
+  copy = shutil.copytree(
+    trained / "checkpoints" / "4", tmp_path / "checkpoints" / "4"
+  )
+  moved = dataclasses.replace(adapter_settings(trained), init_from=str(copy))
+  assert train(moved, str(tmp_path / "run"))
+  ours = tiny_run.stored_arrays(tmp_path / "run", LAST)
+  theirs = tiny_run.stored_arrays(adapted, LAST)
+  assert ours.keys() == theirs.keys()
+  different = [n for n, a in theirs.items() if a.tobytes() != ours[n].tobytes()]
+  assert different == []
+
+
+def test_resuming_on_another_base_is_refused(adapted, trained, tmp_path):
+  workdir = shutil.copytree(adapted, tmp_path / "run")
+  with pytest.raises(InputError, match="on which the adapters were trained"):
+    train(adapter_settings(trained, step=LAST), str(workdir))
+  with pytest.raises(InputError, match=r"other settings \(lora.rank was 2"):
+    train(adapter_settings(trained, lora__rank="3"), str(workdir))
