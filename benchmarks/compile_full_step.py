@@ -35,7 +35,7 @@ from hlo_collectives import hlo_collectives
 from jax.experimental import topologies
 from traced_flops import traced_flops
 
-from ddit_jax.config.load import load, split_overrides
+from ddit_jax.config.load import load_config, split_overrides
 from ddit_jax.experiment.model import training_flops
 from ddit_jax.monitor.device_stats import peak_flops
 
@@ -176,7 +176,9 @@ def main() -> None:
       changes[f"data.{task}.batch_size"] = str(args.batch)
   if args.remat:
     changes["model.execution.remat"] = args.remat
-  found = plan(load(Config, args.config, changes | overrides), args.topology)
+  found = plan(
+    load_config(Config, args.config, changes | overrides), args.topology
+  )
   print(table(found), file=sys.stderr)
   print(json.dumps(found, indent=2))
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ddit_jax.config.load import load
+from ddit_jax.config.load import load_config
 from ddit_jax.experiment.config import Config
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -43,7 +43,7 @@ OVERRIDES = {
 def settings(**overrides: str) -> Config:
   """The tiny run's settings; "__" in a name stands for a dot."""
   dotted = {name.replace("__", "."): x for name, x in overrides.items()}
-  return load(Config, CONFIG, OVERRIDES | dotted)
+  return load_config(Config, CONFIG, OVERRIDES | dotted)
 
 
 def flags(**overrides: str) -> list[str]:

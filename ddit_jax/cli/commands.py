@@ -6,14 +6,11 @@ What they call is imported when they run, so that `--help` is quick.
 import argparse
 
 from ddit_jax.cli.flags import Flag, Verb
-from ddit_jax.config.load import load, load_job
+from ddit_jax.config.load import load_config, load_job
 from ddit_jax.errors import InputError, preparing, suggest
 
-TASKS = ("t2i", "caption", "vqa")
-_WEIGHTS = ("ema", "params")
-
 _CONFIG = Flag("config file, FILE.py[:variant]")
-_WEIGHTS_FLAG = Flag("ema (exponential moving average) or params", str, "ema")
+_WEIGHTS = Flag("ema (exponential moving average) or params", str, "ema")
 _STEP = Flag("checkpoint's step; the newest if unset", int)
 
 
@@ -75,13 +72,12 @@ config.json.
 
 def _sample(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   del overrides
-  if values.task not in TASKS:
-    raise InputError(
-      f"unknown task {values.task!r}: {suggest(values.task, TASKS)}"
-    )
   from ddit_jax.pipelines import requests
   from ddit_jax.prng import check_seed
 
+  if values.task not in requests.NEEDED:
+    hint = suggest(values.task, requests.NEEDED)
+    raise InputError(f"unknown task {values.task!r}: {hint}")
   with preparing():
     check_seed(values.seed)
   rows = requests.read(
@@ -134,7 +130,7 @@ plain SD3 (--target=sd3) only generate images.
     "prompt": Flag("what to draw", is_repeated=True),
     "image": Flag("an image file", is_repeated=True),
     "question": Flag("a question about the image", is_repeated=True),
-    "weights": _WEIGHTS_FLAG,
+    "weights": _WEIGHTS,
     "step": _STEP,
     "seed": Flag("of the draws", int, 0),
   },
@@ -147,7 +143,7 @@ plain SD3 (--target=sd3) only generate images.
 def _evaluate(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   from ddit_jax.experiment.config import Config
 
-  config = load(Config, values.config, overrides)
+  config = load_config(Config, values.config, overrides)
   from ddit_jax.pipelines import evaluate
 
   return evaluate.evaluate(
@@ -177,7 +173,7 @@ answers, and report.html, one file that opens offline.
     "checkpoint": Flag("folder of a run, or its checkpoints"),
     "config": _CONFIG,
     "out": Flag("folder for metrics, samples and the report"),
-    "weights": _WEIGHTS_FLAG,
+    "weights": _WEIGHTS,
     "step": _STEP,
   },
   run=_evaluate,
@@ -187,11 +183,12 @@ answers, and report.html, one file that opens offline.
 
 def _lora(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   del overrides
-  if values.weights not in _WEIGHTS:
-    hint = suggest(values.weights, _WEIGHTS)
-    raise InputError(f"unknown weights {values.weights!r}: {hint}")
   from ddit_jax.pipelines import lora_export
+  from ddit_jax.pipelines.load import WEIGHTS
 
+  if values.weights not in WEIGHTS:
+    hint = suggest(values.weights, WEIGHTS)
+    raise InputError(f"unknown weights {values.weights!r}: {hint}")
   export = lora_export.export_adapter
   if values.merge:
     export = lora_export.export_merged
@@ -216,7 +213,7 @@ tools/convert_sd3_weights.py exports its weights with --params.
   flags={
     "checkpoint": Flag("folder of a run with adapters, or its checkpoints"),
     "out": Flag("new FILE.safetensors, or with --merge a new folder"),
-    "weights": _WEIGHTS_FLAG,
+    "weights": _WEIGHTS,
     "step": _STEP,
     "merge": Flag("write the network with the adapters merged in", bool, False),
   },

@@ -10,7 +10,7 @@ from typing import Any
 
 from ddit_jax.cli.commands import join_cluster
 from ddit_jax.cli.flags import Flag, Verb
-from ddit_jax.config.load import load
+from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError, preparing
 
 _DESCRIPTION = """
@@ -154,7 +154,7 @@ def _write_caches(
       )
   from ddit_jax.experiment.config import Config
 
-  config = load(Config, values.config, overrides)
+  config = load_config(Config, values.config, overrides)
   if values.distributed:
     join_cluster()
   from ddit_jax.experiment.data import CacheRequest

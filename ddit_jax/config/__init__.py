@@ -1,1 +1,5 @@
-"""Settings, config files and dry runs."""
+"""Config files to a tree of frozen dataclasses.
+
+- `load`: builds the tree by type hints; config files, overrides and stages.
+- `dry_run`: any config at toy size on generated data.
+"""

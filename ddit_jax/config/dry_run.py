@@ -1,13 +1,10 @@
-"""Any config at toy size on generated data: the same graph in a minute.
-
-Importing this file does not import jax.
-"""
+"""Any config at toy size on generated data: the same graph in a minute."""
 
 from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
-# `model.encoders_from` and the kind of source that need no file.
+# The `model.encoders_from` and the kind of source that need no files.
 TOY_WEIGHTS = "toy"
 TOY_SOURCE = "toy"
 
@@ -19,7 +16,8 @@ _TOY_SIZES = {
   "end_to_end": "toy_end_to_end",
   "of_encoders": "toy_sd3",
 }
-# Kind of source -> texts of the toy source in its place; others ask questions.
+# Kind of source -> texts of the toy source that replaces it; all other kinds
+# are replaced by questions.
 _TEXTS = {
   "array_record": "captions",
   "image_folder": "captions",
@@ -28,19 +26,18 @@ _TEXTS = {
   "tfds": "captions",
   "webdataset": "captions",
 }
-# The tokenizer that is made of the sources' own words.
+# The tokenizer that is built from the words of the sources.
 _WORDS = "words"
 
 
 def chosen_variant(
   file: str, variant: str, known: Iterable[str], *, default: str
 ) -> tuple[str, bool]:
-  """A variant of a config file, and whether its toy size is asked for.
+  """Splits "NAME_dry" into the name of a variant and whether it is a dry run.
 
   Args:
-    file: as the message shall name it.
-    variant: what was asked for; "_dry" behind a name asks for its toy size,
-      and "dry" alone for that of the default.
+    file: the config file, for the message.
+    variant: NAME or NAME_dry; "dry" is the dry run of the default.
     known: names of the variants.
     default: one of them.
 
@@ -63,11 +60,11 @@ def chosen_variant(
 def dry(config: ConfigDict) -> ConfigDict:
   """Shrinks a config in place: toy network, toy encoders, four steps.
 
-  What shapes the graph stays: which streams are on, losses, optimiser,
-  precision, rematerialisation, the trained mask row; more than two
-  micro-batches become two. Adapters are left out, as they need a network to
-  start from. A job of several stages shrinks each of them. Batches of 8 suit
-  up to 8 devices.
+  What determines the graph is kept: which tasks are on, losses, optimizer,
+  precision, rematerialisation, the trained mask embedding. More than two
+  micro-batches become two. Adapters are turned off, as they need a network to
+  start from. In a job of several stages each stage is shrunk. The batch size of
+  8 works on 1, 2, 4 and 8 devices.
   """
   if "stages" in config:
     for stage in config.stages.values():

@@ -25,7 +25,7 @@ from ddit_jax.errors import InputError, suggest
 T = TypeVar("T")
 
 # How an override begins on a command line.
-PREFIX = "--config."
+_PREFIX = "--config."
 # The field of a root part that counts the incompatible changes of its keys.
 _VERSION = "schema_version"
 
@@ -94,10 +94,10 @@ def split_overrides(argv: list[str]) -> tuple[list[str], dict[str, str]]:
   """
   rest, overrides = [], {}
   for argument in argv:
-    if not argument.startswith(PREFIX):
+    if not argument.startswith(_PREFIX):
       rest.append(argument)
       continue
-    key, equals, value = argument.removeprefix(PREFIX).partition("=")
+    key, equals, value = argument.removeprefix(_PREFIX).partition("=")
     if not equals:
       raise InputError(f"{argument} has no value: write --config.{key}=VALUE")
     if key in overrides:
@@ -106,7 +106,7 @@ def split_overrides(argv: list[str]) -> tuple[list[str], dict[str, str]]:
   return rest, overrides
 
 
-def load(cls: type[T], argument: str, overrides: Mapping[str, str]) -> T:
+def load_config(cls: type[T], argument: str, overrides: Mapping[str, str]) -> T:
   """The config of FILE.py[:variant] with overrides applied.
 
   The file and its variants follow `ml_collections.config_flags`; they are
@@ -133,13 +133,13 @@ def load(cls: type[T], argument: str, overrides: Mapping[str, str]) -> T:
 def load_job(
   cls: type[T], argument: str, overrides: Mapping[str, str]
 ) -> T | dict[str, T]:
-  """As `load`; a job of several stages gives its stages in order.
+  """As `load_config`; a job of several stages gives its stages in order.
 
   Overrides that begin with "stages.NAME." apply to one stage, "order" is the
   names of the stages to run, and all others apply to every stage.
 
   Raises:
-    InputError: as `load`, or an unknown stage.
+    InputError: as `load_config`, or an unknown stage.
   """
   config = _run_config_file(argument)
   if "stages" not in config:

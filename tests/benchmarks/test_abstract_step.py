@@ -8,7 +8,7 @@ import jax
 import pytest
 from abstract_step import AbstractStep
 
-from ddit_jax.config.load import load
+from ddit_jax.config.load import load_config
 from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import make_tokenizer, open_data
@@ -69,7 +69,9 @@ def test_adapters_are_refused():
 def full_size(variant, **overrides):
   """A stage of the paper."""
   changes = {name.replace("__", "."): x for name, x in overrides.items()}
-  settings = load(Config, str(CONFIGS / f"ddit_sd3.py:{variant}"), changes)
+  settings = load_config(
+    Config, str(CONFIGS / f"ddit_sd3.py:{variant}"), changes
+  )
   return AbstractStep.of(settings, MeshConfig(fsdp=8).make())
 
 

@@ -7,7 +7,7 @@ import pathlib
 
 import pytest
 
-from ddit_jax.config.load import load, split_overrides
+from ddit_jax.config.load import load_config, split_overrides
 from ddit_jax.data.mixture import parse_schedule
 from ddit_jax.experiment.config import Config
 
@@ -68,7 +68,7 @@ def test_all_commands_name_settings_that_exist(tables, name, tmp_path):
     assert str(cell.folder) not in made, "two cells in one folder"
     flags, overrides = split_overrides(list(cell.flags[1:]))
     values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
-    settings = load(Config, values["config"], overrides)
+    settings = load_config(Config, values["config"], overrides)
     # What a cell starts from is made by an earlier one.
     for needed in (settings.init_from, values.get("checkpoint", "")):
       assert not needed or needed in made
@@ -78,7 +78,7 @@ def test_all_commands_name_settings_that_exist(tables, name, tmp_path):
       steps = settings.train.num_steps
       assert steps % settings.train.checkpoint_every == 0
     if "step" in values:
-      tuning = load(Config, values["config"], {}).train
+      tuning = load_config(Config, values["config"], {}).train
       kept = tuning.num_steps // tuning.checkpoint_every
       assert int(values["step"]) % tuning.checkpoint_every == 0
       assert kept <= tuning.keep_last

@@ -80,10 +80,6 @@ def test_there_is_something_to_do_before_the_checkpoint_is_opened():
     sample("--checkpoint=nowhere", "--task=t2i")
 
 
-def test_the_tasks_are_those_that_can_be_requested():
-  assert set(commands.TASKS) == set(requests.NEEDED)
-
-
 def test_requests_and_options_are_handed_over(monkeypatch):
   calls = []
   monkeypatch.setattr(

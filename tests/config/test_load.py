@@ -6,7 +6,12 @@ import json
 import pytest
 from ml_collections import ConfigDict
 
-from ddit_jax.config.load import config_module, from_dict, load, split_overrides
+from ddit_jax.config.load import (
+  config_module,
+  from_dict,
+  load_config,
+  split_overrides,
+)
 from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config, default_config
@@ -17,7 +22,7 @@ HEADER = "from ddit_jax.experiment.config import default_config\n"
 
 def complaint(argument, overrides=None) -> str:
   with pytest.raises(InputError) as caught:
-    load(Config, argument, overrides or {})
+    load_config(Config, argument, overrides or {})
   assert "\n" not in str(caught.value)
   return str(caught.value)
 
@@ -159,9 +164,12 @@ def test_overrides_without_value_or_given_twice_are_refused(argv, message):
 
 
 def test_variants_and_overrides_reach_the_settings():
-  default, cpu = load(Config, DIGITS, {}), load(Config, f"{DIGITS}:cpu", {})
+  default, cpu = (
+    load_config(Config, DIGITS, {}),
+    load_config(Config, f"{DIGITS}:cpu", {}),
+  )
   assert default == cpu
-  changed = load(
+  changed = load_config(
     Config,
     DIGITS,
     {
@@ -258,7 +266,7 @@ def test_a_config_need_not_be_complete_for_its_keys_to_be_overridden(
     "from ml_collections import ConfigDict\n"
     "def get_config():\n  return ConfigDict({'model': {'size': 'small'}})\n"
   )
-  settings = load(
+  settings = load_config(
     Config, path, {"train.num_steps": "7", "model.execution.dtype": "bfloat16"}
   )
   assert settings == from_dict(

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from ddit_jax.config.load import (
   config_module,
   from_dict,
-  load,
+  load_config,
   load_job,
   to_config_dict,
 )
@@ -105,7 +105,7 @@ def test_no_config_is_forgotten():
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_unknown_variants_are_named_with_the_known_ones(name):
   with pytest.raises(ValueError, match="has no variant 'x'") as caught:
-    load(Config, f"configs/{name}.py:x", {})
+    load_config(Config, f"configs/{name}.py:x", {})
   known = VARIANTS[name] + (["all"] if name in JOBS else [])
   assert all(variant in str(caught.value) for variant in known)
 
@@ -123,8 +123,10 @@ def test_docstrings_tell_of_all_variants_and_how_to_start(name):
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_the_first_variant_is_the_default_dry_or_not(name):
   path, default = f"configs/{name}.py", VARIANTS[name][0]
-  assert load(Config, path, {}) == load(Config, f"{path}:{default}", {})
-  assert load(Config, f"{path}:dry", {}) == load(
+  assert load_config(Config, path, {}) == load_config(
+    Config, f"{path}:{default}", {}
+  )
+  assert load_config(Config, f"{path}:dry", {}) == load_config(
     Config, f"{path}:{default}_dry", {}
   )
 
@@ -157,7 +159,7 @@ def test_keys_are_the_parts_fields(argument):
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_variants_survive_json(argument):
-  settings = load(Config, argument, {})
+  settings = load_config(Config, argument, {})
   resolved = dataclasses.asdict(settings)
   assert from_dict(Config, json.loads(json.dumps(resolved))) == settings
   assert from_dict(Config, to_config_dict(settings)) == settings
@@ -165,7 +167,10 @@ def test_variants_survive_json(argument):
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_dry_variants_differ_only_in_size(argument):
-  full, dry = load(Config, argument, {}), load(Config, f"{argument}_dry", {})
+  full, dry = (
+    load_config(Config, argument, {}),
+    load_config(Config, f"{argument}_dry", {}),
+  )
   differences = differing(full, dry)
   assert {name for name in differences if not DRY.fullmatch(name)} == set()
   assert {"name", "train.num_steps"} <= differences
@@ -179,7 +184,7 @@ def test_jobs_hold_the_stages_in_order_each_from_one_before(name, suffix):
   stages = load_job(Config, f"configs/{name}.py:all{suffix}", {})
   assert list(stages) == JOBS[name]
   for index, (stage, settings) in enumerate(stages.items()):
-    alone = load(Config, f"configs/{name}.py:{stage}{suffix}", {})
+    alone = load_config(Config, f"configs/{name}.py:{stage}{suffix}", {})
     assert differing(settings, alone) <= {"init_from"}
     if index:
       before = settings.init_from.removeprefix("stage:")
@@ -188,7 +193,7 @@ def test_jobs_hold_the_stages_in_order_each_from_one_before(name, suffix):
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_network_encoders_images_and_texts_fit(argument):
-  settings = load(Config, argument, {})
+  settings = load_config(Config, argument, {})
   config = network_config(settings)
   has_encoders = bool(settings.model.encoders_from)
   is_t5_needed = has_encoders and config.context_dim is not None
@@ -208,7 +213,7 @@ def test_network_encoders_images_and_texts_fit(argument):
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_the_training_state_has_all_its_parts(argument):
-  settings = load(Config, argument, {})
+  settings = load_config(Config, argument, {})
   network = Network(
     network_config(settings),
     has_mask_embedding=settings.model.has_mask_embedding,
@@ -226,7 +231,7 @@ def test_the_training_state_has_all_its_parts(argument):
 
 @pytest.mark.parametrize("argument", ARGUMENTS)
 def test_sources_and_mixtures_are_understood(argument):
-  data = load(Config, argument, {}).data
+  data = load_config(Config, argument, {}).data
   for name, spec in data.sources.items():
     keys = keys_of(spec["kind"])
     given = spec.keys() - {"kind"}
@@ -248,7 +253,7 @@ def test_the_stages_have_the_papers_numbers():
     "stage3": (50_000, 512, 3e-5, 1000, 1.0, 512, 128),
   }
   for variant, numbers in wanted.items():
-    settings = load(Config, f"configs/ddit_sd3.py:{variant}", {})
+    settings = load_config(Config, f"configs/ddit_sd3.py:{variant}", {})
     for stream in settings.data.streams().values():
       assert numbers == (
         settings.train.num_steps,
@@ -267,8 +272,8 @@ def test_the_stages_have_the_papers_numbers():
 
 def test_the_baseline_is_a_stage_without_its_text_loss():
   for variant in VARIANTS["sd3_baseline"]:
-    stage = load(Config, f"configs/ddit_sd3.py:{variant}", {})
-    baseline = load(Config, f"configs/sd3_baseline.py:{variant}", {})
+    stage = load_config(Config, f"configs/ddit_sd3.py:{variant}", {})
+    baseline = load_config(Config, f"configs/sd3_baseline.py:{variant}", {})
     assert list(baseline.data.streams_on()) == ["text_to_image"]
     assert baseline.data.text_to_image == stage.data.text_to_image
     assert differing(stage, baseline) <= {
@@ -287,8 +292,8 @@ def test_ablations_change_one_thing(variant):
   kind = variant.partition("_")[0]
   stage = "stage1" if kind in ("weighting", "text") else "stage3"
   changed = differing(
-    load(Config, f"configs/ddit_sd3.py:{stage}", {}),
-    load(Config, f"configs/ablations.py:{variant}", {}),
+    load_config(Config, f"configs/ddit_sd3.py:{stage}", {}),
+    load_config(Config, f"configs/ablations.py:{variant}", {}),
   )
   allowed = {
     "steps": r"sample\.text\.num_steps",
@@ -304,7 +309,7 @@ def test_amounts_of_generation_data_share_all_but_the_images():
   """Table 10: batch 128, LLaVA's 665 K alone, looked at three times."""
   amounts = {"generation_0": 0, "generation_7m": 7, "generation_20m": 20}
   for variant, millions in amounts.items():
-    settings = load(Config, f"configs/ablations.py:{variant}", {})
+    settings = load_config(Config, f"configs/ablations.py:{variant}", {})
     text, images = settings.data.image_to_text, settings.data.text_to_image
     assert text.batch_size == 128 and text.mixture == {"0": {"llava_mix": 1.0}}
     assert images.batch_size == (128 if millions else 0)
@@ -322,7 +327,7 @@ def test_amounts_of_generation_data_share_all_but_the_images():
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_every_config_trains_dry(name, tmp_path):
   """The default variant, end to end; each compiles its whole step."""
-  settings = load(Config, f"configs/{name}.py:dry", {})
+  settings = load_config(Config, f"configs/{name}.py:dry", {})
   assert train(settings, str(tmp_path))
   rows = [
     json.loads(line)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddit_jax.config.load import load
+from ddit_jax.config.load import load_config
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.errors import InputError
 from ddit_jax.experiment import trainer
@@ -201,7 +201,7 @@ def test_a_rollback_keeps_what_is_frozen(tmp_path, trained, start):
   """Encoders, or the network under adapters, which the step is given away."""
   if start is None:
     overrides = {"train.num_steps": "6", "train.spike_factor": "2.0"}
-    settings = load(Config, "configs/ddit_sd3.py:stage2_dry", overrides)
+    settings = load_config(Config, "configs/ddit_sd3.py:stage2_dry", overrides)
   else:
     settings = tiny_run.settings(
       train__spike_factor="2.0", lora__rank="2", init_from=str(trained)
