@@ -16,6 +16,7 @@ REQUIRES = [
   # tensorflow-datasets 4.9.10 imports it without asking for it.
   "importlib_resources>=6",
   "absl-py>=2",
+  "einops>=0.8",
   "jaxtyping>=0.3",
   # The curves of report.html, as SVG.
   "matplotlib>=3.9",

@@ -1,12 +1,14 @@
-"""What one step's examples hold: the contract of data and training."""
+"""The batch of one training step: the contract between data and training."""
 
 import flax.struct
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-# Pixels 0..255, [batch, height, width, 3]; or, from a cache, the moments of
-# their posterior, [batch, rows, columns, 2 * channels]: the mean, then the
-# logarithm of the variance, before `AutoencoderConfig.to_network`.
-Pictures = UInt8[Array, "..."] | Float[Array, "..."]
+# Pixels in 0..255; or, from a cache, the moments of their posterior: mean and
+# log variance along the channels, before `AutoencoderConfig.to_network`.
+Images = (
+  UInt8[Array, "batch height width 3"]
+  | Float[Array, "batch rows columns moments"]
+)
 
 
 @flax.struct.dataclass
@@ -14,15 +16,15 @@ class TextToImageBatch:
   """Examples of the image loss.
 
   Attributes:
-    images: see `Pictures`.
-    tokens: the clean caption, padded, [batch, length].
-    features: the text encoder's of `tokens`, from a cache, [batch, length,
-      width]; None encodes them in the step.
+    images: see `Images`.
+    tokens: clean captions, padded.
+    features: the text encoder's features of `tokens`, from a cache; None
+      encodes the tokens in the step.
   """
 
-  images: Pictures
-  tokens: Int[Array, "..."]
-  features: Float[Array, "..."] | None = None
+  images: Images
+  tokens: Int[Array, "batch length"]
+  features: Float[Array, "batch length width"] | None = None
 
 
 @flax.struct.dataclass
@@ -30,22 +32,21 @@ class ImageToTextBatch:
   """Examples of the text loss.
 
   Attributes:
-    images: see `Pictures`; None for text alone, seen beside the null image.
-    tokens: the clean text, padded, [batch, length]; padding is a target like
-      any token.
-    loss_mask: True where a token may be masked; question tokens are False.
-    has_image: False where there is only text, [batch]; None if all have one.
+    images: see `Images`; None for text only, which sees the null image.
+    tokens: clean text, padded; padding is a target like any token.
+    loss_mask: True where a token may be masked; False for question tokens.
+    has_image: False where there is only text; None if all have an image.
   """
 
-  images: Pictures | None
-  tokens: Int[Array, "..."]
-  loss_mask: Bool[Array, "..."]
-  has_image: Bool[Array, "..."] | None = None
+  images: Images | None
+  tokens: Int[Array, "batch length"]
+  loss_mask: Bool[Array, "batch length"]
+  has_image: Bool[Array, " batch"] | None = None
 
 
 @flax.struct.dataclass
 class DualBatch:
-  """One training step's global batch; a stream that is off is None."""
+  """The global batch of both tasks; a task that is off is None."""
 
   text_to_image: TextToImageBatch | None
   image_to_text: ImageToTextBatch | None

@@ -7,14 +7,15 @@ new purpose does not shift the draws of the others.
 import zlib
 
 import jax
+from jaxtyping import Array, Int, Key
 
 # JAX's keys take 32 bits: a larger seed would silently be another one.
 MAX_SEED = 2**32 - 1
 
 
 def key_for(
-  root: jax.Array, purpose: str, step: int | jax.Array = 0
-) -> jax.Array:
+  root: Key[Array, ""], purpose: str, step: int | Int[Array, ""] = 0
+) -> Key[Array, ""]:
   """The key of one purpose at one step, e.g. ("image_noise", 7)."""
   named = jax.random.fold_in(root, zlib.crc32(purpose.encode()))
   return jax.random.fold_in(named, step)

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import struct
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 # Why a record could not be used.
 REASONS = (
@@ -61,6 +61,7 @@ class BadRecord(Exception):
     self.reason, self.detail, self.record_id = reason, detail, record_id
 
 
+@runtime_checkable
 class Source(Protocol):
   """Examples with random access, read from any thread.
 

@@ -1,7 +1,7 @@
 """A source's examples as training records, read by any thread in any order."""
 
 import zlib
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -18,6 +18,7 @@ NUM_REPLACEMENTS = 8
 _STRIDES = (7919, 7907)
 
 
+@runtime_checkable
 class Transform(Protocol):
   """One example to one record; see `transforms.training_records`."""
 

@@ -1,5 +1,7 @@
 """The mathematics of both diffusions, without parameters.
 
-`flow_path` (images) and `mask_process` (text) are the only places that know
-the schedules: losses and samplers both ask them.
+- `flow_matching`: images.
+- `masked_diffusion`: text.
+
+Losses and samplers get every schedule and weight from here.
 """

@@ -105,7 +105,7 @@ def log_probabilities(
 
 def _mask_exact_count(uniform, loss_mask, t):
   num_targets = loss_mask.sum(axis=-1)
-  count = jnp.ceil(t * num_targets).astype(jnp.int32)
+  count = jnp.ceil(t * num_targets.astype(jnp.float32)).astype(jnp.int32)
   count = jnp.clip(count, jnp.minimum(1, num_targets), num_targets)
   # Fixed tokens rank last, so they are never among the first `count`.
   ranks = jnp.argsort(jnp.argsort(jnp.where(loss_mask, uniform, 2.0)))

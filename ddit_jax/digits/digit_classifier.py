@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float32, Int64, UInt8
 from PIL import Image
 from scipy import ndimage
 from sklearn import svm
@@ -57,30 +58,34 @@ class Predictions:
   """The classifier's results for n segments.
 
   Attributes:
-    digits: int64 [n], by the support vector machine, 0 to 9.
-    second_opinions: int64 [n], the vote of the three nearest training crops.
-    is_digit: bool [n], False if no training crop is as close as to real digits
+    digits: by the support vector machine, 0 to 9.
+    second_opinions: the vote of the three nearest training crops.
+    is_digit: False if no training crop is as close as to real digits
       by unseen writers. Rejects noise, discs, boxes and digits turned by 90
       degrees, but few bars (they are ones), a third of mirrored digits and no
       average of two digits: look at the images too.
   """
 
-  digits: np.ndarray
-  second_opinions: np.ndarray
-  is_digit: np.ndarray
+  digits: Int64[np.ndarray, " segments"]
+  second_opinions: Int64[np.ndarray, " segments"]
+  is_digit: Bool[np.ndarray, " segments"]
 
 
 class DigitClassifier:
   """Classifies segments of one world's images; see `fit_classifier`."""
 
   def __init__(
-    self, features: np.ndarray, digits: np.ndarray, *, max_distance: float
+    self,
+    features: Float32[np.ndarray, "crops 144"],
+    digits: Int64[np.ndarray, " crops"],
+    *,
+    max_distance: float,
   ):
     """Fits the support vector machine.
 
     Args:
-      features: float32 [n, 144], from `segment_features`.
-      digits: int64 [n], what they show.
+      features: from `segment_features`.
+      digits: what they show.
       max_distance: largest distance of a digit to the nearest training crop.
     """
     self._machine = svm.SVC(C=_PENALTY, kernel="rbf").fit(features, digits)
@@ -107,7 +112,11 @@ class DigitClassifier:
       is_digit=np.concatenate(distance) <= self._max_distance,
     )
 
-  def _nearest(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  def _nearest(
+    self, features: Float32[np.ndarray, "segments 144"]
+  ) -> tuple[
+    Int64[np.ndarray, "segments neighbours"], Float32[np.ndarray, " segments"]
+  ]:
     """Rows of the nearest training crops, and the distance of the first."""
     distances = _distances(features, self._features)
     rows = np.argpartition(distances, _NUM_NEIGHBOURS, axis=1)[
@@ -154,8 +163,10 @@ def fit_classifier(
   )
 
 
-def segment_features(segments: Sequence[Segment]) -> np.ndarray:
-  """Crops as 12 x 12 squares of brightness, float32 [n, 144].
+def segment_features(
+  segments: Sequence[Segment],
+) -> Float32[np.ndarray, "segments 144"]:
+  """Crops as 12 x 12 squares of brightness.
 
   A crop is padded with black to a square, which keeps its aspect ratio, and
   scaled to a brightest pixel of 1.
@@ -213,13 +224,13 @@ def _training_crops(
 
 
 def _distort(
-  images: np.ndarray,
+  images: UInt8[np.ndarray, "images side side 3"],
   distortion: _Distortion,
   rng: np.random.Generator,
   *,
   digit_size: int,
-) -> np.ndarray:
-  """Rotates, shears, stretches, blurs and adds noise to images, uint8."""
+) -> UInt8[np.ndarray, "images side side 3"]:
+  """Rotates, shears, stretches, blurs and adds noise to images."""
   count, side = images.shape[:2]
   angle, shear, stretch_y, stretch_x = distortion.warp * rng.uniform(
     -1, 1, (4, count, 1, 1)
@@ -246,7 +257,9 @@ def _distort(
 
 
 def _distance_between_writers(
-  features: np.ndarray, forms: np.ndarray, is_clean: np.ndarray
+  features: Float32[np.ndarray, "crops 144"],
+  forms: Int64[np.ndarray, " crops"],
+  is_clean: Bool[np.ndarray, " crops"],
 ) -> float:
   """The 0.99 quantile of clean crops' distance to another writer's crop."""
   nearest = [
@@ -258,13 +271,18 @@ def _distance_between_writers(
   return float(np.quantile(np.concatenate(nearest), _ACCEPTED_FRACTION))
 
 
-def _distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  """Euclidean distances, float32 [len(first), len(second)]."""
+def _distances(
+  first: Float32[np.ndarray, "n features"],
+  second: Float32[np.ndarray, "m features"],
+) -> Float32[np.ndarray, "n m"]:
+  """Euclidean distances of all pairs."""
   squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)
   return np.sqrt(np.maximum(squares - 2 * first @ second.T, 0))
 
 
-def _votes(neighbours: np.ndarray) -> np.ndarray:
+def _votes(
+  neighbours: Int64[np.ndarray, "segments 3"],
+) -> Int64[np.ndarray, " segments"]:
   """Majority of three digits, nearest first; the first if all differ."""
   first, second, third = neighbours.T
   return np.where(second == third, second, first)

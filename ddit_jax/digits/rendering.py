@@ -5,6 +5,7 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float, Float32, UInt8
 
 from ddit_jax.digits.scenes import Scene, SceneObject
 from ddit_jax.digits.world import HUES, Handwriting, World
@@ -16,8 +17,8 @@ _CHUNK = 1024  # scenes rendered at once; bounds memory to megabytes
 
 def render_all(
   scenes: Sequence[Scene], world: World, writing: Handwriting
-) -> np.ndarray:
-  """The images of many scenes: uint8 [n, canvas, canvas, 3].
+) -> UInt8[np.ndarray, "scenes canvas canvas 3"]:
+  """The images of many scenes.
 
   Each glyph is enlarged to its cell by bicubic interpolation directly onto
   the canvas grid, so a cell may lie between pixels; a pixel belongs to the
@@ -39,8 +40,8 @@ def render_all(
 
 def _light(
   objects: Sequence[SceneObject], world: World, writing: Handwriting
-) -> np.ndarray:
-  """Each object alone over black: float32 [n, canvas, canvas, 3] in [0, 1]."""
+) -> Float32[np.ndarray, "objects canvas canvas 3"]:
+  """Each object alone over black, in [0, 1]."""
   ink = writing.images[[o.glyph for o in objects]] / np.float32(_FULL_INK)
   across = _enlargement(np.array([o.x for o in objects]), world)
   down = _enlargement(np.array([o.y for o in objects]), world)
@@ -50,15 +51,17 @@ def _light(
 
 
 @functools.cache
-def _palette(saturation: float) -> np.ndarray:
-  """RGB in [0, 1] of every colour at full value, float32 [8, 3]."""
+def _palette(saturation: float) -> Float32[np.ndarray, "colors 3"]:
+  """RGB in [0, 1] of every colour at full value."""
   return np.array(
     [colorsys.hsv_to_rgb(hue / 360, saturation, 1.0) for hue in HUES],
     np.float32,
   )
 
 
-def _enlargement(centers: np.ndarray, world: World) -> np.ndarray:
+def _enlargement(
+  centers: Float[np.ndarray, " n"], world: World
+) -> Float32[np.ndarray, "n canvas 8"]:
   """Weights from glyph pixels to canvas pixels along one axis.
 
   Bicubic convolution with a = -1/2, renormalised at the glyph's border as in
@@ -66,11 +69,8 @@ def _enlargement(centers: np.ndarray, world: World) -> np.ndarray:
   between pixels.
 
   Args:
-    centers: float [n], centres of the cells in pixels.
+    centers: centres of the cells in pixels.
     world: the sizes.
-
-  Returns:
-    float32 [n, canvas, 8].
   """
   pixels = np.arange(world.canvas) + 0.5
   left = centers[:, None] - world.digit_size / 2
@@ -85,7 +85,9 @@ def _enlargement(centers: np.ndarray, world: World) -> np.ndarray:
   return weights.astype(np.float32)
 
 
-def _cubic_kernel(distance: np.ndarray) -> np.ndarray:
+def _cubic_kernel(
+  distance: Float[np.ndarray, "*dims"],
+) -> Float[np.ndarray, "*dims"]:
   """Keys' cubic convolution kernel (1981) with a = -1/2."""
   near = (1.5 * distance - 2.5) * distance**2 + 1
   far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from jaxtyping import Complex, Float, Float32, Int, Int64, Shaped, UInt8
 from scipy import ndimage
 from scipy.sparse import csgraph
 
@@ -26,17 +27,17 @@ class Segment:
   Attributes:
     box: left, top, right, bottom in pixels; right and bottom are exclusive.
     color: name of the nearest of the eight hues; None if it has no clear hue.
-    brightness: float32 [height, width] of the box, largest channel in [0, 1];
+    brightness: of the box, largest channel in [0, 1];
       ink of other segments inside the box is 0.
   """
 
   box: tuple[int, int, int, int]
   color: str | None
-  brightness: np.ndarray
+  brightness: Float32[np.ndarray, "height width"]
 
 
 def find_segments(
-  images: np.ndarray, *, digit_size: int
+  images: Shaped[np.ndarray, "..."], *, digit_size: int
 ) -> list[list[Segment]]:
   """The segments of each image, in the order of their topmost ink.
 
@@ -80,11 +81,13 @@ def find_segments(
   return found
 
 
-def hue_vectors(images: np.ndarray) -> np.ndarray:
-  """Hue as direction and chroma (max - min) as length, complex [..., y, x].
+def hue_vectors(
+  images: UInt8[np.ndarray, "*dims 3"],
+) -> Complex[np.ndarray, "*dims"]:
+  """Hue as direction and chroma (max - min) as length of a complex number.
 
   Summed over a region they point along its circular mean hue. Red points
-  along 1; uint8 images [..., y, x, 3] give lengths in [0, 1].
+  along 1; lengths are in [0, 1].
   """
   red, green, blue = np.moveaxis(images.astype(np.float32) / 255, -1, 0)
   largest = np.maximum(np.maximum(red, green), blue)
@@ -119,18 +122,22 @@ def color_name(hue_vector: complex, brightness: float) -> str | None:
 class _Regions:
   """Properties of the labels 1, 2, ...; index 0 describes label 1."""
 
-  image_of: np.ndarray  # [k]
-  boxes: np.ndarray  # [k, 4], right and bottom exclusive
-  areas: np.ndarray  # [k] pixels
+  image_of: Int64[np.ndarray, " labels"]
+  boxes: Int64[np.ndarray, "labels 4"]  # right and bottom exclusive
+  areas: Float[np.ndarray, " labels"]  # pixels
   colors: list[str | None]
 
 
 def _measure(
-  labels: np.ndarray, brightness: np.ndarray, hues: np.ndarray
+  labels: Int[np.ndarray, "images y x"],
+  brightness: Float32[np.ndarray, "images y x"],
+  hues: Complex[np.ndarray, "images y x"],
 ) -> _Regions:
   windows = ndimage.find_objects(labels)
 
-  def total(values: np.ndarray) -> np.ndarray:
+  def total(
+    values: Float[np.ndarray, "images y x"],
+  ) -> Float[np.ndarray, " labels"]:
     weights = values.ravel()
     sums = np.bincount(labels.ravel(), weights, minlength=len(windows) + 1)
     return sums[1:]
@@ -150,8 +157,8 @@ def _measure(
 
 
 def _join(
-  labels: np.ndarray, regions: _Regions, *, max_crumb: float
-) -> np.ndarray:
+  labels: Int[np.ndarray, "images y x"], regions: _Regions, *, max_crumb: float
+) -> Int[np.ndarray, "images y x"]:
   """Relabels: all components of one segment get one label, from 1 on."""
   segment_of = np.zeros(len(regions.areas) + 1, labels.dtype)
   segments = 0
@@ -164,8 +171,8 @@ def _join(
 
 
 def _groups(
-  members: np.ndarray, regions: _Regions, *, max_crumb: float
-) -> tuple[int, np.ndarray]:
+  members: Int[np.ndarray, " members"], regions: _Regions, *, max_crumb: float
+) -> tuple[int, Int[np.ndarray, " members"]]:
   """Number of segments in one image, and the segment of each component."""
   if len(members) < 2:
     return len(members), np.zeros(len(members), np.int64)

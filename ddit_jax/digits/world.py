@@ -5,6 +5,7 @@ import functools
 import itertools
 
 import numpy as np
+from jaxtyping import Int64, UInt8
 from sklearn.datasets import load_digits
 
 DIGIT_WORDS = (
@@ -180,17 +181,17 @@ class Handwriting:
   """The glyphs of some writers.
 
   Attributes:
-    images: uint8 [n, 8, 8], ink from 0 (none) to 16 (full).
-    labels: int64 [n], the digit 0 to 9.
-    forms: int64 [n], the writing form 0 to 13, which stands for the writer.
+    images: ink from 0 (none) to 16 (full).
+    labels: the digit 0 to 9.
+    forms: the writing form 0 to 13, which stands for the writer.
   """
 
-  images: np.ndarray
-  labels: np.ndarray
-  forms: np.ndarray
+  images: UInt8[np.ndarray, "glyphs 8 8"]
+  labels: Int64[np.ndarray, " glyphs"]
+  forms: Int64[np.ndarray, " glyphs"]
 
   @functools.cached_property
-  def rows(self) -> tuple[np.ndarray, ...]:
+  def rows(self) -> tuple[Int64[np.ndarray, " rows"], ...]:
     """For each digit 0 to 9, the rows that show it."""
     return tuple(np.flatnonzero(self.labels == digit) for digit in range(10))
 

@@ -1,7 +1,7 @@
 """The frozen networks around the MM-DiT: text encoders and image autoencoder.
 
-`t5` and `clip` turn token ids into features, `sd3_context` joins them as SD3
-does. `vae` (built from `vae_layers`) turns images into a `posterior` of
-latents and latents into images. `pure_module` wraps each of them as pure
-functions of a plain parameter tree.
+- `t5`: token ids to features.
+- `clip`: SD3's CLIP encoders, and their features joined with T5's.
+- `vae`: images to a posterior of latents, and latents to images.
+- `flops`: floating-point operations of one pass.
 """

@@ -6,6 +6,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from ddit_jax.models.layers import checked_dtype, layer_norm, linear
@@ -87,20 +88,18 @@ CLIP_SIZES: dict[str, CLIPTextConfig] = {
 
 @flax.struct.dataclass
 class CLIPFeatures:
-  """What Stable Diffusion 3 takes from a CLIP text encoder.
+  """The outputs of a CLIP text encoder that Stable Diffusion 3 uses.
 
   Attributes:
-    penultimate: [batch, length, width], output of the last block but one,
-      without a norm.
-    pooled: [batch, projection_dim], the normed last output at the text's end,
-      projected.
+    penultimate: output of the last block but one, without a norm.
+    pooled: the normed last output at the text's end, projected.
   """
 
-  penultimate: Array
-  pooled: Array
+  penultimate: Float[Array, "batch length width"]
+  pooled: Float[Array, "batch projection_dim"]
 
 
-class AffineLayerNorm(nn.Module):
+class _LayerNorm(nn.Module):
   """LayerNorm with learned scale and bias; statistics in float32.
 
   Attributes:
@@ -121,10 +120,10 @@ class AffineLayerNorm(nn.Module):
     scale = self.param("scale", scale_init, shape, jnp.float32)
     bias = self.param("bias", bias_init, shape, jnp.float32)
     normed = layer_norm(tokens.astype(jnp.float32), self.epsilon)
-    return (normed * scale + bias).astype(tokens.dtype)
+    return (normed * scale[None, None] + bias[None, None]).astype(tokens.dtype)
 
 
-class CLIPBlock(nn.Module):
+class _Block(nn.Module):
   """Causal self-attention and an MLP, each on normed tokens and added back.
 
   Attributes:
@@ -133,18 +132,18 @@ class CLIPBlock(nn.Module):
   """
 
   config: CLIPTextConfig
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
     self, state: tuple[Tokens, Tokens], _
   ) -> tuple[tuple[Tokens, Tokens], None]:
-    """(tokens, what they were a block ago) to the same, one block on."""
+    """(tokens, input of the previous block) to the same, one block on."""
     before, _ = state
     epsilon = self.config.epsilon
-    normed = AffineLayerNorm(epsilon, name="attention_norm")(before)
+    normed = _LayerNorm(epsilon, name="attention_norm")(before)
     tokens = before + self._attention(normed)
-    normed = AffineLayerNorm(epsilon, name="mlp_norm")(tokens)
+    normed = _LayerNorm(epsilon, name="mlp_norm")(tokens)
     tokens = tokens + self._mlp(normed)
     return (constrain(tokens, "batch", "tokens", "width"), before), None
 
@@ -202,21 +201,21 @@ class CLIPTextEncoder(nn.Module):
     """Features of token ids; each text must hold the highest id, its end.
 
     Raises:
-      ValueError: the ids are not whole numbers of shape [batch, length], or
-        longer than the position table.
+      ValueError: the ids are not integers of shape [batch, length], or longer
+        than the position table.
     """
     cfg, dtype = self.config, checked_dtype(self.dtype)
     tokens = constrain(self._embed(ids, dtype), "batch", "tokens", "width")
     blocks = nn.scan(
-      CLIPBlock,
+      _Block,
       variable_axes={"params": 0},
       split_rngs={"params": True},
       length=cfg.depth,
       metadata_params={nn.PARTITION_NAME: "layers"},
     )(cfg, dtype, name="blocks")
     (tokens, penultimate), _ = blocks((tokens, tokens), None)
-    normed = AffineLayerNorm(cfg.epsilon, name="final_norm")(tokens)
-    # Padding may repeat the end's id: argmax takes the first.
+    normed = _LayerNorm(cfg.epsilon, name="final_norm")(tokens)
+    # Padding may repeat the end's id; argmax returns the first.
     end = jnp.argmax(ids, axis=1)
     at_end = jnp.take_along_axis(normed, end[:, None, None], axis=1)[:, 0]
     project = linear(
@@ -228,7 +227,7 @@ class CLIPTextEncoder(nn.Module):
     )
     return CLIPFeatures(penultimate=penultimate, pooled=project(at_end))
 
-  def _embed(self, ids, dtype) -> Tokens:
+  def _embed(self, ids: Int[Array, "batch length"], dtype) -> Tokens:
     cfg = self.config
     if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
       raise ValueError(
@@ -270,10 +269,10 @@ def clip_text_encoder(
   Args:
     config: shapes, for example `CLIP_SIZES["L"]`.
     dtype: dtype of the computation, "float32" or "bfloat16".
-    parameter_dtype: dtype in which parameters are kept, of the same two.
+    parameter_dtype: dtype of the stored parameters, of the same two.
 
   Raises:
-    ValueError: a dtype is another, such as float16.
+    ValueError: another dtype, such as float16.
   """
   checked_dtype(dtype)
   return PureModule(
@@ -292,9 +291,9 @@ def join_context(
 ]:
   """(context, pooled vector) of the MM-DiT (SD3 paper, figure 2).
 
-  Both CLIP features stand side by side and are padded with zeros to T5's
-  width; T5's tokens follow theirs. The pooled vectors are concatenated. T5 may
-  be left out, as in SD3's own training, by zeros in its place.
+  The features of both CLIP encoders are concatenated and padded with zeros to
+  T5's width; T5's tokens follow. The pooled vectors are concatenated. Zeros in
+  place of T5's features leave T5 out, as in SD3's training.
 
   Raises:
     ValueError: the CLIP features differ in length or are wider than T5's.

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from ddit_jax.models.layers import RMSNorm, checked_dtype, linear
@@ -17,36 +18,23 @@ Offsets = Int[np.ndarray, "*dims"]
 
 
 def relative_buckets(
-  length: int, *, num_buckets: int, max_distance: int
-) -> Int[np.ndarray, "length length"]:
-  """The bucket of every (query, key) pair; see `offset_buckets`.
-
-  Args:
-    length: number of tokens.
-    num_buckets: a multiple of four.
-    max_distance: in tokens; above num_buckets / 4.
-  """
-  positions = np.arange(length)
-  return offset_buckets(
-    positions[None, :] - positions[:, None],
-    num_buckets=num_buckets,
-    max_distance=max_distance,
-  )
-
-
-def offset_buckets(
   offset: Offsets, *, num_buckets: int, max_distance: int
 ) -> Offsets:
-  """The bucket of key minus query position, bidirectional (T5, section 2.1).
+  """Bidirectional buckets of key minus query positions (T5, section 2.1).
 
   The upper half of the buckets is for keys after the query. Within a half,
-  the nearer distances have a bucket each; from there to `max_distance` the
-  widths grow logarithmically, and all greater distances share the last one.
+  short distances have a bucket each, widths grow logarithmically up to
+  `max_distance`, and all greater distances share the last bucket.
+
+  Args:
+    offset: key minus query positions, in tokens.
+    num_buckets: a multiple of four.
+    max_distance: in tokens; above num_buckets / 4.
   """
   distance = np.abs(offset)
   half = num_buckets // 2
   exact = half // 2
-  # float32 as in T5's own code: the widths' edges depend on the rounding.
+  # float32 as in T5's code: bucket edges depend on the rounding.
   growth = np.log(np.maximum(distance, 1).astype(np.float32) / exact)
   growth = growth / np.float32(math.log(max_distance / exact))
   logarithmic = exact + (growth * (half - exact)).astype(np.int32)
@@ -73,7 +61,7 @@ class T5Config:
     mlp_width: hidden features of the gated MLP (`d_ff`).
     vocab_size: rows of the embedding table, more than the tokenizer has ids.
     num_buckets: relative-position buckets, a multiple of four.
-    max_distance: distance in tokens from which all positions look alike.
+    max_distance: distance in tokens from which on all share one bucket.
     epsilon: added to the mean square in the norms.
   """
 
@@ -119,7 +107,7 @@ T5_SIZES: dict[str, T5Config] = {
 }
 
 
-class T5Block(nn.Module):
+class _Block(nn.Module):
   """Self-attention and a gated MLP, each on normed tokens and added back.
 
   Attributes:
@@ -128,11 +116,11 @@ class T5Block(nn.Module):
   """
 
   config: T5Config
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, tokens: Tokens, bias: Bias) -> tuple[Tokens, None]:
-    """Tokens to tokens; the None suits `nn.scan`."""
+    """Tokens to tokens; the None is for `nn.scan`."""
     normed = self._norm("attention_norm")(tokens)
     tokens = tokens + self._attention(normed, bias)
     normed = self._norm("mlp_norm")(tokens)
@@ -226,7 +214,7 @@ class T5Encoder(nn.Module):
       (cfg.num_buckets, cfg.num_heads),
       jnp.float32,
     )
-    block = nn.remat(T5Block, prevent_cse=False) if self.has_remat else T5Block
+    block = nn.remat(_Block, prevent_cse=False) if self.has_remat else _Block
     self.blocks = nn.scan(
       block,
       variable_axes={"params": 0},
@@ -241,7 +229,7 @@ class T5Encoder(nn.Module):
     """Features after the final norm, in the dtype of the computation.
 
     Raises:
-      ValueError: the ids are not whole numbers of shape [batch, length].
+      ValueError: the ids are not integers of shape [batch, length].
     """
     return self.encode_embedded(self.embed(ids))
 
@@ -256,19 +244,19 @@ class T5Encoder(nn.Module):
     return rows.astype(jnp.dtype(self.dtype))
 
   def encode_embedded(self, embedded: Tokens) -> Tokens:
-    """Features of tokens that are embedded already.
-
-    It lets a trained row stand in for one of the frozen table's.
-    """
+    """Features of embedded tokens, some of which may have been replaced."""
     tokens = constrain(embedded, "batch", "tokens", "width")
     tokens, _ = self.blocks(tokens, self._scores_bias(tokens.shape[1]))
     return self.final_norm(tokens)
 
   def _scores_bias(self, length: int) -> Bias:
-    """What the blocks all add to their attention scores, float32."""
+    """The bias of all blocks' attention scores, float32."""
     cfg = self.config
+    positions = np.arange(length)
     buckets = relative_buckets(
-      length, num_buckets=cfg.num_buckets, max_distance=cfg.max_distance
+      positions[None, :] - positions[:, None],
+      num_buckets=cfg.num_buckets,
+      max_distance=cfg.max_distance,
     )
     table = jnp.asarray(self.position_bias, jnp.float32)
     bias = jnp.take(table, buckets, axis=0)
@@ -287,11 +275,11 @@ def t5_encoder(
   Args:
     config: shapes, for example `T5_SIZES["xxl"]`.
     dtype: dtype of the computation, "float32" or "bfloat16".
-    parameter_dtype: dtype in which parameters are kept, of the same two.
+    parameter_dtype: dtype of the stored parameters, of the same two.
     has_remat: True recomputes each block in the backward pass.
 
   Raises:
-    ValueError: a dtype is another, such as float16.
+    ValueError: another dtype, such as float16.
   """
   checked_dtype(dtype)
   return PureModule(
@@ -302,9 +290,9 @@ def t5_encoder(
 
 
 def _qkv_init(head_dim: int):
-  """Lecun-normal, the queries divided by sqrt(head_dim).
+  """Lecun-normal, with queries divided by sqrt(head_dim).
 
-  It makes up for the missing scale of the scores, as in T5's own start.
+  This replaces the scale of the scores, as in T5's initialisation.
   """
   lecun = nn.initializers.lecun_normal()
 

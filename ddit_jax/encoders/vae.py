@@ -1,11 +1,13 @@
 """SD3's image autoencoder: pixels to the MM-DiT's latents and back."""
 
 import dataclasses
+from typing import Literal
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
 from ddit_jax.models.layers import checked_dtype, linear
@@ -13,15 +15,16 @@ from ddit_jax.models.module import PureModule
 from ddit_jax.sharding.rules import constrain
 
 Latents = Float[Array, "batch rows columns channels"]
+Images = Float[Array, "batch height width colours"]
 
 
 @flax.struct.dataclass
 class Posterior:
-  """A Gaussian of independent latents, before `AutoencoderConfig.to_network`.
+  """A diagonal Gaussian of latents, before `AutoencoderConfig.to_network`.
 
   Attributes:
-    mean: [batch, rows, columns, channels], float32.
-    logvar: logarithm of the variance, same shape, in [-30, 20].
+    mean: float32.
+    logvar: logarithm of the variance, in [-30, 20].
   """
 
   mean: Latents
@@ -36,11 +39,11 @@ class Posterior:
     return cls(mean=mean, logvar=logvar)
 
   def moments(self) -> Float[Array, "batch rows columns moments"]:
-    """Means, then logarithms of variances, along the channels."""
+    """Mean and log variance, concatenated along the channels."""
     return jnp.concatenate([self.mean, self.logvar], axis=-1)
 
   def at(self, noise: Latents) -> Latents:
-    """The latents that are `noise` standard deviations from the mean."""
+    """mean + standard deviation * noise."""
     return self.mean + jnp.exp(0.5 * self.logvar) * noise
 
   def sample(self, key: Key[Array, ""]) -> Latents:
@@ -48,17 +51,16 @@ class Posterior:
     return self.at(jax.random.normal(key, self.mean.shape))
 
 
+# Features of any resolution; a stage changes all but the batch.
 Image = Float[Array, "batch rows columns channels"]
-# Of another resolution or with another number of channels.
 NewImage = Float[Array, "batch new_rows new_columns new_channels"]
-EPSILON = 1e-6
 
 
-def conv(
+def _conv(
   features: int,
   *,
   name: str,
-  dtype,
+  dtype: DTypeLike,
   side: int = 3,
   axes: tuple[str, str] = ("embed", "width"),
   stride: int = 1,
@@ -92,11 +94,13 @@ def conv(
   )
 
 
-def group_norm(num_groups: int, *, name: str, dtype) -> nn.GroupNorm:
+def group_norm(
+  num_groups: int, *, name: str | None, dtype: DTypeLike
+) -> nn.GroupNorm:
   """Group norm with learned scale and bias; its statistics are float32."""
   return nn.GroupNorm(
     num_groups=num_groups,
-    epsilon=EPSILON,
+    epsilon=1e-6,
     dtype=dtype,
     param_dtype=jnp.float32,
     # E[x^2] - E[x]^2 loses digits where a group's mean is large.
@@ -112,18 +116,18 @@ def group_norm(num_groups: int, *, name: str, dtype) -> nn.GroupNorm:
 
 
 class ResnetBlock(nn.Module):
-  """Twice norm, SiLU, 3 x 3 convolution; added to the input.
+  """Norm, SiLU and a 3 x 3 convolution, twice; added to the input.
 
   Attributes:
-    width: output channels; the input passes a 1 x 1 convolution, `shortcut`,
-      if it has another number of them.
+    width: output channels; if the input has another number of channels, it
+      passes a 1 x 1 convolution, `shortcut`.
     num_groups: groups of the norms.
     dtype: dtype of the computation.
   """
 
   width: int
   num_groups: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
@@ -132,10 +136,10 @@ class ResnetBlock(nn.Module):
     hidden = x
     for i in (1, 2):
       norm = group_norm(self.num_groups, name=f"norm_{i}", dtype=self.dtype)
-      convolve = conv(self.width, name=f"conv_{i}", dtype=self.dtype)
+      convolve = _conv(self.width, name=f"conv_{i}", dtype=self.dtype)
       hidden = convolve(nn.silu(norm(hidden)))
     if x.shape[-1] != self.width:
-      x = conv(self.width, side=1, name="shortcut", dtype=self.dtype)(x)
+      x = _conv(self.width, side=1, name="shortcut", dtype=self.dtype)(x)
     return constrain(x + hidden, "batch", None, None, "width")
 
 
@@ -148,7 +152,7 @@ class PixelAttention(nn.Module):
   """
 
   num_groups: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Image) -> Image:
@@ -175,85 +179,59 @@ class MiddleBlock(nn.Module):
   """
 
   num_groups: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Image) -> Image:
-    settings = (x.shape[-1], self.num_groups, self.dtype)
-    x = ResnetBlock(*settings, name="resnet_0")(x)
+    args = (x.shape[-1], self.num_groups, self.dtype)
+    x = ResnetBlock(*args, name="resnet_0")(x)
     x = PixelAttention(self.num_groups, self.dtype, name="attention")(x)
-    return ResnetBlock(*settings, name="resnet_1")(x)
+    return ResnetBlock(*args, name="resnet_1")(x)
 
 
-class DownBlock(nn.Module):
-  """Residual blocks, then half the resolution unless it is the last one.
+class Stage(nn.Module):
+  """Residual blocks at one resolution, then half or twice the resolution.
 
   Attributes:
     width: output channels.
     num_layers: residual blocks.
     num_groups: groups of the norms.
-    has_downsample: whether the resolution is halved.
+    resample: "down" halves the resolution, "up" doubles it; None keeps it.
     dtype: dtype of the computation.
   """
 
   width: int
   num_layers: int
   num_groups: int
-  has_downsample: bool
-  dtype: jnp.dtype = jnp.float32
+  resample: Literal["down", "up"] | None
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Image) -> NewImage:
-    settings = (self.width, self.num_groups, self.dtype)
     for i in range(self.num_layers):
-      x = ResnetBlock(*settings, name=f"resnet_{i}")(x)
-    if not self.has_downsample:
-      return x
-    downsample = conv(
-      self.width,
-      name="downsample",
-      dtype=self.dtype,
-      stride=2,
-      # SD3 pads below and to the right only.
-      padding=((0, 1), (0, 1)),
-    )
-    return downsample(x)
-
-
-class UpBlock(nn.Module):
-  """Residual blocks, then twice the resolution unless it is the last one.
-
-  Attributes:
-    width: output channels.
-    num_layers: residual blocks.
-    num_groups: groups of the norms.
-    has_upsample: whether pixels are doubled and convolved.
-    dtype: dtype of the computation.
-  """
-
-  width: int
-  num_layers: int
-  num_groups: int
-  has_upsample: bool
-  dtype: jnp.dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Image) -> NewImage:
-    settings = (self.width, self.num_groups, self.dtype)
-    for i in range(self.num_layers):
-      x = ResnetBlock(*settings, name=f"resnet_{i}")(x)
-    if not self.has_upsample:
-      return x
-    x = x.repeat(2, axis=1).repeat(2, axis=2)
-    return conv(self.width, name="upsample", dtype=self.dtype)(x)
-
-
-Images = Float[Array, "batch height width colours"]
+      block = ResnetBlock(
+        self.width, self.num_groups, self.dtype, name=f"resnet_{i}"
+      )
+      x = block(x)
+    if self.resample == "down":
+      # SD3 pads only below and to the right.
+      padding = ((0, 1), (0, 1))
+      return _conv(
+        self.width,
+        name="downsample",
+        dtype=self.dtype,
+        stride=2,
+        padding=padding,
+      )(x)
+    if self.resample == "up":
+      x = x.repeat(2, axis=1).repeat(2, axis=2)
+      return _conv(self.width, name="upsample", dtype=self.dtype)(x)
+    return x
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AutoencoderConfig:
-  """Shapes of the autoencoder and the scale of its latents; SD3's as default.
+  """Shapes of the autoencoder and scale of its latents; defaults are SD3's.
 
   Attributes:
     image_channels: colours of an image.
@@ -262,8 +240,8 @@ class AutoencoderConfig:
     layers_per_block: residual blocks at each resolution of the encoder; the
       decoder has one more.
     num_groups: groups of every norm; divides all block widths.
-    shift: subtracted from the autoencoder's latents for the network.
-    scale: multiplies them then.
+    shift: subtracted from latents before the MM-DiT sees them.
+    scale: multiplies them after that.
   """
 
   image_channels: int = 3
@@ -288,16 +266,16 @@ class AutoencoderConfig:
     return 2 ** (len(self.block_widths) - 1)
 
   def to_network(self, latents: Latents) -> Latents:
-    """The autoencoder's latents as the MM-DiT takes them."""
+    """The autoencoder's latents to the MM-DiT's."""
     return (latents - self.shift) * self.scale
 
   def from_network(self, latents: Latents) -> Latents:
-    """The MM-DiT's latents as the autoencoder takes them."""
+    """The MM-DiT's latents to the autoencoder's."""
     return latents / self.scale + self.shift
 
 
 class Encoder(nn.Module):
-  """Images to the numbers that fix a posterior.
+  """Images to the moments of their posteriors.
 
   Attributes:
     config: shapes.
@@ -305,28 +283,28 @@ class Encoder(nn.Module):
   """
 
   config: AutoencoderConfig
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
     self, images: Images
-  ) -> Float[Array, "batch rows columns statistics"]:
+  ) -> Float[Array, "batch rows columns moments"]:
     cfg, dtype = self.config, self.dtype
     widths = cfg.block_widths
-    conv_in = conv(
+    conv_in = _conv(
       widths[0], name="conv_in", dtype=dtype, axes=("channels", "width")
     )
     x = conv_in(images.astype(dtype))
     for i, width in enumerate(widths):
-      block = DownBlock(
+      stage = Stage(
         width=width,
         num_layers=cfg.layers_per_block,
         num_groups=cfg.num_groups,
-        has_downsample=i < len(widths) - 1,
+        resample="down" if i < len(widths) - 1 else None,
         dtype=dtype,
         name=f"down_{i}",
       )
-      x = block(x)
+      x = stage(x)
     x = MiddleBlock(cfg.num_groups, dtype, name="middle")(x)
     return _output(x, 2 * cfg.latent_channels, cfg.num_groups, dtype)
 
@@ -340,46 +318,48 @@ class Decoder(nn.Module):
   """
 
   config: AutoencoderConfig
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, latents: Latents) -> Images:
     cfg, dtype = self.config, self.dtype
     widths = cfg.block_widths[::-1]
-    conv_in = conv(
+    conv_in = _conv(
       widths[0], name="conv_in", dtype=dtype, axes=("channels", "width")
     )
     x = conv_in(latents.astype(dtype))
     x = MiddleBlock(cfg.num_groups, dtype, name="middle")(x)
     for i, width in enumerate(widths):
-      block = UpBlock(
+      stage = Stage(
         width=width,
         num_layers=cfg.layers_per_block + 1,
         num_groups=cfg.num_groups,
-        has_upsample=i < len(widths) - 1,
+        resample="up" if i < len(widths) - 1 else None,
         dtype=dtype,
         name=f"up_{i}",
       )
-      x = block(x)
+      x = stage(x)
     return _output(x, cfg.image_channels, cfg.num_groups, dtype)
 
 
-def _rounded(statistics: jax.Array, dtype: str) -> jax.Array:
-  """Float32 numbers that `dtype` holds, so that storing in it is exact.
+def _rounded(
+  moments: Float[Array, "*dims"], dtype: str
+) -> Float[Array, "*dims"]:
+  """Float32 values rounded to `dtype`, so that storing them in it is exact.
 
   A bfloat16 computation may keep more digits up to the next float32 operation,
-  and XLA drops a mere cast there and back.
+  and XLA removes a cast there and back.
   """
   info = jnp.finfo(dtype)
   return jax.lax.reduce_precision(
-    statistics.astype(jnp.float32), info.nexp, info.nmant
+    moments.astype(jnp.float32), info.nexp, info.nmant
   )
 
 
-def _output(x, channels: int, num_groups: int, dtype):
+def _output(x: Image, channels: int, num_groups: int, dtype) -> NewImage:
   """Norm, SiLU, convolution: the end of the encoder and of the decoder."""
   x = nn.silu(group_norm(num_groups, name="norm_out", dtype=dtype)(x))
-  convolve = conv(
+  convolve = _conv(
     channels, name="conv_out", dtype=dtype, axes=("embed", "channels")
   )
   return convolve(x)
@@ -402,7 +382,7 @@ class Autoencoder(nn.Module):
     self.decoder = Decoder(self.config, dtype)
 
   def __call__(self, images: Images) -> Images:
-    """Images reconstructed from the means of their posteriors."""
+    """Reconstructs images from the means of their posteriors."""
     return self.decode(self.config.to_network(self.encode(images).mean))
 
   def encode(self, images: Images) -> Posterior:
@@ -424,8 +404,8 @@ class Autoencoder(nn.Module):
         f"images of {batch_free[0]} x {batch_free[1]} pixels cannot be "
         f"encoded: crop or resize both sides to multiples of {side}"
       )
-    statistics = _rounded(self.encoder(images), self.dtype)
-    mean, logvar = jnp.split(statistics, 2, axis=-1)
+    moments = _rounded(self.encoder(images), self.dtype)
+    mean, logvar = jnp.split(moments, 2, axis=-1)
     return Posterior(mean=mean, logvar=jnp.clip(logvar, -30.0, 20.0))
 
   def decode(self, latents: Latents) -> Images:
@@ -455,10 +435,10 @@ def autoencoder(
   Args:
     config: shapes, and the scale of the latents.
     dtype: dtype of the computation, "float32" or "bfloat16".
-    parameter_dtype: dtype in which parameters are kept, of the same two.
+    parameter_dtype: dtype of the stored parameters, of the same two.
 
   Raises:
-    ValueError: a dtype is another, such as float16.
+    ValueError: another dtype, such as float16.
   """
   checked_dtype(dtype)
   side = config.downsampling

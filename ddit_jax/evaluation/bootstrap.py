@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float, Int64, Num
 
 _DRAWS_PER_BLOCK = 4_000_000  # bounds memory: 32 MB of indices at a time
 
@@ -91,7 +92,11 @@ def mean_interval(
 
 
 def _check(
-  scores: np.ndarray, sizes: np.ndarray, *, resamples: int, level: float
+  scores: Float[np.ndarray, "..."],
+  sizes: Num[np.ndarray, "..."],
+  *,
+  resamples: int,
+  level: float,
 ) -> None:
   if scores.ndim != 1 or not len(scores):
     raise ValueError(
@@ -113,8 +118,8 @@ def _check(
 
 def _indices(
   labels: Sequence[Hashable] | None, *, default: Sequence[int]
-) -> np.ndarray:
-  """Labels as integers 0, 1, ... in order of appearance, [n]."""
+) -> Int64[np.ndarray, " items"]:
+  """Labels as integers 0, 1, ... in order of appearance."""
   index_of: dict[Hashable, int] = {}
   return np.array(
     [
@@ -126,12 +131,12 @@ def _indices(
 
 
 def _resampled_means(
-  sums: np.ndarray,
-  sizes: np.ndarray,
+  sums: Float[np.ndarray, " groups"],
+  sizes: Float[np.ndarray, " groups"],
   rng: np.random.Generator,
   resamples: int,
-) -> np.ndarray:
-  """Means of `resamples` draws of len(sums) groups, [resamples]."""
+) -> Float[np.ndarray, " resamples"]:
+  """Means of `resamples` draws of len(sums) groups."""
   block = max(1, _DRAWS_PER_BLOCK // len(sums))
   means = []
   for start in range(0, resamples, block):

@@ -149,7 +149,8 @@ class DualModel:
     row = self.network.mask_embedding(variables["network"])
     embedded = self.text_encoder.apply(frozen, text, method="embed")
     is_mask = (text == self.mask_id)[..., None]
-    embedded = jnp.where(is_mask, row.astype(embedded.dtype), embedded)
+    row = row.astype(embedded.dtype)[None, None]
+    embedded = jnp.where(is_mask, row, embedded)
     return self.text_encoder.apply(frozen, embedded, method="encode_embedded")
 
   def frozen_mask_embedding(self, frozen) -> jax.Array:

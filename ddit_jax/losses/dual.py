@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -22,6 +22,7 @@ from ddit_jax.losses.time_buckets import BUCKETED, Buckets, sort_into_buckets
 from ddit_jax.prng import key_for
 
 
+@runtime_checkable
 class Prediction(Protocol):
   """What the loss reads of the network's output."""
 
@@ -30,6 +31,7 @@ class Prediction(Protocol):
   text_hidden: jax.Array | None
 
 
+@runtime_checkable
 class Model(Protocol):
   """The network and its encoders, as pure functions of `variables`.
 

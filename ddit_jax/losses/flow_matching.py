@@ -57,9 +57,10 @@ def corrupt(
   is_dropped = jax.random.bernoulli(
     key_for(root, "condition_dropout", step), condition_dropout, (size,)
   )
+  is_dropped = is_dropped.reshape(size, *(1,) * null_text.ndim)
   return noisy_images(
     latents,
-    jnp.where(is_dropped[(...,) + (None,) * null_text.ndim], null_text, text),
+    jnp.where(is_dropped, null_text[None], text),
     sigma=sigma,
     noise=noise,
     flow_matching=flow_matching,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import flax.struct
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 NUM_BUCKETS = 5
 # How the names of losses in buckets begin.
@@ -29,7 +29,7 @@ class Buckets:
 def sort_into_buckets(
   values: Float[Array, " batch"],
   times: Float[Array, " batch"],
-  counts: Float[Array, " batch"] | None = None,
+  counts: Int[Array, " batch"] | None = None,
 ) -> Buckets:
   """Adds each example's value to the bucket of its time.
 
@@ -39,9 +39,9 @@ def sort_into_buckets(
     counts: how many numbers a value is the sum of; None means one.
   """
   if counts is None:
-    counts = jnp.ones_like(times)
-  number = jnp.clip(jnp.floor(times * NUM_BUCKETS), 0, NUM_BUCKETS - 1)
-  is_in = number[:, None] == jnp.arange(NUM_BUCKETS)
+    counts = jnp.ones(times.shape, int)
+  number = jnp.clip((times * NUM_BUCKETS).astype(int), 0, NUM_BUCKETS - 1)
+  is_in = number[:, None] == jnp.arange(NUM_BUCKETS)[None]
   return Buckets(
     total=jnp.where(is_in, values[:, None], 0.0).sum(axis=0),
     count=jnp.where(is_in, counts[:, None].astype(jnp.float32), 0.0).sum(

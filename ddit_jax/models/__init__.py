@@ -1,8 +1,12 @@
 """The trained network, as Flax Linen modules.
 
-Read in this order: `sizes` (named configurations), `mmdit` (the whole
-network), `joint_block` (one block), `attention` (where the kernel is chosen),
-`patches`, `positions`, `time_embedding`, `text_embedding`, `heads`, `layers`.
-`network` wraps it all as pure functions of a plain parameter tree, by
-`pure_module`, which does the same for any module.
+In reading order:
+
+- `config`: shapes and named sizes.
+- `mmdit`: the whole network and its two heads.
+- `joint_block`: one block, two streams that attend jointly.
+- `embeddings`: patches, positions, tokens, times.
+- `layers`: linear maps, norms and attention.
+- `module`: any Linen module as pure functions of a plain parameter tree.
+- `flops`: floating-point operations of one pass.
 """

@@ -1,9 +1,11 @@
-"""Latent images to patch tokens and back."""
+"""Embeddings of patches, positions, tokens, times and pooled text."""
 
+import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from ddit_jax.models.layers import linear
@@ -11,41 +13,50 @@ from ddit_jax.models.layers import linear
 
 def split_patches(
   latents: Float[Array, "batch height width channels"], patch_size: int
-) -> Float[Array, "batch tokens contents"]:
-  """Cuts images into patches, row by row; contents run (row, column, channel).
+) -> Float[Array, "batch tokens patch_dim"]:
+  """Splits images into patches in row-major order.
+
+  Each patch is flattened in the order (row, column, channel).
 
   Raises:
     ValueError: the patch size does not divide height and width.
   """
-  batch, height, width, channels = latents.shape
+  _, height, width, _ = latents.shape
   if height % patch_size or width % patch_size:
     raise ValueError(
-      f"latents of {height} x {width} cannot be cut into patches of side "
+      f"latents of {height} x {width} cannot be split into patches of side "
       f"{patch_size}: make both sides multiples of it"
     )
-  rows, columns = height // patch_size, width // patch_size
-  x = latents.reshape(batch, rows, patch_size, columns, patch_size, channels)
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(batch, rows * columns, patch_size**2 * channels)
+  return einops.rearrange(
+    latents,
+    "batch (rows y) (columns x) channels -> "
+    "batch (rows columns) (y x channels)",
+    y=patch_size,
+    x=patch_size,
+  )
 
 
 def join_patches(
-  tokens: Float[Array, "batch tokens contents"],
+  tokens: Float[Array, "batch tokens patch_dim"],
   *,
   grid: tuple[int, int],
   patch_size: int,
 ) -> Float[Array, "batch height width channels"]:
   """The inverse of `split_patches` for a grid of (rows, columns)."""
-  batch, _, contents = tokens.shape
   rows, columns = grid
-  channels = contents // patch_size**2
-  x = tokens.reshape(batch, rows, columns, patch_size, patch_size, channels)
-  x = x.transpose(0, 1, 3, 2, 4, 5)
-  return x.reshape(batch, rows * patch_size, columns * patch_size, channels)
+  return einops.rearrange(
+    tokens,
+    "batch (rows columns) (y x channels) -> "
+    "batch (rows y) (columns x) channels",
+    rows=rows,
+    columns=columns,
+    y=patch_size,
+    x=patch_size,
+  )
 
 
 class PatchEmbedding(nn.Module):
-  """A strided convolution written as one linear map of each patch.
+  """Patches to tokens: a strided convolution written as a linear map.
 
   Attributes:
     width: features of a token.
@@ -55,7 +66,7 @@ class PatchEmbedding(nn.Module):
 
   width: int
   patch_size: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
@@ -71,7 +82,7 @@ class PatchEmbedding(nn.Module):
 def sine_cosine_table(
   grid: int, width: int, base_grid: int
 ) -> Float[np.ndarray, "grid grid width"]:
-  """The table a freshly built SD3 stores.
+  """SD3's initial position table.
 
   The first half of the features encodes the column, the second the row; each
   half is sines, then cosines.
@@ -95,9 +106,9 @@ def sine_cosine_table(
 
 
 def centred_crop(
-  table: Float[Array, "grid grid width"], rows: int, columns: int
-) -> Float[Array, "1 tokens width"]:
-  """The middle `rows` x `columns` of the table, flattened row by row.
+  table: Float[Array | np.ndarray, "grid grid width"], rows: int, columns: int
+) -> Float[Array | np.ndarray, "1 tokens width"]:
+  """The middle `rows` x `columns` of the table, flattened in row-major order.
 
   Raises:
     ValueError: the image needs more patches than the table has.
@@ -105,8 +116,8 @@ def centred_crop(
   grid = table.shape[0]
   if rows > grid or columns > grid:
     raise ValueError(
-      f"the image has {rows} x {columns} patches but the position table only "
-      f"{grid} x {grid}: use a smaller image or a larger max_grid"
+      f"the image has {rows} x {columns} patches but the position table has "
+      f"only {grid} x {grid}: use a smaller image or a larger max_grid"
     )
   top, left = (grid - rows) // 2, (grid - columns) // 2
   crop = table[top : top + rows, left : left + columns]
@@ -126,7 +137,7 @@ class TokenEmbedding(nn.Module):
   vocab_size: int
   max_length: int
   width: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
@@ -156,13 +167,14 @@ class TokenEmbedding(nn.Module):
       jnp.float32,
     )
     embedded = jnp.take(table, tokens, axis=0) + positions[None, :length]
-    # Tokens enter at unit scale, as a text encoder's normed features do.
+    # Tokens enter at unit scale, like the normalised features of T5.
     unit_scale = jax.lax.rsqrt(jnp.float32(2.0 / self.width))
     return (embedded * unit_scale).astype(self.dtype)
 
 
+# Channels of the time embedding's sinusoids.
 SINUSOID_CHANNELS = 256
-# SD3's networks were trained on times in 0..1000.
+# SD3 was trained on times in 0..1000.
 TIME_SCALE = 1000.0
 
 
@@ -171,7 +183,7 @@ def sinusoid(
 ) -> Float[Array, "batch channels"]:
   """Cosines, then sines, of 1000 * sigma at periods up to 2 pi * 10,000."""
   half = channels // 2
-  # In float64: at sigma 1 an error of a frequency grows a thousandfold.
+  # In float64, because TIME_SCALE amplifies the error of a frequency.
   frequencies = (10000.0 ** -(np.arange(half) / half)).astype(np.float32)
   scaled = TIME_SCALE * sigma.astype(jnp.float32)
   angles = scaled[:, None] * frequencies[None, :]
@@ -179,7 +191,7 @@ def sinusoid(
 
 
 class VectorEmbedding(nn.Module):
-  """Linear, SiLU, Linear: a vector to the width of the network.
+  """Linear, SiLU, Linear: one vector per example to the network's width.
 
   Attributes:
     width: features of the result.
@@ -187,7 +199,7 @@ class VectorEmbedding(nn.Module):
   """
 
   width: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(

@@ -1,4 +1,4 @@
-"""Floating-point operations of one MM-DiT pass, from its shapes alone."""
+"""Floating-point operations of one MM-DiT pass, computed from its shapes."""
 
 import dataclasses
 import math
@@ -6,20 +6,20 @@ import math
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.embeddings import SINUSOID_CHANNELS
 
-HEADS = ("image", "text")
+_HEADS = ("image", "text")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PassFlops:
-  """Model FLOPs of one example: what the mathematics needs, no more.
+  """Model FLOPs of one example.
 
   A multiply-add is two operations. Matrix products, convolutions and attention
-  count; norms, activations, embeddings look-ups and whatever a program
-  computes twice (rematerialisation) do not.
+  count. Norms, activations, embedding look-ups and recomputation
+  (rematerialisation) do not.
 
   Attributes:
-    weights: of products with weights, forward.
-    activations: of products of two activations, forward: attention scores and
+    weights: products with weights, forward.
+    activations: products of two activations, forward: attention scores and
       attended values.
   """
 
@@ -28,24 +28,24 @@ class PassFlops:
 
   @property
   def forward(self) -> int:
-    """Forward alone."""
+    """The forward pass."""
     return self.weights + self.activations
 
   @property
   def trained(self) -> int:
-    """Forward and backward to weights and inputs.
+    """The forward pass and the gradients of weights and inputs.
 
-    Each product has two factors, and the gradient of each is one more product
-    of the same size: three times the forward pass.
+    A product has two factors, and the gradient of each factor costs one more
+    product of the same size: three times the forward pass.
     """
     return 3 * self.forward
 
   @property
   def passed_through(self) -> int:
-    """Forward and backward through frozen weights, to the inputs.
+    """The forward pass and the gradients of inputs, past frozen weights.
 
-    A frozen weight needs no gradient, so its product counts twice; both
-    factors of an attention product do, so it counts three times.
+    A frozen weight needs no gradient, so its product counts twice. Both
+    factors of an attention product need one, so it counts three times.
     """
     return 2 * self.weights + 3 * self.activations
 
@@ -56,7 +56,7 @@ def linear_flops(rows: int, inputs: int, outputs: int) -> int:
 
 
 def attention_flops(tokens: int, width: int) -> int:
-  """Scores and attended values of all heads together; all see all tokens."""
+  """Scores and attended values of all heads; every token sees all tokens."""
   return 2 * linear_flops(tokens, width, tokens)
 
 
@@ -65,7 +65,7 @@ def mmdit_flops(
   *,
   grid: tuple[int, int] | None,
   text_length: int,
-  heads: tuple[str, ...] = HEADS,
+  heads: tuple[str, ...] = _HEADS,
 ) -> PassFlops:
   """One example through the MM-DiT.
 
@@ -73,21 +73,21 @@ def mmdit_flops(
     config: shapes.
     grid: (rows, columns) of patches; None is the learned null image alone.
     text_length: tokens of the text.
-    heads: which outputs are wanted; the image loss reads no logits, the text
-      loss no velocity. All blocks count, though the last one could leave out
-      what the unwanted stream does after the attention.
+    heads: which outputs are used; the image loss uses no logits, the text
+      loss no velocity. All blocks count in full, although the last one could
+      skip what the unused stream does after the attention.
 
   Raises:
     ValueError: no such head.
   """
-  if set(heads) - set(HEADS):
-    raise ValueError(f"heads must be among {HEADS}, got {heads}")
+  if set(heads) - set(_HEADS):
+    raise ValueError(f"heads must be among {_HEADS}, got {heads}")
   num_image = config.num_null_image_tokens if grid is None else math.prod(grid)
   tokens = num_image + text_length
   weights = _inputs(config, 0 if grid is None else num_image, text_length)
   weights += config.depth * _block(config, tokens)
   if not config.is_last_text_block_full:
-    weights -= _text_rest(config, text_length)
+    weights -= _missing_in_last_text_block(config, text_length)
   if "image" in heads and grid is not None:
     weights += _image_head(config, num_image)
   if "text" in heads:
@@ -101,8 +101,8 @@ def mmdit_flops(
 def _inputs(config: MMDiTConfig, num_patches: int, text_length: int) -> int:
   """Patch, text, time and pooled-text embeddings."""
   width = config.width
-  patches = linear_flops(num_patches, _patch_contents(config), width)
-  # An embedding of its own is looked up, which is no product.
+  patches = linear_flops(num_patches, _patch_dim(config), width)
+  # Without a text encoder, tokens are looked up, which is no product.
   text = linear_flops(text_length, config.context_dim or 0, width)
   vectors = linear_flops(1, SINUSOID_CHANNELS, width)
   vectors += linear_flops(1, width, width)
@@ -113,9 +113,9 @@ def _inputs(config: MMDiTConfig, num_patches: int, text_length: int) -> int:
 
 
 def _block(config: MMDiTConfig, tokens: int) -> int:
-  """Both streams' weights in one block: modulation, q, k, v, output, MLP."""
+  """Both streams of one block: modulation, q, k, v, output, MLP."""
   width = config.width
-  modulation = len(HEADS) * linear_flops(1, width, 6 * width)
+  modulation = len(_HEADS) * linear_flops(1, width, 6 * width)
   attention = linear_flops(tokens, width, 4 * width)
   return modulation + attention + _mlp(config, tokens)
 
@@ -125,8 +125,8 @@ def _mlp(config: MMDiTConfig, tokens: int) -> int:
   return 2 * linear_flops(tokens, config.width, hidden)
 
 
-def _text_rest(config: MMDiTConfig, text_length: int) -> int:
-  """What SD3's last text block lacks: output, MLP, four modulation rows."""
+def _missing_in_last_text_block(config: MMDiTConfig, text_length: int) -> int:
+  """What SD3's last text block lacks: output, MLP, four modulation vectors."""
   width = config.width
   output = linear_flops(text_length, width, width)
   return output + _mlp(config, text_length) + linear_flops(1, width, 4 * width)
@@ -134,9 +134,9 @@ def _text_rest(config: MMDiTConfig, text_length: int) -> int:
 
 def _image_head(config: MMDiTConfig, num_patches: int) -> int:
   width = config.width
-  project = linear_flops(num_patches, width, _patch_contents(config))
+  project = linear_flops(num_patches, width, _patch_dim(config))
   return linear_flops(1, width, 2 * width) + project
 
 
-def _patch_contents(config: MMDiTConfig) -> int:
+def _patch_dim(config: MMDiTConfig) -> int:
   return config.patch_size**2 * config.latent_channels

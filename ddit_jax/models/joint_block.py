@@ -2,15 +2,17 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.layers import RMSNorm, attend, layer_norm, linear
 from ddit_jax.sharding.rules import constrain
 
-# Two streams of unequal lengths share this name.
+# `_`: the two streams may differ in length.
 Tokens = Float[Array, "batch _ width"]
 Vector = Float[Array, "batch width"]
+Heads = Float[Array, "batch _ heads head_dim"]
 
 
 def modulate(tokens: Tokens, shift: Vector, scale: Vector) -> Tokens:
@@ -19,7 +21,7 @@ def modulate(tokens: Tokens, shift: Vector, scale: Vector) -> Tokens:
 
 
 class Modulation(nn.Module):
-  """adaLN: SiLU and a linear map from the time vector to `rows` vectors.
+  """adaLN: SiLU and a linear map of the time vector to `rows` vectors.
 
   Attributes:
     rows: how many vectors; six are shift, scale, gate of the attention, then
@@ -32,12 +34,12 @@ class Modulation(nn.Module):
   rows: int
   width: int
   gate_init: float = 0.0
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, vector: Vector) -> list[Vector]:
     def bias_init(_, shape, dtype):
-      # Flax asks for a flat bias and gives it its rows afterwards.
+      # Flax asks for a flat bias and reshapes it afterwards.
       bias = jnp.zeros((self.rows, self.width), dtype)
       if self.rows == 6:
         bias = bias.at[2::3].set(self.gate_init)
@@ -66,7 +68,7 @@ class Mlp(nn.Module):
 
   width: int
   hidden: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, tokens: Tokens) -> Tokens:
@@ -77,7 +79,7 @@ class Mlp(nn.Module):
 
 
 class Stream(nn.Module):
-  """One stream's own weights in a block: modulation, q, k, v, output, MLP.
+  """The weights of one stream in a block: modulation, q, k, v, output, MLP.
 
   Attributes:
     config: shapes.
@@ -87,7 +89,7 @@ class Stream(nn.Module):
 
   config: MMDiTConfig
   is_full: bool = True
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   def setup(self):
     cfg = self.config
@@ -118,8 +120,10 @@ class Stream(nn.Module):
         width=cfg.width, hidden=cfg.mlp_ratio * cfg.width, dtype=self.dtype
       )
 
-  def queries_keys_values(self, tokens: Tokens, vector: Vector):
-    """(q, k, v), each [batch, tokens, heads, head_dim], and later rows."""
+  def queries_keys_values(
+    self, tokens: Tokens, vector: Vector
+  ) -> tuple[tuple[Heads, Heads, Heads], list[Vector]]:
+    """(q, k, v), and the modulation vectors left for `add_results`."""
     rows = self.modulation(vector)
     if self.is_full:
       shift, scale, *later = rows
@@ -132,8 +136,10 @@ class Stream(nn.Module):
       query, key = self.query_norm(query), self.key_norm(key)
     return (query, key, value), later
 
-  def add_results(self, tokens: Tokens, attended, later) -> Tokens:
-    """Both gated residual branches after the attention."""
+  def add_results(
+    self, tokens: Tokens, attended: Heads, later: list[Vector]
+  ) -> Tokens:
+    """Adds the gated attention output, then the gated MLP."""
     attention_gate, mlp_shift, mlp_scale, mlp_gate = later
     tokens = tokens + attention_gate[:, None] * self.out(attended)
     hidden = self.mlp(modulate(tokens, mlp_shift, mlp_scale))
@@ -143,18 +149,18 @@ class Stream(nn.Module):
 
 
 class JointBlock(nn.Module):
-  """Image and text streams, each modulated by time, attending jointly.
+  """Image and text streams, modulated by time, that attend jointly.
 
   Attributes:
     config: shapes.
     is_text_full: False ends the text stream at this block's attention.
     dtype: dtype of the computation.
-    attention_kernel: see `attention.attend`.
+    attention_kernel: see `layers.attend`.
   """
 
   config: MMDiTConfig
   is_text_full: bool = True
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
   attention_kernel: str = "auto"
 
   @nn.compact
@@ -164,9 +170,9 @@ class JointBlock(nn.Module):
     vector: Vector,
     key_mask: Bool[Array, "batch keys"] | None = None,
   ) -> tuple[tuple[Tokens, Tokens], None]:
-    """(image, text) tokens to the same; the None suits `nn.scan`.
+    """(image, text) tokens to the same; the None is for `nn.scan`.
 
-    Where `key_mask` is False nobody attends to the token.
+    Tokens where `key_mask` is False are not attended to.
     """
     image, text = streams
     image_stream = Stream(self.config, dtype=self.dtype, name="image")

@@ -5,6 +5,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 
@@ -13,18 +14,18 @@ def linear(
   axes: tuple[str | None, ...],
   *,
   name: str,
-  dtype=jnp.float32,
+  dtype: DTypeLike = jnp.float32,
   axis: int | tuple[int, ...] = -1,
   kernel_init=None,
   bias_init=None,
   use_bias: bool = True,
 ) -> nn.DenseGeneral:
-  """A float32-parameter linear map whose kernel's dimensions are named.
+  """A linear map with float32 parameters and named kernel dimensions.
 
   Args:
     features: output size(s).
     axes: a logical axis name per kernel dimension, inputs first.
-    name: the module's name in the parameter tree.
+    name: name of the module in the parameter tree.
     dtype: dtype of the computation.
     axis: the input dimension(s) that are contracted.
     kernel_init: default lecun-normal over the inputs.
@@ -94,11 +95,15 @@ def attend(
   key_mask: Bool[Array, "batch keys"] | None = None,
   kernel: AttentionKernel = "auto",
 ) -> Float[Array, "batch queries heads head_dim"]:
-  """Softmax attention, scaled by 1 / sqrt(head_dim).
+  """Softmax attention, scaled by 1 / sqrt(head_dim), with a float32 softmax.
 
-  Over all keys, or over those where `key_mask` is True. The softmax is float32
-  whatever the inputs are. "auto" takes cuDNN's fused kernel for half-precision
-  inputs on NVIDIA GPUs and XLA's elsewhere.
+  Args:
+    query: queries of all heads.
+    key: keys of all heads.
+    value: values of all heads.
+    key_mask: True where a key may be attended to; None means everywhere.
+    kernel: "xla", "cudnn" (NVIDIA's fused kernel, half precision only) or
+      "auto": cuDNN's for half precision on NVIDIA GPUs, else XLA's.
   """
   if kernel == "auto":
     is_half = query.dtype in (jnp.bfloat16, jnp.float16)

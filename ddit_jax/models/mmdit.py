@@ -1,4 +1,4 @@
-"""The network: embed both modalities, run the joint blocks, read both heads."""
+"""The MM-DiT: embeddings of both modalities, joint blocks, two heads."""
 
 import dataclasses
 from typing import Literal
@@ -7,6 +7,7 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from ddit_jax.models.config import MMDiTConfig
@@ -19,7 +20,13 @@ from ddit_jax.models.embeddings import (
   sine_cosine_table,
   sinusoid,
 )
-from ddit_jax.models.joint_block import JointBlock, Modulation, modulate
+from ddit_jax.models.joint_block import (
+  JointBlock,
+  Modulation,
+  Tokens,
+  Vector,
+  modulate,
+)
 from ddit_jax.models.layers import AttentionKernel, layer_norm, linear
 from ddit_jax.sharding.rules import constrain
 
@@ -28,25 +35,25 @@ class ImageHead(nn.Module):
   """Final adaLN (scale and shift, no gate) and a linear map to patches.
 
   Attributes:
-    contents: numbers in a patch, patch_size ** 2 * channels.
+    patch_dim: values in a patch, patch_size ** 2 * channels.
     dtype: dtype of the computation.
   """
 
-  contents: int
-  dtype: jnp.dtype = jnp.float32
+  patch_dim: int
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
     self,
     tokens: Float[Array, "batch tokens width"],
     vector: Float[Array, "batch width"],
-  ) -> Float[Array, "batch tokens contents"]:
+  ) -> Float[Array, "batch tokens patch_dim"]:
     modulation = Modulation(
       rows=2, width=tokens.shape[-1], dtype=self.dtype, name="modulation"
     )
     scale, shift = modulation(vector)
     project = linear(
-      self.contents,
+      self.patch_dim,
       ("embed", "channels"),
       name="project",
       dtype=self.dtype,
@@ -56,7 +63,7 @@ class ImageHead(nn.Module):
 
 
 class TextHead(nn.Module):
-  """LayerNorm and a linear map to the vocabulary; time does not enter.
+  """LayerNorm and a linear map to the vocabulary; independent of time.
 
   Attributes:
     vocab_size: one logit per tokenizer id.
@@ -64,7 +71,7 @@ class TextHead(nn.Module):
   """
 
   vocab_size: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
@@ -89,13 +96,13 @@ _REMAT_POLICIES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Execution:
-  """How the network is run; none of it changes what is computed.
+  """How the network is run; nothing here changes the function computed.
 
   Attributes:
     dtype: of the computation; parameters are float32 in both.
     remat: what the backward pass recomputes: "none", "dots" (all but the
       matrix products) or "full" (everything inside a block).
-    scan_unroll: blocks compiled as one piece of the scan.
+    scan_unroll: blocks per iteration of the scan.
     attention_kernel: see `layers.attend`.
   """
 
@@ -111,18 +118,17 @@ class Execution:
 
 @flax.struct.dataclass
 class Prediction:
-  """What the network says about both modalities.
+  """The network's outputs.
 
   Attributes:
-    velocity: [batch, height, width, channels], noise minus clean latents; None
-      without an image.
-    logits: [batch, length, vocab]; None without a text head.
-    text_hidden: [batch, length, width], what the text head reads.
+    velocity: noise minus clean latents; None without an image.
+    logits: None without a text head.
+    text_hidden: the text head's input.
   """
 
-  velocity: Array | None
-  logits: Array | None
-  text_hidden: Array | None = None
+  velocity: Float[Array, "batch height width channels"] | None
+  logits: Float[Array, "batch length vocab"] | None
+  text_hidden: Float[Array, "batch length features"] | None = None
 
 
 class MMDiT(nn.Module):
@@ -149,15 +155,15 @@ class MMDiT(nn.Module):
 
     Args:
       latents: noisy or clean latents; None uses the learned null image.
-      text: the text encoder's features, or token ids if the network has its
-        own embedding (`config.context_dim` None).
+      text: the text encoder's features, or token ids if the network embeds
+        tokens itself (`config.context_dim` None).
       sigma: image time in [0, 1]; 0 when the image is a clean condition.
       pooled: SD3's pooled text vector; None leaves its branch out.
-      has_image: False where the learned null image stands for the latents (the
-        velocity of such rows means nothing); None where all rows have one.
+      has_image: False where the learned null image replaces the latents (the
+        velocity of such rows is meaningless); None if all rows have an image.
 
     Raises:
-      ValueError: shapes do not suit the configuration.
+      ValueError: shapes that do not match the configuration.
     """
     dtype = jnp.dtype(self.execution.dtype)
     image_tokens = self._image_tokens(latents, text.shape[0], dtype)
@@ -178,7 +184,7 @@ class MMDiT(nn.Module):
       logits = head(text_tokens)
     return Prediction(velocity=velocity, logits=logits, text_hidden=text_tokens)
 
-  def _image_tokens(self, latents, batch: int, dtype):
+  def _image_tokens(self, latents, batch: int, dtype) -> Tokens:
     cfg = self.config
     table = self.variable(
       "constants",
@@ -187,8 +193,8 @@ class MMDiT(nn.Module):
         sine_cosine_table(cfg.max_grid, cfg.width, cfg.base_grid)
       ),
     ).value
-    # Created even where unused, so that the parameter tree never depends on
-    # which inputs the first call had.
+    # Created even if unused: the parameter tree must not depend on the inputs
+    # of the first call.
     null_image = None
     if cfg.num_null_image_tokens:
       null_image = self.param(
@@ -213,16 +219,17 @@ class MMDiT(nn.Module):
         f"{cfg.latent_channels}"
       )
     rows, columns = self._grid(latents)
-    tokens = embed(latents) + centred_crop(table, rows, columns).astype(dtype)
+    positions = centred_crop(table, rows, columns)
+    tokens = embed(latents) + positions.astype(dtype)
     return constrain(tokens, "batch", "tokens", "width")
 
-  def _text_tokens(self, text, dtype):
+  def _text_tokens(self, text, dtype) -> Tokens:
     cfg = self.config
     if cfg.context_dim is None:
       if not jnp.issubdtype(text.dtype, jnp.integer):
         raise ValueError(
-          "this network embeds token ids itself but was given features of "
-          f"dtype {text.dtype}"
+          "this network embeds token ids itself but got features of dtype "
+          f"{text.dtype}"
         )
       tokens = TokenEmbedding(
         cfg.vocab_size,
@@ -243,7 +250,8 @@ class MMDiT(nn.Module):
       tokens = project(text.astype(dtype))
     return constrain(tokens, "batch", "tokens", "width")
 
-  def _vector(self, sigma, pooled, dtype):
+  def _vector(self, sigma, pooled, dtype) -> Vector:
+    """Time, and SD3's pooled text, as the vector that modulates all blocks."""
     width = self.config.width
     vector = VectorEmbedding(width, dtype, name="time_embedding")(
       sinusoid(sigma)
@@ -258,11 +266,13 @@ class MMDiT(nn.Module):
       raise ValueError("this network has no pooled-text branch (pooled_dim 0)")
     return vector
 
-  def _or_null_image(self, image_tokens, has_image):
-    """Null image tokens in rows without an image, and who may be seen there.
+  def _or_null_image(
+    self, image_tokens: Tokens, has_image: Bool[Array, " batch"]
+  ) -> tuple[Tokens, Bool[Array, "batch tokens"]]:
+    """Puts the null image into rows without an image; (tokens, key mask).
 
-    Such a row's first tokens are the null image; attention never looks at the
-    others, so the text sees exactly what it would without latents.
+    The null image fills the first tokens of such a row. The key mask hides the
+    others, so the text sees exactly what it would see without latents.
     """
     null_image = self.get_variable("params", "null_image")
     num_tokens = image_tokens.shape[1]
@@ -274,12 +284,14 @@ class MMDiT(nn.Module):
       )
     null_image = nn.unbox(null_image).astype(image_tokens.dtype)
     missing = num_tokens - len(null_image)
-    padded = jnp.pad(null_image, ((0, missing), (0, 0)))
-    is_null = jnp.arange(num_tokens) < len(null_image)
+    padded = jnp.pad(null_image, ((0, missing), (0, 0)))[None]
+    is_null = (jnp.arange(num_tokens) < len(null_image))[None]
     tokens = jnp.where(has_image[:, None, None], image_tokens, padded)
     return tokens, has_image[:, None] | is_null
 
-  def _run_blocks(self, image_tokens, text_tokens, vector, key_mask, dtype):
+  def _run_blocks(
+    self, image_tokens: Tokens, text_tokens: Tokens, vector, key_mask, dtype
+  ) -> tuple[Tokens, Tokens]:
     cfg, run = self.config, self.execution
     policy = _REMAT_POLICIES[run.remat]
     block = JointBlock
@@ -303,10 +315,10 @@ class MMDiT(nn.Module):
 
   def _velocity(self, latents, image_tokens, vector, dtype):
     cfg = self.config
-    contents = cfg.patch_size**2 * cfg.latent_channels
-    patches = ImageHead(contents, dtype, name="image_head")(
-      image_tokens, vector
-    )
+    patch_dim = cfg.patch_size**2 * cfg.latent_channels
+    head = ImageHead(patch_dim, dtype, name="image_head")
+    # Called without latents too, so that its parameters always exist.
+    patches = head(image_tokens, vector)
     if latents is None:
       return None
     return join_patches(

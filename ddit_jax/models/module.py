@@ -1,4 +1,4 @@
-"""Any Linen module with named axes, as pure functions of plain trees."""
+"""Linen modules with named axes, as pure functions of plain trees."""
 
 import collections
 import dataclasses
@@ -9,24 +9,24 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
 
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.layers import checked_dtype
 from ddit_jax.models.mmdit import Execution, MMDiT, TextHead
 from ddit_jax.sharding.rules import PlacedLeaf, placements, shardings
 
-# A tree {"params": trained arrays}, with {"constants": stored ones} where the
-# module has any.
+# {"params": trained arrays}, and {"constants": stored ones} if there are any.
 Variables = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PureModule:
-  """Initialisation, application and layout of one module.
+  """Initialisation, application and sharding of one module.
 
   Attributes:
-    module: the Linen module; it holds settings, no arrays.
+    module: the Linen module, which holds no arrays.
     example_inputs: arguments of its `__call__`, of the smallest shapes that
       create every parameter.
     parameter_dtype: the dtype in which parameters are kept, "float32" or
@@ -41,7 +41,7 @@ class PureModule:
     checked_dtype(self.parameter_dtype)
 
   def init(self, key: jax.Array) -> Variables:
-    """Fresh variables, unboxed; jit it with `shardings`."""
+    """New variables, unboxed; jit it with `shardings`."""
     return nn.unbox(self._boxed_init(key))
 
   def apply(
@@ -54,22 +54,22 @@ class PureModule:
     """Shapes and dtypes of all variables; nothing is allocated."""
     return nn.unbox(self._abstract_boxed())
 
-  def shardings(self, mesh: Mesh) -> Variables:
+  def shardings(self, mesh: Mesh | AbstractMesh) -> Variables:
     """A NamedSharding for every variable, from the rule table."""
     return shardings(self._abstract_boxed(), mesh)
 
-  def placements(self, mesh: Mesh) -> list[PlacedLeaf]:
-    """Where every variable lies, for reports."""
+  def placements(self, mesh: Mesh | AbstractMesh) -> list[PlacedLeaf]:
+    """The placement of every variable, for reports."""
     return placements(self._abstract_boxed(), mesh)
 
   def init_sharded(self, key: jax.Array, mesh: Mesh) -> Variables:
-    """Fresh variables created directly on their devices."""
+    """New variables, created directly on their devices."""
     key = jax.device_put(key, NamedSharding(mesh, PartitionSpec()))
     init = jax.jit(self.init, out_shardings=self.shardings(mesh))
     return init(key)
 
   def num_parameters(self) -> int:
-    """How many trained numbers there are; constants do not count."""
+    """The number of trained parameters; constants do not count."""
     leaves = jax.tree.leaves(self.abstract_variables()["params"])
     return sum(math.prod(leaf.shape) for leaf in leaves)
 
@@ -84,19 +84,15 @@ class PureModule:
     return jax.eval_shape(self._boxed_init, jax.random.key(0))
 
 
-# The row that stands for the mask in the text encoder's table, where training
-# has one of its own (paper section 4.1).
+# Name of the trained mask token embedding, which replaces the text encoder's
+# (paper section 4.1).
 MASK_EMBEDDING = "mask_embedding"
 
 
-# A dataclass again, so that equality, by which jit finds compiled functions,
-# sees the mask embedding too.
+# Decorated again, so that equality (jit's cache key) includes the new field.
 @dataclasses.dataclass(frozen=True, kw_only=True, init=False)
 class Network(PureModule):
-  """Initialisation, application and layout of one MM-DiT.
-
-  Its variables are {"params": trained arrays, "constants": the stored position
-  table}.
+  """One MM-DiT; its constants are the stored position table.
 
   Attributes:
     has_mask_embedding: True keeps `MASK_EMBEDDING`, [context_dim], beside the
@@ -137,22 +133,28 @@ class Network(PureModule):
     """Precision, rematerialisation, kernels."""
     return self.module.execution
 
-  def text_logits(self, variables: Variables, text_hidden) -> jax.Array:
+  def text_logits(
+    self,
+    variables: Variables,
+    text_hidden: Float[Array, "batch length features"],
+  ) -> Float[Array, "batch length vocab"]:
     """The text head alone, on any positions of `Prediction.text_hidden`."""
     dtype = jnp.dtype(self.execution.dtype)
     head = TextHead(self.config.vocab_size, dtype)
     return head.apply({"params": variables["params"]["text_head"]}, text_hidden)
 
-  def mask_embedding(self, variables: Variables) -> jax.Array:
-    """The mask's own row, [context_dim], of a network that has one."""
+  def mask_embedding(
+    self, variables: Variables
+  ) -> Float[Array, " context_dim"]:
+    """The trained mask token embedding, if `has_mask_embedding`."""
     return variables["params"][MASK_EMBEDDING]
 
   def _boxed_init(self, key: jax.Array) -> Variables:
     boxed = super()._boxed_init(key)
     if self.has_mask_embedding:
-      row = jnp.zeros(self.config.context_dim, jnp.float32)
+      embedding = jnp.zeros(self.config.context_dim, jnp.float32)
       boxed["params"][MASK_EMBEDDING] = nn.LogicallyPartitioned(
-        row, ("channels",)
+        embedding, ("channels",)
       )
     return boxed
 
@@ -172,19 +174,17 @@ def _smallest_inputs(config: MMDiTConfig) -> tuple[jax.ShapeDtypeStruct, ...]:
   )
 
 
-# The MM-DiT's blocks hold one stream for each modality.
 _STREAMS = ("image", "text")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParameterCounts:
-  """The size of one network.
+  """The parameter counts of one network.
 
   Attributes:
-    parts: name of a part ("text stream", "time embedding", ...) -> how many
-      parameters it has, the largest first.
-    stored: numbers that are kept with the parameters and never trained (the
-      MM-DiT's position table).
+    parts: number of parameters by part ("text stream", "time embedding", ...),
+      the largest first.
+    stored: values that are stored but not trained (the position table).
   """
 
   parts: Mapping[str, int]
@@ -197,10 +197,10 @@ class ParameterCounts:
 
 
 def parameter_counts(variables: Variables) -> ParameterCounts:
-  """Counts by part: the MM-DiT's two streams, else the modules on top.
+  """Counts by part: the MM-DiT's two streams, or the top-level modules.
 
   Args:
-    variables: arrays, or shapes as `PureModule.abstract_variables` gives them.
+    variables: arrays, or the shapes of `PureModule.abstract_variables`.
   """
   parts: collections.Counter[str] = collections.Counter()
   for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
@@ -216,7 +216,7 @@ def counts_table(counts: Mapping[str, ParameterCounts]) -> str:
   """The counts of several networks as lines of text.
 
   Args:
-    counts: what to call each network ("network", "text_encoder") -> counts.
+    counts: by network ("network", "text_encoder").
   """
   rows = []
   for name, count in counts.items():

@@ -1,5 +1,5 @@
 """Batched samplers, each one jitted program.
 
-`image_sampler` solves the velocity ODE; `text_sampler` fills in masked tokens
-of any pattern. They never import the network: they are handed `predict`.
+- `image_sampler`: solves the velocity ODE.
+- `text_sampler`: fills in masked tokens of any pattern.
 """

@@ -1,4 +1,4 @@
-"""Text to image: Euler's method with guidance (paper section 3.4)."""
+"""Text to image: Euler steps with classifier-free guidance (section 3.4)."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from ddit_jax.sharding.rules import constrain
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageSampling:
-  """The Euler sampler's settings, by the names of diffusers.
+  """The settings of the Euler sampler, with the names of diffusers.
 
   Attributes:
     num_inference_steps: Euler steps.
@@ -58,22 +58,21 @@ def sample_latents(
   condition: Shaped[Array, "batch length *features"],
   null_condition: Shaped[Array, "length *features"],
   *,
-  sigmas: Float[Array, " grid"],
+  sigmas: Float[Array | np.ndarray, " grid"],
   guidance_scale: float,
 ) -> Float[Array, "batch height width channels"]:
   """Integrates from noise at sigma 1 to latents at sigma 0.
 
-  Both halves of the guidance go through the network in one batch, the
-  unconditional one first.
+  The network sees unconditional and conditional inputs in one batch.
 
   Args:
     predict: (latents, condition, sigma) -> object with `.velocity`.
-    noise: standard normal draws, float32.
-    condition: the prompts, as token ids or as a text encoder's features.
+    noise: standard normal.
+    condition: the prompts, as token ids or a text encoder's features.
     null_condition: the empty (or negative) prompt.
     sigmas: descending times, first 1 and last 0; see
       `ImageSampling.sigmas`.
-    guidance_scale: g of eq. 10; 1 leaves the unconditional half out.
+    guidance_scale: g of eq. 10; 1 skips the unconditional half.
 
   Returns:
     float32 latents.
@@ -81,7 +80,7 @@ def sample_latents(
   batch = noise.shape[0]
   is_guided = guidance_scale != 1.0
   if is_guided:
-    nulls = jnp.broadcast_to(null_condition, condition.shape)
+    nulls = jnp.broadcast_to(null_condition[None], condition.shape)
     condition = _interleave(nulls, condition)
 
   def step(latents, times):
@@ -101,8 +100,10 @@ def sample_latents(
   return jax.lax.scan(step, noise.astype(jnp.float32), pairs)[0]
 
 
-def _interleave(first: jax.Array, second: jax.Array) -> jax.Array:
-  """Rows of both in turn: a split batch stays on its devices."""
+def _interleave(
+  first: Shaped[Array, "batch *rest"], second: Shaped[Array, "batch *rest"]
+) -> Shaped[Array, "2*batch *rest"]:
+  """Alternates rows of both, so that a sharded batch stays on its devices."""
   stacked = jnp.stack([first, second], axis=1)
   joined = stacked.reshape(2 * first.shape[0], *first.shape[1:])
   return constrain(joined, "batch", *(None,) * (first.ndim - 1))
@@ -113,21 +114,21 @@ def generate_latents(
   variables,
   texts,
   null_texts,
-  noise: jax.Array,
+  noise: Float[Array, "batch height width channels"],
   *,
   sampling: ImageSampling,
-) -> jax.Array:
-  """Latents of texts, guided away from the null text.
+) -> Float[Array, "batch height width channels"]:
+  """Samples latents for token ids.
 
   Args:
     model: with `condition` and `predict`, see `experiment.model.DualModel`.
-    variables: the weights of its parts.
+    variables: variables of the model's parts.
     texts: ids of the prompts, as the model takes them.
-    null_texts: ids of the one empty or negative prompt, batch 1.
-    noise: [batch, rows, columns, channels], standard normal.
+    null_texts: ids of the empty or negative prompt, batch 1.
+    noise: standard normal.
     sampling: the sampler's settings.
   """
-  # Once a prompt, not once a step.
+  # Once per prompt, not once per step.
   condition = model.condition(variables, texts)
   null = model.condition(variables, null_texts)
   return sample_latents(

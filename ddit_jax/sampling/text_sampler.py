@@ -1,23 +1,28 @@
-"""Image to text: filling in masked tokens around fixed ones (paper eq. 5).
+"""Image to text: fills in masked tokens around a prompt (paper eq. 5).
 
-Captioning fixes nothing, question answering fixes the question, and
-fill-in-the-blank fixes any pattern.
+Captioning has no prompt, question answering has the question, and
+fill-in-the-blank has any pattern of given tokens.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from ddit_jax.diffusion.masked_diffusion import (
   log_probabilities,
   reveal_probability,
 )
 
-END_TIME = 1e-5
+_END_TIME = 1e-5
+
+Predict = Callable[
+  [Int[Array, "batch length"]], Float[Array, "batch length vocab"]
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,7 +30,7 @@ class TextSampling:
   """How masked positions are revealed.
 
   Attributes:
-    num_steps: network calls; "ancestral" adds one that takes the most likely
+    num_steps: network calls; "ancestral" adds one that puts the most likely
       token wherever a mask is left.
     order: "ancestral" reveals each masked position with the posterior's
       chance (eq. 5); "confidence" reveals the positions whose drawn token is
@@ -46,20 +51,19 @@ class TextSampling:
 
 
 def infill(
-  predict,
+  predict: Predict,
   tokens: Int[Array, "batch length"],
   prompt_mask: Bool[Array, "batch length"],
-  key: jax.Array,
+  key: Key[Array, ""],
   *,
   mask_id: int,
   sampling: TextSampling,
 ) -> tuple[Int[Array, "batch length"], Int[Array, "steps batch length"]]:
-  """Draws every token that is not fixed; fixed tokens never change.
+  """Draws every token outside the prompt; prompt tokens never change.
 
   Args:
-    predict: (tokens) -> logits [batch, length, vocab]; it holds the clean
-      images, seen at sigma 0.
-    tokens: ids; only those at fixed positions are read.
+    predict: (tokens) -> logits, with the clean images at sigma 0 bound.
+    tokens: ids; only those of the prompt are read.
     prompt_mask: True where the token is given.
     key: randomness of the draws.
     mask_id: the token id that stands for a masked token.
@@ -119,26 +123,27 @@ def generate_tokens(
 
 
 def ancestral_states(
-  predict,
+  predict: Predict,
   start: Int[Array, "batch length"],
-  draws: Array,
-  update,
+  draws: Shaped[Array, "steps *draw"],
+  update: Callable[..., Int[Array, "batch length"]],
   *,
   mask_id: int,
 ) -> tuple[Int[Array, "batch length"], Int[Array, "states batch length"]]:
-  """One update a draw, from all noise to none, then noise removal.
+  """One update per draw, from time 1 to 0, then noise removal.
 
   Args:
     predict: (tokens) -> logits.
     start: partly masked tokens.
-    draws: the randomness of each step, along the first axis.
-    update: (state, log probabilities, one of `draws`, reveal chance) -> state.
+    draws: the randomness of each step.
+    update: (state, log probabilities, one of `draws`, reveal probability) ->
+      state.
     mask_id: the token id that stands for a masked token.
 
   Returns:
     The finished tokens, and those after each update and the noise removal.
   """
-  times = jnp.linspace(1.0, END_TIME, draws.shape[0] + 1)
+  times = jnp.linspace(1.0, _END_TIME, draws.shape[0] + 1)
 
   def step(state, inputs):
     t, s, draw = inputs
@@ -153,18 +158,21 @@ def ancestral_states(
 
 
 def without_noise(
-  state: Int[Array, "batch length"], log_p: Array, *, mask_id: int
+  state: Int[Array, "batch length"],
+  log_p: Float[Array, "batch length vocab"],
+  *,
+  mask_id: int,
 ) -> Int[Array, "batch length"]:
-  """Gives the most likely token to what the posterior left masked."""
+  """Puts the most likely token where a mask is left."""
   best = jnp.argmax(log_p, axis=-1).astype(state.dtype)
   return jnp.where(state == mask_id, best, state)
 
 
 def ancestral_update(
   state: Int[Array, "batch length"],
-  log_p: Array,
-  key: jax.Array,
-  chance: jax.Array,
+  log_p: Float[Array, "batch length vocab"],
+  key: Key[Array, ""],
+  chance: Float[Array, ""],
   *,
   mask_id: int,
   temperature: float,
@@ -183,9 +191,9 @@ def ancestral_update(
 
 def ancestral_draw(
   state: Int[Array, "batch length"],
-  log_p: Array,
-  gumbel: Array,
-  chance: jax.Array,
+  log_p: Float[Array, "batch length vocab"],
+  gumbel: Float[Array, "batch length vocab"],
+  chance: Float[Array, ""],
   *,
   mask_id: int,
 ) -> Int[Array, "batch length"]:
@@ -195,17 +203,21 @@ def ancestral_draw(
   return jnp.where(state == mask_id, drawn, state)
 
 
-def log_posterior(log_p: Array, chance: jax.Array, *, mask_id: int) -> Array:
+def log_posterior(
+  log_p: Float[Array, "*lead vocab"], chance: Float[Array, ""], *, mask_id: int
+) -> Float[Array, "*lead vocab"]:
   """Log q(x_s | x_t masked) over the vocabulary (paper eq. 5).
 
-  A token has `chance` times its probability, the mask has the rest.
+  A token has `chance` times its probability; the mask has the rest.
   """
   ids = jax.lax.broadcasted_iota(jnp.int32, log_p.shape, log_p.ndim - 1)
   return jnp.where(ids == mask_id, jnp.log1p(-chance), jnp.log(chance) + log_p)
 
 
-def _tempered(log_p: Array, temperature: float) -> Array:
-  """Log probabilities at a temperature; at 0 the most likely token is sure."""
+def _tempered(
+  log_p: Float[Array, "*lead vocab"], temperature: float
+) -> Float[Array, "*lead vocab"]:
+  """Log probabilities at a temperature; 0 leaves only the most likely token."""
   if temperature == 1:
     return log_p
   if temperature > 0:
@@ -223,9 +235,9 @@ def _by_confidence(predict, start, key, mask_id, sampling):
     log_p = log_probabilities(predict(state), mask_id)
     drawn, confidence = _draw(log_p, step_key, sampling.temperature)
     is_masked = state == mask_id
-    # After step i a share (i + 1) / num_steps is revealed, rounded up.
-    share = (index + 1) * num_masked
-    target = -(-share // sampling.num_steps)
+    # After step i, (i + 1) / num_steps of the masked tokens are revealed,
+    # rounded up.
+    target = -(-(index + 1) * num_masked // sampling.num_steps)
     count = target - (num_masked - is_masked.sum(axis=-1))
     confidence = jnp.where(is_masked, confidence, -jnp.inf)
     ranks = jnp.argsort(jnp.argsort(-confidence, axis=-1), axis=-1)
@@ -238,8 +250,12 @@ def _by_confidence(predict, start, key, mask_id, sampling):
   return jax.lax.scan(step, start, (steps, keys))
 
 
-def _draw(log_p, key, temperature: float):
-  """(token, its log probability), each [batch, length]."""
+def _draw(
+  log_p: Float[Array, "batch length vocab"],
+  key: Key[Array, ""],
+  temperature: float,
+) -> tuple[Int[Array, "batch length"], Float[Array, "batch length"]]:
+  """(tokens, their log probabilities)."""
   if temperature == 0:
     token = jnp.argmax(log_p, axis=-1)
   else:

@@ -1,4 +1,4 @@
-"""The one table that says on which mesh axes each logical axis is laid out.
+"""The table from logical axes to mesh axes, and the shardings it gives.
 
 Modules name what a dimension *is* ("embed", "heads"); this table says where
 it *goes*. Print it with `table()`.
@@ -9,7 +9,8 @@ import math
 
 import flax.linen as nn
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
 
 MESH_AXES = ("replica", "fsdp", "tensor")
 
@@ -24,13 +25,13 @@ AXIS_RULES: dict[str, tuple[str, ...] | None] = {
   "head_dim": None,
   "mlp": ("tensor",),
   "vocab": ("tensor",),
-  "channels": None,  # latent channels, sinusoid channels, patch contents
-  "rows": None,  # parallel rows of one weight: q, k, v; shift, scale, gate
+  "channels": None,  # latent channels, sinusoid channels, values of a patch
+  "rows": None,  # stacked outputs of one weight: q, k, v; shift, scale, gate
 }
 
 
 def partition_spec(*logical_axes: str | None) -> PartitionSpec:
-  """The mesh axes of an array whose dimensions carry these names.
+  """The mesh axes of an array whose dimensions have these names.
 
   Raises:
     ValueError: a name is not in the table, or a mesh axis would be used
@@ -50,10 +51,12 @@ def partition_spec(*logical_axes: str | None) -> PartitionSpec:
   return PartitionSpec(*entries)
 
 
-def constrain(array: jax.Array, *logical_axes: str | None) -> jax.Array:
-  """Pins an activation's layout under `jax.set_mesh`; else returns it as is.
+def constrain(
+  array: Shaped[Array, "*dims"], *logical_axes: str | None
+) -> Shaped[Array, "*dims"]:
+  """Constrains an activation's sharding under `jax.set_mesh`.
 
-  A dimension that its mesh axes do not divide is left to the compiler.
+  Dimensions that their mesh axes do not divide are left to the compiler.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
@@ -67,7 +70,7 @@ def constrain(array: jax.Array, *logical_axes: str | None) -> jax.Array:
 def divisible_spec(
   spec: PartitionSpec, shape: tuple[int, ...], mesh_shape: dict[str, int]
 ) -> PartitionSpec:
-  """`spec` without the entries whose devices do not divide the dimension."""
+  """`spec` without the mesh axes that do not divide their dimension."""
   entries = []
   for entry, size in zip(spec, shape, strict=True):
     ways = math.prod(mesh_shape[axis] for axis in axes_of(entry))
@@ -81,7 +84,7 @@ def axes_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def table() -> str:
-  """The rules as printable text, one line a logical axis."""
+  """The rules as text, one line per logical axis."""
   width = max(map(len, AXIS_RULES))
   return "\n".join(
     f"{name:<{width}}  {' x '.join(axes) if axes else '-'}"
@@ -91,14 +94,14 @@ def table() -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlacedLeaf:
-  """Where one array of a tree lies.
+  """The placement of one array of a tree.
 
   Attributes:
-    path: its name in the tree, parts joined by "/".
-    shape: its global shape.
+    path: names in the tree, joined by "/".
+    shape: the global shape.
     spec: the mesh axes of each dimension.
-    dropped: mesh axes the table asked for that do not divide the dimension.
-    bytes_per_device: memory one device needs for it.
+    dropped: mesh axes of the table that do not divide the dimension.
+    bytes_per_device: memory on one device.
   """
 
   path: str
@@ -108,15 +111,15 @@ class PlacedLeaf:
   bytes_per_device: int
 
 
-def shardings(boxed, mesh: Mesh):
+def shardings(boxed, mesh: Mesh | AbstractMesh):
   """NamedShardings for a tree of `nn.LogicallyPartitioned` abstract arrays.
 
   Args:
-    boxed: what `jax.eval_shape` of a Linen `init` returns.
+    boxed: the result of `jax.eval_shape` on a Linen `init`.
     mesh: the device mesh.
 
   Returns:
-    A tree of NamedSharding with the structure of the unboxed tree.
+    A tree of NamedShardings with the structure of the unboxed tree.
   """
 
   def one(leaf):
@@ -136,8 +139,8 @@ def with_shardings(abstract, shardings):
   )
 
 
-def placements(boxed, mesh: Mesh) -> list[PlacedLeaf]:
-  """One row an array: shape, layout, what could not be split, and bytes."""
+def placements(boxed, mesh: Mesh | AbstractMesh) -> list[PlacedLeaf]:
+  """The placement of every array of a tree."""
   rows = []
   leaves = jax.tree_util.tree_leaves_with_path(boxed, is_leaf=_is_boxed)
   for path, leaf in leaves:
@@ -157,9 +160,9 @@ def placements(boxed, mesh: Mesh) -> list[PlacedLeaf]:
 
 
 def report(rows: list[PlacedLeaf]) -> str:
-  """Lines naming every array that the mesh could not split as the table asks.
+  """Lists arrays that the mesh does not split as the table asks.
 
-  The last line sums up bytes per device.
+  The last line gives the total bytes per device.
   """
   lines = [
     f"replicated along {', '.join(row.dropped)}: {row.path} {row.shape}"
@@ -168,7 +171,7 @@ def report(rows: list[PlacedLeaf]) -> str:
   ]
   total = sum(row.bytes_per_device for row in rows)
   lines.append(
-    f"{len(rows)} arrays, {total / 2**20:.2f} MiB a device, "
+    f"{len(rows)} arrays, {total / 2**20:.2f} MiB per device, "
     f"{len(lines)} not split as the table asks"
   )
   return "\n".join(lines)
@@ -178,7 +181,9 @@ def _is_boxed(leaf) -> bool:
   return isinstance(leaf, nn.LogicallyPartitioned)
 
 
-def _spec_of(leaf, mesh: Mesh) -> tuple[PartitionSpec, tuple[str, ...]]:
+def _spec_of(
+  leaf, mesh: Mesh | AbstractMesh
+) -> tuple[PartitionSpec, tuple[str, ...]]:
   if not _is_boxed(leaf):
     return PartitionSpec(*(None,) * leaf.ndim), ()
   asked = partition_spec(*leaf.names)

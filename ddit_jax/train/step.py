@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import TrainState
 
 
+@runtime_checkable
 class Model(dual.Model, Protocol):
   """The network between its frozen encoders, see `TrainState.variables`."""
 

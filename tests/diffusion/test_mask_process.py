@@ -37,7 +37,7 @@ def test_bernoulli_masks_each_target_with_its_chance(chance, t, want):
 
 
 @pytest.mark.parametrize(
-  ("t", "count"), [(1e-3, 1), (0.5, 3), (0.51, 4), (1, 6)]
+  ("t", "count"), [(1e-3, 1), (0.5, 3), (0.51, 4), (1.0, 6)]
 )
 def test_exact_masks_the_rounded_up_share_uniformly(t, count):
   process = MaskedDiffusion(mask_count="exact")

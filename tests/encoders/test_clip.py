@@ -145,7 +145,7 @@ def test_full_sizes_have_as_many_parameters_as_transformers(name):
   assert clip_text_encoder(config).num_parameters() == want
 
 
-def test_other_inputs_than_short_token_ids_are_refused():
+def test_other_inputs_than_short_token_ids_are_refused(unchecked_shapes):
   encoder = clip_text_encoder(QUICK)
   variables = encoder.abstract_variables()
 

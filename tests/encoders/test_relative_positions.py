@@ -8,13 +8,18 @@ from transformers.models.t5.modeling_t5 import T5Attention
 from ddit_jax.encoders.t5 import relative_buckets
 
 
+def offsets(length):
+  positions = np.arange(length)
+  return positions[None, :] - positions[:, None]
+
+
 @pytest.mark.parametrize(
   "length, num_buckets, max_distance",
   [(1, 32, 128), (700, 32, 128), (300, 8, 20), (300, 64, 200)],
 )
 def test_buckets_equal_transformers(length, num_buckets, max_distance):
   got = relative_buckets(
-    length, num_buckets=num_buckets, max_distance=max_distance
+    offsets(length), num_buckets=num_buckets, max_distance=max_distance
   )
   positions = torch.arange(length)
   want = T5Attention._relative_position_bucket(
@@ -26,7 +31,7 @@ def test_buckets_equal_transformers(length, num_buckets, max_distance):
 
 
 def test_buckets_by_hand():
-  buckets = relative_buckets(400, num_buckets=32, max_distance=128)
+  buckets = relative_buckets(offsets(400), num_buckets=32, max_distance=128)
   # The first 8 distances have their own; 16, 32 and 64 are powers of two, two
   # buckets apart; from 128 on there is one left.
   distances = [0, 1, 7, 8, 16, 32, 64, 128, 399]

@@ -105,7 +105,9 @@ def clip_zeros(batch, length, width):
     (6, (1, 9, 16), "20 together, are wider than T5's 16"),
   ],
 )
-def test_features_that_do_not_fit_are_refused(length, t5_shape, message):
+def test_features_that_do_not_fit_are_refused(
+  length, t5_shape, message, unchecked_shapes
+):
   with pytest.raises(ValueError, match=message):
     join_context(
       clip_zeros(1, 6, 8), clip_zeros(1, length, 12), jnp.zeros(t5_shape)

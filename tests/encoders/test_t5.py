@@ -216,7 +216,7 @@ def test_float16_is_refused():
 
 
 @pytest.mark.parametrize("ids", [jnp.zeros((2, 3)), jnp.zeros(3, jnp.int32)])
-def test_other_inputs_than_token_ids_are_refused(params, ids):
+def test_other_inputs_than_token_ids_are_refused(params, ids, unchecked_shapes):
   with pytest.raises(ValueError, match="integer token ids of shape"):
     t5_encoder(CONFIG).apply({"params": params}, ids)
 

@@ -94,12 +94,10 @@ def test_posterior_and_images_equal_diffusers(config, batch, height, width):
   assert error(got_images, from_torch(want_images)) < 2e-5
 
 
-@pytest.mark.parametrize("batch, height, width", [(1, 8, 20), (2, 12, 4)])
-def test_gradients_equal_diffusers(batch, height, width):
-  config = SHALLOW
+def test_gradients_equal_diffusers():
+  config, shape = SHALLOW, (2, 8, 20)
   model = torch_vae(config)
-  images = images_of(config, batch, height, width)
-  latents = latents_of(config, batch, height, width)
+  images, latents = images_of(config, *shape), latents_of(config, *shape)
   image_weight, mean_weight = (
     normal(5, *images.shape),
     normal(6, *latents.shape),
@@ -219,7 +217,7 @@ def test_full_size_has_83_819_683_parameters():
     ((1, 2, 2, 16), "decode", r"takes \[batch, rows, columns, 4\]"),
   ],
 )
-def test_other_shapes_are_refused(shape, method, message):
+def test_other_shapes_are_refused(shape, method, message, unchecked_shapes):
   vae = autoencoder(CONFIG)
   variables = vae.abstract_variables()
 

@@ -6,10 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddit_jax.encoders.vae import (
-  DownBlock,
   PixelAttention,
   ResnetBlock,
-  UpBlock,
+  Stage,
   group_norm,
 )
 
@@ -26,7 +25,7 @@ def images(*shape):
 
 def test_downsampling_pads_below_and_to_the_right():
   x = images(1, 4, 6, 1)
-  block = DownBlock(width=1, num_layers=0, num_groups=1, has_downsample=True)
+  block = Stage(width=1, num_layers=0, num_groups=1, resample="down")
   variables = zero_variables(block, x)
   # A kernel that copies its lower right corner.
   variables["params"]["downsample"]["kernel"][2, 2] = 1
@@ -38,7 +37,7 @@ def test_downsampling_pads_below_and_to_the_right():
 
 def test_upsampling_doubles_pixels():
   x = images(2, 2, 3, 1)
-  block = UpBlock(width=1, num_layers=0, num_groups=1, has_upsample=True)
+  block = Stage(width=1, num_layers=0, num_groups=1, resample="up")
   variables = zero_variables(block, x)
   variables["params"]["upsample"]["kernel"][1, 1] = 1
   want = np.kron(x, np.ones((1, 2, 2, 1)))

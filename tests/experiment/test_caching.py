@@ -104,7 +104,7 @@ def test_training_has_bit_equal_losses(
 
 
 @pytest.fixture(scope="module")
-def raw_losses(cached_files, tmp_path_factory, quick):
+def raw_losses(cached_files, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("raw") / "run"
   train(cached_run.settings(*cached_files, **TWO_STEPS), str(workdir))
   losses = tiny_run.logged_losses(workdir)

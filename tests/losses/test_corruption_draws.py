@@ -29,7 +29,7 @@ def dual_loss(*, condition_dropout=0.5, flow=None, **settings) -> DualLoss:
   )
 
 
-def host_batch(*, num_images=16, num_texts=16, side=4) -> DualBatch:
+def first_batch(*, num_images=16, num_texts=16, side=4) -> DualBatch:
   """Both streams' first examples are the same whatever the sizes."""
 
   def drawn(seed, count):
@@ -40,13 +40,14 @@ def host_batch(*, num_images=16, num_texts=16, side=4) -> DualBatch:
 
   pixels, tokens = drawn(1, num_texts)
   loss_mask = np.broadcast_to(np.arange(LENGTH) > 0, tokens.shape).copy()
-  return DualBatch(
+  batch = DualBatch(
     TextToImageBatch(*drawn(0, num_images)),
     ImageToTextBatch(pixels, tokens, loss_mask),
   )
+  return jax.tree.map(jnp.asarray, batch)
 
 
-class NoisyPixels:
+class NoisyPixels(dual.Model):
   """A posterior around the pixels, as an autoencoder's."""
 
   mask_id = MASK
@@ -81,26 +82,26 @@ def clean_latents(images):
 
 
 def test_the_text_stream_does_not_shift_the_images_draws():
-  plain = corrupted(dual_loss(), host_batch()).images
+  plain = corrupted(dual_loss(), first_batch()).images
   loss = dual_loss(mask_count="exact", min_time=0.1)
-  other = corrupted(loss, host_batch(num_texts=4)).images
+  other = corrupted(loss, first_batch(num_texts=4)).images
   for name in ("latents", "velocity", "sigma", "text"):
     np.testing.assert_array_equal(getattr(other, name), getattr(plain, name))
 
 
 def test_the_image_stream_does_not_shift_the_texts_draws():
-  plain = corrupted(dual_loss(), host_batch()).texts
+  plain = corrupted(dual_loss(), first_batch()).texts
   flow = {"sigma_grid": "thousand", "sigma_draw": "stratified"}
   loss = dual_loss(flow=flow, condition_dropout=0.0)
-  other = corrupted(loss, host_batch(num_images=4)).texts
+  other = corrupted(loss, first_batch(num_images=4)).texts
   for name in ("latents", "tokens", "is_masked", "weight"):
     np.testing.assert_array_equal(getattr(other, name), getattr(plain, name))
 
 
 @pytest.mark.parametrize("change", [{"step": 1}, {"seed": 1}])
 def test_another_step_or_seed_draws_everything_anew(change):
-  plain = corrupted(dual_loss(), host_batch())
-  other = corrupted(dual_loss(), host_batch(), **change)
+  plain = corrupted(dual_loss(), first_batch())
+  other = corrupted(dual_loss(), first_batch(), **change)
   pairs = [
     (clean_latents(other.images), clean_latents(plain.images)),
     (other.images.sigma, plain.images.sigma),
@@ -125,13 +126,13 @@ def test_seven_draws_have_seven_keys(monkeypatch):
   for module in (dual, flow_matching, masked_diffusion):
     monkeypatch.setattr(module, "key_for", noted)
   with jax.debug_key_reuse(True):
-    corrupt(dual_loss(), host_batch())
+    corrupt(dual_loss(), first_batch())
   assert len({tuple(jax.random.key_data(key).tolist()) for key in keys}) == 7
   assert len(keys) == 7
 
 
 def test_a_mesh_draws_the_same_corruption():
-  loss, batch = dual_loss(), host_batch()
+  loss, batch = dual_loss(), first_batch()
   want = corrupted(loss, batch)
   mesh = MeshConfig(replica=2, fsdp=4).make()
   split = NamedSharding(mesh, PartitionSpec(("replica", "fsdp")))
@@ -148,7 +149,7 @@ def test_a_mesh_draws_the_same_corruption():
 
 
 def test_noise_is_standard_normal_and_of_each_example():
-  batch = host_batch(num_images=256, num_texts=1, side=8)
+  batch = first_batch(num_images=256, num_texts=1, side=8)
   images = corrupted(dual_loss(), batch).images
   noise = np.asarray(images.velocity) + clean_latents(images)
   assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
@@ -158,7 +159,7 @@ def test_noise_is_standard_normal_and_of_each_example():
 
 
 def test_latents_are_drawn_apart_in_both_streams():
-  batch = host_batch(num_images=16, num_texts=16, side=8)
+  batch = first_batch(num_images=16, num_texts=16, side=8)
   drawn = corrupted(dual_loss(), batch)
   noises = [
     latents - np.asarray(PixelCodec().encode(pixels))
@@ -173,7 +174,7 @@ def test_latents_are_drawn_apart_in_both_streams():
 
 
 def test_noisy_images_do_not_lose_their_caption_more_often():
-  batch = host_batch(num_images=5000, num_texts=1, side=1)
+  batch = first_batch(num_images=5000, num_texts=1, side=1)
   images = corrupted(dual_loss(), batch).images
   is_dropped = (np.asarray(images.text) == 1).all(1)
   sigma = np.asarray(images.sigma)
@@ -183,6 +184,6 @@ def test_noisy_images_do_not_lose_their_caption_more_often():
 
 @pytest.mark.parametrize(("chance", "want"), [(0.0, False), (1.0, True)])
 def test_no_caption_or_every_caption_can_be_dropped(chance, want):
-  images = corrupted(dual_loss(condition_dropout=chance), host_batch()).images
+  images = corrupted(dual_loss(condition_dropout=chance), first_batch()).images
   is_dropped = (np.asarray(images.text) == 1).all(1)
   assert (is_dropped == want).all()

@@ -157,6 +157,7 @@ def position_table(grid, width, base_grid):
 
 def patches(latents, side):
   """[batch, tokens, side * side * channels], one patch at a time."""
+  latents = np.asarray(latents)
   batch, height, width, _ = latents.shape
   rows = []
   for b in range(batch):
@@ -192,6 +193,9 @@ def image_of(tokens, height, width, side):
 def mmdit(variables, config: MMDiTConfig, latents, text, sigma, pooled=None):
   """(velocity or None, logits or None) of the whole network."""
   params = in_float64(variables["params"])
+  latents, text, sigma, pooled = (
+    None if x is None else np.asarray(x) for x in (latents, text, sigma, pooled)
+  )
   batch = len(sigma)
   if latents is None:
     image = np.stack([params["null_image"]] * batch)

@@ -169,7 +169,7 @@ def inputs_of(shape):
   text = random.normal(size=(batch, length, CONFIG.context_dim))
   sigma = np.array([0.25, 0.8125])[:batch]
   pooled = random.normal(size=(batch, CONFIG.pooled_dim))
-  return tuple(x.astype("f4") for x in (latents, text, sigma, pooled))
+  return tuple(jnp.float32(x) for x in (latents, text, sigma, pooled))
 
 
 def run_torch(model, latents, text, sigma, pooled):
@@ -183,7 +183,7 @@ def run_torch(model, latents, text, sigma, pooled):
 
 
 def tensors(inputs, dtype=torch.float32):
-  return [torch.from_numpy(x).to(dtype) for x in inputs]
+  return [torch.from_numpy(np.array(x)).to(dtype) for x in inputs]
 
 
 @pytest.mark.parametrize(

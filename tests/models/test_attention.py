@@ -10,14 +10,14 @@ from tests.models import oracles
 
 def drawn(*shapes, seed=0, scale=1.0):
   draw = np.random.default_rng(seed)
-  return [(scale * draw.normal(size=s)).astype("f4") for s in shapes]
+  return [jnp.float32(scale * draw.normal(size=s)) for s in shapes]
 
 
 @pytest.mark.parametrize("kernel", ["auto", "xla"])
 @pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 7, 1, 8)])
 def test_attention_equals_three_loops(shape, kernel):
   query, key, value = drawn(shape, shape, shape)
-  want = oracles.attention(*(x.astype("f8") for x in (query, key, value)))
+  want = oracles.attention(*(np.asarray(x, "f8") for x in (query, key, value)))
   # Measured 2e-7.
   np.testing.assert_allclose(
     attend(query, key, value, kernel=kernel), want, atol=4e-6
@@ -32,7 +32,7 @@ def test_one_key_means_its_value_is_copied():
 
 def test_keys_that_are_none_might_as_well_not_be_there():
   query, key, value = drawn((2, 3, 2, 4), (2, 5, 2, 4), (2, 5, 2, 4))
-  key_mask = np.array([[True] * 3 + [False] * 2, [True] * 5])
+  key_mask = jnp.array([[True] * 3 + [False] * 2, [True] * 5])
   got = attend(query, key, value, key_mask=key_mask)
   # Measured 1e-7.
   np.testing.assert_allclose(

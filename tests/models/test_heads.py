@@ -2,14 +2,15 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ddit_jax.models.mmdit import ImageHead, TextHead
 from tests.models import oracles
 
 DRAW = np.random.default_rng(0)
-TOKENS = DRAW.normal(size=(2, 3, 8)).astype("f4")
-VECTOR = DRAW.normal(size=(2, 8)).astype("f4")
+TOKENS = jnp.float32(DRAW.normal(size=(2, 3, 8)))
+VECTOR = jnp.float32(DRAW.normal(size=(2, 8)))
 
 
 def fresh(head, *inputs):
@@ -21,8 +22,8 @@ def test_the_image_head_modulates_by_scale_then_shift_rows():
   params = oracles.randomised(fresh(head, TOKENS, VECTOR), seed=1)
   got = head.apply({"params": params}, TOKENS, VECTOR)
   p = oracles.in_float64(params)
-  scale, shift = oracles.modulation(p["modulation"], VECTOR.astype("f8"))
-  normed = oracles.layer_norm(TOKENS.astype("f8"))
+  scale, shift = oracles.modulation(p["modulation"], np.float64(VECTOR))
+  normed = oracles.layer_norm(np.float64(TOKENS))
   want = np.zeros((2, 3, 5))
   for b, i in np.ndindex(2, 3):
     modulated = normed[b, i] * (1 + scale[b]) + shift[b]
@@ -37,7 +38,7 @@ def test_the_text_head_is_a_norm_and_a_linear_map():
   assert sorted(params) == ["project"]
   got = head.apply({"params": params}, TOKENS)
   p = oracles.in_float64(params)["project"]
-  want = oracles.layer_norm(TOKENS.astype("f8")) @ p["kernel"] + p["bias"]
+  want = oracles.layer_norm(np.float64(TOKENS)) @ p["kernel"] + p["bias"]
   # Measured 1.3e-7.
   np.testing.assert_allclose(got, want, atol=5e-6)
 

@@ -11,14 +11,14 @@ from tests.models import oracles
 
 
 def normals(*shape, seed=0):
-  return np.random.default_rng(seed).normal(size=shape).astype("f4")
+  return jnp.float32(np.random.default_rng(seed).normal(size=shape))
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_layer_norm_equals_loops(scale):
   x = scale * normals(2, 3, 8) + scale
   # Measured 3e-7 at values up to 2; small scales show epsilon.
-  want = oracles.layer_norm(x.astype(np.float64))
+  want = oracles.layer_norm(np.float64(x))
   np.testing.assert_allclose(layer_norm(x), want, atol=4e-6)
 
 
@@ -29,7 +29,7 @@ def test_layer_norm_of_a_constant_row_is_zero():
 def test_rms_norm_equals_loops():
   x, scale = normals(2, 3, 4, 8), normals(8, seed=1)
   got = RMSNorm("head_dim").apply({"params": {"scale": scale}}, x)
-  want = oracles.rms_norm(x.astype(np.float64), scale.astype(np.float64))
+  want = oracles.rms_norm(np.float64(x), np.float64(scale))
   # Measured 2e-7.
   np.testing.assert_allclose(got, want, atol=5e-6)
 

@@ -13,7 +13,7 @@ def test_a_token_is_its_row_plus_its_position_times_root_of_half_width():
   draw = np.random.default_rng(0)
   tokens = draw.normal(size=(7, 4)).astype("f4")
   positions = draw.normal(size=(5, 4)).astype("f4")
-  ids = np.array([[6, 0, 3], [3, 3, 3]], np.int32)
+  ids = jnp.array([[6, 0, 3], [3, 3, 3]])
   got = TokenEmbedding(7, 5, 4).apply(
     {"params": {"tokens": tokens, "positions": positions}}, ids
   )

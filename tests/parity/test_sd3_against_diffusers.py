@@ -38,13 +38,6 @@ NOISE = np.asarray(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 def converted(source, destination):
   options = ConvertOptions(target="sd3", is_verified=True)
   outcome = convert(plan_import(source, options), destination, options)

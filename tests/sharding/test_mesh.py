@@ -44,7 +44,7 @@ def test_one_free_axis_takes_what_is_left(sizes, free):
     ({"replica": 3, "fsdp": -1, "tensor": 1}, "needs 6 devices .* are 8"),
     ({"replica": 1, "fsdp": 4, "tensor": 1}, "needs 4 devices .* are 8"),
     ({"replica": 16, "fsdp": -1, "tensor": 1}, "needs 16 devices .* are 8"),
-    ({"replica": -1, "fsdp": -1, "tensor": 1}, "^replica: only one axis"),
+    ({"replica": -1, "fsdp": -1, "tensor": 1}, "^fsdp: only one axis"),
     ({"replica": 0, "fsdp": 8, "tensor": 1}, "^replica .* got 0"),
     ({"replica": 1, "fsdp": 8, "tensor": -2}, "^tensor .* got -2"),
   ],

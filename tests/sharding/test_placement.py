@@ -46,7 +46,7 @@ def test_what_could_not_be_split_is_reported():
   assert lines == [
     "replicated along fsdp, tensor: odd (6, 9)",
     # (8 * 6 / 8 + 6 * 9 + 5 * 4) * 4 bytes = 320 bytes.
-    "3 arrays, 0.00 MiB a device, 1 not split as the table asks",
+    "3 arrays, 0.00 MiB per device, 1 not split as the table asks",
   ]
 
 

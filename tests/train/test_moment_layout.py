@@ -26,13 +26,6 @@ NETWORK = Network(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def quick_compilation():
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 @functools.cache
 def tokenized(kind: str):
   """(optimiser, state on a mesh of 4 x 2 devices, its layout)."""

@@ -18,7 +18,7 @@ from ddit_jax.data.tokenizers import (
   check_text_head,
   pretrained_tokenizer,
 )
-from ddit_jax.encoders.t5 import offset_buckets
+from ddit_jax.encoders.t5 import relative_buckets
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.embeddings import (
   TIME_SCALE,
@@ -136,7 +136,7 @@ def t5_features(
       }
   if "relative_position" in case.entries:
     encoder = checkpoints.get("ddit")["text_encoder"]
-    results["bucket"] = offset_buckets(
+    results["bucket"] = relative_buckets(
       case["relative_position"],
       num_buckets=encoder.config.num_buckets,
       max_distance=encoder.config.max_distance,
