@@ -121,7 +121,7 @@ def plan(config, topology: str) -> dict[str, object]:
     "topology": topology,
     "mesh": dict(mesh.shape),
     "batch": {
-      name: task.batch_size for name, task in config.data.streams().items()
+      name: task.batch_size for name, task in config.data.tasks().items()
     },
     "remat": config.model.execution.remat,
     "parameters": step.model.network.num_parameters(),

@@ -161,7 +161,7 @@ def _write_caches(
   from ddit_jax.experiment.write_cache import write_caches
 
   request = CacheRequest(
-    stream=values.stream,
+    task=values.stream,
     parts=tuple(values.cache.split(",")),
     out=values.out,
     rows_per_device=values.rows_per_device,

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
-# The `model.encoders_from` and the kind of source that need no files.
+# The `model.encoders_from` that needs no file.
 TOY_WEIGHTS = "toy"
-TOY_SOURCE = "toy"
+# The kind of source that needs no file.
+_GENERATED = "digits"
 
 _SUFFIX = "dry"
 _NUM_STEPS = 4
@@ -16,13 +17,12 @@ _TOY_SIZES = {
   "end_to_end": "toy_end_to_end",
   "of_encoders": "toy_sd3",
 }
-# Kind of source -> texts of the toy source that replaces it; all other kinds
-# are replaced by questions.
+# Kind of source -> texts of generated ones in its place; others ask questions.
 _TEXTS = {
   "array_record": "captions",
   "image_folder": "captions",
   "parquet": "captions",
-  "plain_text": "alone",
+  "plain_text": "documents",
   "tfds": "captions",
   "webdataset": "captions",
 }
@@ -97,7 +97,7 @@ def _shrink_data(data: ConfigDict) -> None:
     data.tokenizer = ""
   kinds = {name: spec["kind"] for name, spec in data.sources.items()}
   data.sources = {
-    name: {"kind": TOY_SOURCE, "texts": _TEXTS.get(kind, "questions")}
+    name: {"kind": _GENERATED, "texts": _TEXTS.get(kind, "questions")}
     for name, kind in kinds.items()
   }
   data.max_bad_share = 0.5

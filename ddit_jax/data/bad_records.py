@@ -5,14 +5,23 @@ import dataclasses
 import json
 import pathlib
 import threading
+from collections.abc import Iterable
 
-from ddit_jax.data.example import BadRecord
+from ddit_jax.data.example import BadRecord, TrainingRecord
 
 FILE_NAME = "bad_records.jsonl"
 
 
 class TooManyBadRecords(ValueError):
-  """A source is too broken to train on; the message is one line."""
+  """A source is too broken to train on; the message is one line.
+
+  Attributes:
+    source: name of the source of `bad`.
+    bad: records that no `ReadLog` has seen yet.
+  """
+
+  source: str = ""
+  bad: tuple[BadRecord, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,19 +29,19 @@ class BadRecordLimits:
   """How much may be wrong.
 
   Attributes:
-    max_share: of a source's reads that may fail, 0 to 1; more stop the run.
+    max_bad_share: of a source's reads that may fail; more stop the run.
     min_reads: of a source before its share is judged.
     max_lines: of the file that lists bad records; later ones are only counted.
   """
 
-  max_share: float = 0.01
+  max_bad_share: float = 0.01
   min_reads: int = 1000
   max_lines: int = 10_000
 
   def __post_init__(self):
-    if not 0 <= self.max_share <= 1:
+    if not 0 <= self.max_bad_share <= 1:
       raise ValueError(
-        f"the share of bad records must lie in [0, 1], got {self.max_share}"
+        f"max_bad_share must lie in [0, 1], got {self.max_bad_share}"
       )
     if self.min_reads < 1 or self.max_lines < 0:
       raise ValueError(
@@ -59,26 +68,33 @@ class ReadLog:
     self._counts: collections.Counter[str] = collections.Counter()
     self._num_lines = _num_lines(path)
 
-  def add_good(self, source: str, num_truncated: int) -> None:
-    """One record was read; `num_truncated` tokens of its text were cut."""
-    with self._lock:
-      self._counts[f"{source}/reads"] += 1
-      if num_truncated:
-        self._counts[f"{source}/truncated_texts"] += 1
-        self._counts[f"{source}/truncated_tokens"] += num_truncated
+  def add(self, record: TrainingRecord) -> None:
+    """Counts a record that was read, and the bad ones that it replaces.
 
-  def add_bad(self, source: str, error: BadRecord) -> None:
-    """One record could not be used.
+    Raises:
+      TooManyBadRecords: the source's share of bad ones is above the limit.
+    """
+    if not record.source:
+      return
+    self.add_bad(record.source, record.bad)
+    with self._lock:
+      self._counts[f"{record.source}/reads"] += 1
+      if cut := record.num_truncated:
+        self._counts[f"{record.source}/truncated_texts"] += 1
+        self._counts[f"{record.source}/truncated_tokens"] += cut
+
+  def add_bad(self, source: str, errors: Iterable[BadRecord]) -> None:
+    """Counts and lists records that could not be used.
 
     Raises:
       TooManyBadRecords: the source's share of bad ones is above the limit.
     """
     with self._lock:
-      self._counts[f"{source}/reads"] += 1
-      self._counts[f"{source}/bad"] += 1
-      self._counts[f"{source}/bad/{error.reason}"] += 1
-      self._list(source, error)
-      self._check_share(source, error)
+      for error in errors:
+        for name in ("reads", "bad", f"bad/{error.reason}"):
+          self._counts[f"{source}/{name}"] += 1
+        self._list(source, error)
+        self._check_share(source, error)
 
   def counts(self) -> dict[str, int]:
     """E.g. {"web/reads": 9, "web/bad": 1, "web/bad/bad_json": 1}.
@@ -107,11 +123,12 @@ class ReadLog:
     reads = self._counts[f"{source}/reads"]
     bad = self._counts[f"{source}/bad"]
     limits = self._limits
-    if reads >= limits.min_reads and bad > limits.max_share * reads:
+    if reads >= limits.min_reads and bad > limits.max_bad_share * reads:
       raise TooManyBadRecords(
         f"{bad} of {reads} records of {source!r} could not be read, the last "
-        f"for {error.reason}, and at most {limits.max_share:.2%} may fail: see "
-        f"{self._path}, then mend or filter the source, or raise max_share"
+        f"for {error.reason}, and at most {limits.max_bad_share:.2%} may fail: "
+        f"see {self._path}, then correct or filter the source, or raise "
+        "data.max_bad_share"
       )
 
 

@@ -1,29 +1,35 @@
-"""What a run reads: the `data` section of a config."""
+"""The `data` section of a config: what both tasks read, and how."""
 
 import dataclasses
+from typing import Literal
 
-from ddit_jax.digits.world import WORLDS
+from ddit_jax.data.bad_records import BadRecordLimits
+from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.loader import ONE_PER_CORE, ReadPlan, plan_reading
+from ddit_jax.data.text import TextTransform
+from ddit_jax.data.tokenizers import Tokenizer
+from ddit_jax.digits.world import WORLDS, World
 from ddit_jax.errors import suggest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-  """One of the two streams of examples.
+  """What one of the two tasks reads.
 
   Attributes:
-    batch_size: global batch size; 0 turns the stream and its loss off.
+    batch_size: global batch size; 0 turns the task and its loss off.
     image_size: side of the square images of `data.sources`, in pixels; the
       digit world has its own.
     text_length: tokens of every text.
     mixture: step -> name -> weight, from that step on. Names are those of
       `data.sources`; in the digit world they are kinds of text ("caption" and
-      the kinds of question), and its images need none.
+      the kinds of question), and its text-to-image task needs none.
     crop: "centre" or "random" square of an image.
     flip_probability: of mirroring an image whose text names no side.
     rewritten_probability: of taking a rewritten caption where there is one.
     cache: folder that `ddit prepare --cache` wrote, whose encoder outputs take
       the place of images; "" reads and encodes the images.
-    pool_size: scenes of the digit world drawn once for this stream; 0 takes
+    pool_size: scenes of the digit world drawn once for this task; 0 takes
       `data.pool_size`.
   """
 
@@ -31,41 +37,60 @@ class TaskConfig:
   image_size: int = 256
   text_length: int = 10
   mixture: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-  crop: str = "centre"
+  crop: Literal["centre", "random"] = "centre"
   flip_probability: float = 0.0
   rewritten_probability: float = 1.0
   cache: str = ""
   pool_size: int = 0
 
   def __post_init__(self):
-    if self.batch_size < 0:
-      raise ValueError(f"batch_size is negative: {self.batch_size}")
-    if self.pool_size < 0:
-      raise ValueError(
-        f"pool_size is negative: {self.pool_size}; 0 takes data.pool_size"
-      )
-    for name in ("image_size", "text_length"):
-      if getattr(self, name) <= 0:
-        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+    for name in ("batch_size", "pool_size"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"{name} is negative: {getattr(self, name)}")
+    # They check the other values.
+    self.image_transform()
+    self.text_transform(tokenizer=None)
+
+  def image_transform(self) -> ImageTransform:
+    """Image files to pixels."""
+    return ImageTransform(
+      size=self.image_size,
+      crop=self.crop,
+      flip_probability=self.flip_probability,
+    )
+
+  def text_transform(self, tokenizer: Tokenizer) -> TextTransform:
+    """Texts to tokens."""
+    return TextTransform(
+      tokenizer=tokenizer,
+      length=self.text_length,
+      rewritten_probability=self.rewritten_probability,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-  """What both streams read.
+  """What both tasks read.
 
   Attributes:
     world: the digit world, see `ddit_jax.digits.world`; only used without
       `sources`.
     sources: name -> what `ddit_jax.data.sources.registry` takes; {} draws
       the digit world.
-    tokenizer: "KIND:FOLDER", KIND "t5" or "gpt2"; "" takes T5's of
-      `model.encoders_from`, or without it the digit world's.
+    tokenizer: "KIND:FOLDER", KIND "t5" or "gpt2"; "words" is made of the words
+      of small `sources`; "" takes T5's of `model.encoders_from`, or without it
+      the digit world's.
     max_bad_share: of a source's records that may be unreadable; more stop the
       run.
-    pool_size: scenes drawn once for each stream that names no number itself.
-    validation_size: examples of each stream's validation loss.
-    text_to_image: the stream of the image loss.
-    image_to_text: the stream of the text loss.
+    num_workers: processes that read and decode the sources of each task; 0
+      does it in threads. Pillow and tokenizers release Python's lock, so
+      processes pay only where threads no longer use all cores.
+    num_threads: threads that read and decode, in each worker process if there
+      are any; -1 takes one a core, or none in worker processes.
+    pool_size: scenes drawn once for each task that names no number itself.
+    validation_size: examples of each task's validation loss.
+    text_to_image: the task of the image loss.
+    image_to_text: the task of the text loss.
   """
 
   world: str = "one_digit"
@@ -74,6 +99,8 @@ class DataConfig:
   )
   tokenizer: str = ""
   max_bad_share: float = 0.01
+  num_workers: int = 0
+  num_threads: int = ONE_PER_CORE
   pool_size: int = 20000
   validation_size: int = 256
   text_to_image: TaskConfig = TaskConfig(batch_size=32)
@@ -81,47 +108,69 @@ class DataConfig:
     batch_size=48, mixture={"0": {"caption": 1.0}}
   )
 
-  def streams(self) -> dict[str, TaskConfig]:
-    """Both streams by name."""
+  def __post_init__(self):
+    for name in ("pool_size", "validation_size"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+    self.bad_record_limits()
+    self.digit_world()
+    if self.num_workers < 0 or self.num_threads < ONE_PER_CORE:
+      raise ValueError(
+        f"num_workers is {self.num_workers} and num_threads "
+        f"{self.num_threads}: write 0 or more, or num_threads=-1 for one a core"
+      )
+    for name, task in self.tasks().items():
+      if task.cache and not self.sources:
+        raise ValueError(
+          f"{name}.cache is {task.cache!r}, but the digit world is drawn as it "
+          "goes: leave it empty, or name data.sources"
+        )
+    if not self.tasks_on():
+      raise ValueError(
+        "text_to_image.batch_size and image_to_text.batch_size are both 0: "
+        "nothing to do"
+      )
+
+  def tasks(self) -> dict[str, TaskConfig]:
+    """Both tasks by name."""
     return {
       "text_to_image": self.text_to_image,
       "image_to_text": self.image_to_text,
     }
 
-  def streams_on(self) -> dict[str, TaskConfig]:
+  def tasks_on(self) -> dict[str, TaskConfig]:
     """Those with a batch."""
-    streams = self.streams().items()
-    return {name: stream for name, stream in streams if stream.batch_size}
-
-  @property
-  def max_text_length(self) -> int:
-    """Tokens of the longer stream's texts."""
-    return max(stream.text_length for stream in self.streams().values())
+    return {name: one for name, one in self.tasks().items() if one.batch_size}
 
   @property
   def image_sides(self) -> tuple[int, int]:
-    """Sides of both streams' square images, in pixels."""
+    """Sides of both tasks' square images, in pixels."""
     if self.sources:
       return self.text_to_image.image_size, self.image_to_text.image_size
-    canvas = WORLDS[self.world].canvas
+    canvas = self.digit_world().canvas
     return canvas, canvas
 
-  def __post_init__(self):
+  @property
+  def max_text_length(self) -> int:
+    """Tokens of the longer task's texts."""
+    return max(task.text_length for task in self.tasks().values())
+
+  def digit_world(self) -> World:
+    """The digit world that is drawn without `sources`."""
     if self.world not in WORLDS:
-      raise ValueError(
-        f"world {self.world!r} is unknown: {suggest(self.world, WORLDS)}"
-      )
-    for name in ("pool_size", "validation_size"):
-      if getattr(self, name) <= 0:
-        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-    for name, stream in self.streams().items():
-      if stream.cache and not self.sources:
-        raise ValueError(
-          f"{name}.cache is {stream.cache!r}, but the digit world is drawn as "
-          "it goes: leave it empty, or name data.sources"
-        )
-    if not self.streams_on():
-      raise ValueError(
-        "text_to_image.batch_size and image_to_text.batch_size are both 0: "
-        "nothing to do"
-      )
+      hint = suggest(self.world, WORLDS)
+      raise ValueError(f"world {self.world!r} is unknown: {hint}")
+    return WORLDS[self.world]
+
+  def bad_record_limits(self) -> BadRecordLimits:
+    """How many records may be unreadable."""
+    return BadRecordLimits(max_bad_share=self.max_bad_share)
+
+  def plan_reading(self, record_bytes: int, num_rows: int) -> ReadPlan:
+    """See `loader.plan_reading`."""
+    return plan_reading(
+      record_bytes,
+      num_rows,
+      num_workers=self.num_workers,
+      num_threads=self.num_threads,
+    )

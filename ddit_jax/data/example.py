@@ -1,10 +1,12 @@
-"""What a source gives: examples before decoding and tokenising."""
+"""What sources give and what training takes: examples, records, bad records."""
 
 import dataclasses
 import json
 import struct
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 # Why a record could not be used.
 REASONS = (
@@ -59,6 +61,28 @@ class BadRecord(Exception):
     detail, record_id = _one_line(detail), _one_line(record_id)
     super().__init__(f"{record_id}: {reason}: {detail}")
     self.reason, self.detail, self.record_id = reason, detail, record_id
+
+  def __reduce__(self):
+    # Worker processes send it; exceptions pickle only their message.
+    return BadRecord, (self.reason, self.detail, self.record_id)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingRecord:
+  """One example as training reads it, and what reading it has met.
+
+  Attributes:
+    arrays: name to array.
+    num_truncated: tokens of the text that were cut off, the end token not
+      counted.
+    source: name of the source; "" is not counted.
+    bad: records that could not be used and that this one replaces.
+  """
+
+  arrays: Mapping[str, np.ndarray]
+  num_truncated: int = 0
+  source: str = ""
+  bad: tuple[BadRecord, ...] = ()
 
 
 @runtime_checkable

@@ -472,7 +472,7 @@ class ImageTransform:
     _check_choice("crop", self.crop, CROPS)
     _check_choice("jpeg_decoding", self.jpeg_decoding, JPEG_DECODINGS)
     if self.size < 1:
-      raise ValueError(f"the image size must be positive, got {self.size}")
+      raise ValueError(f"image_size must be positive, got {self.size}")
     if not 0 <= self.flip_probability <= 1:
       raise ValueError(
         f"flip_probability must lie in [0, 1], got {self.flip_probability}"

@@ -1,90 +1,112 @@
-"""Two endless streams of records in a fixed order, as batches.
+"""Batches of both tasks in a fixed order, read by Grain.
 
-A stream's state is one integer, the same on every process, whatever the number
-of processes and threads. Each process reads the rows that its devices hold, so
-a record lies at the same place of the global batch whatever the processes.
+A task's state is one integer, the same on every process, whatever the number
+of processes, worker processes and threads. Each process reads the rows that its
+devices hold, so a record is at the same place of the global batch whatever the
+processes.
 """
 
-import collections
-import concurrent.futures
 import dataclasses
 import os
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import grain
 import numpy as np
+from absl import flags
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.data.bad_records import ReadLog
-from ddit_jax.data.example import Source, has_images
+from ddit_jax.data.bad_records import ReadLog, TooManyBadRecords
+from ddit_jax.data.example import TrainingRecord
 from ddit_jax.data.mixture import Mixture
-from ddit_jax.data.reader import ReadExamples, Record, Transform
-from ddit_jax.data.sources.plain_text import PackedDocuments
-from ddit_jax.data.text import caption_tokens, tokenize_and_pad
-from ddit_jax.data.tokenizers import Tokenizer
-from ddit_jax.data.transforms import (
-  ImageToTextTransform,
-  PackedRowTransform,
-  TextOnlyTransform,
-)
 
-DEFAULT_BYTES = 2**28
+# Of records that are read ahead; the batch that is being put together comes on
+# top, and so do undecoded files and images, one a thread.
+READ_AHEAD_BYTES = 2**28
+ONE_PER_CORE = -1
 
 # More would only take memory: slow records are evened out by far less.
 _BATCHES_AHEAD = 2
 _RECORDS_PER_THREAD = 4
+# Chunks of a worker process that exist at once: one that it reads, one in its
+# queue, one on its way, and one that the main process holds.
+_CHUNKS_PER_WORKER = 4
+# Smaller arrays are cheaper to copy than to share.
+_MIN_SHARED_BYTES = 2**14
 
 # As Grain's ElasticIterator calls it, so that both continue each other.
 _STATE = "global_next_index"
 
+Position = dict[str, int]
+Arrays = dict[str, np.ndarray]
+# Global batch size -> which of its rows this process reads.
+RowsOf = Callable[[int], Sequence[int]]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ReadAhead:
-  """How far threads may read ahead of the batches.
+class ReadPlan:
+  """Who reads a task's records, and how far ahead of the batches.
 
   Attributes:
-    num_threads: that read and decode; 0 reads in the calling thread.
-    num_records: read or being read, and not yet in a batch.
+    chunk: records that are read as one; divides this process's rows.
+    num_workers: processes that read; 0 reads in this one.
+    num_threads: threads that read, in each worker process if there are any; 0
+      reads without threads.
+    num_ahead: chunks that the threads of one process may hold.
   """
 
-  num_threads: int
-  num_records: int
+  chunk: int
+  num_workers: int = 0
+  num_threads: int = 0
+  num_ahead: int = 0
 
 
-def plan_read_ahead(
+def plan_reading(
   record_bytes: int,
-  batch_rows: int,
+  num_rows: int,
   *,
-  num_bytes: int = DEFAULT_BYTES,
-  num_threads: int | None = None,
-) -> ReadAhead:
-  """Some batches or some records a thread, as far as `num_bytes` hold them.
+  num_workers: int = 0,
+  num_threads: int = ONE_PER_CORE,
+  num_bytes: int = READ_AHEAD_BYTES,
+) -> ReadPlan:
+  """Reads some batches ahead, as far as `num_bytes` hold them.
 
   Args:
     record_bytes: size of one finished record.
-    batch_rows: of a batch, on this process.
-    num_bytes: of records that are read or being read; the batch that is
-      being put together comes on top, and so do undecoded files and pictures,
-      one a thread.
-    num_threads: that read; None takes one a core.
+    num_rows: of a batch, on this process.
+    num_workers: processes that read; 0 reads with threads.
+    num_threads: that read; -1 is one a core, or none in worker processes.
+    num_bytes: of records that are read or being read.
 
   Raises:
-    ValueError: not even one record fits, or no thread is given.
+    ValueError: not even one record fits.
   """
-  num_threads = usable_cores() if num_threads is None else num_threads
-  if num_threads < 1:
-    raise ValueError(f"reading takes at least one thread, got {num_threads}")
   num_fitting = num_bytes // record_bytes
-  if num_fitting < 1:
+  if num_fitting < max(1, num_workers * _CHUNKS_PER_WORKER):
     raise ValueError(
       f"reading ahead may take {num_bytes} bytes but one record has "
-      f"{record_bytes}: allow more"
+      f"{record_bytes}, and {num_workers} worker processes hold "
+      f"{_CHUNKS_PER_WORKER} each: allow more or take fewer workers"
     )
-  num_useful = _BATCHES_AHEAD * batch_rows + _RECORDS_PER_THREAD * num_threads
-  return ReadAhead(
+  if num_workers:
+    num_threads = max(num_threads, 0)
+    num_chunks = num_workers * (_CHUNKS_PER_WORKER + num_threads)
+    # All workers share each batch, so that the first one comes soon.
+    largest = min(num_fitting // num_chunks, num_rows // num_workers)
+    return ReadPlan(
+      chunk=max(n for n in range(1, max(largest, 1) + 1) if num_rows % n == 0),
+      num_workers=num_workers,
+      num_threads=num_threads,
+      num_ahead=num_threads,
+    )
+  if num_threads == ONE_PER_CORE:
+    num_threads = usable_cores()
+  if not num_threads:
+    return ReadPlan(chunk=num_rows)
+  num_useful = _BATCHES_AHEAD * num_rows + _RECORDS_PER_THREAD * num_threads
+  return ReadPlan(
+    chunk=1,
     num_threads=min(num_threads, num_fitting),
-    num_records=min(num_fitting, num_useful),
+    num_ahead=min(num_fitting, num_useful),
   )
 
 
@@ -95,76 +117,79 @@ def usable_cores() -> int:
   return os.cpu_count() or 1
 
 
-class ReadAheadBatches:
-  """This process's rows of the global batches, in the dataset's order.
+class TaskLoader:
+  """This process's rows of one task's global batches, in the mixture's order.
 
   Its state is one integer, the same on every process whatever their number,
   and that of Grain's `ElasticIterator`. Unlike there, a process may read any
-  rows, those that its devices hold, so that a row lies at one place of the
-  global batch whatever the processes; and threads share the records of one
-  batch, so the first batch comes soon, and what is read ahead is counted in
-  records and not in batches.
+  rows, and records are read singly or in chunks, so that the first batch comes
+  soon and what is read ahead is a bounded number of records, not of batches.
 
-  After an error each `next` raises it again: nothing is skipped.
+  Records are counted in the log when their batch is taken, in this process
+  whoever read them. After an error each `next` raises it again: nothing is
+  skipped.
   """
 
   def __init__(
     self,
-    dataset: Sequence[Record],
+    mixture: Mixture,
+    log: ReadLog,
     *,
-    batch_size: int,
-    rows: Sequence[int],
-    read_ahead: ReadAhead,
+    rows: Sequence[int] | None = None,
+    plan: ReadPlan | None = None,
   ):
-    """Args:
-    dataset: records by their global position; endless.
-    batch_size: global.
-    rows: which of a batch's positions, 0 to batch_size - 1, this process
-      reads, in their order.
-    read_ahead: bounds.
+    """Reads nothing yet.
+
+    Args:
+      mixture: records by their global position.
+      log: counts what was read.
+      rows: which of a batch's rows, 0 to batch_size - 1, this process reads,
+        in their order; None reads all.
+      plan: who reads; None reads in the calling thread, which is best for
+        records in memory.
 
     Raises:
       ValueError: no rows, or rows outside the batch.
     """
-    self._rows = [int(row) for row in rows]
-    if (
-      not self._rows or not 0 <= min(self._rows) <= max(self._rows) < batch_size
-    ):
+    size = mixture.batch_size
+    self._rows = [int(row) for row in (range(size) if rows is None else rows)]
+    if not self._rows or not 0 <= min(self._rows) <= max(self._rows) < size:
       raise ValueError(
-        f"a process reads some rows of a batch of {batch_size}, not "
-        f"{self._rows}: choose a batch size that the processes divide"
+        f"a process reads some rows of a batch of {size}, not {self._rows}: "
+        "choose a batch size that the processes divide"
       )
-    self._dataset = dataset
-    self._batch_size = batch_size
-    self._read_ahead = read_ahead
-    self._next_position = 0
-    self._num_started, self._first_position = 0, 0
+    self.mixture = mixture
+    self._log = log
+    self._plan = plan or ReadPlan(chunk=len(self._rows))
+    self._position = 0
     self._failure: Exception | None = None
-    self._pending: collections.deque[concurrent.futures.Future] = (
-      collections.deque()
-    )
-    self._pool = None
-    self._stop_pool = None
+    self._iterator: grain.DatasetIterator | None = None
 
-  def __next__(self) -> Record:
+  def __next__(self) -> Arrays:
     """Arrays with this process's rows of the next batch."""
     if self._failure is not None:
       raise self._failure
     try:
-      rows = [self._next_row() for _ in self._rows]
+      if self._iterator is None:
+        self._iterator = iter(self._dataset())
+      arrays, outcomes = next(self._iterator)
+      for outcome in outcomes:
+        self._log.add(outcome)
     except Exception as error:
       self._failure = error
-      self._cancel()
+      self.close()
+      if isinstance(error, TooManyBadRecords):
+        self._log.add_bad(error.source, error.bad)
       raise
-    self._next_position += self._batch_size
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    self._position += self.mixture.batch_size
+    return arrays
 
-  def get_state(self) -> dict[str, int]:
+  def get_state(self) -> Position:
     """How many records all processes together have given."""
-    return {_STATE: self._next_position}
+    return {_STATE: self._position}
 
-  def set_state(self, state: dict[str, int]) -> None:
-    """Goes to a state that `get_state` gave.
+  def set_state(self, state: Position) -> None:
+    """Continues at a state that `get_state` gave.
 
     Raises:
       ValueError: it is none.
@@ -175,152 +200,72 @@ class ReadAheadBatches:
         f"a data position is {{{_STATE!r}: a whole number}}, got {state}: take "
         "the one that was saved with the checkpoint"
       )
+    self.close()
     self._failure = None
-    self._next_position = position
-    self._cancel()
+    self._position = position
 
-  def close(self) -> None:
-    """Stops the threads and waits for them, a record's time at most."""
-    self._cancel()
-    if self._pool is not None:
-      self._stop_pool.detach()
-      self._pool.shutdown(wait=True, cancel_futures=True)
-      self._pool = None
-
-  def _next_row(self) -> Record:
-    if not self._read_ahead.num_threads:
-      return self._dataset[self._start_reading()]
-    if self._pool is None:
-      self._start_pool()
-    while len(self._pending) < self._read_ahead.num_records:
-      position = self._start_reading()
-      self._pending.append(
-        self._pool.submit(self._dataset.__getitem__, position)
-      )
-    return self._pending.popleft().result()
-
-  def _start_reading(self) -> int:
-    """The next of this process's positions; each is started once."""
-    batch, row = divmod(self._num_started, len(self._rows))
-    self._num_started += 1
-    return self._first_position + batch * self._batch_size + self._rows[row]
-
-  def _start_pool(self) -> None:
-    self._pool = concurrent.futures.ThreadPoolExecutor(
-      self._read_ahead.num_threads, thread_name_prefix="read-ahead"
-    )
-    # A forgotten iterator shall not read on.
-    self._stop_pool = weakref.finalize(
-      self, self._pool.shutdown, wait=False, cancel_futures=True
-    )
-    self._stop_pool.atexit = False
-
-  def _cancel(self) -> None:
-    """Forgets what was read ahead."""
-    self._num_started = 0
-    self._first_position = self._next_position
-    while self._pending:
-      self._pending.popleft().cancel()
-
-
-Position = dict[str, int]
-# Global batch size -> which of its rows this process reads.
-RowsOf = Callable[[int], Sequence[int]]
-# Threads cost more than they give while records are array rows.
-_IN_CALLING_THREAD = ReadAhead(num_threads=0, num_records=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class Stream:
-  """One source in memory, shuffled anew each epoch and repeated for ever.
-
-  Attributes:
-    source: records with `__len__` and `__getitem__`.
-    batch_size: global batch size.
-    seed: of the order.
-  """
-
-  source: object
-  batch_size: int
-  seed: int
-
-  def iterator(self, rows_of: RowsOf = range) -> ReadAheadBatches:
-    """This process's rows of the global batches.
-
-    Raises:
-      ValueError: no rows, or no records.
-    """
-    if not len(self.source):
-      raise ValueError("a stream's source has no records")
-    return ReadAheadBatches(
-      self._shuffled(self.source),
-      batch_size=self.batch_size,
-      rows=rows_of(self.batch_size),
-      read_ahead=_IN_CALLING_THREAD,
-    )
-
-  def record_ids(self, positions: range) -> list[str]:
-    """Which records lie there, for logs."""
-    order = self._shuffled(range(len(self.source)))
-    return [f"record {order[position]}" for position in positions]
-
-  def _shuffled(self, source) -> grain.MapDataset:
-    dataset = grain.MapDataset.source(source)
-    return dataset.seed(self.seed).shuffle().repeat()
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MixtureStream:
-  """Sources on disk, in a mixture's order, read ahead by threads.
-
-  Attributes:
-    mixture: which record lies at which position.
-    read_ahead_bytes: most that records read ahead may take.
-    num_threads: that read and decode; None takes one a core, 0 reads in the
-      calling thread, which is best for records in memory.
-  """
-
-  mixture: Mixture
-  read_ahead_bytes: int = DEFAULT_BYTES
-  num_threads: int | None = None
-
-  @property
-  def batch_size(self) -> int:
-    """Global batch size."""
-    return self.mixture.batch_size
-
-  def record_ids(self, positions: range) -> list[str]:
-    """Which records lie there, for logs."""
+  def record_ids(self, state: Position) -> list[str]:
+    """Which records the global batch before a state holds."""
+    end = state[_STATE]
+    positions = range(end - self.mixture.batch_size, end)
     return [self.mixture.record_id(position) for position in positions]
 
-  def iterator(self, rows_of: RowsOf = range) -> ReadAheadBatches:
-    """This process's rows of the global batches.
+  def close(self) -> None:
+    """Stops threads and worker processes; the next batch starts new ones."""
+    if self._iterator is not None:
+      self._iterator.close()
+      self._iterator = None
 
-    Raises:
-      ValueError: no rows, or not even one record may be read ahead.
-    """
-    rows, plan = rows_of(self.batch_size), _IN_CALLING_THREAD
-    if self.num_threads != 0:
-      plan = plan_read_ahead(
-        self.mixture.record_bytes,
-        len(rows),
-        num_bytes=self.read_ahead_bytes,
-        num_threads=self.num_threads,
-      )
-    return ReadAheadBatches(
-      self.mixture,
-      batch_size=self.batch_size,
-      rows=rows,
-      read_ahead=plan,
+  def _dataset(self) -> grain.IterDataset:
+    """Batches from the present position on."""
+    plan = self._plan
+    if plan.num_workers and not flags.FLAGS.is_parsed():
+      # Grain reads its debug flags for worker processes, and `ddit` has none.
+      flags.FLAGS.mark_as_parsed()
+    threads = grain.ReadOptions(
+      num_threads=plan.num_threads, prefetch_buffer_size=plan.num_ahead
     )
+    workers = grain.MultiprocessingOptions(num_workers=plan.num_workers)
+    chunks = self.mixture.rows(self._rows, self._position).batch(
+      plan.chunk, drop_remainder=True, batch_fn=stack_records
+    )
+    shared = grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED_BYTES)
+    return (
+      grain.experimental.WithOptionsIterDataset(
+        chunks.to_iter_dataset(threads), shared
+      )
+      .mp_prefetch(workers)
+      .batch(len(self._rows) // plan.chunk, batch_fn=_join)
+    )
+
+
+Stacked = tuple[Arrays, list[TrainingRecord]]
+
+
+def stack_records(records: Sequence[TrainingRecord]) -> Stacked:
+  """Records as arrays with a batch axis, and the records without arrays."""
+  names = records[0].arrays
+  arrays = {name: np.stack([r.arrays[name] for r in records]) for name in names}
+  return arrays, [dataclasses.replace(r, arrays={}) for r in records]
+
+
+def _join(chunks: Sequence[Stacked]) -> Stacked:
+  """Chunks of one batch, one after the other."""
+  if len(chunks) == 1:
+    return chunks[0]
+  names = chunks[0][0]
+  return (
+    {name: np.concatenate([c[name] for c, _ in chunks]) for name in names},
+    [record for _, records in chunks for record in records],
+  )
 
 
 def dual_batch(
-  text_to_image: Record | None = None, image_to_text: Record | None = None
+  text_to_image: Arrays | None = None, image_to_text: Arrays | None = None
 ) -> DualBatch:
-  """A batch of both streams' rows, name to array; None is a stream off.
+  """A batch of both tasks' rows, name to array; None is a task that is off.
 
-  Texts may come without "images": then they are texts alone.
+  Texts may come without "images": then they are text-only.
   """
   no_images = {"images": None}
   return DualBatch(
@@ -333,204 +278,52 @@ def dual_batch(
   )
 
 
-class DualStream:
-  """Host batches of both streams, and the position behind each."""
+class DualLoader:
+  """Host batches of both tasks, and the position after each."""
 
-  def __init__(
-    self,
-    text_to_image: Stream | MixtureStream | None = None,
-    image_to_text: Stream | MixtureStream | None = None,
-    *,
-    rows_of: RowsOf = range,
-  ):
-    """Streams that are None are off, and give None in each batch.
-
-    Args:
-      text_to_image: of the image loss.
-      image_to_text: of the text loss.
-      rows_of: global batch size -> which rows this process reads; all of them
-        by default. See `device_feed.rows_of_process`.
+  def __init__(self, loaders: Mapping[str, TaskLoader]):
+    """Args:
+    loaders: of the tasks that are on, by name; the others give None in each
+      batch.
 
     Raises:
-      ValueError: both are off, or what their `iterator` raises.
+      ValueError: all are off.
     """
-    streams = {"text_to_image": text_to_image, "image_to_text": image_to_text}
-    self._streams = {k: v for k, v in streams.items() if v is not None}
-    self._iterators = {
-      name: stream.iterator(rows_of) for name, stream in self._streams.items()
-    }
-    if not self._iterators:
-      raise ValueError("both streams are off: give one of them a batch_size")
+    if not loaders:
+      raise ValueError("both tasks are off: give one of them a batch_size")
+    self._loaders = dict(loaders)
 
   def __next__(self) -> tuple[DualBatch, dict[str, Position]]:
     """(this process's rows of the next batches, position after them)."""
-    rows = {name: next(it) for name, it in self._iterators.items()}
+    rows = {name: next(loader) for name, loader in self._loaders.items()}
     return dual_batch(**rows), self.position()
 
   def position(self) -> dict[str, Position]:
-    """One integer a stream that is on: how many records it has given."""
-    return {
-      name: dict(iterator.get_state())
-      for name, iterator in self._iterators.items()
-    }
+    """One integer a task that is on: how many records it has given."""
+    return {name: one.get_state() for name, one in self._loaders.items()}
 
   def record_ids(self, position: dict[str, Position]) -> dict[str, list[str]]:
-    """Which records the global batch before a position holds, by stream."""
-    found = {}
-    for name, state in position.items():
-      (end,) = state.values()
-      stream = self._streams[name]
-      found[name] = stream.record_ids(range(end - stream.batch_size, end))
-    return found
+    """Which records the global batch before a position holds, by task."""
+    return {
+      name: self._loaders[name].record_ids(state)
+      for name, state in position.items()
+    }
 
   def seek(self, position: dict[str, Position]) -> None:
-    """Goes to a position that `position` or `__next__` gave.
+    """Continues at a position that `position` or `__next__` gave.
 
     Raises:
-      ValueError: it names other streams.
+      ValueError: it names other tasks.
     """
-    if set(position) != set(self._iterators):
+    if set(position) != set(self._loaders):
       raise ValueError(
-        f"the data position is of {sorted(position)}, the streams are "
-        f"{sorted(self._iterators)}: switch on what was on when it was saved"
+        f"the data position is of {sorted(position)}, the tasks are "
+        f"{sorted(self._loaders)}: switch on what was on when it was saved"
       )
-    for name, iterator in self._iterators.items():
-      iterator.set_state(position[name])
+    for name, loader in self._loaders.items():
+      loader.set_state(position[name])
 
   def close(self) -> None:
-    """Stops the threads that read ahead."""
-    for iterator in self._iterators.values():
-      iterator.close()
-
-
-Record = dict[str, np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class ArrayRecords:
-  """Records held in memory, one row of every array each.
-
-  Attributes:
-    arrays: name to array; all have the same number of rows.
-    num_truncated: texts that lost tokens to the text length.
-  """
-
-  arrays: dict[str, np.ndarray]
-  num_truncated: int = 0
-
-  def __post_init__(self):
-    rows = {name: len(array) for name, array in self.arrays.items()}
-    if len(set(rows.values())) != 1:
-      raise ValueError(f"arrays of unequal numbers of rows: {rows}")
-
-  def __len__(self) -> int:
-    return len(next(iter(self.arrays.values())))
-
-  def __getitem__(self, index: int) -> Record:
-    return {name: array[index] for name, array in self.arrays.items()}
-
-  def read(self, index: int, visit: int) -> Record:
-    """The same record at every visit."""
-    del visit
-    return self[index]
-
-  @property
-  def record_bytes(self) -> int:
-    """Size of one record in memory."""
-    return sum(array[0].nbytes for array in self.arrays.values())
-
-
-def text_to_image_records(
-  images: np.ndarray, captions: list[str], tokenizer: Tokenizer, length: int
-) -> ArrayRecords:
-  """Records {"images", "tokens"} of the image loss.
-
-  Raises:
-    ValueError: a caption does not fit `length`.
-  """
-  cache: dict[str, np.ndarray] = {}
-  for caption in captions:
-    if caption not in cache:
-      cache[caption] = caption_tokens(tokenizer, caption, length)
-  tokens = np.stack([cache[caption] for caption in captions])
-  return ArrayRecords({"images": images, "tokens": tokens})
-
-
-def image_to_text_records(
-  images: np.ndarray,
-  prompts: list[str],
-  texts: list[str],
-  tokenizer: Tokenizer,
-  length: int,
-) -> ArrayRecords:
-  """Records {"images", "tokens", "loss_mask"} of the text loss.
-
-  Texts that do not fit are cut and counted in `num_truncated`.
-  """
-  cache = {}
-  for pair in zip(prompts, texts, strict=True):
-    if pair not in cache:
-      cache[pair] = tokenize_and_pad(tokenizer, *pair, length)
-  rows = [cache[pair] for pair in zip(prompts, texts, strict=True)]
-  return ArrayRecords(
-    {
-      "images": images,
-      "tokens": np.stack([row.tokens for row in rows]),
-      "loss_mask": np.stack([row.loss_mask for row in rows]),
-    },
-    num_truncated=sum(row.num_truncated > 1 for row in rows),
-  )
-
-
-def source_readers(
-  sources: Mapping[str, Source],
-  transform: Transform,
-  *,
-  seed: int,
-  log: ReadLog,
-) -> dict[str, ReadExamples]:
-  """Records of each source, all of one form.
-
-  Where no source of the text stream has images, its records have none either,
-  and no black image is carried about.
-
-  Args:
-    sources: of one stream's mixture, by name.
-    transform: of that stream's examples.
-    seed: of the draws, 0 or more.
-    log: counts what was read.
-
-  Raises:
-    ValueError: a source is empty, or its texts fill no row.
-  """
-  is_text_alone = not any(map(has_images, sources.values()))
-  if is_text_alone and isinstance(transform, ImageToTextTransform):
-    transform = TextOnlyTransform(texts=transform.texts)
-  return {
-    name: ReadExamples(*_reading(source, transform), seed=seed, log=log)
-    for name, source in sorted(sources.items())
-  }
-
-
-def check_have_images(sources: Mapping[str, Source]) -> None:
-  """Raises ValueError for a source of texts alone in the image stream."""
-  for name, source in sources.items():
-    if not has_images(source):
-      raise ValueError(
-        f"data.text_to_image.mixture names {name!r}, which holds texts alone: "
-        "name it in data.image_to_text.mixture"
-      )
-
-
-def _reading(source: Source, transform: Transform):
-  """(what to read, how to make records of it)."""
-  if not isinstance(source, PackedDocuments):
-    return source, transform
-  texts = transform.texts
-  no_image = {}
-  if isinstance(transform, ImageToTextTransform):
-    no_image = transform.no_image()
-  return (
-    source.rows(texts.tokenizer, texts.length),
-    PackedRowTransform(length=texts.length, no_image=no_image),
-  )
+    """Stops the threads and processes that read ahead."""
+    for loader in self._loaders.values():
+      loader.close()

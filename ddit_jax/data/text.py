@@ -148,7 +148,7 @@ class TextTransform:
 
   def __post_init__(self):
     if self.length < 1:
-      raise ValueError(f"the text length must be positive, got {self.length}")
+      raise ValueError(f"text_length must be positive, got {self.length}")
     if not 0 <= self.rewritten_probability <= 1:
       raise ValueError(
         "rewritten_probability must lie in [0, 1], got "

@@ -5,26 +5,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.example import BadRecord, Example, TrainingRecord
 from ddit_jax.data.image import ImageTransform
 from ddit_jax.data.text import TextTransform, TokenizedText, names_a_side
 
 _CHANNELS = 3
 _TOKEN_BYTES = np.dtype(np.int32).itemsize
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingRecord:
-  """What one visit of an example gives.
-
-  Attributes:
-    arrays: the record, name to array.
-    num_truncated: tokens of the text that were cut off, the end token not
-      counted.
-  """
-
-  arrays: dict[str, np.ndarray]
-  num_truncated: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

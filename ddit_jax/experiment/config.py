@@ -119,7 +119,7 @@ class Config:
         "optimizer.kind is muon, which orthogonalises the blocks' matrices, "
         "but lora trains none of them: use adamw or adafactor"
       )
-    for name, stream in self.data.streams().items():
+    for name, stream in self.data.tasks().items():
       if stream.batch_size % self.train.num_microbatches:
         raise ValueError(
           f"data.{name}.batch_size = {stream.batch_size} is not divisible by "
@@ -128,10 +128,10 @@ class Config:
     self._check_can_merge()
 
   def _check_can_merge(self) -> None:
-    if not self.loss.is_merged or len(self.data.streams_on()) < 2:
+    if not self.loss.is_merged or len(self.data.tasks_on()) < 2:
       return
     sides = self.data.image_sides
-    lengths = [s.text_length for s in self.data.streams().values()]
+    lengths = [s.text_length for s in self.data.tasks().values()]
     if len(set(sides)) > 1 or len(set(lengths)) > 1:
       raise ValueError(
         f"loss.is_merged needs streams of equal shapes, but their images have "
@@ -147,7 +147,7 @@ class Config:
     """
     mesh = self.mesh.make()
     parts = self.train.num_microbatches
-    for name, stream in self.data.streams_on().items():
+    for name, stream in self.data.tasks_on().items():
       label = f"data.{name}.batch_size"
       if parts > 1:
         label += f" / train.num_microbatches ({parts})"

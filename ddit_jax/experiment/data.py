@@ -1,34 +1,21 @@
-"""Both streams of image-text pairs on disk, mixed as the config says."""
+"""A run's data: its sources, or caches of their frozen encoders' outputs."""
 
 import dataclasses
 import hashlib
 import json
 import pathlib
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
-from ddit_jax.batch import DualBatch
 from ddit_jax.checkpoint.manifest import contents_digest
-from ddit_jax.config.dry_run import TOY_SOURCE
 from ddit_jax.conversion.checkpoint_record import read_record
 from ddit_jax.conversion.components import config_to_record
-from ddit_jax.data.bad_records import BadRecordLimits, ReadLog
-from ddit_jax.data.config import DataConfig, TaskConfig
+from ddit_jax.data.bad_records import ReadLog
+from ddit_jax.data.config import DataConfig
 from ddit_jax.data.example import Source, has_images
-from ddit_jax.data.image import ImageTransform
-from ddit_jax.data.loader import (
-  DualStream,
-  MixtureStream,
-  RowsOf,
-  check_have_images,
-  dual_batch,
-  source_readers,
-)
-from ddit_jax.data.mixture import Mixture, parse_schedule
 from ddit_jax.data.prepare.cached_source import (
   CachedImageToTextTransform,
   CachedSource,
@@ -36,23 +23,21 @@ from ddit_jax.data.prepare.cached_source import (
   StoredMoments,
 )
 from ddit_jax.data.prepare.shards import differences
+from ddit_jax.data.reader import Transform
 from ddit_jax.data.sources.registry import open_source
-from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import (
   Tokenizer,
   pretrained_tokenizer,
   tokenizer_of_sources,
   word_tokenizer,
 )
+from ddit_jax.data.training_data import TrainingData, mixed_sources
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from ddit_jax.digits import grammar
-from ddit_jax.digits.world import WORLDS
 from ddit_jax.errors import check_known
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.digit_data import DigitData
 from ddit_jax.experiment.model import OF_ENCODERS
 from ddit_jax.experiment.pretrained import PretrainedModel
-from ddit_jax.experiment.toy_source import open_toy
 from ddit_jax.models.config import size
 
 TEXT_TO_IMAGE = "text_to_image"
@@ -62,56 +47,58 @@ _IMAGE_TRANSFORM = (
   "short side by antialiased bicubic, centre square, not mirrored"
 )
 _DIGEST_BYTES = 16
+# The `data.tokenizer` that is made of the sources' own words.
+_WORDS = "words"
 
 
-def check_can_be_cached(settings: Config, stream: str) -> None:
-  """Raises ValueError unless the stream's images are always the same."""
-  given = settings.data.streams()[stream]
-  if not settings.data.sources:
+def check_can_be_cached(config: Config, task: str) -> None:
+  """Raises ValueError unless the task's images are always the same."""
+  given = config.data.tasks()[task]
+  if not config.data.sources:
     raise ValueError(
       "a cache holds images of data.sources, and the digit world draws its "
-      f"own: set data.{stream}.cache='' or name data.sources"
+      f"own: set data.{task}.cache='' or name data.sources"
     )
-  if not settings.model.encoders_from:
+  if not config.model.encoders_from:
     raise ValueError(
       "a cache holds outputs of frozen encoders, and model.encoders_from is "
-      f"empty: name converted weights, or set data.{stream}.cache=''"
+      f"empty: name converted weights, or set data.{task}.cache=''"
     )
   if given.crop != "centre" or given.flip_probability:
     raise ValueError(
-      f"data.{stream} has crop={given.crop!r} and flip_probability="
+      f"data.{task} has crop={given.crop!r} and flip_probability="
       f"{given.flip_probability}, but a cache holds each image once: set "
-      f"data.{stream}.crop=centre and data.{stream}.flip_probability=0.0, or "
-      f"read the images with data.{stream}.cache=''"
+      f"data.{task}.crop=centre and data.{task}.flip_probability=0.0, or "
+      f"read the images with data.{task}.cache=''"
     )
 
 
-def takes_features(settings: Config, stream: str) -> bool:
-  """Whether features of clean captions serve the stream.
+def takes_features(config: Config, task: str) -> bool:
+  """Whether features of clean captions serve the task.
 
   Masked texts need the text encoder anew at each step, and some networks embed
   their tokens themselves.
   """
-  if stream != TEXT_TO_IMAGE:
+  if task != TEXT_TO_IMAGE:
     return False
-  if settings.model.size != OF_ENCODERS:
-    return size(settings.model.size).context_dim is not None
-  record = read_record(_encoders_folder(settings))
+  if config.model.size != OF_ENCODERS:
+    return size(config.model.size).context_dim is not None
+  record = read_record(_encoders_folder(config))
   return record.configs["network"].context_dim is not None
 
 
-def latents_origin(settings: Config, stream: str) -> dict[str, Any]:
+def latents_origin(config: Config, task: str) -> dict[str, Any]:
   """All that decides the moments of an image."""
   return {
-    "autoencoder": _encoder_digest(settings, "vae"),
-    "encoder_dtype": settings.model.encoder_dtype,
-    "image_size": settings.data.streams()[stream].image_size,
+    "autoencoder": _encoder_digest(config, "vae"),
+    "encoder_dtype": config.model.encoder_dtype,
+    "image_size": config.data.tasks()[task].image_size,
     "image_transform": _IMAGE_TRANSFORM,
   }
 
 
 def features_origin(
-  settings: Config, stream: str, tokenizer: Tokenizer
+  config: Config, task: str, tokenizer: Tokenizer
 ) -> dict[str, Any]:
   """All that decides the features of a text."""
   files = {
@@ -119,22 +106,22 @@ def features_origin(
     for name, data in tokenizer.files().items()
   }
   return {
-    "text_encoder": _encoder_digest(settings, "text_encoder"),
-    "encoder_dtype": settings.model.encoder_dtype,
+    "text_encoder": _encoder_digest(config, "text_encoder"),
+    "encoder_dtype": config.model.encoder_dtype,
     "tokenizer": _digest(files),
-    "text_length": settings.data.streams()[stream].text_length,
+    "text_length": config.data.tasks()[task].text_length,
   }
 
 
-def _encoder_digest(settings: Config, name: str) -> str:
+def _encoder_digest(config: Config, name: str) -> str:
   """Of an encoder's configuration and of its weights as the manifest says."""
-  folder = _encoders_folder(settings)
+  folder = _encoders_folder(config)
   config = config_to_record(read_record(folder).configs[name])
   return _digest([config, contents_digest(folder, name)])
 
 
-def _encoders_folder(settings: Config) -> pathlib.Path:
-  return pathlib.Path(settings.model.encoders_from)
+def _encoders_folder(config: Config) -> pathlib.Path:
+  return pathlib.Path(config.model.encoders_from)
 
 
 def _digest(body: Any) -> str:
@@ -150,7 +137,7 @@ class CacheRequest:
   """The flags of the command line.
 
   Attributes:
-    stream: "text_to_image" or "image_to_text"; its mixture names the sources.
+    task: "text_to_image" or "image_to_text"; its mixture names the sources.
     parts: LATENTS, or LATENTS and T5.
     out: folder that receives one folder a source.
     rows_per_device: images or texts encoded at once; None takes as many as a
@@ -160,7 +147,7 @@ class CacheRequest:
     threads: that read and decode; None takes one a core.
   """
 
-  stream: str
+  task: str
   parts: tuple[str, ...]
   out: str
   rows_per_device: int | None = None
@@ -173,40 +160,40 @@ class CacheRequest:
     """True if T5's features are asked for."""
     return T5 in self.parts
 
-  def check(self, settings: Config) -> None:
-    """Raises ValueError unless the settings' stream can be cached like this."""
-    check_known([self.stream], settings.data.streams(), what="--stream has no")
+  def check(self, config: Config) -> None:
+    """Raises ValueError unless the config's task can be cached like this."""
+    check_known([self.task], config.data.tasks(), what="--stream has no")
     check_known(self.parts, (LATENTS, T5), what="--cache has no part")
-    check_can_be_cached(settings, self.stream)
+    check_can_be_cached(config, self.task)
     if LATENTS not in self.parts:
       raise ValueError(
         f"--cache={','.join(self.parts)} lacks latents, beside which all else "
         "is kept: write --cache=latents,t5"
       )
-    if self.has_features and not takes_features(settings, self.stream):
+    if self.has_features and not takes_features(config, self.task):
       raise ValueError(
-        f"--cache asks for t5, but {self.stream} of this config takes no "
+        f"--cache asks for t5, but {self.task} of this config takes no "
         "features of clean captions (masked texts are encoded at each step, "
         "and some networks embed tokens themselves): write --cache=latents"
       )
     self._check_numbers()
 
   def sources(
-    self, settings: Config, opened: Mapping[str, Source]
+    self, config: Config, opened: Mapping[str, Source]
   ) -> dict[str, Source]:
-    """Those of the stream's mixture that have images, by name.
+    """Those of the task's mixture that have images, by name.
 
     Raises:
       ValueError: the mixture names unknown ones, or none has images.
     """
-    mixture = settings.data.streams()[self.stream].mixture
-    what = f"data.{self.stream}.mixture names"
-    for weights in mixture.values():
-      check_known(weights, opened, what=what)
-    names = sorted(parse_schedule(mixture).names())
-    found = {name: opened[name] for name in names if has_images(opened[name])}
+    task = config.data.tasks()[self.task]
+    mixed = mixed_sources(self.task, task, opened)
+    found = {name: one for name, one in mixed.items() if has_images(one)}
     if not found:
-      raise ValueError(f"{what} no source with images: nothing can be cached")
+      raise ValueError(
+        f"data.{self.task}.mixture names no source with images: nothing can be "
+        "cached"
+      )
     return found
 
   def _check_numbers(self) -> None:
@@ -225,69 +212,73 @@ class CacheRequest:
 
 
 def open_caches(
-  settings: Config,
-  stream: str,
+  config: Config,
+  task: str,
   sources: Mapping[str, Source],
   tokenizer: Tokenizer,
 ) -> dict[str, Source]:
-  """The stream's sources, those with images from its cache.
+  """The sources of a task's mixture, those with images from its cache.
 
   Args:
-    settings: of the run.
-    stream: "text_to_image" or "image_to_text".
-    sources: of its mixture, by name.
+    config: of the run.
+    task: "text_to_image" or "image_to_text".
+    sources: opened, by name.
     tokenizer: of the run.
 
   Raises:
-    ValueError: the stream cannot be cached, a source has no cache, or one was
+    ValueError: the task cannot be cached, a source has no cache, or one was
       made from something else; the line names what differs.
   """
-  check_can_be_cached(settings, stream)
-  folder = pathlib.Path(settings.data.streams()[stream].cache)
-  opened = {}
-  for name, source in sorted(sources.items()):
-    opened[name] = source
+  check_can_be_cached(config, task)
+  section = config.data.tasks()[task]
+  folder = pathlib.Path(section.cache)
+  opened = mixed_sources(task, section, sources)
+  for name, source in opened.items():
     if has_images(source):
-      _check_is_there(settings, stream, folder / name)
+      _check_is_there(config, task, folder / name)
       cached = CachedSource(name, folder / name, removed=source.removed)
-      _check_origin(settings, stream, (source, cached), tokenizer)
+      _check_origin(config, task, (source, cached), tokenizer)
       opened[name] = cached
-  _check_alike(settings, stream, opened)
+  _check_alike(config, task, opened)
   return opened
 
 
-def cached_transform(
-  settings: Config,
-  stream: str,
-  sources: Iterable[Source],
-  texts: TextTransform,
-) -> CachedTextToImageTransform | CachedImageToTextTransform | None:
-  """The transform of what `open_caches` gave; None if nothing has images."""
-  caches = [source for source in sources if isinstance(source, CachedSource)]
+def task_transform(
+  config: Config, task: str, cache: Mapping[str, Source], tokenizer: Tokenizer
+) -> Transform:
+  """Examples of a task to records.
+
+  Args:
+    config: of the run.
+    task: "text_to_image" or "image_to_text".
+    cache: what `open_caches` gave; {} reads images.
+    tokenizer: of the run.
+  """
+  section = config.data.tasks()[task]
+  texts = section.text_transform(tokenizer)
+  is_image_loss = task == TEXT_TO_IMAGE
+  caches = [s for s in cache.values() if isinstance(s, CachedSource)]
   if not caches:
-    return None
+    kind = TextToImageTransform if is_image_loss else ImageToTextTransform
+    return kind(images=section.image_transform(), texts=texts)
   images = StoredMoments(moments=caches[0].moments)
-  if stream != TEXT_TO_IMAGE:
+  if not is_image_loss:
     return CachedImageToTextTransform(images=images, texts=texts)
-  feature = None
-  if takes_features(settings, stream):
-    feature = caches[0].feature
+  feature = caches[0].feature if takes_features(config, task) else None
   return CachedTextToImageTransform(images=images, texts=texts, feature=feature)
 
 
-def _check_is_there(
-  settings: Config, stream: str, folder: pathlib.Path
-) -> None:
+def _check_is_there(config: Config, task: str, folder: pathlib.Path) -> None:
   if not folder.is_dir():
     raise ValueError(
-      f"data.{stream}.mixture names {folder.name!r}, which has no cache in "
-      f"{folder.parent}: {_way_out(settings, stream)}"
+      f"data.{task}.mixture names {folder.name!r}, which has no cache in "
+      f"{folder.parent}: {_way_out(config, task)}"
     )
 
 
 def _check_origin(
-  settings: Config,
-  stream: str,
+  config: Config,
+  task: str,
   pair: tuple[Source, CachedSource],
   tokenizer: Tokenizer,
 ) -> None:
@@ -296,24 +287,24 @@ def _check_origin(
     {"source": cached.fingerprint(), "num_records": len(cached)}
     | cached.options["latents"],
     {"source": source.fingerprint(), "num_records": len(source)}
-    | latents_origin(settings, stream),
+    | latents_origin(config, task),
   )
-  if cached.feature is not None and takes_features(settings, stream):
-    wanted = features_origin(settings, stream, tokenizer)
+  if cached.feature is not None and takes_features(config, task):
+    wanted = features_origin(config, task, tokenizer)
     differing += differences(cached.options["features"], wanted)
   if differing:
     unique = ", ".join(dict.fromkeys(differing))
     raise ValueError(
-      f"data.{stream}.cache: that of {source.name!r} was made from something "
-      f"else ({unique}): {_way_out(settings, stream)}"
+      f"data.{task}.cache: that of {source.name!r} was made from something "
+      f"else ({unique}): {_way_out(config, task)}"
     )
 
 
 def _check_alike(
-  settings: Config, stream: str, sources: Mapping[str, Source]
+  config: Config, task: str, sources: Mapping[str, Source]
 ) -> None:
   """A batch cannot have features of some of its rows."""
-  if not takes_features(settings, stream):
+  if not takes_features(config, task):
     return
   has_features = {
     name: source.feature is not None
@@ -323,165 +314,25 @@ def _check_alike(
   if len(set(has_features.values())) > 1:
     without = [name for name, has_some in has_features.items() if not has_some]
     raise ValueError(
-      f"data.{stream}.cache has features of some sources, but none of "
+      f"data.{task}.cache has features of some sources, but none of "
       f"{without}: write all caches alike"
     )
-  is_merged = settings.loss.is_merged and len(settings.data.streams_on()) > 1
+  is_merged = config.loss.is_merged and len(config.data.tasks_on()) > 1
   if any(has_features.values()) and is_merged:
     raise ValueError(
-      f"data.{stream}.cache holds features, and loss.is_merged runs captions "
+      f"data.{task}.cache holds features, and loss.is_merged runs captions "
       "and masked texts through the text encoder together: set "
       "loss.is_merged=False, or write the cache with --cache=latents"
     )
 
 
-def _way_out(settings: Config, stream: str) -> str:
-  parts = "latents,t5" if takes_features(settings, stream) else "latents"
+def _way_out(config: Config, task: str) -> str:
+  parts = "latents,t5" if takes_features(config, task) else "latents"
   return (
-    f"write a cache with ddit prepare --cache={parts} --stream={stream} "
+    f"write a cache with ddit prepare --cache={parts} --stream={task} "
     "--out=NEW_FOLDER and this config, or read the images with "
-    f"data.{stream}.cache=''"
+    f"data.{task}.cache=''"
   )
-
-
-_TRANSFORMS = {
-  "text_to_image": TextToImageTransform,
-  "image_to_text": ImageToTextTransform,
-}
-_PURPOSES = tuple(_TRANSFORMS)
-# Not a seed that a run is likely to have.
-_VALIDATION_SEED = 2**31 + 7
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceData:
-  """The opened sources of a run, and what reading them has met.
-
-  Attributes:
-    settings: of the run.
-    tokenizer: of its texts.
-    sources: by the name the config gives them.
-    log: bad records and cut texts.
-    caches: stream -> the sources of its mixture, with encoder outputs in place
-      of images; of the streams that read a cache.
-  """
-
-  settings: Config
-  tokenizer: Tokenizer
-  sources: Mapping[str, Source]
-  log: ReadLog
-  caches: Mapping[str, Mapping[str, Source]]
-
-  @classmethod
-  def open(
-    cls,
-    settings: Config,
-    tokenizer: Tokenizer,
-    sources: Mapping[str, Source],
-    workdir: pathlib.Path,
-  ) -> "SourceData":
-    """Checks mixtures and caches, and lists unreadable records in `workdir`.
-
-    Raises:
-      ValueError: a mixture names unknown sources or makes no sense; a cache is
-        missing or was made from something else.
-    """
-    caches = {}
-    for name, stream in settings.data.streams_on().items():
-      what = f"data.{name}.mixture names"
-      for weights in stream.mixture.values():
-        check_known(weights, sources, what=what)
-      names = parse_schedule(stream.mixture).names()
-      mixed = {one: sources[one] for one in sorted(names)}
-      if name == "text_to_image":
-        check_have_images(mixed)
-      if stream.cache:
-        caches[name] = open_caches(settings, name, mixed, tokenizer)
-    limits = BadRecordLimits(max_share=settings.data.max_bad_share)
-    # Each process lists what it met itself.
-    name = f"bad_records.{jax.process_index()}.jsonl"
-    log = ReadLog(workdir / name, limits)
-    return cls(settings, tokenizer, sources, log, caches)
-
-  def training_stream(self, rows_of: RowsOf = range) -> DualStream:
-    """The streams that are on, from their beginning.
-
-    Raises:
-      ValueError: a mixture names unknown sources, or a source is empty.
-    """
-    streams = self.settings.data.streams_on()
-    return DualStream(
-      **{name: self._stream(name, one) for name, one in streams.items()},
-      rows_of=rows_of,
-    )
-
-  def validation_batch(self, rows_of: RowsOf = range) -> DualBatch:
-    """This process's rows of a fixed batch, the same for every seed.
-
-    The records are of the training sources, drawn in an order of its own with
-    the mixture of step 0: its losses show the course of training, not how well
-    unseen images are known.
-    """
-    rows = rows_of(self.settings.data.validation_size)
-    read = {}
-    for name, stream in self.settings.data.streams_on().items():
-      mixture = self._mixture(name, stream, seed=_VALIDATION_SEED)
-      records = [mixture[row] for row in rows]
-      read[name] = {
-        key: np.stack([r[key] for r in records]) for key in records[0]
-      }
-    return dual_batch(**read)
-
-  def counts(self) -> dict[str, int]:
-    """What reading met so far in this process; see `ReadLog.counts`."""
-    return {f"data/{name}": n for name, n in self.log.counts().items()}
-
-  def report(self) -> str:
-    """One line a source: records, and what its filters left out."""
-    lines = [
-      f"source {name}: {len(source)} records, left out {dict(source.removed)}"
-      for name, source in self.sources.items()
-    ]
-    streams = self.settings.data.streams()
-    lines += [f"{n} reads the cache {streams[n].cache}" for n in self.caches]
-    return "\n".join(lines)
-
-  def _stream(self, name: str, stream: TaskConfig) -> MixtureStream:
-    seed = self.settings.seed
-    return MixtureStream(mixture=self._mixture(name, stream, seed=seed))
-
-  def _mixture(self, name: str, stream: TaskConfig, *, seed: int) -> Mixture:
-    schedule = parse_schedule(stream.mixture)
-    texts = TextTransform(
-      tokenizer=self.tokenizer,
-      length=stream.text_length,
-      rewritten_probability=stream.rewritten_probability,
-    )
-    images = ImageTransform(
-      size=stream.image_size,
-      crop=stream.crop,
-      flip_probability=stream.flip_probability,
-    )
-    sources = self.sources
-    transform = _TRANSFORMS[name](images=images, texts=texts)
-    if name in self.caches:
-      sources = self.caches[name]
-      cached = cached_transform(self.settings, name, sources.values(), texts)
-      transform = cached or transform
-    purpose = _PURPOSES.index(name)
-    words = np.random.SeedSequence([seed, purpose]).generate_state(2)
-    draws, order = (int(word) for word in words)
-    readers = source_readers(
-      {source: sources[source] for source in schedule.names()},
-      transform,
-      seed=draws,
-      log=self.log,
-    )
-    return Mixture(readers, schedule, batch_size=stream.batch_size, seed=order)
-
-
-# The `data.tokenizer` that is made of the sources' own words.
-WORDS = "words"
 
 
 def open_sources(data: DataConfig) -> dict[str, Source]:
@@ -490,14 +341,7 @@ def open_sources(data: DataConfig) -> dict[str, Source]:
   Raises:
     ValueError: one of them cannot be opened.
   """
-  return {name: _open_source(name, spec) for name, spec in data.sources.items()}
-
-
-def _open_source(name: str, spec: Mapping[str, object]) -> Source:
-  if spec.get("kind") != TOY_SOURCE:
-    return open_source(name, spec)
-  keys = {key: value for key, value in spec.items() if key != "kind"}
-  return open_toy(name, **keys)
+  return {name: open_source(name, spec) for name, spec in data.sources.items()}
 
 
 def make_tokenizer(
@@ -512,14 +356,14 @@ def make_tokenizer(
   """
   asked = data.tokenizer
   kind, _, folder = asked.partition(":")
-  if asked == WORDS and sources:
+  if asked == _WORDS and sources:
     return tokenizer_of_sources(sources.values())
   if folder:
     return pretrained_tokenizer(kind, folder)
   if asked or (sources and encoders is None):
     raise ValueError(
       f"data.tokenizer is {asked!r}: write KIND:FOLDER, e.g. "
-      f"gpt2:path/to/gpt2, or for small data.sources {WORDS!r}, or set "
+      f"gpt2:path/to/gpt2, or for small data.sources {_WORDS!r}, or set "
       "model.encoders_from"
     )
   if encoders is not None:
@@ -533,8 +377,8 @@ def open_data(
   tokenizer: Tokenizer,
   sources: Mapping[str, Source],
   workdir: pathlib.Path,
-) -> DigitData | SourceData:
-  """What both streams and the validation batch come from.
+) -> TrainingData:
+  """What both tasks and the validation batch come from.
 
   Args:
     config: of the run.
@@ -543,8 +387,30 @@ def open_data(
     workdir: where unreadable records are listed.
 
   Raises:
-    ValueError: a world or mixture cannot be used.
+    ValueError: a mixture names unknown sources or makes no sense; a cache is
+      missing or was made from something else.
   """
-  if sources:
-    return SourceData.open(config, tokenizer, sources, workdir)
-  return DigitData(config, WORLDS[config.data.world], tokenizer)
+  # Each process lists what it met itself.
+  name = f"bad_records.{jax.process_index()}.jsonl"
+  log = ReadLog(workdir / name, config.data.bad_record_limits())
+  if not sources:
+    return TrainingData.of_digits(
+      config.data, tokenizer=tokenizer, seed=config.seed, log=log
+    )
+  caches = {
+    name: open_caches(config, name, sources, tokenizer)
+    for name, task in config.data.tasks_on().items()
+    if task.cache
+  }
+  transforms = {
+    name: task_transform(config, name, caches.get(name, {}), tokenizer)
+    for name in config.data.tasks_on()
+  }
+  return TrainingData.of_sources(
+    config.data,
+    sources,
+    transforms=transforms,
+    caches=caches,
+    seed=config.seed,
+    log=log,
+  )

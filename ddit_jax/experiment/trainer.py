@@ -18,19 +18,18 @@ from ddit_jax.batch import DualBatch
 from ddit_jax.checkpoint.manifest import raising_on_all
 from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.data.config import TaskConfig
-from ddit_jax.data.loader import DualStream
+from ddit_jax.data.loader import DualLoader
 from ddit_jax.data.prefetch import DeviceFeed, rows_of_process, to_mesh
 from ddit_jax.data.text import caption_tokens
 from ddit_jax.data.tokenizers import Tokenizer, from_files
+from ddit_jax.data.training_data import TrainingData
 from ddit_jax.errors import preparing
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import (
-  SourceData,
   make_tokenizer,
   open_data,
   open_sources,
 )
-from ddit_jax.experiment.digit_data import DigitData
 from ddit_jax.experiment.model import DualModel, training_flops
 from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
 from ddit_jax.experiment.validation import SampleGrid, Validator
@@ -114,8 +113,8 @@ class Trainer:
     null_tokens: the empty caption, int32 [length].
     optimizer: the optax chain.
     shardings: of the state, without what is frozen.
-    data: the training stream, the validation batch, and what reading met.
-    stream: the training stream.
+    data: the training batches, the validation batch, and what reading met.
+    stream: batches of both tasks.
   """
 
   config: Config
@@ -130,8 +129,8 @@ class Trainer:
   null_tokens: np.ndarray
   optimizer: optax.GradientTransformation
   shardings: TrainState
-  data: DigitData | SourceData
-  stream: DualStream
+  data: TrainingData
+  stream: DualLoader
 
   @classmethod
   def build(
@@ -181,7 +180,7 @@ class Trainer:
       optimizer=optimizer,
       shardings=state_shardings(model.network, optimizer, mesh),
       data=data,
-      stream=data.training_stream(functools.partial(rows_of_process, mesh)),
+      stream=data.training_loader(functools.partial(rows_of_process, mesh)),
     )
 
   def initialise(self) -> TrainState:
@@ -342,7 +341,7 @@ class Trainer:
   def _step_log(
     self, writer: MetricWriter, bar: tqdm, batch: DualBatch
   ) -> StepLog:
-    config, tasks = self.config, self.config.data.streams()
+    config, tasks = self.config, self.config.data.tasks()
     has_row = config.model.has_mask_embedding and not self.has_adapters
     # A training batch has the shapes of the validation batch but for the rows.
     shapes = DualBatch(
@@ -439,7 +438,7 @@ class Trainer:
     if self.pretrained is not None:
       prefix = "frozen " if self.has_adapters else ""
       _log.info("%s%s", prefix, self.pretrained.report())
-    _log.info("%s", self.data.report())
+    _log.info("%s", self.data.description)
     path, last = self.folder.path, self.config.train.num_steps
     if self.start is None:
       _log.info("starting in %s", path)

@@ -17,7 +17,7 @@ from ddit_jax.checkpoint.manifest import raising_on_all
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.config.load import from_dict
 from ddit_jax.data.bad_records import TooManyBadRecords
-from ddit_jax.data.mixture import check_schedule_edit
+from ddit_jax.data.schedule import check_schedule_edit
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
 
@@ -90,12 +90,15 @@ class RunFolder:
       InputError: a setting differs that shapes what was trained so far.
     """
     old, new = dataclasses.asdict(saved), dataclasses.asdict(settings)
+    for name in ("num_workers", "num_threads"):
+      # Who reads does not change what is read.
+      old["data"][name] = new["data"][name]
     if settings.lora.rank:
       # Frozen weights may be moved: their hash is compared.
       old["init_from"] = new["init_from"]
     if settings.data.sources:
       _check_mixtures(settings, saved, step)
-      for name in settings.data.streams():
+      for name in settings.data.tasks():
         old["data"][name]["mixture"] = new["data"][name]["mixture"]
         # Caches may be moved: opening one compares what it holds.
         old["data"][name]["cache"] = new["data"][name]["cache"]
@@ -122,7 +125,7 @@ class RunFolder:
     saved = from_dict(Config, store.config(step), f"the run in {self.path}")
     # The first step whose batch is not read yet. After rollbacks more batches
     # were read than steps done.
-    tasks = config.data.streams_on()
+    tasks = config.data.tasks_on()
     num_read = [
       -(-number // tasks[name].batch_size)
       for name, position in store.data_position(step).items()
@@ -212,7 +215,7 @@ def output_folder(path: str | os.PathLike) -> pathlib.Path:
 
 
 def _check_mixtures(settings, saved, step: int) -> None:
-  before, now = saved.data.streams_on(), settings.data.streams_on()
+  before, now = saved.data.tasks_on(), settings.data.tasks_on()
   for name, stream in now.items():
     if name not in before:
       continue

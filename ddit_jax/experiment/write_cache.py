@@ -140,7 +140,7 @@ def _writers(
 ) -> dict[str, ShardWriter]:
   """One a source, checked before anything is encoded."""
   request.check(config)
-  task = config.data.streams()[request.stream]
+  task = config.data.tasks()[request.task]
   weights = config.model.open_encoders()
   opened = open_sources(config.data)
   tokenizer = make_tokenizer(config.data, weights, opened)
@@ -162,7 +162,7 @@ def _writers(
     texts = TextTransform(tokenizer=tokenizer, length=task.text_length)
     width = model.text_encoder.module.config.width
     feature = ArrayFormat((task.text_length, width), dtype)
-    features = features_origin(config, request.stream, tokenizer)
+    features = features_origin(config, request.task, tokenizer)
   writers, needed = {}, 0
   for name, source in sources.items():
     encoder = CacheEncoder(
@@ -179,7 +179,7 @@ def _writers(
     record_bytes = sampled_mean(len(source), encoder.record_bytes)
     writers[name] = encoder.writer(
       pathlib.Path(request.out) / name,
-      latents=latents_origin(config, request.stream),
+      latents=latents_origin(config, request.task),
       features=features,
       num_parts=request.num_shards or num_parts_for(len(source), record_bytes),
       rows_per_device=rows_per_device,

@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from ddit_jax.config.load import load_config, split_overrides
-from ddit_jax.data.mixture import parse_schedule
+from ddit_jax.data.schedule import parse_schedule
 from ddit_jax.experiment.config import Config
 
 BENCHMARKS = pathlib.Path("benchmarks").absolute()

@@ -51,7 +51,7 @@ def test_what_shapes_the_graph_stays_and_what_costs_time_shrinks():
   assert small.data.text_to_image.batch_size == 0
   assert small.data.image_to_text.batch_size == 8
   assert small.data.sources.web.to_dict() == {
-    "kind": "toy",
+    "kind": "digits",
     "texts": "captions",
   }
   assert small.train.num_microbatches == 2

@@ -17,7 +17,7 @@ from ddit_jax.config.load import (
   load_job,
   to_config_dict,
 )
-from ddit_jax.data.mixture import parse_schedule
+from ddit_jax.data.schedule import parse_schedule
 from ddit_jax.data.sources.registry import keys_of
 from ddit_jax.encoders import t5, vae
 from ddit_jax.errors import check_known
@@ -174,7 +174,7 @@ def test_dry_variants_differ_only_in_size(argument):
   differences = differing(full, dry)
   assert {name for name in differences if not DRY.fullmatch(name)} == set()
   assert {"name", "train.num_steps"} <= differences
-  assert full.data.streams_on().keys() == dry.data.streams_on().keys()
+  assert full.data.tasks_on().keys() == dry.data.tasks_on().keys()
   assert full.data.sources.keys() == dry.data.sources.keys()
 
 
@@ -238,7 +238,7 @@ def test_sources_and_mixtures_are_understood(argument):
     check_known(given, keys, what=f"{name} has no key")
     assert {key for key, is_required in keys.items() if is_required} <= given
   if data.sources:
-    streams = data.streams_on().values()
+    streams = data.tasks_on().values()
     read = [parse_schedule(stream.mixture).names() for stream in streams]
     assert set().union(*read) <= data.sources.keys()
     assert all(read)
@@ -254,7 +254,7 @@ def test_the_stages_have_the_papers_numbers():
   }
   for variant, numbers in wanted.items():
     settings = load_config(Config, f"configs/ddit_sd3.py:{variant}", {})
-    for stream in settings.data.streams().values():
+    for stream in settings.data.tasks().values():
       assert numbers == (
         settings.train.num_steps,
         stream.batch_size,
@@ -274,7 +274,7 @@ def test_the_baseline_is_a_stage_without_its_text_loss():
   for variant in VARIANTS["sd3_baseline"]:
     stage = load_config(Config, f"configs/ddit_sd3.py:{variant}", {})
     baseline = load_config(Config, f"configs/sd3_baseline.py:{variant}", {})
-    assert list(baseline.data.streams_on()) == ["text_to_image"]
+    assert list(baseline.data.tasks_on()) == ["text_to_image"]
     assert baseline.data.text_to_image == stage.data.text_to_image
     assert differing(stage, baseline) <= {
       "name",
@@ -336,6 +336,6 @@ def test_every_config_trains_dry(name, tmp_path):
   last = [row for row in rows if row["step"] == settings.train.num_steps]
   losses = {key for row in last for key in row if key.startswith("loss/")}
   of_stream = {"text_to_image": "loss/image", "image_to_text": "loss/text"}
-  wanted = {of_stream[stream] for stream in settings.data.streams_on()}
+  wanted = {of_stream[stream] for stream in settings.data.tasks_on()}
   assert losses == wanted | {"loss/total"}
   assert all(row.get("num_skipped", 0) == 0 for row in last)

@@ -110,7 +110,7 @@ def cached_settings(
 def request(out: pathlib.Path, **changes) -> CacheRequest:
   """Latents and T5's features of the image stream."""
   given = CacheRequest(
-    stream="text_to_image",
+    task="text_to_image",
     parts=("latents", "t5"),
     out=str(out),
     max_bad_rate=0.5,

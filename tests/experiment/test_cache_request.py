@@ -19,7 +19,7 @@ def run(cached_files):
   [
     {},
     {"parts": ("latents",)},
-    {"stream": "image_to_text", "parts": ("latents",)},
+    {"task": "image_to_text", "parts": ("latents",)},
   ],
 )
 def test_what_makes_sense_is_accepted(run, tmp_path, changes):
@@ -31,10 +31,10 @@ def test_what_makes_sense_is_accepted(run, tmp_path, changes):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"stream": "text_to_images"}, "did you mean 'text_to_image'"),
+    ({"task": "text_to_images"}, "did you mean 'text_to_image'"),
     ({"parts": ("latent",)}, "did you mean 'latents'"),
     ({"parts": ("t5",)}, r"write --cache=latents,t5"),
-    ({"stream": "image_to_text"}, "takes no features.*--cache=latents"),
+    ({"task": "image_to_text"}, "takes no features.*--cache=latents"),
     ({"rows_per_device": 0}, "--rows_per_device must be positive, got 0"),
     ({"num_shards": -1}, "--shards must be positive"),
     ({"max_bad_rate": 1.5}, r"--max_bad_rate must lie in 0\.\.1"),

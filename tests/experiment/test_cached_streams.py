@@ -140,7 +140,7 @@ def test_texts_without_images_need_no_cache(cached_files, caches, tmp_path):
   tokenizer = converted_weights.TOKENIZER
   opened_sources = open_sources(run.data)
   found = open_data(run, tokenizer, opened_sources, tmp_path)
-  batches = found.training_stream()
+  batches = found.training_loader()
   batch = next(batches)[0].image_to_text
   batches.close()
   assert batch.has_image.sum() == 4

@@ -34,7 +34,7 @@ def data_of(run, folder: pathlib.Path):
 
 def first_batch(run, folder: pathlib.Path):
   folder.mkdir()
-  stream = data_of(run, folder).training_stream()
+  stream = data_of(run, folder).training_loader()
   batch, _ = next(stream)
   stream.close()
   return batch

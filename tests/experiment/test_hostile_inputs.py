@@ -89,7 +89,7 @@ def open_all(folder):
 
 
 def read_all(data, num_batches):
-  stream = data.training_stream()
+  stream = data.training_loader()
   with within(SECONDS, "reading"):
     batches = [next(stream)[0] for _ in range(num_batches)]
     stream.close()
@@ -103,7 +103,7 @@ def run(tmp_path_factory):
   specs, sources, refused = open_all(folder)
   data = opened_data(settings_of(specs), sources, folder)
   # Packed rows are counted when the stream is made.
-  data.training_stream().close()
+  data.training_loader().close()
   for number, one in enumerate(HOSTILE.values()):
     if one.spoil is not None:
       one.spoil(folder / f"{number:02}")

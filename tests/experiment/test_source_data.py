@@ -66,7 +66,7 @@ def test_batches_hold_the_pictures_with_their_own_captions(pictures, tmp_path):
   sources = open_sources(run.data)
   tokenizer = make_tokenizer(run.data, None, sources)
   data = open_data(run, tokenizer, sources, tmp_path)
-  stream = data.training_stream()
+  stream = data.training_loader()
   batch, position = next(stream)
   stream.close()
   assert {name: list(p.values()) for name, p in position.items()} == {

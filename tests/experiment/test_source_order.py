@@ -39,7 +39,7 @@ sources = open_sources(settings.data)
 tokenizer = make_tokenizer(settings.data, None, sources)
 data = open_data(settings, tokenizer, sources, pathlib.Path(folder))
 mesh = MeshConfig().make()
-feed = data.training_stream(functools.partial(rows_of_process, mesh))
+feed = data.training_loader(functools.partial(rows_of_process, mesh))
 if first:
   place = {"global_next_index": first * 8}
   feed.seek({"text_to_image": place, "image_to_text": place})

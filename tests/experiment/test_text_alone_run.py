@@ -10,10 +10,8 @@ from PIL import Image
 
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.digits import grammar
-from ddit_jax.digits.world import WORLDS
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
-from ddit_jax.experiment.digit_data import DigitData
 from ddit_jax.experiment.trainer import train
 from tests import tiny_run
 
@@ -42,7 +40,7 @@ def settings(folder, **mixtures):
       if name in mixtures
       else {},
     )
-    for name, stream in base.data.streams().items()
+    for name, stream in base.data.tasks().items()
   }
   sources = {
     "books": {
@@ -85,29 +83,30 @@ def test_texts_alone_are_packed_rows_without_images(folder):
     for start in range(0, len(joined) - LENGTH + 1, LENGTH)
   ]
   # 15 documents of 7 tokens are 17 rows of 6: two batches of 8 lack one.
-  batches = [batch for batch, _ in take(data.training_stream(), 3)]
+  batches = [batch for batch, _ in take(data.training_loader(), 3)]
   for batch in batches:
     assert batch.text_to_image is None
     texts = batch.image_to_text
     assert texts.images is None and texts.has_image is None
     assert texts.loss_mask.shape == (8, LENGTH) and texts.loss_mask.all()
   rows = np.concatenate([batch.image_to_text.tokens for batch in batches])
-  found = [data.tokenizer.tokens(row) for row in rows[: len(expected)]]
+  tokenizer = make_tokenizer(data.config, None, open_sources(data.config))
+  found = [tokenizer.tokens(row) for row in rows[: len(expected)]]
   assert sorted(found) == sorted(expected)
 
 
 def test_a_stream_of_texts_goes_on_where_another_stopped(folder):
   data = opened(folder, image_to_text=["books"])
-  whole = take(data.training_stream(), 5)
+  whole = take(data.training_loader(), 5)
   assert set(whole[1][1]) == {"image_to_text"}
-  resumed = data.training_stream()
+  resumed = data.training_loader()
   resumed.seek(whole[1][1])
   jax.tree.map(np.testing.assert_array_equal, take(resumed, 3), [*whole[2:]])
 
 
 def test_beside_pictures_a_row_has_no_image(folder):
   data = opened(folder, image_to_text=["books", "red"])
-  (batch, _), *_ = take(data.training_stream(), 1)
+  (batch, _), *_ = take(data.training_loader(), 1)
   texts = batch.image_to_text
   assert texts.images.shape == (8, 16, 16, 3)
   assert texts.has_image.sum() == 4
@@ -120,28 +119,25 @@ def test_beside_pictures_a_row_has_no_image(folder):
 @pytest.mark.parametrize("on", ["text_to_image", "image_to_text"])
 def test_an_off_stream_is_none_in_training_and_validation(folder, on):
   data = opened(folder, **{on: ["red"]})
-  (batch, position), *_ = take(data.training_stream(), 1)
+  (batch, position), *_ = take(data.training_loader(), 1)
   for found in (batch, data.validation_batch()):
-    parts = {
-      name: getattr(found, name) for name in data.settings.data.streams()
-    }
+    parts = {name: getattr(found, name) for name in data.config.tasks()}
     assert [name for name, part in parts.items() if part is not None] == [on]
     assert parts[on].tokens.shape == (8, LENGTH)
   assert set(position) == {on}
 
 
 @pytest.mark.parametrize("on", ["text_to_image", "image_to_text"])
-def test_a_stream_of_the_digit_world_can_be_off(on):
+def test_a_task_of_the_digit_world_can_be_off(on, tmp_path):
   base = tiny_run.settings()
-  (off,) = base.data.streams().keys() - {on}
+  (off,) = base.data.tasks().keys() - {on}
   stream = dataclasses.replace(getattr(base.data, off), batch_size=0)
   data = dataclasses.replace(base.data, **{off: stream})
   tokenizer = word_tokenizer(grammar.words())
-  world = WORLDS["one_digit"]
 
   def first_batches(settings):
-    digits = DigitData(settings, world, tokenizer)
-    (batch, position), *_ = take(digits.training_stream(), 1)
+    digits = open_data(settings, tokenizer, {}, tmp_path)
+    (batch, position), *_ = take(digits.training_loader(), 1)
     return batch, digits.validation_batch(), position
 
   both = first_batches(base)
@@ -192,5 +188,5 @@ def test_a_resumed_run_on_texts_alone_is_bit_identical(
 
 def test_texts_alone_are_refused_for_the_image_loss(folder, tmp_path):
   run = settings(folder, text_to_image=["books"])
-  with pytest.raises(InputError, match="'books', which holds texts alone"):
+  with pytest.raises(InputError, match="'books', which is text-only"):
     train(run, str(tmp_path / "run"))

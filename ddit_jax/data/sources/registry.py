@@ -11,6 +11,7 @@ from ddit_jax.errors import check_known
 # Kind -> module of this folder; its function is open_KIND.
 _MODULES = {
   "array_record": "array_record",
+  "digits": "digits",
   "easy_vqa": "vqa",
   "gqa": "vqa",
   "image_folder": "image_folder",

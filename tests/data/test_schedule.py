@@ -4,32 +4,28 @@ import json
 
 import pytest
 
-from ddit_jax.data.mixture import (
-  Interleave,
-  Piece,
-  check_schedule_edit,
-  parse_schedule,
-)
+from ddit_jax.data.mixture import Interleave
+from ddit_jax.data.schedule import Phase, check_schedule_edit, parse_schedule
 
 NAMES = ("art", "photos", "web")
 
 
-def pieces(config, names=None):
+def phases(config, names=None):
   return [
-    (piece.start, dict(piece.parts))
-    for piece in parse_schedule(config, names).pieces
+    (phase.start, dict(phase.parts))
+    for phase in parse_schedule(config, names).phases
   ]
 
 
 def test_a_schedule_is_read_from_its_config_form():
   config = {"60000": {"web": 1, "art": 1}, "0": {"web": 3, "art": 1}}
-  assert pieces(config) == [
+  assert phases(config) == [
     (0, {"art": 1, "web": 3}),
     (60000, {"art": 1, "web": 1}),
   ]
-  assert pieces(json.loads(json.dumps(config))) == pieces(config)
-  assert pieces({int(step): table for step, table in config.items()}) == (
-    pieces(config)
+  assert phases(json.loads(json.dumps(config))) == phases(config)
+  assert phases({int(step): table for step, table in config.items()}) == (
+    phases(config)
   )
 
 
@@ -46,25 +42,25 @@ def test_a_schedule_is_read_from_its_config_form():
   ],
 )
 def test_weights_become_whole_parts(weights, parts):
-  assert pieces({"0": weights}) == [(0, parts)]
+  assert phases({"0": weights}) == [(0, parts)]
 
 
 def test_the_order_of_names_does_not_matter():
   one = parse_schedule({"0": {"a": 2, "b": 3}})
   other = parse_schedule({"0": {"b": 3, "a": 2}})
-  assert one.pieces[0].parts == other.pieces[0].parts
+  assert one.phases[0].parts == other.phases[0].parts
 
 
-def test_equal_neighbours_are_one_piece():
+def test_equal_neighbours_are_one_phase():
   config = {"0": {"a": 1, "b": 2}, "5": {"a": 2, "b": 4}, "9": {"a": 1}}
-  assert [start for start, _ in pieces(config)] == [0, 9]
+  assert [start for start, _ in phases(config)] == [0, 9]
 
 
-def test_the_piece_of_a_step():
+def test_the_phase_of_a_step():
   schedule = parse_schedule({"0": {"a": 1}, "10": {"b": 1}, "20": {"a": 1}})
   starts = [schedule.at(step).start for step in (0, 9, 10, 19, 20, 10**9)]
   assert starts == [0, 0, 10, 10, 20, 20]
-  assert schedule.at(10) == Piece(10, (("b", 1),))
+  assert schedule.at(10) == Phase(10, (("b", 1),))
   assert schedule.names() == {"a", "b"}
 
 
@@ -98,7 +94,7 @@ def test_a_senseless_schedule_is_refused(config, message):
 
 
 def test_the_suggested_weights_are_accepted():
-  pieces({"0": {"art": 667, "web": 333}})
+  phases({"0": {"art": 667, "web": 333}})
 
 
 def test_an_unknown_source_is_named_with_the_nearest():
@@ -139,7 +135,7 @@ def test_future_weights_may_change(new, step):
   [
     ({"0": {"web": 3, "art": 2}}, 1, r"from step 0 are \{'art': 2, 'web': 3\}"),
     ({"0": {"web": 3, "art": 1}}, 101, r"from step 100 .* trained 101 steps"),
-    (SAVED | {"60": {"art": 1}}, 61, 'add a piece "61" or later'),
+    (SAVED | {"60": {"art": 1}}, 61, 'add weights from "61" or later'),
     (SAVED | {"200": {"art": 1}}, 201, "from step 200"),
     # As before from 100 on, but the cycle would begin elsewhere.
     (
@@ -156,5 +152,5 @@ def test_past_weights_may_not_change(new, step, message):
 
 def test_all_parts_that_are_accepted_can_be_interleaved():
   config = {"0": {"web": 0.123456, "art": 0.654321}}
-  parts = dict(parse_schedule(config).pieces[0].parts)
+  parts = dict(parse_schedule(config).phases[0].parts)
   assert Interleave(parts).counts(sum(parts.values())) == parts

@@ -1,15 +1,15 @@
-"""Sources of one stream give records of one form."""
+"""Sources of one task give records of one form."""
 
 import numpy as np
 import pytest
 
-from ddit_jax.data.bad_records import ReadLog
+from ddit_jax.data.config import TaskConfig
 from ddit_jax.data.example import Example, has_images
 from ddit_jax.data.image import ImageTransform
-from ddit_jax.data.loader import check_have_images, source_readers
 from ddit_jax.data.sources.registry import open_source
 from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
+from ddit_jax.data.training_data import SourceTask, source_readers
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from tests.source_files import encoded
 
@@ -47,26 +47,29 @@ def sources(tmp_path):
 
 
 @pytest.fixture
-def readers(sources, tmp_path):
+def readers(sources):
   def make(names, kind=ImageToTextTransform):
     return source_readers(
       {name: sources[name] for name in names},
       kind(**PARTS),
       seed=0,
-      log=ReadLog(tmp_path / "bad.jsonl"),
     )
 
   return make
 
 
 def texts_of(reader) -> list[list[str]]:
-  return [TOKENIZER.tokens(reader[i]["tokens"]) for i in range(len(reader))]
+  return [TOKENIZER.tokens(first(reader, i)["tokens"]) for i in range(2)]
+
+
+def first(reader, index=0):
+  return reader.read(0, index).arrays
 
 
 def test_texts_alone_have_no_images_at_all(readers):
   found = readers(["lines", "rows"])
   for reader in found.values():
-    assert set(reader[0]) == {"tokens", "loss_mask"}
+    assert set(first(reader)) == {"tokens", "loss_mask"}
     assert reader.record_bytes == 5 * LENGTH
   assert texts_of(found["lines"]) == [["a", "b", "b"], ["b", "</s>", "</s>"]]
   # By hand: a b b </s> b </s>, cut into threes.
@@ -76,33 +79,41 @@ def test_texts_alone_have_no_images_at_all(readers):
 def test_beside_images_texts_have_a_black_one(readers):
   found = readers(["lines", "rows", "web"])
   for name, reader in found.items():
-    record = reader[0]
+    record = first(reader)
     assert set(record) == {"images", "tokens", "loss_mask", "has_image"}
     assert record["images"].shape == (4, 4, 3)
     assert (
       bool(record["has_image"]) == (name == "web") == record["images"].any()
     )
     assert reader.record_bytes == sum(a.nbytes for a in record.values())
-  np.testing.assert_array_equal(found["rows"][1]["loss_mask"], True)
+  np.testing.assert_array_equal(first(found["rows"], 1)["loss_mask"], True)
 
 
-def test_bad_rows_are_replaced_and_counted(sources, tmp_path):
-  log = ReadLog(tmp_path / "bad.jsonl")
-  (reader,) = source_readers(
-    {"rows": sources["rows"]}, ImageToTextTransform(**PARTS), seed=0, log=log
-  ).values()
+def test_bad_rows_are_replaced_and_reported(sources, readers, tmp_path):
+  (reader,) = readers(["rows"]).values()
   # As long as before, so that it is still read; it has fewer tokens.
   (tmp_path / "t.txt").write_text("a   b\nb\n")
   # Both rows hold tokens of the changed document: nothing is left to take.
-  with pytest.raises(ValueError, match="replacements could not be read"):
-    reader[0]
-  assert log.counts()["rows/bad/wrong_length"] == 9
+  with pytest.raises(ValueError, match="replacements could not be read") as e:
+    reader.read(0, 0)
+  assert [error.reason for error in e.value.bad] == ["wrong_length"] * 9
 
 
-def test_image_streams_refuse_texts_alone(sources, readers):
+def test_the_image_loss_takes_no_text_only_source(sources, readers):
   assert [name for name in sources if has_images(sources[name])] == ["web"]
-  check_have_images({"web": sources["web"]})
-  with pytest.raises(ValueError, match="names 'rows', which holds texts alone"):
-    check_have_images(sources | {"lines": sources["web"]})
+
+  def task(*names, name="text_to_image"):
+    config = TaskConfig(batch_size=1, mixture={"0": dict.fromkeys(names, 1)})
+    transform = TextToImageTransform(**PARTS)
+    return SourceTask(
+      name, config, sources=sources, transform=transform, seed=0
+    )
+
+  assert task("web").mixture().batch_size == 1
+  task("web", "rows", name="image_to_text")
+  with pytest.raises(ValueError, match="mixture names 'rows', which is text-o"):
+    task("web", "rows")
+  with pytest.raises(ValueError, match="mixture names 'wbe': did you mean 'w"):
+    task("wbe")
   (reader,) = readers(["web"], TextToImageTransform).values()
-  assert set(reader[0]) == {"images", "tokens"}
+  assert set(first(reader)) == {"images", "tokens"}

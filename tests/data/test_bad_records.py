@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import json
+import pickle
 
 import pytest
 
@@ -10,11 +11,17 @@ from ddit_jax.data.bad_records import (
   ReadLog,
   TooManyBadRecords,
 )
-from ddit_jax.data.example import BadRecord
+from ddit_jax.data.example import BadRecord, TrainingRecord
 
 
 def bad(number=0, reason="bad_json", detail="line 3"):
   return BadRecord(reason, detail, f"record {number}")
+
+
+def good(source, num_truncated=0, *errors):
+  return TrainingRecord(
+    arrays={}, num_truncated=num_truncated, source=source, bad=errors
+  )
 
 
 def lines(path):
@@ -24,11 +31,10 @@ def lines(path):
 def test_reads_are_counted_by_source_and_reason(tmp_path):
   log = ReadLog(tmp_path / "bad.jsonl")
   assert log.counts() == {}
-  log.add_good("web", 0)
-  log.add_good("web", 3)
-  log.add_good("art", 4)
-  log.add_bad("web", bad())
-  log.add_bad("web", bad(reason="missing_file"))
+  log.add(good("web", 0))
+  log.add(good("web", 3))
+  log.add(good("art", 4))
+  log.add_bad("web", [bad(), bad(reason="missing_file")])
   assert log.counts() == {
     "web/reads": 4,
     "web/bad": 2,
@@ -42,12 +48,31 @@ def test_reads_are_counted_by_source_and_reason(tmp_path):
   }
 
 
+def test_a_record_counts_the_bad_ones_that_it_replaces(tmp_path):
+  log = ReadLog(tmp_path / "bad.jsonl")
+  log.add(good("web", 2, bad(1), bad(2)))
+  assert log.counts() == {
+    "web/reads": 3,
+    "web/bad": 2,
+    "web/bad/bad_json": 2,
+    "web/truncated_texts": 1,
+    "web/truncated_tokens": 2,
+  }
+  log.add(TrainingRecord(arrays={}))
+  assert log.counts()["web/reads"] == 3
+
+
+def test_a_bad_record_survives_pickling():
+  error = pickle.loads(pickle.dumps(bad(7)))
+  assert vars(error) == vars(bad(7)) and str(error) == str(bad(7))
+
+
 def test_bad_records_are_listed_one_a_line(tmp_path):
   path = tmp_path / "bad.jsonl"
   log = ReadLog(path)
   assert not path.exists()
-  log.add_bad("web", bad(7, detail='a "quote",\na break and \N{SNOWMAN}'))
-  log.add_bad("art", bad(8))
+  log.add_bad("web", [bad(7, detail='a "quote",\na break and \N{SNOWMAN}')])
+  log.add_bad("art", [bad(8)])
   assert lines(path) == [
     {
       "source": "web",
@@ -69,8 +94,8 @@ def test_the_list_is_bounded_over_restarts_and_the_count_is_not(tmp_path):
   limits = BadRecordLimits(max_lines=3)
   for start in (0, 2):
     log = ReadLog(path, limits)
-    log.add_bad("web", bad(start))
-    log.add_bad("web", bad(start + 1))
+    log.add_bad("web", [bad(start)])
+    log.add_bad("web", [bad(start + 1)])
   assert [line["record_id"] for line in lines(path)] == [
     "record 0",
     "record 1",
@@ -82,16 +107,16 @@ def test_the_list_is_bounded_over_restarts_and_the_count_is_not(tmp_path):
 
 def test_a_source_above_its_share_stops_the_run(tmp_path):
   path = tmp_path / "bad.jsonl"
-  log = ReadLog(path, BadRecordLimits(max_share=0.1, min_reads=20))
+  log = ReadLog(path, BadRecordLimits(max_bad_share=0.1, min_reads=20))
   for _ in range(17):
-    log.add_good("web", 0)
+    log.add(good("web", 0))
     # Another source's good records do not hide the bad ones.
-    log.add_good("art", 0)
-  log.add_bad("web", bad(1))
-  log.add_bad("web", bad(2))  # 2 of 19, too early to judge
-  log.add_good("web", 0)
+    log.add(good("art", 0))
+  log.add_bad("web", [bad(1)])
+  log.add_bad("web", [bad(2)])  # 2 of 19, too early to judge
+  log.add(good("web", 0))
   with pytest.raises(TooManyBadRecords) as caught:
-    log.add_bad("web", bad(3))
+    log.add_bad("web", [bad(3)])
   message = str(caught.value)
   assert message.startswith("3 of 21 records of 'web' could not be read")
   assert "at most 10.00% may fail" in message and str(path) in message
@@ -99,21 +124,21 @@ def test_a_source_above_its_share_stops_the_run(tmp_path):
 
 
 def test_a_share_at_its_limit_is_allowed(tmp_path):
-  log = ReadLog(tmp_path / "b", BadRecordLimits(max_share=0.5, min_reads=2))
+  log = ReadLog(tmp_path / "b", BadRecordLimits(max_bad_share=0.5, min_reads=2))
   for _ in range(10):
-    log.add_good("web", 0)
-    log.add_bad("web", bad())
+    log.add(good("web", 0))
+    log.add_bad("web", [bad()])
   with pytest.raises(TooManyBadRecords):
-    log.add_bad("web", bad())
+    log.add_bad("web", [bad()])
 
 
 def test_many_threads_lose_nothing(tmp_path):
   path = tmp_path / "bad.jsonl"
-  log = ReadLog(path, BadRecordLimits(max_share=1.0))
+  log = ReadLog(path, BadRecordLimits(max_bad_share=1.0))
 
   def work(number):
-    log.add_good("web", 1)
-    log.add_bad("web", bad(number))
+    log.add(good("web", 1))
+    log.add_bad("web", [bad(number)])
 
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     list(pool.map(work, range(400)))
@@ -126,7 +151,7 @@ def test_many_threads_lose_nothing(tmp_path):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"max_share": 1.1}, r"must lie in \[0, 1\], got 1.1"),
+    ({"max_bad_share": 1.1}, r"max_bad_share must lie in \[0, 1\], got 1.1"),
     ({"min_reads": 0}, "got 0 and 10000"),
     ({"max_lines": -1}, "got 1000 and -1"),
   ],

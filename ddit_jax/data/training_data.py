@@ -1,0 +1,296 @@
+"""What a run reads: batches of both tasks and a validation batch."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from ddit_jax.batch import DualBatch
+from ddit_jax.data.bad_records import ReadLog
+from ddit_jax.data.config import DataConfig, TaskConfig
+from ddit_jax.data.example import Source, TrainingRecord, has_images
+from ddit_jax.data.loader import (
+  DualLoader,
+  RowsOf,
+  TaskLoader,
+  dual_batch,
+  stack_records,
+)
+from ddit_jax.data.mixture import Mixture, source_seed
+from ddit_jax.data.reader import RecordReader, Transform
+from ddit_jax.data.schedule import parse_schedule
+from ddit_jax.data.sources.digits import DigitTask
+from ddit_jax.data.sources.plain_text import PackedDocuments
+from ddit_jax.data.tokenizers import Tokenizer
+from ddit_jax.data.transforms import (
+  ImageToTextTransform,
+  PackedRowTransform,
+  TextOnlyTransform,
+  TextToImageTransform,
+)
+from ddit_jax.errors import check_known
+
+_TRANSFORMS = {
+  "text_to_image": TextToImageTransform,
+  "image_to_text": ImageToTextTransform,
+}
+_PURPOSES = tuple(_TRANSFORMS)
+# Not a seed that a run is likely to have.
+_VALIDATION_SEED = 2**31 + 7
+
+
+class Task(Protocol):
+  """The records of one task.
+
+  Attributes:
+    is_in_memory: True if reading a record takes no time.
+  """
+
+  is_in_memory: bool
+
+  def mixture(self) -> Mixture:
+    """Records in the order of training."""
+
+  def validation(self) -> Sequence[TrainingRecord]:
+    """Records of validation, the same for every seed."""
+
+
+class SourceTask:
+  """One task's records from opened sources, mixed as the config says."""
+
+  is_in_memory = False
+
+  def __init__(
+    self,
+    name: str,
+    config: TaskConfig,
+    *,
+    sources: Mapping[str, Source],
+    transform: Transform,
+    seed: int,
+  ):
+    """Reads nothing yet.
+
+    Args:
+      name: "text_to_image" or "image_to_text".
+      config: of the task.
+      sources: at least those of its mixture, by name.
+      transform: of their examples.
+      seed: of the run.
+
+    Raises:
+      ValueError: a source is unknown, or has no images for the image loss.
+    """
+    self._config, self._seed = config, seed
+    self._purpose = _PURPOSES.index(name)
+    self._schedule = parse_schedule(config.mixture)
+    self._transform = transform
+    self._sources = mixed_sources(name, config, sources)
+    for one, source in self._sources.items():
+      if name == "text_to_image" and not has_images(source):
+        raise ValueError(
+          f"data.{name}.mixture names {one!r}, which is text-only: name it in "
+          "data.image_to_text.mixture"
+        )
+
+  def mixture(self) -> Mixture:
+    """The sources in the order of training.
+
+    Raises:
+      ValueError: a source is empty, or its texts fill no row.
+    """
+    return self._mixture(self._seed)
+
+  def validation(self) -> Mixture:
+    """The same sources, with the weights of step 0 and an order of their own.
+
+    The losses show the course of training, not how well unseen images are
+    known.
+    """
+    return self._mixture(_VALIDATION_SEED)
+
+  def _mixture(self, seed: int) -> Mixture:
+    words = np.random.SeedSequence([seed, self._purpose]).generate_state(2)
+    draws, order = (int(word) for word in words)
+    return Mixture(
+      source_readers(self._sources, self._transform, seed=draws),
+      self._schedule,
+      batch_size=self._config.batch_size,
+      seed_of=lambda name: source_seed(order, name),
+    )
+
+
+def mixed_sources(
+  name: str, config: TaskConfig, sources: Mapping[str, Source]
+) -> dict[str, Source]:
+  """The sources of a task's mixture, by name.
+
+  Args:
+    name: of the task.
+    config: of the task.
+    sources: all that are open.
+
+  Raises:
+    ValueError: a source is unknown.
+  """
+  for weights in config.mixture.values():
+    check_known(weights, sources, what=f"data.{name}.mixture names")
+  names = sorted(parse_schedule(config.mixture).names())
+  return {one: sources[one] for one in names}
+
+
+def source_readers(
+  sources: Mapping[str, Source], transform: Transform, *, seed: int
+) -> dict[str, RecordReader]:
+  """Records of each source, all of one form.
+
+  Where no source of the text task has images, its records have none either,
+  and no black image is carried about.
+
+  Args:
+    sources: of one task's mixture, by name.
+    transform: of that task's examples.
+    seed: of the draws, 0 or more.
+
+  Raises:
+    ValueError: a source is empty, or its texts fill no row.
+  """
+  is_text_only = not any(map(has_images, sources.values()))
+  if is_text_only and isinstance(transform, ImageToTextTransform):
+    transform = TextOnlyTransform(texts=transform.texts)
+  return {
+    name: RecordReader(*_rows_of(source, transform), seed=seed)
+    for name, source in sorted(sources.items())
+  }
+
+
+def _rows_of(source: Source, transform: Transform):
+  """(what to read, how to make records of it)."""
+  if not isinstance(source, PackedDocuments):
+    return source, transform
+  texts = transform.texts
+  no_image = {}
+  if isinstance(transform, ImageToTextTransform):
+    no_image = transform.no_image()
+  return (
+    source.rows(texts.tokenizer, texts.length),
+    PackedRowTransform(length=texts.length, no_image=no_image),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingData:
+  """What both tasks of a run read, and what reading has met.
+
+  Attributes:
+    config: of the run.
+    tasks: those that are on, by name.
+    log: bad records and cut texts.
+    description: what is read, some lines.
+  """
+
+  config: DataConfig
+  tasks: Mapping[str, Task]
+  log: ReadLog
+  description: str
+
+  @classmethod
+  def of_digits(
+    cls,
+    config: DataConfig,
+    *,
+    tokenizer: Tokenizer,
+    seed: int,
+    log: ReadLog,
+  ) -> "TrainingData":
+    """Scenes of the digit world.
+
+    Raises:
+      ValueError: a mixture makes no sense.
+    """
+    tasks = {
+      name: DigitTask(name, config, tokenizer=tokenizer, seed=seed)
+      for name in config.tasks_on()
+    }
+    return cls(config, tasks, log, f"digit world {config.world}")
+
+  @classmethod
+  def of_sources(
+    cls,
+    config: DataConfig,
+    sources: Mapping[str, Source],
+    *,
+    transforms: Mapping[str, Transform],
+    caches: Mapping[str, Mapping[str, Source]],
+    seed: int,
+    log: ReadLog,
+  ) -> "TrainingData":
+    """The opened sources of a config.
+
+    Args:
+      config: of the run.
+      sources: by the name the config gives them.
+      transforms: of each task that is on.
+      caches: task -> the sources of its mixture, with encoder outputs in place
+        of images; of the tasks that read a cache.
+      seed: of the run.
+      log: bad records and cut texts.
+
+    Raises:
+      ValueError: a mixture names unknown sources or makes no sense.
+    """
+    tasks = {
+      name: SourceTask(
+        name,
+        task,
+        sources=caches.get(name, sources),
+        transform=transforms[name],
+        seed=seed,
+      )
+      for name, task in config.tasks_on().items()
+    }
+    lines = [
+      f"source {name}: {len(source)} records, left out {dict(source.removed)}"
+      for name, source in sources.items()
+    ]
+    lines += [f"{n} reads the cache {config.tasks()[n].cache}" for n in caches]
+    return cls(config, tasks, log, "\n".join(lines))
+
+  def training_loader(self, rows_of: RowsOf = range) -> DualLoader:
+    """Batches of the tasks that are on, from their beginning.
+
+    Args:
+      rows_of: global batch size -> which rows this process reads; all of them
+        by default. See `prefetch.rows_of_process`.
+
+    Raises:
+      ValueError: a source is empty, a text does not fit, or not even one
+        record may be read ahead.
+    """
+    return DualLoader(
+      {name: self._loader(task, rows_of) for name, task in self.tasks.items()}
+    )
+
+  def validation_batch(self, rows_of: RowsOf = range) -> DualBatch:
+    """This process's rows of a fixed batch."""
+    rows = rows_of(self.config.validation_size)
+    read = {}
+    for name, task in self.tasks.items():
+      found = task.validation()
+      read[name], outcomes = stack_records([found[row] for row in rows])
+      for outcome in outcomes:
+        self.log.add(outcome)
+    return dual_batch(**read)
+
+  def counts(self) -> dict[str, int]:
+    """What reading met so far in this process; see `ReadLog.counts`."""
+    return {f"data/{name}": n for name, n in self.log.counts().items()}
+
+  def _loader(self, task: Task, rows_of: RowsOf) -> TaskLoader:
+    mixture = task.mixture()
+    rows = rows_of(mixture.batch_size)
+    plan = None
+    if not task.is_in_memory:
+      plan = self.config.plan_reading(mixture.record_bytes, len(rows))
+    return TaskLoader(mixture, self.log, rows=rows, plan=plan)
