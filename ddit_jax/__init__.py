@@ -1,12 +1,32 @@
 """D-DiT, the Dual Diffusion Transformer, in JAX.
 
-Read the folders in this order: `config` (what a run is configured by),
-`digits` (the embedded data) and `data` (records to batches), `models` (the
-MM-DiT), `diffusion` (the mathematics of both diffusions), `losses`, `train`,
-`sharding`, `checkpoint`, `sampling`, `evaluation`, `monitor` and `report`, then
-`experiment` and `pipelines`, which put them together for the verbs of `cli`.
+In reading order:
 
-`ddit_jax.load(path)` gives a checkpoint as an object with one method a task.
+- `config`: config files to a tree of frozen dataclasses.
+- `digits`: the embedded world of coloured digits.
+- `data`: records to batches on devices.
+- `batch`: the batch of one training step.
+- `models`: the MM-DiT.
+- `encoders`: the frozen text encoders and the autoencoder.
+- `lora`: adapters of low rank.
+- `diffusion`: the mathematics of both diffusions.
+- `losses`: the dual loss.
+- `train`: one training step and the loop around it.
+- `sharding`: where arrays live.
+- `checkpoint`: checkpoints that are whole or not there at all.
+- `sampling`: images and texts from noise.
+- `conversion`: published weights to checkpoints and back.
+- `evaluation`: published scorers.
+- `monitor`: what a run shows while it trains.
+- `report`: one self-contained report.html.
+- `experiment`: joins all of these into runs.
+- `pipelines`: checkpoints as objects and tasks.
+- `cli`: the command line.
+- `prng`: random keys by purpose and step.
+- `files`: files that appear whole or not at all.
+- `errors`: errors that users are shown as one line.
+
+`ddit_jax.load(path)` gives a checkpoint as an object with a method per task.
 """
 
 import typing

@@ -1,12 +1,18 @@
 """From records to batches on devices.
 
-`tokenizer` is the interface of every tokenizer, `text_layout` says how
-captions, questions and answers lie in a fixed length. Data in memory are
-`records`. Data on disk are `examples` of `sources/`, made into records by
-`transforms/` and `reading`, which replaces and counts what is bad
-(`read_log`); `source_readers` gives all sources of a stream records of one
-form. `mixtures` says which record lies at which place, `read_ahead` and
-`streams` give batches, `device_feed` puts them on the mesh ahead of time.
-`prepare_records` writes shards in `record_format`. `clip_tokenizers` and
-`prompt_tokenizers` are SD3's own.
+- `config`: the `data` section of a config.
+- `sources`: where examples come from.
+- `prepare`: shards and encoder caches, written once and read many times.
+- `example`: one example of a source, before decoding and tokenising.
+- `image`: untrusted bytes to an upright RGB image.
+- `text`: captions, questions and answers as texts of fixed length.
+- `tokenizers`: the interface of every tokenizer, and the word tokenizer.
+- `prompt_tokenizers`: prompts as the ids that SD3's text encoders take.
+- `transforms`: one example to one training record.
+- `reader`: a source's examples as training records, in any order.
+- `bad_records`: the records that could not be read, counted by reason.
+- `mixture`: several sources as one endless, weighted, shuffled order.
+- `loader`: batches of both tasks, and their position for checkpoints.
+- `prefetch`: moves batches onto the mesh ahead of time.
+- `pixel_codec`: pixels to latents, for networks that work on pixels.
 """

@@ -2,18 +2,18 @@
 
 Each module imports only modules above it:
 
-  world             words, colours, held-out compositions, sizes, handwriting
-  scenes            which digits in which colours, and where
-  rendering         images of scenes
-  prompts           the generation prompts, in the format of GenEval's metadata
-  grammar           captions, the facts they state, and every word
-  questions         questions about scenes, and ten annotators' answers
-  datasets          training data, with balanced answers
-  evaluation_sets   scenes to caption, questions, and the POPE sets
-  segmentation      connected ink of a generated image
-  digit_classifier  which digit a segment shows
-  judge             does an image show what its prompt asks for?
-  metrics           a metric with its interval, oracle and prior baseline
-  image_scores      metrics of generated images
-  text_scores       metrics of generated captions and answers
+- `world`: words, colours, held-out compositions, sizes, handwriting.
+- `scenes`: which digits in which colours, and where.
+- `rendering`: images of scenes.
+- `prompts`: the generation prompts, in the format of GenEval's metadata.
+- `grammar`: captions, the facts they state, and every word.
+- `questions`: questions about scenes, and ten annotators' answers.
+- `datasets`: training data, with balanced answers.
+- `evaluation_sets`: scenes to caption, questions, and the POPE sets.
+- `segmentation`: connected ink of a generated image.
+- `digit_classifier`: which digit a segment shows.
+- `judge`: does an image show what its prompt asks for?
+- `metrics`: a metric with its interval, oracle and prior baseline.
+- `image_scores`: metrics of generated images.
+- `text_scores`: metrics of generated captions and answers.
 """

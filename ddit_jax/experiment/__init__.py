@@ -1,9 +1,14 @@
-"""The composition root: the only folder that knows all the others.
+"""What joins all other folders into runs.
 
-`training`, `generating` and `evaluating` are what the verbs do. `build` makes
-parts of settings: `dual_model` (the network between its encoders),
-`digit_data` or `source_data` (what is trained on), `converted` and
-`starting_weights` (what training starts from). `loading` makes a `pipeline`, or
-`sd3_*` for the untouched SD3, of a checkpoint. `run_folder` names what lies in
-a workdir.
+- `config`: the root of a run's config, the nest of all parts.
+- `model`: the network with its encoders.
+- `data`: batches of both tasks as the config says.
+- `digit_data`: both tasks of the digit world, in memory.
+- `pretrained`: frozen encoders, and parameters that a run starts from.
+- `trainer`: `ddit train`: build the parts, restore or initialise, loop.
+- `validation`: validation losses and sample grids.
+- `stages`: several stages of training, each started from the one before.
+- `workdir`: the workdir of a run: its lock, resuming, full disks.
+- `write_cache`: `ddit prepare --cache`: encodes a task's sources to disk.
+- `toy_source`: scenes of the digit world as files, for dry runs.
 """

@@ -1,11 +1,11 @@
 """Checkpoints as objects and tasks.
 
-- load: a checkpoint or converted weights to a pipeline.
-- load_sd3: the same for plain SD3.
-- pipeline: D-DiT, with one method per task.
-- sd3: plain SD3, text to image only.
-- sampler: jitted sampling, batch by batch over a mesh.
-- requests: `ddit sample`.
-- evaluate: `ddit evaluate`.
-- lora_export: `ddit lora`.
+- `load`: a checkpoint or converted weights to a pipeline.
+- `load_sd3`: the same for plain SD3.
+- `pipeline`: D-DiT, with one method per task.
+- `sd3`: plain SD3, text to image only.
+- `sampler`: jitted sampling, batch by batch over a mesh.
+- `requests`: `ddit sample`.
+- `evaluate`: `ddit evaluate`.
+- `lora_export`: `ddit lora`.
 """

@@ -1,5 +1,5 @@
 """One self-contained report.html that opens offline, from plain data.
 
-page.py     write_report: fills the template
-charts.py   training curves as inline SVG, drawn by matplotlib
+- `page`: write_report: fills the template.
+- `charts`: training curves as inline SVG, drawn by matplotlib.
 """

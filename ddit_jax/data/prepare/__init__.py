@@ -1,9 +1,9 @@
 """Records written once and read many times: shards and encoder caches.
 
-shards: a folder's manifest, its shard files, and reading their records.
-shard_writer: writes shards in parallel, resumes, lists bad records.
-prepare: copies the examples of a source into shards.
-cache_format: what a cache of encoder outputs holds.
-cache_writer: reads and encodes the records of a source for its cache.
-cached_source: a cache as a source of training examples.
+- `shards`: a folder's manifest, its shard files, and reading their records.
+- `shard_writer`: writes shards in parallel, resumes, lists bad records.
+- `prepare`: copies the examples of a source into shards.
+- `cache_format`: what a cache of encoder outputs holds.
+- `cache_writer`: reads and encodes the records of a source for its cache.
+- `cached_source`: a cache as a source of training examples.
 """
