@@ -344,16 +344,16 @@ def training_flops(
 ) -> dict[str, int]:
   """Model FLOPs of one update, see `PassFlops` for what counts.
 
-  Encoders run forward, except for the texts of the text loss while the mask's
-  row is trained: then a gradient goes back through T5 to its inputs. Each
-  stream pays for the head that its loss reads. Optimiser and average do not
-  count, nor does what is run again to save memory.
+  Encoders only run forward, except for the texts of the text loss while the
+  mask embedding is trained: they have a backward pass through T5 to its inputs.
+  Each task counts the head that its loss reads. The optimiser, the EMA and
+  rematerialisation do not count.
 
   Args:
     model: the network between its encoders.
     batch: the global batch, or its shapes. It tells what is cached: moments of
       latents in place of pixels, features beside tokens.
-    is_mask_embedding_trained: whether the mask has a trained row of its own.
+    is_mask_embedding_trained: whether its step trains a mask embedding.
     is_network_frozen: True under adapters, whose own products are left out.
 
   Returns:
@@ -380,7 +380,7 @@ def _image_loss(model: DualModel, batch: TextToImageBatch):
   num_encoded = rows if batch.features is None else 1
   return [
     ("text_encoder", num_encoded, _text_pass(model, length), "forward"),
-    ("vae", rows, _picture_pass(model, batch.images), "forward"),
+    ("vae", rows, _image_pass(model, batch.images), "forward"),
     ("network", rows, _network_pass(model, batch, "image"), "trained"),
   ]
 
@@ -391,7 +391,7 @@ def _text_loss(model: DualModel, batch: ImageToTextBatch, is_row_trained: bool):
   way = "passed_through" if is_row_trained else "forward"
   return [
     ("text_encoder", rows, _text_pass(model, length), way),
-    ("vae", rows, _picture_pass(model, batch.images), "forward"),
+    ("vae", rows, _image_pass(model, batch.images), "forward"),
     ("network", rows, _network_pass(model, batch, "text"), "trained"),
   ]
 
@@ -402,11 +402,11 @@ def _text_pass(model: DualModel, length: int) -> PassFlops:
   return t5_flops(model.text_encoder.module.config, length)
 
 
-def _picture_pass(model: DualModel, pictures) -> PassFlops:
-  is_encoded = pictures is None or jnp.issubdtype(pictures.dtype, jnp.floating)
+def _image_pass(model: DualModel, images) -> PassFlops:
+  is_encoded = images is None or jnp.issubdtype(images.dtype, jnp.floating)
   if model.autoencoder is None or is_encoded:
     return _NOTHING
-  return vae_encoder_flops(model.autoencoder.module.config, pictures.shape[1])
+  return vae_encoder_flops(model.autoencoder.module.config, images.shape[1])
 
 
 def _network_pass(model: DualModel, batch, head: str) -> PassFlops:
@@ -418,12 +418,12 @@ def _network_pass(model: DualModel, batch, head: str) -> PassFlops:
   )
 
 
-def _grid(model: DualModel, pictures) -> tuple[int, int] | None:
+def _grid(model: DualModel, images) -> tuple[int, int] | None:
   """(rows, columns) of patches; None if there is only text."""
-  if pictures is None:
+  if images is None:
     return None
   unit = model.pixels_per_patch
-  if jnp.issubdtype(pictures.dtype, jnp.floating):
+  if jnp.issubdtype(images.dtype, jnp.floating):
     unit = model.network.config.patch_size
-  _, height, width, _ = pictures.shape
+  _, height, width, _ = images.shape
   return height // unit, width // unit

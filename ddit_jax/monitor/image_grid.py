@@ -1,4 +1,4 @@
-"""Images with a line of text under each, as one picture."""
+"""Images with a line of text under each, as one image."""
 
 import math
 import textwrap
@@ -15,7 +15,7 @@ _CHARACTERS, _MAX_LINES = 36, 6
 def labelled_grid(
   images: np.ndarray, labels: Sequence[str], *, num_columns: int = 4
 ) -> np.ndarray:
-  """A sheet of tiles, row by row; long labels end in "…".
+  """A grid of tiles, row by row; long labels end in "…".
 
   Args:
     images: uint8 [number, height, width, 3]; shown 256 pixels wide.
@@ -37,19 +37,19 @@ def labelled_grid(
   num_columns = min(num_columns, len(images))
   num_rows = math.ceil(len(images) / num_columns)
   width = num_columns * (_TILE + _MARGIN) + _MARGIN
-  sheet = Image.new("RGB", (width, num_rows * row_height), "white")
-  draw = ImageDraw.Draw(sheet)
+  grid = Image.new("RGB", (width, num_rows * row_height), "white")
+  draw = ImageDraw.Draw(grid)
   font = ImageFont.load_default(_FONT_SIZE)
   for number, pixels in enumerate(images):
     row, column = divmod(number, num_columns)
     left = _MARGIN + column * (_TILE + _MARGIN)
     top = row * row_height + _MARGIN
     tile = Image.fromarray(pixels).resize((_TILE, tile_height), Image.NEAREST)
-    sheet.paste(tile, (left, top))
+    grid.paste(tile, (left, top))
     for index, line in enumerate(lines[number]):
       below = top + tile_height + index * _LINE_HEIGHT
       draw.text((left, below), line, fill="black", font=font)
-  return np.asarray(sheet)
+  return np.asarray(grid)
 
 
 def _wrapped(label: str) -> list[str]:

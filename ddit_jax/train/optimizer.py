@@ -50,7 +50,7 @@ class OptimizerConfig:
       schedule in place of beta2 and epsilon.
     weight_decay: on every parameter but the null image, decoupled.
     clip_norm: largest global gradient norm; larger ones are scaled to it.
-    ema_decay: largest decay of the averaged parameters; at step i it is
+    ema_decay: largest decay of the EMA; at step i it is
       min(ema_decay, (1 + i) / (10 + i)).
   """
 

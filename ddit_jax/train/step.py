@@ -35,7 +35,7 @@ class TrainStep:
   Attributes:
     model: the network that is trained, and what encodes its inputs.
     loss: the dual loss.
-    optimizer: what updates the parameters and their average.
+    optimizer: updates the parameters and their EMA.
     train: into how many micro-batches a batch is split, and what is measured.
     seed: root of all of training's randomness.
     is_mask_embedding_trained: False keeps `MASK_EMBEDDING` as it is, if there
