@@ -21,7 +21,7 @@ from ddit_jax.data.mixture import Mixture, source_seed
 from ddit_jax.data.reader import RecordReader, Transform
 from ddit_jax.data.schedule import parse_schedule
 from ddit_jax.data.sources.digits import DigitTask
-from ddit_jax.data.sources.plain_text import PackedDocuments
+from ddit_jax.data.sources.packed_texts import PackedDocuments
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.data.transforms import (
   ImageToTextTransform,

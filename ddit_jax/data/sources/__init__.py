@@ -1,14 +1,19 @@
 """Where examples come from.
 
 - `registry`: opens any kind of source from a config's mapping.
-- `paths`: the path of a config to a list of files.
-- `annotations`: lists of records in JSON, JSON lines or CSV.
-- `image_table`: records in memory whose images are files.
+- `paths`: files and folders that a config names, read without trusting them.
+- `annotations`: untrusted texts, and lists of records: JSON, JSON lines, CSV.
+- `image_table`: records in memory whose images are files, and question rows.
 - `image_folder`: a folder of images with captions.
+- `tar`: the members of a tar file by their offsets.
+- `tar_samples`: which samples of a tar shard are used.
+- `tar_index`: an index of the samples in tar shards.
 - `webdataset`: tar shards, read in place.
 - `parquet`: Parquet files as Hugging Face stores images and texts.
 - `tfds`: data sets that tensorflow-datasets wrote, without TensorFlow.
 - `array_record`: prepared ArrayRecord shards.
-- `vqa`: VQA v2, OK-VQA, TextVQA, VizWiz and GQA.
+- `vqa`: VQA v2, OK-VQA, TextVQA, VizWiz, GQA, Easy-VQA and LLaVA.
 - `plain_text`: documents without images.
+- `packed_texts`: full rows of tokens from documents.
+- `digits`: scenes of the digit world.
 """

@@ -1,4 +1,4 @@
-"""Files that list records: a JSON list, JSON lines, or CSV with a header."""
+"""Texts of untrusted files, and files that list records: JSON, JSONL, CSV."""
 
 import contextlib
 import csv
@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ddit_jax.data.example import BadRecord
+from ddit_jax.data.image import ImageSize
 
-# Far above any caption; what is larger is no caption.
+# Far above any caption.
 MAX_TEXT_BYTES = 2**20
 
 
@@ -76,7 +77,7 @@ def parse_json(data: bytes | str) -> Any:
     return _DECODER.decode(text)
   # The parser's depth is limited by Python's own recursion limit.
   except (ValueError, RecursionError) as error:
-    raise TextError("bad_json", f"no valid JSON: {error}") from error
+    raise TextError("bad_json", f"not valid JSON: {error}") from error
 
 
 def parse_object(data: bytes | str) -> dict[str, Any]:
@@ -102,11 +103,10 @@ def positive_int(values: Mapping[str, Any], key: str) -> int | None:
   return value if is_side else None
 
 
-def captions(
-  plain: tuple[str, ...], rewritten: tuple[str, ...]
-) -> tuple[str, ...]:
-  """The texts of an example: rewritten ones where there is no other."""
-  return plain or rewritten
+def image_size_of(values: Mapping[str, Any]) -> ImageSize | None:
+  """The size that "height" and "width" give, or None."""
+  height, width = positive_int(values, "height"), positive_int(values, "width")
+  return ImageSize(height, width) if height and width else None
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -288,27 +288,22 @@ def texts_of(value: Any, record_id: str) -> tuple[str, ...]:
 
 
 def optional_texts_of(value: Any, record_id: str) -> tuple[str, ...]:
-  """Texts without blanks at their ends; those that are blank are left out.
+  """Texts without blanks at their ends; those that are blank are skipped.
 
   Args:
     value: str, UTF-8 bytes, a list of these, or None.
     record_id: named in errors.
 
   Raises:
-    BadRecord: bad_text (not UTF-8, or no text at all).
+    BadRecord: bad_text (not UTF-8, or not a text).
   """
   items = value if isinstance(value, list) else [value]
-  texts = (_text(item, record_id) for item in items if item is not None)
-  return tuple(text for text in texts if text)
-
-
-def _text(value: Any, record_id: str) -> str:
-  if isinstance(value, bytes):
-    try:
-      return value.decode().strip()
-    except UnicodeDecodeError as error:
-      raise BadRecord("bad_text", str(error), record_id) from error
-  if not isinstance(value, str):
-    detail = f"a {type(value).__name__} is no text"
-    raise BadRecord("bad_text", detail, record_id)
-  return value.strip()
+  try:
+    texts = [
+      text_of_bytes(item) if isinstance(item, bytes) else clean_text(item)
+      for item in items
+      if item is not None
+    ]
+  except TextError as error:
+    raise BadRecord(error.reason, str(error), record_id) from error
+  return tuple(filter(None, texts))

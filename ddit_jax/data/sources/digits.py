@@ -20,7 +20,7 @@ from ddit_jax.data.config import DataConfig
 from ddit_jax.data.example import Example, Source, TrainingRecord
 from ddit_jax.data.mixture import Mixture, source_seed
 from ddit_jax.data.schedule import WeightSchedule, parse_schedule
-from ddit_jax.data.sources.plain_text import PackedDocuments
+from ddit_jax.data.sources.packed_texts import PackedDocuments
 from ddit_jax.data.text import caption_tokens, tokenize_and_pad
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.digits import datasets, questions

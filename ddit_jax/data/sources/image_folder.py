@@ -69,7 +69,7 @@ def open_image_folder(
     caption_key: of the caption, a string or a list of strings.
     rewritten_key: of the rewritten caption, the same.
     follow_links: True reads through links that leave the folder, subfolders
-      that are links included. Without it, such a subfolder is left out as
+      that are links included. Without it, such a subfolder is skipped as
       "linked_folder".
 
   Raises:
@@ -144,12 +144,10 @@ def _candidate(
   rewritten = annotations.clean_texts(entry.get(rewritten_key))
   record = FileRecord(
     *(record_id, image, ""),
-    texts=annotations.captions(plain, rewritten),
+    texts=plain or rewritten,
     rewritten=rewritten,
   )
-  height = annotations.positive_int(entry, "height")
-  width = annotations.positive_int(entry, "width")
-  size = ImageSize(height, width) if height and width else None
+  size = annotations.image_size_of(entry)
   return _Candidate(record, size, _ratio(entry.get("ratio")))
 
 
@@ -166,8 +164,8 @@ def _side_by_side(folder: SafeFolder) -> _Candidates:
   """Images and texts of the same name, folder by folder in sorted order."""
   walked = {folder.path}
   for place, folders, names in os.walk(folder.path, followlinks=True):
-    skipped = _choose_folders(folder, place, folders, walked)
-    yield from ["linked_folder"] * skipped
+    num_links = _choose_folders(folder, place, folders, walked)
+    yield from ["linked_folder"] * num_links
     texts, images = {}, []
     for name in sorted(names):
       stem, suffix = os.path.splitext(name)
@@ -189,24 +187,24 @@ def _side_by_side(folder: SafeFolder) -> _Candidates:
 def _choose_folders(
   folder: SafeFolder, place: str, names: list[str], walked: set[str]
 ) -> int:
-  """Keeps of the subfolders in `names` those to walk; how many are left out.
+  """Reduces `names` to the subfolders to walk; how many links are skipped.
 
-  A link to a folder inside is passed over: its pictures are found where they
-  lie. No folder is walked twice, so that circles of links end.
+  Links to folders inside are passed over: their images are found in the folder
+  itself. No folder is walked twice, so circles of links end.
   """
-  num_left_out, chosen = 0, []
+  num_skipped, chosen = 0, []
   for name in sorted(names):
     path = os.path.join(place, name)
     is_link, real = os.path.islink(path), os.path.realpath(path)
     if is_link and folder.holds(os.path.join(real, "")):
       continue
     if is_link and not folder.follow_links:
-      num_left_out += 1
+      num_skipped += 1
     elif real not in walked:
       walked.add(real)
       chosen.append(name)
   names[:] = chosen
-  return num_left_out
+  return num_skipped
 
 
 def _with_text(folder: SafeFolder, image: str, text: str) -> _Candidate | str:
@@ -245,7 +243,7 @@ def _filtered(
 def _refused_size(
   candidate: _Candidate, folder: SafeFolder, filters: Filters
 ) -> str | None:
-  """The reason to leave out an image for its sides, or None."""
+  """The reason to skip an image for its sides, or None."""
   if not filters.needs_size:
     return None
   if candidate.size is not None:

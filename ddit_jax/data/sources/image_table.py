@@ -1,14 +1,23 @@
 """A source whose records are in memory and whose images are files."""
 
 import array
+import collections
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ddit_jax.data.example import Example
 from ddit_jax.data.image import with_hint
-from ddit_jax.data.sources.paths import SafeFolder
+from ddit_jax.data.sources.annotations import (
+  TextError,
+  clean_text,
+  clean_texts,
+)
+from ddit_jax.data.sources.paths import SafeFolder, is_unsafe
+
+_log = logging.getLogger(__name__)
 
 
 class FileRecord(NamedTuple):
@@ -69,7 +78,7 @@ class FileSource:
 
   Attributes:
     name: as the config calls it.
-    removed: reason to the number of records left out.
+    removed: reason to the number of records that were skipped.
   """
 
   name: str
@@ -98,9 +107,9 @@ class FileSource:
     self._table, self._images = table, images
     self._digest = table.digest()
     if not len(table):
-      left_out = with_hint(self.removed)
+      skipped = with_hint(self.removed)
       raise ValueError(
-        f"no record can be used; left out: {left_out or 'none, it is empty'}"
+        f"no record can be used; skipped: {skipped or 'none, it is empty'}"
       )
 
   def __len__(self) -> int:
@@ -128,3 +137,82 @@ class FileSource:
   def fingerprint(self) -> str:
     """Digest of all texts and image names, wherever the folder lies."""
     return self._digest
+
+
+def question_prompt(question: str, instruction: str = "") -> str:
+  """ "Q: {question} {instruction} A: ", with its trailing blank.
+
+  Runs of blanks and line ends become one blank: LLaVA puts line ends before
+  instructions and options, D-DiT blanks.
+  """
+  words = " ".join(f"{question} {instruction}".split())
+  return f"Q: {words} A: "
+
+
+class QuestionRows:
+  """Questions so far, and what was skipped.
+
+  Attributes:
+    removed: reason to the number of questions skipped.
+  """
+
+  def __init__(self, name: str, *, instruction: str = ""):
+    """Args are the source's name, and what each prompt ends with."""
+    if not isinstance(instruction, str):
+      raise ValueError(f"instruction must be a text, not {instruction!r}")
+    self.removed: collections.Counter = collections.Counter()
+    self._name, self._instruction = name, instruction
+    self._table, self._num_blank = RecordTable(), 0
+    self._seen: set = set()
+
+  def add(
+    self, record_id: str, *, question: Any, answers: Any, image: Any
+  ) -> None:
+    """Adds a question, or counts why it cannot be used.
+
+    Args:
+      record_id: for logs; skipped where it comes a second time.
+      question: a text.
+      answers: a text or a list of texts; blank ones are skipped and counted in
+        a warning.
+      image: path below the images' folder; None for text only.
+    """
+    try:
+      reason = self._append(record_id, question, answers, image)
+    except TextError as error:
+      reason = error.reason
+    if reason:
+      self.removed[reason] += 1
+
+  def source(self, images: SafeFolder) -> FileSource:
+    """All questions, with the folder of their images.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if self._num_blank:
+      _log.warning("%s: %d blank answers skipped", self._name, self._num_blank)
+    return FileSource(
+      self._name, self._table, images=images, removed=self.removed
+    )
+
+  def _append(
+    self, record_id: str, question: Any, answers: Any, image: Any
+  ) -> str | None:
+    if record_id in self._seen:
+      return "duplicate_id"
+    self._seen.add(record_id)
+    clean_text(record_id)
+    question = clean_text(question)
+    given = answers if isinstance(answers, list) else [answers]
+    texts = clean_texts(given)
+    if image is not None:
+      image = clean_text(image)
+      if is_unsafe(image):
+        return "unsafe_path"
+    if not question or not texts:
+      return "empty_text"
+    self._num_blank += len(given) - len(texts)
+    prompt = question_prompt(question, self._instruction)
+    self._table.append(FileRecord(record_id, image, prompt, texts))
+    return None

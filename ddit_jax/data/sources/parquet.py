@@ -8,7 +8,6 @@ every row. `ddit prepare` rewrites such a set as ArrayRecord shards.
 
 import bisect
 import dataclasses
-import hashlib
 import itertools
 import os
 import pathlib
@@ -16,10 +15,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ddit_jax.data.example import BadRecord, Example
-from ddit_jax.data.sources import paths
 from ddit_jax.data.sources.annotations import optional_texts_of, texts_of
-from ddit_jax.data.sources.paths import PathSpec, RecentValues, list_files
-from ddit_jax.data.sources.vqa import question_prompt
+from ddit_jax.data.sources.image_table import question_prompt
+from ddit_jax.data.sources.paths import (
+  LruCache,
+  PathSpec,
+  file_facts,
+  files_fingerprint,
+  list_files,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,7 @@ class ParquetColumns:
     return [name for name in dict.fromkeys(names) if name is not None]
 
 
-def checked_footer(file: pathlib.Path, columns: ParquetColumns):
+def _checked_footer(file: pathlib.Path, columns: ParquetColumns):
   """A file's `pyarrow.parquet.FileMetaData`, its columns checked.
 
   Raises:
@@ -59,13 +63,13 @@ def checked_footer(file: pathlib.Path, columns: ParquetColumns):
     raise ValueError(
       f"reading parquet needs pyarrow ({error}): pip install pyarrow"
     ) from error
-  paths.regular_file_status(file)
+  file_facts(file)
   try:
     with parquet.ParquetFile(file) as opened:
       footer, schema = opened.metadata, opened.schema_arrow
   except (pyarrow.ArrowException, OSError) as error:
     cause = " ".join(str(error).split())
-    raise ValueError(f"{file} is no whole parquet file: {cause}") from error
+    raise ValueError(f"{file} is not a whole parquet file: {cause}") from error
   for column in columns.names():
     if schema.names.count(column) != 1:
       raise ValueError(
@@ -87,7 +91,7 @@ def checked_footer(file: pathlib.Path, columns: ParquetColumns):
   return footer
 
 
-def image_bytes(value: Any, record_id: str) -> bytes:
+def _image_bytes(value: Any, record_id: str) -> bytes:
   """The encoded image in a cell.
 
   Raises:
@@ -159,7 +163,7 @@ class ParquetSource:
     self.removed: dict[str, int] = {}
     self.has_images = columns.image is not None
     self._files, self._columns = list(files), columns
-    self._footers = [checked_footer(file, columns) for file in files]
+    self._footers = [_checked_footer(file, columns) for file in files]
     self._row_groups = [
       (file, group)
       for file, footer in enumerate(self._footers)
@@ -173,7 +177,7 @@ class ParquetSource:
     )
     if not len(self):
       raise ValueError(f"the files of {files[0].parent} have no rows")
-    self._tables = RecentValues(self._read_table, capacity=cached_row_groups)
+    self._tables = LruCache(self._read_table, capacity=cached_row_groups)
 
   def __len__(self) -> int:
     return self._ends[-1] if self._ends else 0
@@ -193,30 +197,24 @@ class ParquetSource:
     file, group_in_file = self._row_groups[group]
     place = f"{group_in_file}:{index - start}"
     record_id = f"{self._files[file].name}:{place}"
-    columns = self._columns
-    row = self._row(group, index - start, record_id)
+    columns, row = self._columns, self._row(group, index - start, record_id)
+    image, prompt = None, ""
+    if columns.image:
+      image = _image_bytes(row[columns.image], record_id)
+    if columns.question:
+      prompt = question_prompt(texts_of(row[columns.question], record_id)[0])
     return Example(
       record_id=record_id,
-      image=image_bytes(row[columns.image], record_id)
-      if columns.image
-      else None,
+      image=image,
+      prompt=prompt,
       texts=texts_of(row[columns.text], record_id),
-      rewritten=optional_texts_of(row[columns.rewritten], record_id)
-      if columns.rewritten
-      else (),
-      prompt=question_prompt(texts_of(row[columns.question], record_id)[0])
-      if columns.question
-      else "",
+      rewritten=optional_texts_of(row.get(columns.rewritten), record_id),
     )
 
   def fingerprint(self) -> str:
     """Digest of the files' names, sizes and times, and of the columns."""
-    digest = hashlib.blake2b(repr(self._columns).encode(), digest_size=16)
-    for file in self._files:
-      status = file.stat()
-      line = f"{file.name} {status.st_size} {status.st_mtime_ns}\n"
-      digest.update(line.encode())
-    return digest.hexdigest()
+    facts = map(file_facts, self._files)
+    return files_fingerprint(repr(self._columns), facts)
 
   def _row(self, group: int, row: int, record_id: str) -> dict[str, Any]:
     """Column's name to the row's value."""

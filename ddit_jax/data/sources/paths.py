@@ -1,15 +1,16 @@
-"""From the path that a config names to a list of files."""
+"""Files and folders that a config names, read without trusting them."""
 
 import collections
 import glob
+import hashlib
 import itertools
 import os
 import pathlib
 import re
 import stat
 import threading
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image import HeaderError, ImageSize, image_size_of_file
@@ -51,8 +52,22 @@ def list_files(
   return files
 
 
-def regular_file_status(path: pathlib.Path) -> os.stat_result:
-  """Size and times of a file, before it is opened.
+class FileFacts(NamedTuple):
+  """A file when it was indexed.
+
+  Attributes:
+    name: of the file, or its path below a folder.
+    num_bytes: its size.
+    mtime_ns: when it was last changed.
+  """
+
+  name: str
+  num_bytes: int
+  mtime_ns: int
+
+
+def file_facts(path: pathlib.Path, name: str | None = None) -> FileFacts:
+  """Size and time of a file, before it is opened; `name` is its own if None.
 
   Raises:
     ValueError: it is a pipe, whose opening would wait for its writer, a device
@@ -63,8 +78,17 @@ def regular_file_status(path: pathlib.Path) -> os.stat_result:
   except OSError as error:
     raise ValueError(f"{path}: {error.strerror}") from error
   if not stat.S_ISREG(status.st_mode):
-    raise ValueError(f"{path} is no regular file: leave it out of the path")
-  return status
+    raise ValueError(f"{path} is not a regular file: take it out of the path")
+  return FileFacts(name or path.name, status.st_size, status.st_mtime_ns)
+
+
+def files_fingerprint(description: str, files: Iterable[FileFacts]) -> str:
+  """Hex digest of files' names, sizes and times, and of how they are read."""
+  digest = hashlib.blake2b(description.encode(), digest_size=16)
+  for file in files:
+    line = f"{file.name} {file.num_bytes} {file.mtime_ns}\n"
+    digest.update(line.encode(errors="surrogateescape"))
+  return digest.hexdigest()
 
 
 def shared_folder(files: Sequence[pathlib.Path]) -> pathlib.Path:
@@ -76,32 +100,32 @@ def existing_file(path: str | os.PathLike, *, what: str) -> pathlib.Path:
   """A file that a config names; `what` is its key.
 
   Raises:
-    ValueError: it is not there, or no file.
+    ValueError: it does not exist, or is not a file.
   """
-  if not isinstance(path, str | os.PathLike):
-    raise ValueError(f"{what} must be a file, not {path!r}")
-  file = pathlib.Path(path).expanduser()
-  if not file.is_file():
-    state = "is no regular file" if file.exists() else "does not exist"
-    if file.is_dir():
-      state = "is a folder"
-    raise ValueError(f"{what} must be a file, but {file} {state}")
-  return file
+  return _existing(path, what, "a file", pathlib.Path.is_file)
 
 
 def existing_folder(path: str | os.PathLike, *, what: str) -> pathlib.Path:
   """A folder that a config names; `what` is its key.
 
   Raises:
-    ValueError: it is not there, or no folder.
+    ValueError: it does not exist, or is not a folder.
   """
+  return _existing(path, what, "a folder", pathlib.Path.is_dir)
+
+
+def _existing(
+  path: Any, what: str, kind: str, is_right: Callable[[pathlib.Path], bool]
+) -> pathlib.Path:
   if not isinstance(path, str | os.PathLike):
-    raise ValueError(f"{what} must be a folder, not {path!r}")
-  folder = pathlib.Path(path).expanduser()
-  if not folder.is_dir():
-    state = "is a file" if folder.is_file() else "does not exist"
-    raise ValueError(f"{what} must be a folder, but {folder} {state}")
-  return folder
+    raise ValueError(f"{what} must be {kind}, not {path!r}")
+  found = pathlib.Path(path).expanduser()
+  if not is_right(found):
+    state = "is not a regular file" if found.exists() else "does not exist"
+    state = "is a folder" if found.is_dir() else state
+    state = "is a file" if found.is_file() else state
+    raise ValueError(f"{what} must be {kind}, but {found} {state}")
+  return found
 
 
 def _ranges(name: str) -> list[str]:
@@ -136,7 +160,7 @@ def _files(name: str, suffixes: Sequence[str]) -> list[str]:
     return [name]
   else:
     found = sorted(glob.glob(name))
-    problem = "is no file, no folder and no pattern that fits a file"
+    problem = "is not a file, a folder or a pattern that matches a file"
   if not found:
     raise ValueError(f"path {name} {problem}")
   return found
@@ -170,8 +194,13 @@ def index_folder(
   return chosen
 
 
-class RecentValues:
-  """Keeps the values used last; a value is made once for all threads."""
+class LruCache:
+  """Keeps the values used last; a value is made once for all threads.
+
+  `functools.lru_cache` would make it once in every thread that waits for it:
+  all threads that read in order would decode each row group. Pickles as an
+  empty cache.
+  """
 
   def __init__(self, make: Callable[[Hashable], Any], *, capacity: int):
     """Args are the function that makes a key's value, and how many to keep."""
@@ -179,23 +208,25 @@ class RecentValues:
     self._lock = threading.Lock()
     self._slots: collections.OrderedDict = collections.OrderedDict()
 
+  def __getstate__(self) -> dict[str, Any]:
+    return {"make": self._make, "capacity": self._capacity}
+
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__init__(**state)
+
   def __getitem__(self, key: Hashable) -> Any:
     """The key's value; what `make` raises is not kept."""
     with self._lock:
-      slot = self._slots.setdefault(key, _Slot())
+      # A lock and, once it is made, the value.
+      slot = self._slots.setdefault(key, [threading.Lock()])
       self._slots.move_to_end(key)
       while len(self._slots) > self._capacity:
         self._slots.popitem(last=False)
     # Threads that want other keys are not held up while this one is made.
-    with slot.lock:
-      if not slot.is_made:
-        slot.value, slot.is_made = self._make(key), True
-      return slot.value
-
-
-class _Slot:
-  def __init__(self):
-    self.lock, self.is_made, self.value = threading.Lock(), False, None
+    with slot[0]:
+      if len(slot) == 1:
+        slot.append(self._make(key))
+      return slot[1]
 
 
 _MAX_OPEN = 128
@@ -203,6 +234,20 @@ _MAX_OPEN = 128
 
 class ChangedFile(ValueError):
   """A file that is not what it was when it was indexed."""
+
+
+def reason_of(error: Exception, *, changed: str) -> str:
+  """The reason of a `BadRecord` for an error of reading.
+
+  Args:
+    error: a `TextError`, a `ChangedFile` or an `OSError`.
+    changed: the reason for a `ChangedFile`.
+  """
+  if isinstance(error, ChangedFile):
+    return changed
+  if isinstance(error, FileNotFoundError):
+    return "missing_file"
+  return getattr(error, "reason", "unreadable_file")
 
 
 class OpenFile:
@@ -236,11 +281,11 @@ class OpenFile:
 class OpenFiles:
   """The files of one source, of which the last used stay open."""
 
-  def __init__(self, paths: list[pathlib.Path], num_bytes: list[int]):
+  def __init__(self, paths: Sequence[pathlib.Path], files: Sequence[FileFacts]):
     """Opens nothing yet; the sizes are those of the index."""
-    self._paths, self._num_bytes = paths, num_bytes
+    self._paths, self._num_bytes = paths, [file.num_bytes for file in files]
     # One that drops out is closed when the last reading thread lets go of it.
-    self._files = RecentValues(self._opened, capacity=_MAX_OPEN)
+    self._files = LruCache(self._opened, capacity=_MAX_OPEN)
 
   def __getitem__(self, number: int) -> OpenFile:
     """The file of this number; raises ChangedFile and OSError."""
@@ -251,7 +296,7 @@ class OpenFiles:
 
 
 # Far above any image that decodes to the pixels Pillow allows.
-MAX_BYTES = 2**28
+MAX_IMAGE_BYTES = 2**28
 
 
 def is_unsafe(path: str) -> bool:
@@ -308,17 +353,17 @@ class SafeFolder:
 
     Raises:
       BadRecord: unsafe_path, missing_file, unreadable_file, or
-        image_too_large (over `MAX_BYTES`).
+        image_too_large (over `MAX_IMAGE_BYTES`).
     """
     descriptor = self._open(path, record_id)
     try:
       with os.fdopen(descriptor, "rb") as file:
         size = os.fstat(descriptor).st_size
-        if size > MAX_BYTES:
+        if size > MAX_IMAGE_BYTES:
           raise BadRecord(
             "image_too_large", f"{path} has {size} bytes", record_id
           )
-        return file.read(MAX_BYTES)
+        return file.read(MAX_IMAGE_BYTES)
     except OSError as error:
       raise BadRecord("unreadable_file", str(error), record_id) from error
 
@@ -359,5 +404,5 @@ class SafeFolder:
       raise BadRecord("unreadable_file", str(error), record_id) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
       os.close(descriptor)
-      raise BadRecord("unreadable_file", f"{path} is no file", record_id)
+      raise BadRecord("unreadable_file", f"{path} is not a file", record_id)
     return descriptor

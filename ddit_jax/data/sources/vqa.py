@@ -1,24 +1,25 @@
-"""VQA v2, OK-VQA, TextVQA, VizWiz and GQA, from their official files."""
+"""Questions about images: the VQA sets, Easy-VQA and LLaVA.
 
-import collections
-import logging
+All but Easy-VQA, which is a package, are read from their official files.
+"""
+
 import os
-import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-from ddit_jax.data.sources import annotations, paths
-from ddit_jax.data.sources.annotations import TextError
-from ddit_jax.data.sources.image_table import (
-  FileRecord,
-  FileSource,
-  RecordTable,
+from ddit_jax.data.sources.annotations import (
+  TextError,
+  entries,
+  read_json,
+  read_list,
 )
+from ddit_jax.data.sources.image_table import FileSource, QuestionRows
 from ddit_jax.data.sources.paths import (
   PathSpec,
   SafeFolder,
+  existing_file,
   images_folder,
-  is_unsafe,
+  list_files,
 )
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
@@ -26,107 +27,17 @@ SHORT_ANSWER = "Answer the question using a single word or phrase."
 MAY_BE_UNANSWERABLE = (
   "Reply unanswerable if information is not present in the image."
 )
-
-
-def question_prompt(question: str, instruction: str = "") -> str:
-  """ "Q: {question} {instruction} A: ", with its trailing blank.
-
-  Runs of blanks and line ends become one blank: LLaVA puts line ends before
-  instructions and options, D-DiT blanks.
-  """
-  words = " ".join(f"{question} {instruction}".split())
-  return f"Q: {words} A: "
-
-
-_log = logging.getLogger(__name__)
-
-
-class QuestionRows:
-  """Questions so far, and what was left out.
-
-  Attributes:
-    removed: reason to the number of questions left out.
-  """
-
-  def __init__(self, name: str, *, instruction: str = ""):
-    """Args are the source's name, and what each prompt ends with."""
-    if not isinstance(instruction, str):
-      raise ValueError(f"instruction must be a text, not {instruction!r}")
-    self.removed: collections.Counter = collections.Counter()
-    self._name, self._instruction = name, instruction
-    self._table, self._num_blank = RecordTable(), 0
-    self._seen: set = set()
-
-  def add(
-    self, record_id: str, *, question: Any, answers: Any, image: Any
-  ) -> None:
-    """Adds a question, or counts why it cannot be used.
-
-    Args:
-      record_id: for logs; the same one a second time is left out.
-      question: a text.
-      answers: a text or a list of texts; blank ones are left out and counted
-        in a warning.
-      image: path below the images' folder; None for text only.
-    """
-    try:
-      reason = self._append(record_id, question, answers, image)
-    except TextError as error:
-      reason = error.reason
-    if reason:
-      self.removed[reason] += 1
-
-  def source(self, images: SafeFolder) -> FileSource:
-    """All questions, with the folder of their images.
-
-    Raises:
-      ValueError: there is none.
-    """
-    if self._num_blank:
-      _log.warning("%s: %d blank answers left out", self._name, self._num_blank)
-    return FileSource(
-      self._name, self._table, images=images, removed=self.removed
-    )
-
-  def _append(
-    self, record_id: str, question: Any, answers: Any, image: Any
-  ) -> str | None:
-    if record_id in self._seen:
-      return "duplicate_id"
-    self._seen.add(record_id)
-    annotations.clean_text(record_id)
-    question = annotations.clean_text(question)
-    given = answers if isinstance(answers, list) else [answers]
-    texts = annotations.clean_texts(given)
-    if image is not None:
-      image = annotations.clean_text(image)
-      if is_unsafe(image):
-        return "unsafe_path"
-    if not question or not texts:
-      return "empty_text"
-    self._num_blank += len(given) - len(texts)
-    prompt = question_prompt(question, self._instruction)
-    self._table.append(FileRecord(record_id, image, prompt, texts))
-    return None
-
-
 COCO_PATTERN = "COCO_{subset}_{image_id:012d}.jpg"
 ID_PATTERN = "{image_id}.jpg"
 OKVQA_ANSWERS = ("answer", "raw_answer")
+EASY_VQA_SPLITS = ("train", "test")
+LLAVA_TURNS = ("first", "all")
 
+_IMAGE_MARK = "<image>"
 
-class _Asked(NamedTuple):
-  """One question as a file has it; fields may be of any type."""
-
-  question_id: Any
-  question: Any
-  answers: Any
-  image_id: Any
-  subset: str = ""
-
-
-# A question, or the reason why there is none.
-_AllAsked = Iterable[_Asked | str]
+# (question's id, question, answers, image's id) as a file has them, of any
+# type; or the reason why there is no question.
+_Asked = Iterable[tuple[Any, Any, Any, Any] | str]
 
 
 def open_vqav2(
@@ -141,7 +52,7 @@ def open_vqav2(
 ) -> FileSource:
   """Opens VQA v2: v2_OpenEnded_mscoco_*_questions.json and its annotations.
 
-  Left out and counted, besides what cannot be used: "no_answer" (a question
+  Skipped and counted, besides what cannot be used: "no_answer" (a question
   without annotation) and "no_question" (an annotation without question).
 
   Args:
@@ -155,12 +66,18 @@ def open_vqav2(
     follow_links: True reads images through links that leave the folder.
 
   Raises:
-    ValueError: a file is missing or of another layout, the pattern is wrong,
-      or no question can be used.
+    ValueError: a file is missing or of another form, the pattern is wrong, or
+      no question can be used.
   """
-  asked = _coco(questions, annotations, answer_key="answer")
-  folder = images_folder(images, follow_links=follow_links)
-  return _source(name, asked, folder, image_pattern, instruction=instruction)
+  return open_okvqa(
+    name,
+    questions=questions,
+    annotations=annotations,
+    images=images,
+    image_pattern=image_pattern,
+    instruction=instruction,
+    follow_links=follow_links,
+  )
 
 
 def open_okvqa(
@@ -183,9 +100,15 @@ def open_okvqa(
     raise ValueError(
       f"answer_key must be one of {OKVQA_ANSWERS}, not {answer_key!r}"
     )
-  asked = _coco(questions, annotations, answer_key=answer_key)
-  folder = images_folder(images, follow_links=follow_links)
-  return _source(name, asked, folder, image_pattern, instruction=instruction)
+  header = _header(questions, what="questions")
+  return _source(
+    name,
+    _coco(header, questions, annotations, answer_key),
+    images_folder(images, follow_links=follow_links),
+    image_pattern,
+    instruction=instruction,
+    subset=str(header.get("data_subtype", "")),
+  )
 
 
 def open_textvqa(
@@ -198,9 +121,12 @@ def open_textvqa(
   follow_links: bool = False,
 ) -> FileSource:
   """Opens TextVQA_0.5.1_train.json or _val.json; raises as `open_vqav2`."""
-  asked = _textvqa(path)
+  listed = _objects(_header(path, what="path").get("data"), path)
+  keys = ("question_id", "question", "answers", "image_id")
   folder = images_folder(images, follow_links=follow_links)
-  return _source(name, asked, folder, image_pattern, instruction=instruction)
+  return _source(
+    name, _fields(listed, keys), folder, image_pattern, instruction=instruction
+  )
 
 
 def open_vizwiz(
@@ -212,9 +138,15 @@ def open_vizwiz(
   follow_links: bool = False,
 ) -> FileSource:
   """Opens VizWiz's train.json or val.json; raises as `open_vqav2`."""
-  asked = _vizwiz(path)
+  listed = (
+    entry and entry | {"answers": _answers(entry, "answer")}
+    for entry in _objects(read_list(existing_file(path, what="path")), path)
+  )
+  keys = ("image", "question", "answers", "image")
   folder = images_folder(images, follow_links=follow_links)
-  return _source(name, asked, folder, "{image_id}", instruction=instruction)
+  return _source(
+    name, _fields(listed, keys), folder, "{image_id}", instruction=instruction
+  )
 
 
 def open_gqa(
@@ -228,27 +160,127 @@ def open_gqa(
 ) -> FileSource:
   """Opens GQA, e.g. train_balanced_questions.json; raises as `open_vqav2`.
 
+  `path` names questions files, see `paths.list_files`; the complete training
+  set is a folder of ten.
+  """
+
+  def asked() -> _Asked:
+    for file in list_files(path, suffixes=(".json",)):
+      found = read_json(file)
+      if not isinstance(found, dict):
+        raise ValueError(
+          f"{file} must hold a JSON object: questions by their id"
+        )
+      for question_id, entry in found.items():
+        is_object = isinstance(entry, dict)
+        listed = [entry | {"id": question_id}] if is_object else [None]
+        yield from _fields(listed, ("id", "question", "answer", "imageId"))
+
+  folder = images_folder(images, follow_links=follow_links)
+  return _source(name, asked(), folder, image_pattern, instruction=instruction)
+
+
+def open_easy_vqa(
+  name: str, *, split: str = "train", instruction: str = ""
+) -> FileSource:
+  """Opens a split of the installed package.
+
   Args:
     name: as the config calls it.
-    path: questions files, see `paths.list_files`; the complete training
-      set is a folder of ten.
-    images: folder of all images.
-    image_pattern: an image's file below it.
+    split: "train" or "test".
     instruction: stands between question and "A:"; "" for none.
-    follow_links: as there.
+
+  Raises:
+    ValueError: no such split, or the package is not installed.
   """
-  asked = _gqa(paths.list_files(path, suffixes=(".json",)))
+  if split not in EASY_VQA_SPLITS:
+    raise ValueError(f"split must be one of {EASY_VQA_SPLITS}, not {split!r}")
+  try:
+    import easy_vqa
+  except ImportError as error:
+    raise ValueError(
+      f"Easy-VQA needs its package ({error}): pip install easy-vqa"
+    ) from error
+  asked = getattr(easy_vqa, f"get_{split}_questions")()
+  files = getattr(easy_vqa, f"get_{split}_image_paths")()
+  folder = os.path.commonpath(map(os.path.dirname, files.values()))
+  rows = QuestionRows(name, instruction=instruction)
+  for number, (question, answer, image_id) in enumerate(
+    zip(*asked, strict=True)
+  ):
+    rows.add(
+      f"easy_vqa/{split}:{number}",
+      question=question,
+      answers=answer,
+      image=os.path.relpath(files[image_id], folder),
+    )
+  return rows.source(SafeFolder(folder))
+
+
+def open_llava(
+  name: str,
+  *,
+  path: str,
+  images: str,
+  turns: str = "first",
+  follow_links: bool = False,
+) -> FileSource:
+  """Opens a file of conversations.
+
+  A record is {"id", "image"?, "conversations": [{"from": "human" or "gpt",
+  "value"}, ...]}; without "image" it is text only. Each question becomes an
+  example of its own, without the turns before it. The mark <image> is taken
+  out. Skipped and counted besides what cannot be read: "later_turn" (turns is
+  "first"), "no_answer" (a last question), and "no_image" (the mark without an
+  image).
+
+  Args:
+    name: as the config calls it.
+    path: a JSON list, or JSON lines.
+    images: folder that image paths start from.
+    turns: "first", as the D-DiT release does, or "all".
+    follow_links: True reads images through links that leave the folder, e.g. a
+      link from coco to another disk.
+
+  Raises:
+    ValueError: a file is missing or no list, or no question can be used.
+  """
+  if turns not in LLAVA_TURNS:
+    raise ValueError(f"turns must be one of {LLAVA_TURNS}, not {turns!r}")
+  file = existing_file(path, what="path")
   folder = images_folder(images, follow_links=follow_links)
-  return _source(name, asked, folder, image_pattern, instruction=instruction)
+  rows = QuestionRows(name)
+  for record_id, entry in entries(file):
+    if isinstance(entry, TextError):
+      rows.removed[entry.reason] += 1
+      continue
+    for turn, (question, answer) in enumerate(_turns(entry)):
+      if turn and turns == "first":
+        rows.removed["later_turn"] += 1
+      elif question is None:
+        rows.removed["bad_json"] += 1
+      elif answer is None:
+        rows.removed["no_answer"] += 1
+      elif _IMAGE_MARK in question and entry.get("image") is None:
+        rows.removed["no_image"] += 1
+      else:
+        rows.add(
+          f"{record_id}:{turn}",
+          question=question.replace(_IMAGE_MARK, " "),
+          answers=answer,
+          image=entry.get("image"),
+        )
+  return rows.source(folder)
 
 
 def _source(
   name: str,
-  asked: _AllAsked,
+  asked: _Asked,
   folder: SafeFolder,
   image_pattern: str,
   *,
   instruction: str,
+  subset: str = "",
 ) -> FileSource:
   if _image_name(image_pattern, "subset", 1) is None:
     raise ValueError(
@@ -260,26 +292,23 @@ def _source(
     if isinstance(one, str):
       rows.removed[one] += 1
       continue
-    image = _image_name(image_pattern, one.subset, one.image_id)
-    if image is None or not _is_id(one.question_id):
+    question_id, question, answers, image_id = one
+    image = _image_name(image_pattern, subset, image_id)
+    if image is None or not _is_id(question_id):
       rows.removed["bad_json"] += 1
-      continue
-    rows.add(
-      f"{name}:{one.question_id}",
-      question=one.question,
-      answers=one.answers,
-      image=image,
-    )
+    else:
+      record_id = f"{name}:{question_id}"
+      rows.add(record_id, question=question, answers=answers, image=image)
   return rows.source(folder)
 
 
-def _coco(questions: str, annotations: str, *, answer_key: str) -> _AllAsked:
+def _coco(
+  header: dict[str, Any], questions: str, annotations: str, answer_key: str
+) -> _Asked:
   """Joins questions and annotations by question_id."""
-  header = _header(questions, what="questions")
-  subset = str(header.get("data_subtype", ""))
   answers: dict[Any, list | None] = {}
-  annotated = _header(annotations, what="annotations")
-  for entry in _objects(annotated.get("annotations"), annotations):
+  annotated = _header(annotations, what="annotations").get("annotations")
+  for entry in _objects(annotated, annotations):
     question_id = entry.get("question_id") if entry else None
     if not _is_id(question_id):
       yield "bad_json"
@@ -296,59 +325,24 @@ def _coco(questions: str, annotations: str, *, answer_key: str) -> _AllAsked:
       yield "no_answer"
     else:
       found.add(question_id)
-      yield _Asked(
-        *(question_id, entry.get("question"), answers[question_id]),
-        *(entry.get("image_id"), subset),
-      )
+      listed = [entry | {"answers": answers[question_id]}]
+      keys = ("question_id", "question", "answers", "image_id")
+      yield from _fields(listed, keys)
   yield from ["no_question"] * len(answers.keys() - found)
 
 
-def _textvqa(path: str) -> _AllAsked:
-  header = _header(path, what="path")
-  for entry in _objects(header.get("data"), path):
-    yield (
-      "bad_json"
-      if entry is None
-      else _Asked(
-        *(entry.get("question_id"), entry.get("question")),
-        *(entry.get("answers"), entry.get("image_id")),
-      )
-    )
-
-
-def _vizwiz(path: str) -> _AllAsked:
-  file = paths.existing_file(path, what="path")
-  for entry in _objects(annotations.read_list(file), path):
-    yield (
-      "bad_json"
-      if entry is None
-      else _Asked(
-        *(entry.get("image"), entry.get("question")),
-        *(_answers(entry, "answer"), entry.get("image")),
-      )
-    )
-
-
-def _gqa(files: list[pathlib.Path]) -> _AllAsked:
-  for file in files:
-    questions = annotations.read_json(file)
-    if not isinstance(questions, dict):
-      raise ValueError(f"{file} must hold a JSON object: questions by their id")
-    for question_id, entry in questions.items():
-      yield (
-        "bad_json"
-        if not isinstance(entry, dict)
-        else _Asked(
-          *(question_id, entry.get("question")),
-          *(entry.get("answer"), entry.get("imageId")),
-        )
-      )
+def _fields(
+  listed: Iterable[dict[str, Any] | None], keys: tuple[str, str, str, str]
+) -> _Asked:
+  """Four fields of each object."""
+  for entry in listed:
+    yield "bad_json" if entry is None else tuple(map(entry.get, keys))
 
 
 def _header(path: str, *, what: str) -> dict[str, Any]:
   """The object of a whole official file."""
-  file = paths.existing_file(path, what=what)
-  value = annotations.read_json(file)
+  file = existing_file(path, what=what)
+  value = read_json(file)
   if not isinstance(value, dict):
     raise ValueError(
       f"{file} must hold a JSON object, as the official file does, not "
@@ -358,7 +352,7 @@ def _header(path: str, *, what: str) -> dict[str, Any]:
 
 
 def _objects(values: Any, path: str) -> Iterator[dict[str, Any] | None]:
-  """The objects of a list; None for what is no object."""
+  """The objects of a list; None for anything else."""
   if not isinstance(values, list):
     raise ValueError(f"{path} lacks the list of the official file")
   for value in values:
@@ -387,110 +381,6 @@ def _image_name(pattern: str, subset: str, image_id: Any) -> str | None:
     return pattern.format(subset=subset, image_id=image_id)
   except (AttributeError, IndexError, KeyError, ValueError):
     return None
-
-
-SPLITS = ("train", "test")
-
-
-def open_easy_vqa(
-  name: str, *, split: str = "train", instruction: str = ""
-) -> FileSource:
-  """Opens a split of the installed package.
-
-  Args:
-    name: as the config calls it.
-    split: "train" or "test".
-    instruction: stands between question and "A:"; "" for none.
-
-  Raises:
-    ValueError: no such split, or the package is not installed.
-  """
-  if split not in SPLITS:
-    raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
-  try:
-    import easy_vqa
-  except ImportError as error:
-    raise ValueError(
-      f"Easy-VQA needs its package ({error}): pip install easy-vqa"
-    ) from error
-  if split == "train":
-    asked, paths = easy_vqa.get_train_questions, easy_vqa.get_train_image_paths
-  else:
-    asked, paths = easy_vqa.get_test_questions, easy_vqa.get_test_image_paths
-  files = paths()
-  folder = os.path.commonpath(map(os.path.dirname, files.values()))
-  rows = QuestionRows(name, instruction=instruction)
-  for number, (question, answer, image_id) in enumerate(
-    zip(*asked(), strict=True)
-  ):
-    rows.add(
-      f"easy_vqa/{split}:{number}",
-      question=question,
-      answers=answer,
-      image=os.path.relpath(files[image_id], folder),
-    )
-  return rows.source(SafeFolder(folder))
-
-
-TURNS = ("first", "all")
-
-_IMAGE_MARK = "<image>"
-
-
-def open_llava(
-  name: str,
-  *,
-  path: str,
-  images: str,
-  turns: str = "first",
-  follow_links: bool = False,
-) -> FileSource:
-  """Opens a file of conversations.
-
-  A record is {"id", "image"?, "conversations": [{"from": "human" or "gpt",
-  "value"}, ...]}; without "image" it is text only. Each question becomes an
-  example of its own, without the turns before it. The mark <image> is taken
-  out. Left out and counted besides what cannot be read: "later_turn" (turns is
-  "first"), "no_answer" (a last question), and "no_image" (the mark without an
-  image).
-
-  Args:
-    name: as the config calls it.
-    path: a JSON list, or JSON lines.
-    images: folder that image paths start from.
-    turns: "first", as the D-DiT release does, or "all".
-    follow_links: True reads images through links that leave the folder, e.g. a
-      link from coco to where COCO lies.
-
-  Raises:
-    ValueError: a file is missing or no list, or no question can be used.
-  """
-  if turns not in TURNS:
-    raise ValueError(f"turns must be one of {TURNS}, not {turns!r}")
-  file = paths.existing_file(path, what="path")
-  folder = images_folder(images, follow_links=follow_links)
-  rows = QuestionRows(name)
-  for record_id, entry in annotations.entries(file):
-    if isinstance(entry, TextError):
-      rows.removed[entry.reason] += 1
-      continue
-    for turn, (question, answer) in enumerate(_turns(entry)):
-      if turn and turns == "first":
-        rows.removed["later_turn"] += 1
-      elif question is None:
-        rows.removed["bad_json"] += 1
-      elif answer is None:
-        rows.removed["no_answer"] += 1
-      elif _IMAGE_MARK in question and entry.get("image") is None:
-        rows.removed["no_image"] += 1
-      else:
-        rows.add(
-          f"{record_id}:{turn}",
-          question=question.replace(_IMAGE_MARK, " "),
-          answers=answer,
-          image=entry.get("image"),
-        )
-  return rows.source(folder)
 
 
 def _turns(

@@ -69,9 +69,9 @@ def test_relative_paths_become_absolute(folder, monkeypatch):
 @pytest.mark.parametrize(
   ("path", "message"),
   [
-    ("{}/none.tar", "is no file, no folder and no pattern that fits"),
-    ("{}/none-*.tar", "is no file, no folder and no pattern that fits"),
-    ("{}/n-{{08..12}}.tar", "n-09.tar is no file"),
+    ("{}/none.tar", "is not a file, a folder or a pattern that matches"),
+    ("{}/none-*.tar", "is not a file, a folder or a pattern that matches"),
+    ("{}/n-{{08..12}}.tar", "n-09.tar is not a file"),
     ("{}/{{3..1}}", "the range {3..1} of .* is empty"),
     ("{}/{{0..99999}}/{{0..99999}}", "more than 10000000 files"),
     ("{}/d.tar", "is a folder without .tar files"),
@@ -104,7 +104,7 @@ def test_files_and_folders_are_told_apart(folder):
   with pytest.raises(ValueError, match=r"but .* does not exist"):
     existing_file(folder / "none", what="path")
   os.mkfifo(folder / "pipe")
-  with pytest.raises(ValueError, match=r"but .*pipe is no regular file"):
+  with pytest.raises(ValueError, match=r"but .*pipe is not a regular file"):
     existing_file(folder / "pipe", what="path")
   with pytest.raises(
     ValueError, match=r"images must be a folder, but .* a file"

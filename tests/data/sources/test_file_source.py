@@ -55,7 +55,7 @@ def test_indexes_outside_are_refused(tmp_path):
 
 
 def test_an_empty_source_says_what_was_left_out(tmp_path):
-  with pytest.raises(ValueError, match="left out: 2 ratio, 1 bad_json"):
+  with pytest.raises(ValueError, match="skipped: 2 ratio, 1 bad_json"):
     source_of([], tmp_path, {"ratio": 2, "bad_json": 1})
   with pytest.raises(ValueError, match="none, it is empty"):
     source_of([], tmp_path)

@@ -278,7 +278,7 @@ def test_what_cannot_be_opened_is_refused(folder):
     ({"path": str(folder / "none.json")}, "path must be a file, but .* exist"),
     ({"path": path, "images": "none"}, "images must be a folder"),
     ({"path": str(folder / "00"), "images": str(folder)}, "needs a list"),
-    ({"path": str(folder / "00")}, "left out: 1 no_text"),
+    ({"path": str(folder / "00")}, "skipped: 1 no_text"),
     ({"path": str(folder / "00" / "a.jpg")}, "must end in one of"),
     ({"path": path, "filters": {"ratio": 3}}, "did you mean 'max_ratio'"),
     ({"path": 7}, "path must be a file or folder, not 7"),

@@ -5,7 +5,12 @@ import os
 import pytest
 
 from ddit_jax.data.sources import paths as open_files
-from ddit_jax.data.sources.paths import ChangedFile, OpenFile, OpenFiles
+from ddit_jax.data.sources.paths import (
+  ChangedFile,
+  OpenFile,
+  OpenFiles,
+  file_facts,
+)
 
 
 @pytest.fixture
@@ -48,7 +53,7 @@ def test_reading_behind_the_end_is_refused(paths):
 
 def test_few_files_are_open_at_a_time(paths, monkeypatch):
   monkeypatch.setattr(open_files, "_MAX_OPEN", 2)
-  files = OpenFiles(paths, [10] * 5)
+  files = OpenFiles(paths, list(map(file_facts, paths)))
   held = files[0]
   for number in range(5):
     assert files[number].read(0, 1) == b"%d" % number

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from ddit_jax.data.example import BadRecord, Example
-from ddit_jax.data.sources import plain_text
-from ddit_jax.data.sources.plain_text import PackedTexts
+from ddit_jax.data.sources import packed_texts
+from ddit_jax.data.sources.packed_texts import PackedTexts
 
 END, MASK = 9, 0
 
@@ -39,15 +39,25 @@ def digits(text: str) -> list[int]:
   return [int(letter) for letter in text]
 
 
+class DigitTokenizer:
+  """A token for each letter."""
+
+  mask_id = MASK
+
+  def __init__(self, encode=digits, name="digits", end_id=END):
+    self.encode, self.end_id = encode, end_id
+    self._name = name
+
+  def files(self):
+    return {"name": self._name.encode()}
+
+
 def packed(texts, length, folder, **options):
-  settings = {
-    "encoder_id": "digits",
-    "end_id": END,
-    "mask_id": MASK,
-    "encode": digits,
-  }
   return PackedTexts(
-    Documents(texts), length=length, index_folder=folder, **settings | options
+    Documents(texts),
+    DigitTokenizer(**options),
+    length=length,
+    index_folder=folder,
   )
 
 
@@ -110,7 +120,7 @@ def test_tokens_are_counted_once(tmp_path):
   # Other lengths share the counts; another encoder or end token does not.
   packed(TEXTS, 3, tmp_path)
   assert len(os.listdir(tmp_path)) == 2
-  packed(TEXTS, 5, tmp_path, encoder_id="other")
+  packed(TEXTS, 5, tmp_path, name="other")
   packed(TEXTS, 5, tmp_path, end_id=8)
   assert len(os.listdir(tmp_path)) == 6
 
@@ -125,7 +135,7 @@ def test_counts_stay_on_disk_8_bytes_a_document(tmp_path):
 
 @pytest.mark.parametrize("batch", [1, 3, 10, 1024])
 def test_batches_do_not_change_the_counts(batch, tmp_path, monkeypatch):
-  monkeypatch.setattr(plain_text, "_BATCH", batch)
+  monkeypatch.setattr(packed_texts, "_BATCH", batch)
   packed(TEXTS, 5, tmp_path)
   (path,) = tmp_path.glob("*.npy")
   lengths = [len(text) + 1 if text else 0 for text in TEXTS]
@@ -170,7 +180,7 @@ def test_the_fingerprint_sees_everything(tmp_path):
     packed(TEXTS, 4, tmp_path).fingerprint(),
     packed(TEXTS[:-1], 5, tmp_path).fingerprint(),
     packed(TEXTS, 5, tmp_path, end_id=8).fingerprint(),
-    packed(TEXTS, 5, tmp_path, encoder_id="other").fingerprint(),
+    packed(TEXTS, 5, tmp_path, name="other").fingerprint(),
   }
   assert len(others | {first}) == 5
 
@@ -190,3 +200,12 @@ def test_rows_outside_are_refused(tmp_path):
   for index in (-1, len(source)):
     with pytest.raises(IndexError, match="texts has 4 rows"):
       source[index]
+
+
+def test_they_pickle_without_their_counts(tmp_path):
+  """Worker processes get a copy each."""
+  documents = Documents(TEXTS)
+  source = PackedTexts(
+    documents, DigitTokenizer(), length=5, index_folder=tmp_path
+  )
+  assert "_ends" not in source.__getstate__()

@@ -184,7 +184,7 @@ def test_the_fingerprint_tells_files_and_columns_apart(folder):
     ({"path": "train-*", "text_column": "image"}, "is struct<.*not string"),
     ({"path": "train-*", "image_column": "text"}, "is string, not binary"),
     ({"path": "train-*", "cached_row_groups": 0}, "of at least 1, got 0"),
-    ({"path": "*.txt"}, "is no whole parquet file"),
+    ({"path": "*.txt"}, "is not a whole parquet file"),
     ({"path": "empty"}, "have no rows"),
   ],
 )

@@ -167,5 +167,5 @@ def test_wrong_paths_and_settings_are_refused(tmp_path):
 def test_a_pipe_is_refused_before_it_is_opened(suffix, tmp_path):
   path = tmp_path / f"pipe{suffix}"
   os.mkfifo(path)
-  with pytest.raises(ValueError, match=f"pipe{suffix} is no regular file"):
+  with pytest.raises(ValueError, match=f"pipe{suffix} is not a regular file"):
     open_plain_text("texts", path=str(path), documents="line")

@@ -2,11 +2,8 @@
 
 import pytest
 
-from ddit_jax.data.sources.vqa import (
-  MAY_BE_UNANSWERABLE,
-  SHORT_ANSWER,
-  question_prompt,
-)
+from ddit_jax.data.sources.image_table import question_prompt
+from ddit_jax.data.sources.vqa import MAY_BE_UNANSWERABLE, SHORT_ANSWER
 from ddit_jax.digits.questions import presence_question, prompt_text
 
 

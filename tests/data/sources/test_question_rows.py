@@ -2,8 +2,8 @@
 
 import pytest
 
+from ddit_jax.data.sources.image_table import QuestionRows
 from ddit_jax.data.sources.paths import SafeFolder
-from ddit_jax.data.sources.vqa import QuestionRows
 
 
 def test_answers_keep_order_and_repetition(tmp_path):
@@ -69,7 +69,7 @@ def test_blank_answers_among_others_are_told(tmp_path, caplog):
   rows = QuestionRows("set")
   rows.add("q:0", **SOUND | {"answers": ["", "yes", " ", "no"], "image": None})
   assert rows.source(SafeFolder(tmp_path))[0].texts == ("yes", "no")
-  assert "set: 2 blank answers left out" in caplog.text
+  assert "set: 2 blank answers skipped" in caplog.text
 
 
 def test_an_instruction_is_a_text():

@@ -98,7 +98,7 @@ def test_what_is_no_image_has_no_size(folder):
 
 
 def test_large_files_are_not_read(folder, monkeypatch):
-  monkeypatch.setattr(paths, "MAX_BYTES", 100)
+  monkeypatch.setattr(paths, "MAX_IMAGE_BYTES", 100)
   with pytest.raises(BadRecord, match="image_too_large"):
     SafeFolder(folder).read("a.jpg", "")
 

@@ -4,9 +4,9 @@ import pytest
 
 from ddit_jax.data.sources.annotations import (
   TextError,
-  captions,
   clean_text,
   clean_texts,
+  image_size_of,
   parse_json,
   parse_object,
   positive_int,
@@ -77,7 +77,7 @@ def test_json_is_parsed_from_bytes_and_text():
   ],
 )
 def test_bad_json_is_refused(data):
-  with pytest.raises(TextError, match="no valid JSON") as caught:
+  with pytest.raises(TextError, match="not valid JSON") as caught:
     parse_json(data)
   assert caught.value.reason == "bad_json" and "\n" not in str(caught.value)
 
@@ -111,9 +111,5 @@ def test_objects_are_wanted(data):
 def test_sides_are_positive_whole_numbers(value, side):
   assert positive_int({"height": value}, "height") == side
   assert positive_int({}, "height") is None
-
-
-def test_rewritten_captions_stand_in_for_missing_ones():
-  assert captions(("a",), ("b",)) == ("a",)
-  assert captions((), ("b",)) == ("b",)
-  assert captions((), ()) == ()
+  size = image_size_of({"height": value, "width": 3})
+  assert size == (None if side is None else (side, 3))

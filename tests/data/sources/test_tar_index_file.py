@@ -1,6 +1,6 @@
-"""The file of a tar index is refused unless every part fits."""
+"""The files of a tar index are refused unless every part fits."""
 
-import dataclasses
+import json
 import math
 import os
 
@@ -8,16 +8,13 @@ import numpy as np
 import pytest
 
 from ddit_jax.data.image import Filters
-from ddit_jax.data.sources.webdataset import (
-  RECORD,
-  Footer,
+from ddit_jax.data.sources.paths import FileFacts
+from ddit_jax.data.sources.tar_index import (
   IndexReport,
-  SampleRules,
-  Shard,
-  plain_rules,
   read_index,
-  write_footer,
+  write_index,
 )
+from ddit_jax.data.sources.tar_samples import RECORD, SampleRules
 
 RULES = SampleRules(filters=Filters(max_ratio=math.inf))
 REPORT = IndexReport(
@@ -25,34 +22,31 @@ REPORT = IndexReport(
   named={"ratio": ["a.tar:1", "ä:2"]},
   damaged={"b.tar": "cut off"},
   num_other=3,
-  seconds=0.5,
 )
-SHARDS = [
-  Shard(name=f"{name}.tar", num_bytes=10_240, mtime_ns=n)
-  for n, name in enumerate("abc")
-]
+SHARDS = [FileFacts(f"{name}.tar", 10_240, n) for n, name in enumerate("abc")]
 RECORDS = np.arange(5 * 8, dtype="<u4").view(RECORD)
 
 
-def write(path, *, counts=(2, 0, 3), **changes):
-  footer = Footer(
-    rules=plain_rules(RULES), shards=SHARDS, counts=counts, report=REPORT
-  )
-  with open(path, "wb") as file:
-    file.write(RECORDS.tobytes())
-    write_footer(file, dataclasses.replace(footer, **changes))
+def write(path, *, counts=(2, 0, 3)):
+  path.with_suffix(".records").write_bytes(RECORDS.tobytes())
+  write_index(path, SHARDS, RULES, counts=counts, report=REPORT)
   return path
 
 
-def test_what_was_written_is_read(tmp_path):
-  index = read_index(write(tmp_path / "i"), SHARDS, RULES)
+@pytest.fixture
+def path(tmp_path):
+  return write(tmp_path / "i.tarindex")
+
+
+def test_what_was_written_is_read(path):
+  index = read_index(path, SHARDS, RULES)
   np.testing.assert_array_equal(index.records, RECORDS)
   np.testing.assert_array_equal(index.ends, [2, 2, 5])
   assert index.report == REPORT
 
 
-def test_records_stay_on_disk(tmp_path):
-  index = read_index(write(tmp_path / "i"), SHARDS, RULES)
+def test_records_stay_on_disk(path):
+  index = read_index(path, SHARDS, RULES)
   assert isinstance(index.records.base, np.memmap)
   assert not index.records.flags.writeable
 
@@ -65,14 +59,13 @@ def test_records_stay_on_disk(tmp_path):
     ({"name": "x.tar"}, "1 of 3 shards have changed since, first x.tar"),
   ],
 )
-def test_changed_shards_are_noticed(change, message, tmp_path):
-  now = [SHARDS[0], dataclasses.replace(SHARDS[1], **change), SHARDS[2]]
+def test_changed_shards_are_noticed(change, message, path):
+  now = [SHARDS[0], SHARDS[1]._replace(**change), SHARDS[2]]
   with pytest.raises(ValueError, match=message):
-    read_index(write(tmp_path / "i"), now, RULES)
+    read_index(path, now, RULES)
 
 
-def test_other_shards_or_rules_are_refused(tmp_path):
-  path = write(tmp_path / "i")
+def test_other_shards_or_rules_are_refused(path):
   with pytest.raises(ValueError, match="other shards or filters"):
     read_index(path, SHARDS[:2], RULES)
   with pytest.raises(ValueError, match="other shards or filters"):
@@ -83,43 +76,49 @@ def test_other_shards_or_rules_are_refused(tmp_path):
   "counts", [(2, 0, 4), (2, 3), (6, -4, 3), (2.0, 0.0, 3.0), "abc", [[5]] * 3]
 )
 def test_counts_that_do_not_add_up_are_refused(counts, tmp_path):
+  path = write(tmp_path / "i.tarindex", counts=counts)
   with pytest.raises(ValueError, match="damaged"):
-    read_index(write(tmp_path / "i", counts=counts), SHARDS, RULES)
+    read_index(path, SHARDS, RULES)
 
 
-def test_every_cut_is_noticed(tmp_path):
-  data = write(tmp_path / "i").read_bytes()
-  for stop in range(0, len(data), 7):
-    (tmp_path / "cut").write_bytes(data[:stop])
-    with pytest.raises(ValueError):
-      read_index(tmp_path / "cut", SHARDS, RULES)
-
-
-def with_footer(body: bytes) -> bytes:
-  return body + len(body).to_bytes(8, "little") + b"ddit tar index\0\1"
+def test_every_cut_is_noticed(path):
+  for file in (path, path.with_suffix(".records")):
+    data = file.read_bytes()
+    for stop in range(0, len(data), 7):
+      file.write_bytes(data[:stop])
+      with pytest.raises(ValueError):
+        read_index(path, SHARDS, RULES)
+    file.write_bytes(data)
 
 
 @pytest.mark.parametrize(
-  "data",
+  "change",
   [
-    with_footer(b"{}"),
-    with_footer(b"[]"),
-    with_footer(b"not json"),
-    with_footer(b"[" * 100_000),
-    with_footer(b'{"version": 2}'),
-    with_footer(b'{"version": 1, "shards": [7], "report": {}}'),
-    (2**63).to_bytes(8, "little") + b"ddit tar index\0\1",
-    with_footer(b"{}")[:-1] + b"\2",
-    b"x" + with_footer(b"{}"),
+    {"version": 1},
+    {"shards": [7]},
+    {"shards": [["a.tar", 1]] * 3},
+    {"report": {}, "shards": []},
+    {"report": {"x": 1}},
+    {"counts": None},
+    {"counts": [1, [2], 2]},
   ],
 )
-def test_damaged_footers_are_refused(data, tmp_path):
-  (tmp_path / "i").write_bytes(data)
+def test_damaged_contents_are_refused(change, path):
+  path.write_text(json.dumps(json.loads(path.read_text()) | change))
   with pytest.raises(ValueError):
-    read_index(tmp_path / "i", SHARDS, RULES)
+    read_index(path, SHARDS, RULES)
 
 
-def test_a_pipe_is_refused_before_it_is_opened(tmp_path):
-  os.mkfifo(tmp_path / "x.tarindex")
-  with pytest.raises(ValueError, match="it is no regular file"):
-    read_index(tmp_path / "x.tarindex", SHARDS, RULES)
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"no", b"[" * 100_000])
+def test_other_files_are_refused(data, path):
+  path.write_bytes(data)
+  with pytest.raises(ValueError):
+    read_index(path, SHARDS, RULES)
+
+
+@pytest.mark.parametrize("suffix", [".tarindex", ".records"])
+def test_a_pipe_is_refused_before_it_is_opened(suffix, path):
+  path.with_suffix(suffix).unlink()
+  os.mkfifo(path.with_suffix(suffix))
+  with pytest.raises(ValueError, match="is not a regular file"):
+    read_index(path, SHARDS, RULES)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ddit_jax.data.image import Filters
-from ddit_jax.data.sources import webdataset
-from ddit_jax.data.sources.webdataset import (
+from ddit_jax.data.sources import tar_samples
+from ddit_jax.data.sources.tar_samples import (
   RECORD,
   SampleRules,
   shard_samples,
@@ -36,7 +36,7 @@ def kept(path, rules=RULES):
 
 
 def removed_of(members: dict, tmp_path, rules=RULES) -> dict:
-  """What is left out beside two sound samples."""
+  """What is skipped beside two sound samples."""
   members = sample("000") | members | sample("999")
   records, found = kept(write_tar(tmp_path / "a.tar", members), rules)
   assert len(records) == 2
@@ -217,7 +217,7 @@ def test_without_filters_nothing_is_opened(tmp_path, monkeypatch):
     "2.txt": b"",
   }
   path = write_tar(tmp_path / "a.tar", members)
-  monkeypatch.setattr(webdataset, "_read", None)
+  monkeypatch.setattr(tar_samples, "_read", None)
   assert len(kept(path, SampleRules(filters=KEEP_ALL))[0]) == 2
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ddit_jax.data.example import BadRecord, Example
-from ddit_jax.data.sources import webdataset
-from ddit_jax.data.sources.webdataset import SUFFIX, open_webdataset
+from ddit_jax.data.sources import paths
+from ddit_jax.data.sources.webdataset import open_webdataset
 from tests.source_files import encoded, sample, write_shard, write_tar
 
 OFF = {"min_short_side": 0, "drop_empty_captions": False}
@@ -190,17 +190,25 @@ def test_the_index_lies_where_it_may(tmp_path, monkeypatch):
   shards, cache = tmp_path / "shards", tmp_path / "cache"
   shards.mkdir()
   write_shard(shards / "a.tar", ["0"])
-  opened(shards, index_folder=str(tmp_path / "own" / "place"))
-  (name,) = os.listdir(tmp_path / "own" / "place")
-  assert name.endswith(SUFFIX) and os.listdir(shards) == ["a.tar"]
+  own = tmp_path / "own" / "place"
+  opened(shards, index_folder=str(own))
+  assert len(list(own.glob("*.tarindex"))) == 1
+  assert os.listdir(shards) == ["a.tar"]
   monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-  monkeypatch.setattr(webdataset.os, "access", lambda path, mode: False)
+  monkeypatch.setattr(paths.os, "access", lambda path, mode: False)
   assert len(opened(shards)) == 1
-  (name,) = os.listdir(cache / "ddit_jax" / "tar_indexes")
-  assert name.endswith(SUFFIX) and os.listdir(shards) == ["a.tar"]
+  indexes = cache / "ddit_jax" / "tar_indexes"
+  assert len(list(indexes.glob("*.tarindex"))) == 1
+  assert os.listdir(shards) == ["a.tar"]
   monkeypatch.undo()
   opened(shards)
-  assert len(os.listdir(shards)) == 2
+  assert len(os.listdir(shards)) == 3
+
+
+def test_shards_that_are_not_files_are_refused(tmp_path):
+  os.mkfifo(tmp_path / "a.tar")
+  with pytest.raises(ValueError, match=r"a\.tar is not a regular file"):
+    opened(tmp_path / "a.tar")
 
 
 def test_wrong_settings_are_refused(tmp_path):
@@ -209,7 +217,7 @@ def test_wrong_settings_are_refused(tmp_path):
     opened(path, workers=0)
   with pytest.raises(ValueError, match="did you mean 'max_ratio'"):
     opened(path, filters={"max_ration": 3})
-  with pytest.raises(ValueError, match="no file, no folder and no pattern"):
+  with pytest.raises(ValueError, match="not a file, a folder or a pattern"):
     opened(tmp_path / "b.tar")
   with pytest.raises(ValueError, match="could not be built or read"):
     opened(path, index_folder=str(path))

@@ -6,8 +6,8 @@ import tarfile
 
 import pytest
 
-from ddit_jax.data.sources import webdataset
-from ddit_jax.data.sources.webdataset import (
+from ddit_jax.data.sources import tar
+from ddit_jax.data.sources.tar import (
   CompressedTar,
   DamagedTar,
   WindowReader,
@@ -71,13 +71,13 @@ def test_ustar_prefixes_are_joined(tmp_path):
 def test_other_kinds_are_told_apart(tmp_path):
   path = tmp_path / "a.tar"
   kinds = [
-    (tarfile.DIRTYPE, webdataset.FOLDER),
-    (tarfile.SYMTYPE, webdataset.SYMLINK),
-    (tarfile.LNKTYPE, webdataset.HARDLINK),
-    (tarfile.FIFOTYPE, webdataset.SPECIAL),
-    (tarfile.CHRTYPE, webdataset.SPECIAL),
-    (tarfile.AREGTYPE, webdataset.REGULAR),
-    (tarfile.CONTTYPE, webdataset.REGULAR),
+    (tarfile.DIRTYPE, tar.FOLDER),
+    (tarfile.SYMTYPE, tar.SYMLINK),
+    (tarfile.LNKTYPE, tar.HARDLINK),
+    (tarfile.FIFOTYPE, tar.SPECIAL),
+    (tarfile.CHRTYPE, tar.SPECIAL),
+    (tarfile.AREGTYPE, tar.REGULAR),
+    (tarfile.CONTTYPE, tar.REGULAR),
   ]
   with tarfile.open(path, "w") as file:
     for number, (kind, _) in enumerate(kinds):
@@ -111,7 +111,7 @@ def test_pax_size_replaces_the_header_s(tmp_path):
   found = walked_bytes(data, tmp_path)
   assert [(m.name, m.size) for m in found] == [(b"a.jpg", 700), (b"b.txt", 1)]
   assert found == [
-    (name, webdataset.REGULAR, offset, size)
+    (name, tar.REGULAR, offset, size)
     for name, offset, size in by_tarfile(tmp_path / "made.tar")
   ]
 
@@ -122,8 +122,8 @@ def test_base_256_sizes_and_old_tar_are_read(tmp_path):
   data += b"12345".ljust(512, b"\0") + bytes(old) + END
   found = walked_bytes(data, tmp_path)
   assert [(m.name, m.kind, m.size) for m in found] == [
-    (b"a.jpg", webdataset.REGULAR, 5),
-    (b"folder/", webdataset.FOLDER, 0),
+    (b"a.jpg", tar.REGULAR, 5),
+    (b"folder/", tar.FOLDER, 0),
   ]
 
 
@@ -141,7 +141,7 @@ def test_the_window_does_not_change_what_is_found(
 ):
   path = write_tar(tmp_path / "a.tar", MEMBERS, tarfile.GNU_FORMAT)
   expected = walked(path)
-  monkeypatch.setattr(webdataset, "_WINDOW", window)
+  monkeypatch.setattr(tar, "_WINDOW", window)
   assert walked(path) == expected
 
 
@@ -217,7 +217,7 @@ DAMAGES = {
     "for all members",
   ),
   "sparse": (raw_header(b"a", b"0" * 11, b"S") + END, "sparse"),
-  "joined files": (HEADER + END + HEADER + END, "behind the end marker"),
+  "joined files": (HEADER + END + HEADER + END, "after the end marker"),
 }
 
 
