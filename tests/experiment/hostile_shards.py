@@ -258,10 +258,14 @@ TARS_LEFT_OUT = [
 ]
 REFUSED_SHARDS = [
   ("compressed tar", "compressed with gzip", compressed),
-  ("parquet cut off", "is no whole parquet file", cut_parquet),
+  ("parquet cut off", "is not a whole parquet file", cut_parquet),
   ("parquet texts that are numbers", "column 'text' is", table(text=[1, 2])),
   ("dataset.json cut off", "dataset.json is no JSON", prepared(cut_dataset)),
-  ("dataset.json naming ../", "is no name of a shard", prepared(rename_shard)),
+  (
+    "dataset.json naming ../",
+    "is not the name of a shard",
+    prepared(rename_shard),
+  ),
   ("missing ArrayRecord shard", "is missing", prepared(remove_shard)),
 ]
 REPLACED_SHARDS = [

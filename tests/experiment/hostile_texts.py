@@ -185,7 +185,7 @@ HOSTILE = [
   Hostile(
     name="list that is no UTF-8",
     outcome=REFUSED,
-    reason="holds no valid JSON",
+    reason="is not valid JSON",
     write=raw_list("list.json", b'[{"image_path": "\xff"}]'),
   ),
   Hostile(
@@ -211,7 +211,7 @@ HOSTILE = [
   Hostile(
     name="pipe in place of a list",
     outcome=REFUSED,
-    reason="is no regular file",
+    reason="is not a regular file",
     write=pipe_for_list,
   ),
   Hostile(
@@ -248,7 +248,7 @@ HOSTILE = [
   Hostile(
     name="pipe among documents",
     outcome=REFUSED,
-    reason="is no regular file",
+    reason="is not a regular file",
     write=documents_beside_a_pipe,
   ),
 ]

@@ -152,7 +152,7 @@ def read_json(path: str | os.PathLike) -> Any:
   try:
     return parse_json(path.read_bytes())
   except TextError as error:
-    raise ValueError(f"{path} holds {error}") from error
+    raise ValueError(f"{path} is {error}") from error
 
 
 def read_list(path: str | os.PathLike) -> list:

@@ -137,7 +137,7 @@ def open_index(
   start = time.monotonic()
   with appearing_file(_records_path(path)) as file:
     counts, report = _build(file, folder, shards, rules, workers)
-  _tell(report, folder, sum(counts), time.monotonic() - start)
+    _tell(report, folder, sum(counts), time.monotonic() - start)
   write_index(path, shards, rules, counts=counts, report=report)
   return read_index(path, shards, rules)
 
