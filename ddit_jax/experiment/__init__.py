@@ -3,12 +3,10 @@
 - `config`: the root of a run's config, the nest of all parts.
 - `model`: the network with its encoders.
 - `data`: batches of both tasks as the config says.
-- `digit_data`: both tasks of the digit world, in memory.
 - `pretrained`: frozen encoders, and parameters that a run starts from.
 - `trainer`: `ddit train`: build the parts, restore or initialise, loop.
 - `validation`: validation losses and sample grids.
 - `stages`: several stages of training, each started from the one before.
 - `workdir`: the workdir of a run: its lock, resuming, full disks.
 - `write_cache`: `ddit prepare --cache`: encodes a task's sources to disk.
-- `toy_source`: scenes of the digit world as files, for dry runs.
 """

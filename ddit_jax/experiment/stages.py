@@ -24,7 +24,7 @@ def train_stages(stages: Stages, workdir: str) -> bool:
   the newest checkpoint of an earlier stage.
 
   Args:
-    stages: name -> settings, in order.
+    stages: name -> config, in order.
     workdir: the folder of the job.
 
   Returns:
@@ -42,15 +42,13 @@ def train_stages(stages: Stages, workdir: str) -> bool:
     _check_order(list(stages), done)
     _check_can_start([n for n in stages if n not in done], stages)
   steps_before = 0
-  for name, settings in stages.items():
-    last = settings.train.num_steps
+  for name, config in stages.items():
+    last = config.train.num_steps
     if name in done:
       _log.info("%s is complete: step %d was its last", name, last)
       continue
     _log.info("%s in %s", name, folders[name])
-    if not trainer.train(
-      settings, str(folders[name]), steps_before=steps_before
-    ):
+    if not trainer.train(config, str(folders[name]), steps_before=steps_before):
       return False
     steps_before += last
   return True
@@ -59,8 +57,8 @@ def train_stages(stages: Stages, workdir: str) -> bool:
 def _check_references(stages: Stages) -> None:
   """Raises InputError if a stage starts from one that is not before it."""
   before: list[str] = []
-  for name, settings in stages.items():
-    start = settings.init_from
+  for name, config in stages.items():
+    start = config.init_from
     if start.startswith(STAGE) and start.removeprefix(STAGE) not in before:
       raise InputError(
         f"stages.{name}.init_from is {start!r}; the stages before it are "
@@ -76,22 +74,22 @@ def _check_can_start(names: list[str], stages: Stages) -> None:
   """
   checked = {stages[name].model.encoders_from for name in names[:1]}
   for name in names[1:]:
-    settings = stages[name]
+    config = stages[name]
     try:
-      settings.make_mesh()
-      open_sources(settings.data)
-      if settings.model.encoders_from not in checked:
-        settings.model.open_encoders()
-        checked.add(settings.model.encoders_from)
+      config.make_mesh()
+      open_sources(config.data)
+      if config.model.encoders_from not in checked:
+        config.model.open_encoders()
+        checked.add(config.model.encoders_from)
     except ValueError as error:
       raise InputError(f"stages.{name}: {error}") from error
 
 
-def _is_complete(settings: Config, folder: pathlib.Path) -> bool:
-  """True if a stage of the same settings has done its last step.
+def _is_complete(config: Config, folder: pathlib.Path) -> bool:
+  """True if a stage of the same config has done its last step.
 
   Raises:
-    InputError: it cannot be continued with these settings.
+    InputError: it cannot be continued with this config.
   """
   if not checkpoints_in(folder).is_dir():
     return False
@@ -100,8 +98,8 @@ def _is_complete(settings: Config, folder: pathlib.Path) -> bool:
     if step is None:
       return False
     with RunFolder(folder) as run:
-      run.check_resumes(settings, store, step)
-  return step == settings.train.num_steps
+      run.check_resumes(config, store, step)
+  return step == config.train.num_steps
 
 
 def _check_order(names: list[str], done: list[str]) -> None:
