@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tensorboardX import SummaryWriter
 
 from ddit_jax.files import replace_file
 
@@ -177,7 +176,11 @@ def _parse(path: str | os.PathLike, number: int, line: bytes) -> dict[str, Any]:
   return values
 
 
-def _board(folder: pathlib.Path, **options: Any) -> SummaryWriter:
+def _board(folder: pathlib.Path, **options: Any):
+  """A `tensorboardX.SummaryWriter` with a file of its own."""
+  # Imported here because it imports PyTorch, 4 s, wherever that is installed.
+  from tensorboardX import SummaryWriter
+
   folder = folder / "tensorboard"
   folder.mkdir(parents=True, exist_ok=True)
   # File names have the resolution of a second. Without a number of its own a
