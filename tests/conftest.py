@@ -53,6 +53,14 @@ def pytest_unconfigure(config):
 
 
 @pytest.fixture
+def full_optimisation():
+  """Compiles as users do, where a tolerance needs it."""
+  jax.config.update("jax_disable_most_optimizations", False)
+  yield
+  jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
 def unchecked_shapes():
   """Turns the checks off, to see the errors that users get without them."""
   jaxtyping.config.update("jaxtyping_disable", True)

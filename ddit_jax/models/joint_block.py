@@ -37,7 +37,7 @@ class Modulation(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, vector: Vector) -> list[Vector]:
+  def __call__(self, vector: Float[Array, "batch features"]) -> list[Vector]:
     def bias_init(_, shape, dtype):
       # Flax asks for a flat bias and reshapes it afterwards.
       bias = jnp.zeros((self.rows, self.width), dtype)

@@ -125,8 +125,10 @@ def value_and_gradients(execution: Execution):
   return function(variables_of(OWN_TOKENS)["params"])
 
 
-def test_gradients_equal_finite_differences_of_the_float64_network():
-  _, gradients = value_and_gradients(Execution())
+def test_gradients_equal_finite_differences_of_the_float64_network(
+  full_optimisation,
+):
+  _, gradients = value_and_gradients.__wrapped__(Execution())
   params = variables_of(OWN_TOKENS)["params"]
   latents, text, sigma, _ = inputs_of(OWN_TOKENS)
   draw = np.random.default_rng(9)
