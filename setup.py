@@ -18,6 +18,8 @@ REQUIRES = [
   "absl-py>=2",
   "einops>=0.8",
   "jaxtyping>=0.3",
+  # ddit_jax.load and its like, without importing jax before their use.
+  "lazy_loader>=0.4",
   # The curves of report.html, as SVG.
   "matplotlib>=3.9",
   "numpy>=2,<3",

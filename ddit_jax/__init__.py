@@ -26,26 +26,28 @@ In reading order:
 - `files`: files that appear whole or not at all.
 - `errors`: errors that users are shown as one line.
 
-`ddit_jax.load(path)` gives a checkpoint as an object with a method per task.
+`ddit_jax.load(path)` gives a checkpoint as an object with a method per task;
+docs/library.md shows the parts as a library.
 """
 
-import typing
+import lazy_loader
 
-if typing.TYPE_CHECKING:
-  from ddit_jax.pipelines.load import load
-  from ddit_jax.pipelines.pipeline import Pipeline
-
-__all__ = ["Pipeline", "load"]
-
-
-def __getattr__(name: str):
-  # Imported on first use, so that `ddit --help` need not wait for jax.
-  if name == "load":
-    from ddit_jax.pipelines.load import load
-
-    return load
-  if name == "Pipeline":
-    from ddit_jax.pipelines.pipeline import Pipeline
-
-    return Pipeline
-  raise AttributeError(f"module 'ddit_jax' has no attribute {name!r}")
+# Imported on first use.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+  __name__,
+  submodules=[
+    "data",
+    "diffusion",
+    "losses",
+    "models",
+    "sampling",
+    "sharding",
+    "train",
+  ],
+  submod_attrs={
+    "batch": ["DualBatch", "ImageToTextBatch", "TextToImageBatch"],
+    "experiment.model": ["DualModel"],
+    "pipelines.load": ["load"],
+    "pipelines.pipeline": ["Pipeline"],
+  },
+)

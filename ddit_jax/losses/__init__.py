@@ -5,3 +5,13 @@
 - `masked_diffusion`: the text loss, whole or in chunks of positions.
 - `time_buckets`: losses by diffusion time.
 """
+
+import lazy_loader
+
+# Imported on first use.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+  __name__,
+  submod_attrs={
+    "dual": ["DualLoss"],
+  },
+)

@@ -10,3 +10,15 @@ In reading order:
 - `module`: any Linen module as pure functions of a plain parameter tree.
 - `flops`: floating-point operations of one pass.
 """
+
+import lazy_loader
+
+# Imported on first use.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+  __name__,
+  submod_attrs={
+    "config": ["MMDiTConfig", "size"],
+    "mmdit": ["Execution", "MMDiT", "Prediction"],
+    "module": ["Network", "PureModule"],
+  },
+)

@@ -6,3 +6,15 @@
 - `loop`: feeds the step and calls hooks; stop signals.
 - `hooks`: the loss guard and the log of scalars.
 """
+
+import lazy_loader
+
+# Imported on first use.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+  __name__,
+  submod_attrs={
+    "optimizer": ["OptimizerConfig"],
+    "state": ["TrainState", "init_state", "state_shardings"],
+    "step": ["TrainStep"],
+  },
+)
