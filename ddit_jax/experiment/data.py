@@ -22,7 +22,7 @@ from ddit_jax.data.prepare.cached_source import (
   CachedTextToImageTransform,
   StoredMoments,
 )
-from ddit_jax.data.prepare.shards import differences
+from ddit_jax.data.prepare.shards import plan_differences
 from ddit_jax.data.reader import Transform
 from ddit_jax.data.sources.registry import open_source
 from ddit_jax.data.tokenizers import (
@@ -283,7 +283,7 @@ def _check_origin(
   tokenizer: Tokenizer,
 ) -> None:
   source, cached = pair
-  differing = differences(
+  differing = plan_differences(
     {"source": cached.fingerprint(), "num_records": len(cached)}
     | cached.options["latents"],
     {"source": source.fingerprint(), "num_records": len(source)}
@@ -291,7 +291,7 @@ def _check_origin(
   )
   if cached.feature is not None and takes_features(config, task):
     wanted = features_origin(config, task, tokenizer)
-    differing += differences(cached.options["features"], wanted)
+    differing += plan_differences(cached.options["features"], wanted)
   if differing:
     unique = ", ".join(dict.fromkeys(differing))
     raise ValueError(

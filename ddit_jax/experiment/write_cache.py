@@ -18,7 +18,7 @@ from ddit_jax.data.prepare.cache_writer import (
 )
 from ddit_jax.data.prepare.shard_writer import (
   Processes,
-  Progress,
+  RecordProgress,
   ShardWriter,
 )
 from ddit_jax.data.prepare.shards import (
@@ -114,7 +114,7 @@ _log = logging.getLogger(__name__)
 def write_caches(
   config: Config,
   request: CacheRequest,
-  progress: Progress | None = None,
+  progress: RecordProgress | None = None,
 ) -> dict[str, Manifest]:
   """Writes or finishes the caches of all sources of a task.
 
@@ -136,7 +136,7 @@ def write_caches(
 
 
 def _writers(
-  config: Config, request: CacheRequest, progress: Progress | None
+  config: Config, request: CacheRequest, progress: RecordProgress | None
 ) -> dict[str, ShardWriter]:
   """One a source, checked before anything is encoded."""
   request.check(config)

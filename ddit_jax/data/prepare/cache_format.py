@@ -60,7 +60,7 @@ _FIELDS = {f.name for f in dataclasses.fields(CachedRecord)} - {"moments"}
 _SIZE = "moments_bytes"
 
 
-def encode(record: CachedRecord) -> bytes:
+def encode_cached(record: CachedRecord) -> bytes:
   """One line of JSON, then the bytes of the moments.
 
   The object has the record's attributes and "moments_bytes". Its keys are
@@ -74,8 +74,8 @@ def encode(record: CachedRecord) -> bytes:
   return b"\n".join((line, moments))
 
 
-def decode(data: bytes, where: str) -> CachedRecord:
-  """The record that `encode` made the bytes of.
+def decode_cached(data: bytes, where: str) -> CachedRecord:
+  """The record that `encode_cached` made the bytes of.
 
   Args:
     data: one whole record.

@@ -18,14 +18,14 @@ from ddit_jax.data.prepare.cache_format import (
   CACHE,
   ArrayFormat,
   CachedRecord,
-  encode,
+  encode_cached,
 )
 from ddit_jax.data.prepare.shard_writer import (
   BadEntry,
   Counts,
   Report,
   ShardWriter,
-  read_record,
+  read_example,
 )
 from ddit_jax.data.prepare.shards import BYTES_PER_RECORD, ShardFile
 from ddit_jax.data.text import TextTransform
@@ -80,7 +80,7 @@ class RowReader:
       InputError: the disk fails.
     """
     try:
-      example = read_record(self.source, index)
+      example = read_example(self.source, index)
     except BadRecord as error:
       reason = error.reason, error.detail
       record = CachedRecord(record_id=error.record_id, bad_record=reason)
@@ -236,7 +236,7 @@ class CacheEncoder:
     """Size of a record and its features, about; it is not decoded."""
     size = self.moments.num_bytes
     try:
-      example = read_record(self.reader.source, index)
+      example = read_example(self.reader.source, index)
     except BadRecord:
       return size
     texts = [*example.texts, *example.rewritten]
@@ -281,7 +281,7 @@ class CacheEncoder:
     record = dataclasses.replace(
       row.record, moments=packed, feature_entries=tuple(entries)
     )
-    files[0].write(encode(record))
+    files[0].write(encode_cached(record))
 
 
 def _read_chunks(

@@ -13,12 +13,12 @@ from ddit_jax.data.prepare.cache_format import (
   ArrayFormat,
   CachedRecord,
   array_format,
-  decode,
+  decode_cached,
 )
 from ddit_jax.data.prepare.shards import (
   ShardReader,
   check_shards,
-  read_manifest,
+  read_dataset,
 )
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from ddit_jax.errors import InputError
@@ -80,7 +80,7 @@ class CachedSource:
       InputError: it is not finished, damaged, or of another version.
     """
     folder = pathlib.Path(folder)
-    manifest = read_manifest(folder, CACHE)
+    manifest = read_dataset(folder, CACHE)
     check_shards(folder, manifest.shards)
     self.name, self.removed = name, dict(removed)
     self.options, self._source = manifest.options, manifest.source
@@ -108,7 +108,7 @@ class CachedSource:
       BadRecord: what the source raised, or corrupt_shard.
     """
     where = f"{self.name} cache:{index}"
-    record = decode(self._latents.read(index, where), where)
+    record = decode_cached(self._latents.read(index, where), where)
     if record.bad_record is not None:
       raise BadRecord(*record.bad_record, record.record_id)
     part, _ = self._latents.place(index)

@@ -20,10 +20,10 @@ from ddit_jax.data.image import (
 from ddit_jax.data.prepare.shard_writer import (
   BadEntry,
   Counts,
-  Progress,
+  RecordProgress,
   Report,
   ShardWriter,
-  read_record,
+  read_example,
 )
 from ddit_jax.data.prepare.shards import (
   Format,
@@ -145,7 +145,7 @@ def prepare(
   *,
   threads: int | None = None,
   max_bad_rate: float = 0.01,
-  progress: Progress | None = None,
+  progress: RecordProgress | None = None,
 ) -> Manifest:
   """Writes all records of a source, or what is missing of them.
 
@@ -212,7 +212,7 @@ class _Copier:
     for index in indices:
       bad = []
       try:
-        example = read_record(self.source, index)
+        example = read_example(self.source, index)
         if refused := self.options.refused(example):
           removed[refused] += 1
         else:
@@ -225,7 +225,7 @@ class _Copier:
   def _num_bytes(self, index: int) -> int:
     """Size of a record; 0 if it is skipped."""
     try:
-      example = read_record(self.source, index)
+      example = read_example(self.source, index)
       is_kept = self.options.refused(example) is None
       return len(self.options.record(example)) if is_kept else 0
     # Writing it reports it.

@@ -24,17 +24,17 @@ from typing import Any, NamedTuple
 
 from ddit_jax.data.example import Example, Source
 from ddit_jax.data.prepare.shards import (
-  MANIFEST_NAME,
+  DATASET_NAME,
   SHARD_SUFFIX,
   Format,
   Manifest,
   Shard,
   ShardFile,
   check_shards,
-  differences,
   file_hash,
-  read_manifest,
-  write_manifest,
+  plan_differences,
+  read_dataset,
+  write_dataset,
 )
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.files import read_json_object, replace_file
@@ -58,7 +58,7 @@ class BadEntry(NamedTuple):
 
 
 # (records done, records in all)
-Progress = Callable[[int, int], None]
+RecordProgress = Callable[[int, int], None]
 # Called with how many more records are done, and which of them are bad.
 Report = Callable[[int, Sequence[BadEntry]], None]
 # (filter's name to the number of records it skipped, all else it counted)
@@ -67,7 +67,7 @@ Counts = tuple[Mapping[str, int], Mapping[str, int]]
 WritePart = Callable[[range, Sequence[ShardFile], Report], Counts]
 
 
-def read_record(source: Source, index: int) -> Example:
+def read_example(source: Source, index: int) -> Example:
   """One example.
 
   Raises:
@@ -120,7 +120,7 @@ class _Tally:
   """How many records are done, and which are bad; for all threads."""
 
   def __init__(
-    self, num_records: int, max_bad_rate: float, progress: Progress | None
+    self, num_records: int, max_bad_rate: float, progress: RecordProgress | None
   ):
     self.bad: list[BadEntry] = []
     self.is_stopped = False
@@ -176,7 +176,7 @@ class ShardWriter:
   kinds: Sequence[str] = ("part",)
   threads: int = 1
   max_bad_rate: float = 0.01
-  progress: Progress | None = None
+  progress: RecordProgress | None = None
   check_room: Callable[[list[range]], None] = lambda parts: None
   processes: Processes = Processes()
 
@@ -198,8 +198,8 @@ class ShardWriter:
         no record left, or a folder with something else in it.
       OSError: the folder cannot be written.
     """
-    if (self.folder / MANIFEST_NAME).is_file():
-      manifest = read_manifest(self.folder, self.fmt)
+    if (self.folder / DATASET_NAME).is_file():
+      manifest = read_dataset(self.folder, self.fmt)
       self._require_plan(_plan(manifest.source, manifest.options))
       check_shards(self.folder, manifest.shards)
       _log.info("%s is already finished", self.folder)
@@ -215,7 +215,7 @@ class ShardWriter:
 
   def unfinished_parts(self) -> list[range]:
     """Ranges of records that no process has written yet."""
-    if (self.folder / MANIFEST_NAME).is_file():
+    if (self.folder / DATASET_NAME).is_file():
       return []
     numbered = enumerate(self._ranges())
     return [indices for part, indices in numbered if not self._finished(part)]
@@ -255,7 +255,7 @@ class ShardWriter:
 
   def _require_plan(self, begun: Mapping[str, Any]) -> None:
     plan = _plan(self._source_facts(), self.options)
-    if changed := differences(begun, plan):
+    if changed := plan_differences(begun, plan):
       raise InputError(
         f"{self.folder} was prepared from another source or with other options "
         f"({', '.join(changed)}): choose another folder, or delete this one"
@@ -379,9 +379,9 @@ class ShardWriter:
       bad = [entry for part in parts for entry in part.bad_records]
       # This also makes the names of the shards survive a power loss.
       self._list_bad_records(bad)
-      write_manifest(self.folder, self.fmt, self._manifest(parts, bad))
+      write_dataset(self.folder, self.fmt, self._manifest(parts, bad))
     self.processes.barrier("finished")
-    return read_manifest(self.folder, self.fmt)
+    return read_dataset(self.folder, self.fmt)
 
   def _manifest(
     self, parts: Sequence[_FinishedPart], bad: Sequence[BadEntry]

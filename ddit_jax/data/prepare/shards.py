@@ -23,7 +23,7 @@ from ddit_jax.data.example import BadRecord
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.files import read_json_object, replace_file
 
-MANIFEST_NAME = "dataset.json"
+DATASET_NAME = "dataset.json"
 SHARD_SUFFIX = ".array_record"
 
 _MAX_JSON_BYTES = 2**28
@@ -118,7 +118,7 @@ class Manifest:
     return tuple(s for s in self.shards if s.name.startswith(f"{kind}-"))
 
 
-def fingerprint(shards: Iterable[Shard]) -> str:
+def shards_fingerprint(shards: Iterable[Shard]) -> str:
   """Hex digest of the shards' contents; moving the folder keeps it."""
   digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
   for shard in shards:
@@ -135,31 +135,31 @@ def file_hash(path: str | os.PathLike) -> str:
   return digest.hexdigest()
 
 
-def write_manifest(
+def write_dataset(
   folder: pathlib.Path, fmt: Format, manifest: Manifest
 ) -> None:
   """Writes dataset.json in one rename."""
   body = {
     "format": fmt.name,
     "format_version": fmt.version,
-    "fingerprint": fingerprint(manifest.shards),
+    "fingerprint": shards_fingerprint(manifest.shards),
     "num_records": manifest.num_records,
     "num_bytes": manifest.num_bytes,
   } | dataclasses.asdict(manifest)
   text = json.dumps(body, indent=1, sort_keys=True) + "\n"
-  replace_file(folder / MANIFEST_NAME, text.encode())
+  replace_file(folder / DATASET_NAME, text.encode())
 
 
-def read_manifest(folder: str | os.PathLike, fmt: Format) -> Manifest:
+def read_dataset(folder: str | os.PathLike, fmt: Format) -> Manifest:
   """What dataset.json says; the shards are not looked at.
 
   Raises:
     InputError: no such file, another format, or damaged contents.
   """
-  path = pathlib.Path(folder) / MANIFEST_NAME
+  path = pathlib.Path(folder) / DATASET_NAME
   if not path.is_file():
     raise InputError(
-      f"{folder} has no {MANIFEST_NAME}: it is not a folder that "
+      f"{folder} has no {DATASET_NAME}: it is not a folder that "
       f"{fmt.command} finished; run {fmt.command} again to finish it"
     )
   with preparing():
@@ -182,7 +182,7 @@ def read_manifest(folder: str | os.PathLike, fmt: Format) -> Manifest:
       f"{path} is damaged ({type(error).__name__}: {error}): run "
       f"{fmt.command} anew"
     ) from error
-  if body.get("fingerprint") != fingerprint(manifest.shards):
+  if body.get("fingerprint") != shards_fingerprint(manifest.shards):
     raise InputError(f"{path} was changed: run {fmt.command} anew")
   return manifest
 
@@ -218,13 +218,13 @@ def check_shards(
     more = len(problems) - _NAMED_SHARDS
     named = ", ".join(problems[:_NAMED_SHARDS])
     raise InputError(
-      f"{folder} does not match its {MANIFEST_NAME}: {named}"
+      f"{folder} does not match its {DATASET_NAME}: {named}"
       f"{f' and {more} more' if more > 0 else ''}: copy it again or prepare it "
       "anew"
     )
 
 
-def differences(
+def plan_differences(
   found: Mapping[str, Any], wanted: Mapping[str, Any]
 ) -> list[str]:
   """ "image_size 256 instead of 512" for each key; nested keys are dotted."""

@@ -12,7 +12,7 @@ from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image import ImageSize
 
 # Far above any caption.
-MAX_TEXT_BYTES = 2**20
+MAX_CAPTION_BYTES = 2**20
 
 
 class TextError(ValueError):
@@ -135,7 +135,7 @@ _MAX_CELL_BYTES = 2**24
 Entry = dict[str, Any]
 
 
-def read_json(path: str | os.PathLike) -> Any:
+def read_json_file(path: str | os.PathLike) -> Any:
   """The value of a whole file.
 
   Raises:
@@ -156,8 +156,8 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def read_list(path: str | os.PathLike) -> list:
-  """The list of a whole file; ValueError as `read_json`, or no list."""
-  value = read_json(path)
+  """The list of a whole file; ValueError as `read_json_file`, or no list."""
+  value = read_json_file(path)
   if not isinstance(value, list):
     raise ValueError(
       f"{path} must hold a JSON list [...] of records, not "

@@ -15,8 +15,8 @@ from ddit_jax.data.prepare.shards import (
   ShardReader,
   check_shards,
   file_hash,
-  fingerprint,
-  read_manifest,
+  read_dataset,
+  shards_fingerprint,
 )
 
 
@@ -60,7 +60,7 @@ class ArrayRecordSource:
 
   def fingerprint(self) -> str:
     """Digest of the shards' hashes: moving the folder does not change it."""
-    return fingerprint(self._records.shards)
+    return shards_fingerprint(self._records.shards)
 
 
 def open_array_record(
@@ -85,7 +85,7 @@ def open_array_record(
   shards: list[tuple[pathlib.Path, Shard]] = []
   removed: collections.Counter[str] = collections.Counter()
   for folder, (pattern, found) in folders.items():
-    manifest = read_manifest(folder, EXAMPLES)
+    manifest = read_dataset(folder, EXAMPLES)
     wanted = [s for s in manifest.shards if fnmatch.fnmatch(s.name, pattern)]
     check_shards(folder, wanted, found=found)
     if check_hashes:

@@ -53,12 +53,11 @@ def open_image_folder(
 
   A list is a JSON list, JSON lines or CSV of records with `image_path`,
   `caption`, `re_caption`, and, where known, `height`, `width` and `ratio`, as
-  the D-DiT release has them. Without a list, NAME.jpg (.jpeg, .png, .webp, in
-  small or capital letters) belongs to NAME.txt beside it, in all subfolders.
+  the D-DiT release has them. Without a list, NAME.jpg (.jpeg, .png, .webp)
+  belongs to NAME.txt beside it, in all subfolders.
 
-  Image headers are read only where filters need sides that the list does not
-  give. A missing image is else noticed when it is read. Texts are held in
-  memory: use WebDataset for more than some ten million images.
+  Headers are read only where filters need sides that the list does not give.
+  Texts are held in memory: use WebDataset for more than ten million images.
 
   Args:
     name: as the config calls it.

@@ -31,7 +31,7 @@ from ddit_jax.data.sources.tar_samples import (
 )
 from ddit_jax.files import appearing_file, read_json_object
 
-SUFFIX = ".tarindex"
+INDEX_SUFFIX = ".tarindex"
 
 _MAX_INDEX_BYTES = 2**30
 
@@ -96,7 +96,7 @@ class TarIndex:
     return np.asarray(np.memmap(self.path, RECORD, mode="r"))
 
 
-def fingerprint(shards: Sequence[FileFacts], rules: SampleRules) -> str:
+def index_fingerprint(shards: Sequence[FileFacts], rules: SampleRules) -> str:
   """Hex digest of names, sizes, times and rules."""
   return _digest([_FINGERPRINT_VERSION, shards, rules.as_json()])
 
@@ -127,7 +127,7 @@ def open_index(
     # Elsewhere, indexes of different folders are side by side.
     names.insert(0, str(folder))
   digest = _digest([_VERSION, names, rules.as_json()])
-  path = index_folder / f"webdataset-{digest[:16]}{SUFFIX}"
+  path = index_folder / f"webdataset-{digest[:16]}{INDEX_SUFFIX}"
   if path.exists():
     try:
       return read_index(path, shards, rules)

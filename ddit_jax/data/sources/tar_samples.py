@@ -185,7 +185,7 @@ def _add(parts: _Parts, member: Member, extension: bytes | None) -> str | None:
   if parts[part]:
     return "duplicate_member"
   block, is_image = member.offset // BLOCK, part == _IMAGE
-  most = MAX_IMAGE_BYTES if is_image else annotations.MAX_TEXT_BYTES
+  most = MAX_IMAGE_BYTES if is_image else annotations.MAX_CAPTION_BYTES
   if member.size > most or block >= _MAX_BLOCKS:
     return "image_too_large" if is_image else "bad_text"
   parts[part : part + 2] = block, member.size

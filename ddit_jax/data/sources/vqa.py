@@ -10,7 +10,7 @@ from typing import Any
 from ddit_jax.data.sources.annotations import (
   TextError,
   entries,
-  read_json,
+  read_json_file,
   read_list,
 )
 from ddit_jax.data.sources.image_table import FileSource, QuestionRows
@@ -166,7 +166,7 @@ def open_gqa(
 
   def asked() -> _Asked:
     for file in list_files(path, suffixes=(".json",)):
-      found = read_json(file)
+      found = read_json_file(file)
       if not isinstance(found, dict):
         raise ValueError(
           f"{file} must hold a JSON object: questions by their id"
@@ -342,7 +342,7 @@ def _fields(
 def _header(path: str, *, what: str) -> dict[str, Any]:
   """The object of a whole official file."""
   file = existing_file(path, what=what)
-  value = read_json(file)
+  value = read_json_file(file)
   if not isinstance(value, dict):
     raise ValueError(
       f"{file} must hold a JSON object, as the official file does, not "

@@ -20,7 +20,11 @@ from ddit_jax.data.sources.paths import (
   PathSpec,
 )
 from ddit_jax.data.sources.tar import BLOCK, is_header, stored_name
-from ddit_jax.data.sources.tar_index import TarIndex, fingerprint, open_index
+from ddit_jax.data.sources.tar_index import (
+  TarIndex,
+  index_fingerprint,
+  open_index,
+)
 from ddit_jax.data.sources.tar_samples import SampleRules, split_name
 
 _CACHE = "tar_indexes"
@@ -108,7 +112,7 @@ class WebDatasetSource:
 
   def fingerprint(self) -> str:
     """Digest of the shards' names, sizes and times, and of the rules."""
-    return fingerprint(self._shards, self._rules)
+    return index_fingerprint(self._shards, self._rules)
 
   def _texts(
     self, caption: bytes, metadata: bytes, rewritten: bytes

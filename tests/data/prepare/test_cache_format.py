@@ -25,8 +25,8 @@ BY_HAND = (
 
 
 def test_bytes_are_those_written_by_hand():
-  assert cache_format.encode(FULL) == BY_HAND
-  assert cache_format.decode(BY_HAND, "here") == FULL
+  assert cache_format.encode_cached(FULL) == BY_HAND
+  assert cache_format.decode_cached(BY_HAND, "here") == FULL
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,10 @@ def test_bytes_are_those_written_by_hand():
   ],
 )
 def test_marked_records_come_back(record):
-  assert cache_format.decode(cache_format.encode(record), "here") == record
+  assert (
+    cache_format.decode_cached(cache_format.encode_cached(record), "here")
+    == record
+  )
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,7 @@ def test_marked_records_come_back(record):
 )
 def test_damage_is_a_bad_record(data):
   with pytest.raises(BadRecord) as caught:
-    cache_format.decode(data, "here")
+    cache_format.decode_cached(data, "here")
   assert caught.value.reason == "corrupt_shard"
   assert caught.value.record_id == "here"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
-from ddit_jax.data.prepare.cache_format import ArrayFormat, decode
+from ddit_jax.data.prepare.cache_format import ArrayFormat, decode_cached
 from ddit_jax.data.prepare.shard_writer import Processes
 from ddit_jax.data.prepare.shards import (
   num_parts_for,
@@ -67,7 +67,7 @@ def test_every_record_and_text_is_where_it_should_be(whole):
   ):
     entry = 0
     for data in latents:
-      record = decode(data, "here")
+      record = decode_cached(data, "here")
       if index == tiny.UNREADABLE:
         assert record.bad_record == ("missing_file", "gone")
       else:

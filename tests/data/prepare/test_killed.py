@@ -84,7 +84,7 @@ def write_and_die(kind, folder, moment):
   elif moment == "between the shards of a part":
     os.replace = replace_until("features-00001")
   elif moment == "before dataset.json":
-    shard_writer.write_manifest = die
+    shard_writer.write_dataset = die
   elif moment == "before the end":
     shard_writer.shutil.rmtree = die
   elif moment == "in a part":

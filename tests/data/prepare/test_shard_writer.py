@@ -9,9 +9,9 @@ from ddit_jax.data.prepare.shard_writer import (
   BadEntry,
   ShardWriter,
   named_counts,
-  read_record,
+  read_example,
 )
-from ddit_jax.data.prepare.shards import Format, read_manifest
+from ddit_jax.data.prepare.shards import Format, read_dataset
 from ddit_jax.errors import InputError
 
 FORMAT = Format(name="numbers", version=1, command="ddit prepare")
@@ -77,7 +77,7 @@ def test_parts_cover_everything_once_and_evenly(tmp_path, num_parts):
 
 def test_everything_is_summed(tmp_path):
   manifest = writer(tmp_path).write()
-  assert manifest == read_manifest(tmp_path, FORMAT)
+  assert manifest == read_dataset(tmp_path, FORMAT)
   assert manifest.removed == {"small": 1, "few": 4}
   assert manifest.counts == {"all": 10}
   assert [s.num_records for s in manifest.of_kind("b")] == [2, 3, 2, 3]
@@ -220,7 +220,7 @@ def test_the_most_frequent_reason_comes_first(tmp_path):
 
 def test_a_failing_disk_stops():
   with pytest.raises(InputError, match=r"3 cannot be read \(disk gone\): run"):
-    read_record(Numbers(), 3)
+    read_example(Numbers(), 3)
 
 
 def test_counts_as_people_read_them():

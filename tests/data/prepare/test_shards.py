@@ -14,12 +14,12 @@ from ddit_jax.data.prepare.shards import (
   Shard,
   ShardFile,
   check_shards,
-  differences,
   file_hash,
-  fingerprint,
-  read_manifest,
+  plan_differences,
+  read_dataset,
   shards_bytes,
-  write_manifest,
+  shards_fingerprint,
+  write_dataset,
 )
 from ddit_jax.errors import InputError
 
@@ -52,12 +52,12 @@ MANIFEST = Manifest(
 def folder(tmp_path):
   for name, data in zip(NAMES, CONTENTS, strict=True):
     (tmp_path / name).write_bytes(data)
-  write_manifest(tmp_path, FORMAT, MANIFEST)
+  write_dataset(tmp_path, FORMAT, MANIFEST)
   return tmp_path
 
 
 def test_what_is_written_is_read(folder):
-  read = read_manifest(folder, FORMAT)
+  read = read_dataset(folder, FORMAT)
   assert read == MANIFEST
   assert (read.num_records, read.num_bytes) == (21, 15)
   body = json.loads((folder / "dataset.json").read_text())
@@ -74,7 +74,7 @@ def test_the_fingerprint_is_of_the_records_only():
     blake2b=listed(0).blake2b,
   )
   prints = [
-    fingerprint(shards)
+    shards_fingerprint(shards)
     for shards in [[listed(0)], [renamed], [listed(1)], MANIFEST.shards]
   ]
   assert prints[0] == prints[1]
@@ -96,7 +96,7 @@ def test_shards_are_compared_with_the_list(folder):
 
 def test_a_folder_without_the_file_is_not_finished(tmp_path):
   with pytest.raises(ValueError, match="run ddit prepare again to finish it"):
-    read_manifest(tmp_path, FORMAT)
+    read_dataset(tmp_path, FORMAT)
 
 
 def with_shard(body, **changes):
@@ -134,13 +134,13 @@ def test_damage_is_a_line_with_the_way_out(folder, change, message):
   path = folder / "dataset.json"
   path.write_text(json.dumps(change(json.loads(path.read_text()))))
   with pytest.raises(ValueError, match=message) as caught:
-    read_manifest(folder, FORMAT)
+    read_dataset(folder, FORMAT)
   assert "anew" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_equal_datasets_have_equal_files(folder, tmp_path_factory):
   other = tmp_path_factory.mktemp("other")
-  write_manifest(other, FORMAT, MANIFEST)
+  write_dataset(other, FORMAT, MANIFEST)
   files = [path / "dataset.json" for path in (folder, other)]
   assert files[0].read_bytes() == files[1].read_bytes()
 
@@ -148,8 +148,8 @@ def test_equal_datasets_have_equal_files(folder, tmp_path_factory):
 def test_differences_are_named():
   found = {"source": "a", "latents": {"size": 8, "hash": "v"}, "features": None}
   wanted = {"source": "a", "latents": {"size": 16, "hash": "v"}, "more": [1]}
-  assert differences(found, found) == []
-  assert differences(found, wanted) == [
+  assert plan_differences(found, found) == []
+  assert plan_differences(found, wanted) == [
     "latents.size 8 instead of 16",
     "more None instead of [1]",
   ]
@@ -161,7 +161,7 @@ def test_folders_without_counts_are_read(folder):
   body = json.loads(path.read_text())
   del body["counts"]
   path.write_text(json.dumps(body))
-  assert read_manifest(folder, FORMAT).counts == {}
+  assert read_dataset(folder, FORMAT).counts == {}
 
 
 def write_file(path, records):

@@ -9,7 +9,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from ddit_jax.data.example import BadRecord, Example, encode
 from ddit_jax.data.prepare.prepare import EXAMPLES as FORMAT
-from ddit_jax.data.prepare.shards import Manifest, Shard, write_manifest
+from ddit_jax.data.prepare.shards import Manifest, Shard, write_dataset
 from ddit_jax.data.sources.array_record import open_array_record
 
 COUNTS = (40, 1, 0, 30)
@@ -47,7 +47,7 @@ def folder(tmp_path):
     records = [encode(e) for e in EXAMPLES[start : start + count]]
     shards.append(write_shard(folder, f"p-{number}.array_record", records))
     start += count
-  write_manifest(
+  write_dataset(
     folder,
     FORMAT,
     Manifest(
@@ -146,7 +146,7 @@ def test_records_of_another_kind_are_bad_records(tmp_path):
     source={},
     options={},
   )
-  write_manifest(tmp_path, FORMAT, dataset)
+  write_dataset(tmp_path, FORMAT, dataset)
   source = open_array_record("other", path=str(tmp_path))
   for index in range(2):
     with pytest.raises(BadRecord, match=f"a.array_record:{index}: wrong_len"):

@@ -9,7 +9,7 @@ from ddit_jax.data.sources import annotations
 from ddit_jax.data.sources.annotations import (
   TextError,
   entries,
-  read_json,
+  read_json_file,
   read_list,
 )
 
@@ -110,6 +110,6 @@ def test_sizes_are_limited(tmp_path, monkeypatch):
 
 def test_whole_files_are_read(tmp_path):
   (tmp_path / "a.json").write_bytes(b'{"a": [1, 2]}')
-  assert read_json(tmp_path / "a.json") == {"a": [1, 2]}
+  assert read_json_file(tmp_path / "a.json") == {"a": [1, 2]}
   with pytest.raises(ValueError, match="must hold a JSON list"):
     read_list(tmp_path / "a.json")

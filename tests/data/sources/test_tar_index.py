@@ -13,7 +13,7 @@ import pytest
 
 from ddit_jax.data.sources import tar_index
 from ddit_jax.data.sources.paths import file_facts
-from ddit_jax.data.sources.tar_index import fingerprint, open_index
+from ddit_jax.data.sources.tar_index import index_fingerprint, open_index
 from ddit_jax.data.sources.tar_samples import SampleRules, shard_samples
 from tests.source_files import sample, write_shard, write_tar
 
@@ -63,7 +63,7 @@ def test_records_follow_the_order_of_shards(shards):
 def test_an_index_is_built_once(shards, monkeypatch):
   first = opened(shards)
   (name,) = indexes(shards)
-  assert name.endswith(tar_index.SUFFIX)
+  assert name.endswith(tar_index.INDEX_SUFFIX)
   monkeypatch.setattr(tar_index, "_build", None)
   assert opened(shards).records.tobytes() == first.records.tobytes()
 
@@ -169,7 +169,7 @@ def test_a_killed_builder_leaves_no_index(shards):
   os.utime(shards / partial, (hours_ago, hours_ago))
   assert len(opened(shards).records) == 10
   (name,) = indexes(shards)
-  assert name.endswith(tar_index.SUFFIX)
+  assert name.endswith(tar_index.INDEX_SUFFIX)
 
 
 def test_what_is_skipped_is_summed_and_told(shards, caplog):
@@ -194,14 +194,14 @@ def test_no_sample_at_all_is_an_error_that_says_why(shards):
 
 
 def test_the_fingerprint_is_stable_and_sees_changes(shards):
-  before = fingerprint(look_at(shards, NAMES), RULES)
-  assert before == fingerprint(look_at(shards, NAMES), RULES)
-  assert before != fingerprint(look_at(shards, NAMES[::-1]), RULES)
-  assert before != fingerprint(
+  before = index_fingerprint(look_at(shards, NAMES), RULES)
+  assert before == index_fingerprint(look_at(shards, NAMES), RULES)
+  assert before != index_fingerprint(look_at(shards, NAMES[::-1]), RULES)
+  assert before != index_fingerprint(
     look_at(shards, NAMES), SampleRules(caption_key="alt")
   )
   os.utime(shards / NAMES[0], ns=(7, 7))
-  assert before != fingerprint(look_at(shards, NAMES), RULES)
+  assert before != index_fingerprint(look_at(shards, NAMES), RULES)
 
 
 def test_few_results_wait_at_a_time(monkeypatch):
