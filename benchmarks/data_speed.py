@@ -1,20 +1,21 @@
-"""Images a second from JPEG files to training batches, beside PyTorch's loader.
+"""Images per second from JPEG files to training batches, and PyTorch's loader.
 
-Beside them: batches from a cache of latents of the same pictures, which is
-written first (from random numbers: no encoder runs) and lies in the machine's
-file cache when it is read. Both loaders read the same generated JPEGs from
-memory, decode and resize them with Pillow, tokenise a caption and stack
-batches, with the same number of workers: threads here, processes in
-torch.utils.data.DataLoader. Rounds alternate, so that other work on the machine
-disturbs all alike. Images per second count from the fourth batch on; images per
-core second divide all images by the user and system time of all threads and
-processes, starting up included.
+Also measured: batches from a cache of latents of the same images. It is written
+first (with random values: no encoder runs), so it is in the file cache when it
+is read. Both loaders read the same generated JPEGs from memory, decode and
+resize them with Pillow, tokenize a caption and stack batches, with the same
+number of workers: threads here, processes in torch.utils.data.DataLoader.
+Rounds alternate, so that other work on the machine affects all alike. Images
+per second count from the fourth batch on; images per core second divide all
+images by the user and system time of all threads and processes, including
+startup.
 
   python benchmarks/data_speed.py --workers=2
 """
 
 import argparse
 import dataclasses
+import functools
 import io
 import multiprocessing
 import pathlib
@@ -26,20 +27,26 @@ import warnings
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from latents_cache import NUM_CACHED, write_cache
 from PIL import Image
 
 from ddit_jax.data.bad_records import ReadLog
 from ddit_jax.data.example import Example, Source
 from ddit_jax.data.image import ImageTransform
-from ddit_jax.data.loader import ReadAheadBatches, plan_read_ahead
-from ddit_jax.data.mixture import Mixture, parse_schedule
+from ddit_jax.data.loader import TaskLoader, plan_reading
+from ddit_jax.data.mixture import Mixture, source_seed
+from ddit_jax.data.prepare.cache_format import ArrayFormat
+from ddit_jax.data.prepare.cache_writer import (
+  CacheEncoder,
+  RowEncoders,
+  RowReader,
+)
 from ddit_jax.data.prepare.cached_source import (
   CachedSource,
   CachedTextToImageTransform,
   StoredMoments,
 )
-from ddit_jax.data.reader import ReadExamples
+from ddit_jax.data.reader import RecordReader
+from ddit_jax.data.schedule import parse_schedule
 from ddit_jax.data.text import TextTransform, tokenize_and_pad
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.data.transforms import TextToImageTransform
@@ -48,16 +55,20 @@ BICUBIC = Image.Resampling.BICUBIC
 TEXT_LENGTH = 64
 WORDS = [f"word{number}" for number in range(500)]
 TOKENIZER = word_tokenizer(WORDS)
-# The same pictures again and again, as if they were a large set.
+# The same images repeatedly, as if they were a large data set.
 NUM_RECORDS = 20_000
-NUM_PICTURES = 48
+NUM_IMAGES = 48
+# Enough that random reading reaches different places of a shard.
+NUM_CACHED = 512
+# As SD3's autoencoder: an eighth of the side, 16 channels.
+DOWNSAMPLING, MOMENT_CHANNELS = 8, 32
 WARM_BATCHES = 4
 _QUALITY, _NOISE = 90, 9
 
 
 @dataclasses.dataclass(frozen=True)
 class JpegExamples:
-  """Generated pictures with captions of 40 words, held in memory."""
+  """Generated images with captions of 40 words, in memory."""
 
   examples: tuple[Example, ...]
   num_records: int = NUM_RECORDS
@@ -75,10 +86,10 @@ class JpegExamples:
 
 
 def generate(width: int, height: int) -> JpegExamples:
-  """Smooth pictures with some noise, of about 90 kB at 512 x 512."""
+  """Smooth images with some noise, of about 90 kB at 512 x 512."""
   rng = np.random.default_rng(0)
   examples = []
-  for number in range(NUM_PICTURES):
+  for number in range(NUM_IMAGES):
     coarse = rng.integers(
       0, 256, (height // 32 + 1, width // 32 + 1, 3), np.uint8
     )
@@ -92,6 +103,33 @@ def generate(width: int, height: int) -> JpegExamples:
       Example(record_id=str(number), image=file.getvalue(), texts=(caption,))
     )
   return JpegExamples(tuple(examples))
+
+
+def write_cache(source: Source, size: int, folder: str) -> CachedSource:
+  """A cache of latents as large as SD3's; no encoder runs, all are equal."""
+  side = size // DOWNSAMPLING
+  moments = ArrayFormat((side, side, MOMENT_CHANNELS), "bfloat16")
+  numbers = np.random.default_rng(0).integers(-9, 10, moments.shape)
+  reader = RowReader(
+    source=source, images=ImageTransform(size=size), texts=None
+  )
+  encoders = RowEncoders(
+    images=lambda rows: np.stack([numbers.astype(np.float32)] * len(rows)),
+    texts=None,
+    num_rows=32,
+  )
+  encoder = CacheEncoder(
+    reader=reader, encoders=encoders, moments=moments, feature=None
+  )
+  writer = encoder.writer(
+    pathlib.Path(folder),
+    latents={"image_size": size},
+    features=None,
+    num_parts=1,
+    rows_per_device=32,
+  )
+  writer.write()
+  return CachedSource(source.name, folder, removed={})
 
 
 TEXTS = TextTransform(tokenizer=TOKENIZER, length=TEXT_LENGTH)
@@ -117,35 +155,29 @@ def our_batches(source: Source, transform, args):
   """(next batch, stop, images read so far) of a source."""
   folder = tempfile.TemporaryDirectory()
   log = ReadLog(pathlib.Path(folder.name) / "bad_records.jsonl")
-  reader = ReadExamples(source, transform, seed=0, log=log)
   mixture = Mixture(
-    {source.name: reader},
+    {source.name: RecordReader(source, transform, seed=0)},
     parse_schedule({"0": {source.name: 1}}),
     batch_size=args.batch,
-    seed=0,
+    seed_of=functools.partial(source_seed, 0),
   )
-  # As MixtureStream does, without starting JAX: PyTorch's workers are forks.
-  iterator = ReadAheadBatches(
-    mixture,
-    batch_size=args.batch,
-    rows=range(args.batch),
-    read_ahead=plan_read_ahead(
-      mixture.record_bytes, args.batch, num_threads=args.workers
-    ),
+  plan = plan_reading(
+    mixture.record_bytes, args.batch, num_threads=args.workers
   )
+  loader = TaskLoader(mixture, log, plan=plan)
 
   def stop():
-    iterator.close()
+    loader.close()
     folder.cleanup()
 
   def num_decoded():
     return log.counts()[f"{source.name}/reads"]
 
-  return iterator.__next__, stop, num_decoded
+  return loader.__next__, stop, num_decoded
 
 
 class TorchExamples:
-  """The same as a PyTorch data set, written the usual way."""
+  """The same as a PyTorch data set."""
 
   def __init__(self, source: JpegExamples, size: int):
     self.source, self.size = source, size
@@ -181,7 +213,7 @@ def torch_batches(source: JpegExamples, args):
   iterator = iter(loader)
 
   def stop():
-    # Waits for the worker processes, whose time is counted then.
+    # Waits for the worker processes, so that their time is counted.
     iterator._shutdown_workers()
 
   return iterator.__next__, stop, lambda: examples.num_decoded.value
@@ -196,7 +228,7 @@ def core_seconds() -> float:
 
 
 def speeds(make: Callable, num_batches: int, batch: int) -> tuple[float, float]:
-  """(images a second after warm-up, images a core second)."""
+  """(images per second after warm-up, images per core second)."""
   used = core_seconds()
   next_batch, stop, num_decoded = make()
   for _ in range(WARM_BATCHES):
@@ -210,7 +242,7 @@ def speeds(make: Callable, num_batches: int, batch: int) -> tuple[float, float]:
 
 
 def stages(source: JpegExamples, size: int) -> dict[str, float]:
-  """Milliseconds of one core for the parts of one image, best of all."""
+  """Milliseconds of one core for each stage of one image, the minimum."""
   example = source[0]
   picture = Image.open(io.BytesIO(example.image))
   picture.load()
@@ -219,7 +251,7 @@ def stages(source: JpegExamples, size: int) -> dict[str, float]:
     "decode": lambda: Image.open(io.BytesIO(example.image)).load(),
     "resize": lambda: picture.resize((size, size), BICUBIC),
     "to array": lambda: np.asarray(small),
-    "tokenise": lambda: tokenize_and_pad(
+    "tokenize": lambda: tokenize_and_pad(
       TOKENIZER, "", example.texts[0], TEXT_LENGTH
     ),
   }
@@ -238,7 +270,7 @@ def parse_args() -> argparse.Namespace:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--workers", type=int, default=2)
   parser.add_argument("--batch", type=int, default=32)
-  parser.add_argument("--batches", type=int, default=24, help="of a round")
+  parser.add_argument("--batches", type=int, default=24, help="per round")
   parser.add_argument("--rounds", type=int, default=3)
   parser.add_argument("--width", type=int, default=512)
   parser.add_argument("--height", type=int, default=512)
@@ -248,7 +280,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
   args = parse_args()
-  # Grain imports JAX, which warns of any fork though it has no threads yet.
+  # Grain imports JAX, which warns about any fork, even before it has threads.
   warnings.filterwarnings("ignore", r"os\.fork\(\)", RuntimeWarning)
   source = generate(args.width, args.height)
   kilobytes = statistics.mean(len(e.image) for e in source.examples) / 1e3
@@ -262,7 +294,7 @@ def main() -> None:
   folder = tempfile.TemporaryDirectory()
   some = dataclasses.replace(source, num_records=NUM_CACHED)
   cached = write_cache(some, args.size, folder.name)
-  print(f"a cached record: {cached.plan.moments.num_bytes / 1e3:.0f} kB")
+  print(f"a cached record: {cached.moments.num_bytes / 1e3:.0f} kB")
   makers = {
     "PyTorch": lambda: torch_batches(source, args),
     "ours": lambda: decoded_batches(source, args, "exact"),
@@ -277,7 +309,7 @@ def main() -> None:
 
 
 def report(found: Mapping[str, list[tuple[float, float]]]) -> None:
-  """Prints medians over the rounds, and their ratios to PyTorch's."""
+  """Prints medians over rounds, and their ratios to PyTorch's."""
   medians = {
     name: np.median(np.array(rounds), axis=0) for name, rounds in found.items()
   }
@@ -285,7 +317,7 @@ def report(found: Mapping[str, list[tuple[float, float]]]) -> None:
     ratio = speed / medians["PyTorch"]
     print(
       f"{name:12} {speed[0]:7.0f} images/s ({ratio[0]:.2f} of PyTorch's) "
-      f"{speed[1]:7.0f} images/s and core ({ratio[1]:.2f})"
+      f"{speed[1]:7.0f} images/core s ({ratio[1]:.2f})"
     )
 
 
