@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.conversion.checkpoint_record import CheckpointRecord
+from ddit_jax.conversion.record import CheckpointRecord
 from ddit_jax.data.config import TaskConfig
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.encoders.t5 import T5_SIZES

@@ -6,7 +6,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from ddit_jax.checkpoint.manifest import write_manifest
-from ddit_jax.conversion.checkpoint_record import CheckpointRecord, write_record
+from ddit_jax.conversion.record import CheckpointRecord, write_record
 from ddit_jax.data.tokenizers import Tokenizer, word_tokenizer
 from ddit_jax.digits import grammar
 from ddit_jax.encoders.t5 import T5Config, t5_encoder

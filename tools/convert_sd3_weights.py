@@ -1,4 +1,4 @@
-"""Converts SD3 and D-DiT checkpoints to ours, and ours back.
+"""Converts checkpoints of SD3 and D-DiT to ours, and ours back.
 
   convert_sd3_weights.py SRC DST                 import
   convert_sd3_weights.py SRC DST --export=a|c    export
@@ -10,6 +10,8 @@ starts from and sampling loads. SRC of an export is such a checkpoint.
 
 import argparse
 import pathlib
+import re
+import resource
 import sys
 import time
 from typing import NoReturn
@@ -17,15 +19,15 @@ from typing import NoReturn
 import tqdm
 
 from ddit_jax.conversion import convert, export
-from ddit_jax.conversion.component_plan import TARGETS
 from ddit_jax.conversion.dtypes import OUTPUT_DTYPES
-from ddit_jax.conversion.peak_memory import GIB, memory_bound, peak_memory
+from ddit_jax.conversion.plan import TARGETS
 
-BAD_INPUT = 2
+_BAD_INPUT = 2
 # What shells expect of a program that Ctrl-C ended.
-STOPPED = 130
-IMPORT_FLAGS = ("layout", "target", "seed", "tokenizer", "vocab_size")
-EXPORT_FLAGS = ("params",)
+_STOPPED = 130
+_IMPORT_FLAGS = ("format", "target", "seed", "tokenizer", "vocab_size")
+_EXPORT_FLAGS = ("params",)
+_GIB = 2**30
 
 
 def main() -> int:
@@ -36,10 +38,10 @@ def main() -> int:
     outcome = _import(args) if args.export is None else _export(args)
   except (ValueError, OSError) as error:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return BAD_INPUT
+    return _BAD_INPUT
   except KeyboardInterrupt:
     print("stopped: nothing was left behind", file=sys.stderr)
-    return STOPPED
+    return _STOPPED
   seconds = time.monotonic() - start
   print("\n".join(outcome.lines))
   print(
@@ -47,9 +49,9 @@ def main() -> int:
     f"{outcome.nbytes / seconds / 1e6:.0f} MB/s"
   )
   print(
-    f"peak memory {peak_memory() / GIB:.2f} GiB, bound "
-    f"{memory_bound(outcome.largest_array) / GIB:.2f} GiB (2.5 x largest array "
-    f"of {outcome.largest_array / GIB:.2f} GiB + 1 GiB)"
+    f"peak memory {_peak_memory() / _GIB:.2f} GiB, bound "
+    f"{2.5 * outcome.largest_array / _GIB + 1:.2f} GiB (2.5 x largest array "
+    f"of {outcome.largest_array / _GIB:.2f} GiB + 1 GiB)"
   )
   print(f"wrote {args.dst}")
   return 0
@@ -70,19 +72,19 @@ def _parser() -> _Parser:
   add = parser.add_argument
   add("src", type=pathlib.Path, metavar="SRC")
   add("dst", type=pathlib.Path, metavar="DST")
-  add("--export", metavar="a|c", help="go back, to this layout")
+  add("--export", metavar="a|c", help="export to this format")
   add("--dtype", choices=OUTPUT_DTYPES, help="dtype of all arrays")
   add("--verify", action="store_true", help="re-read and compare both sides")
   add = parser.add_argument_group("of an import").add_argument
-  add("--layout", metavar="a|b|c", help="insist on a layout of SRC")
+  add("--format", metavar="a|b|c", help="the format that SRC must have")
   add("--target", choices=TARGETS, help="network to make (default: ddit)")
-  add("--seed", type=int, help="of parameters that start fresh (default: 0)")
+  add("--seed", type=int, help="of newly initialised parameters (default: 0)")
   add(
     "--tokenizer",
     type=pathlib.Path,
     help="T5's tokenizer, or a folder with SD3's three, if SRC has none",
   )
-  add("--vocab_size", type=int, help="rows of a fresh text head")
+  add("--vocab_size", type=int, help="rows of a new text head")
   add = parser.add_argument_group("of an export").add_argument
   add("--params", type=pathlib.Path, help="export these network parameters")
   return parser
@@ -90,7 +92,7 @@ def _parser() -> _Parser:
 
 def _parse() -> argparse.Namespace:
   args = _parser().parse_args()
-  unused = EXPORT_FLAGS if args.export is None else IMPORT_FLAGS
+  unused = _EXPORT_FLAGS if args.export is None else _IMPORT_FLAGS
   if given := [f"--{f}" for f in unused if getattr(args, f) is not None]:
     kind = "an export" if args.export is None else "an import"
     raise ValueError(f"{', '.join(given)} is for {kind} only: leave it out")
@@ -98,7 +100,7 @@ def _parse() -> argparse.Namespace:
 
 
 def _import(args: argparse.Namespace) -> convert.Outcome:
-  given = {flag: getattr(args, flag) for flag in IMPORT_FLAGS}
+  given = {flag: getattr(args, flag) for flag in _IMPORT_FLAGS}
   options = convert.ConvertOptions(
     dtype=args.dtype,
     is_verified=args.verify,
@@ -111,14 +113,29 @@ def _import(args: argparse.Namespace) -> convert.Outcome:
 
 def _export(args: argparse.Namespace) -> convert.Outcome:
   options = export.ExportOptions(
-    layout=args.export,
+    format=args.export,
     dtype=args.dtype,
     network_params=args.params,
     is_verified=args.verify,
   )
-  parts = export.plan_export(args.src, options)
-  with _progress(sum(part.nbytes() for part in parts)) as bar:
-    return export.export(args.src, parts, args.dst, options, bar.update)
+  networks = export.plan_export(args.src, options)
+  with _progress(export.export_bytes(networks)) as bar:
+    return export.export(args.src, networks, args.dst, options, bar.update)
+
+
+def _peak_memory() -> int:
+  """Bytes of physical memory at the highest, mapped files included.
+
+  Linux's own record of this program is used where there is one: `getrusage`
+  also counts the program that started it.
+  """
+  status = pathlib.Path("/proc/self/status")
+  if status.is_file():
+    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text())
+    if found:
+      return int(found[1]) * 1024
+  unit = 1 if sys.platform == "darwin" else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _progress(total: int) -> tqdm.tqdm:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from ddit_jax.files import replace_file
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
 _DIGEST_BYTES = 32
+_HASHED_AT_ONCE = 2**22
 _NAMED_PROBLEMS = 5
 
 
@@ -42,7 +44,7 @@ def write_manifest(
   folder = _existing(folder)
   names = _file_names(folder)
   with concurrent.futures.ThreadPoolExecutor() as threads:
-    entries = list(threads.map(lambda name: _entry(folder / name), names))
+    entries = list(threads.map(lambda name: hash_file(folder / name), names))
   body = {
     "format": _FORMAT,
     "files": dict(zip(names, entries, strict=True)),
@@ -121,6 +123,27 @@ def contents_digest(folder: str | os.PathLike, below: str) -> str:
   return _body_digest(listed)
 
 
+def hash_file(
+  path: pathlib.Path, is_over: threading.Event | None = None
+) -> dict[str, Any]:
+  """Size and hash of a file, as manifests list them.
+
+  Args:
+    path: the file.
+    is_over: setting it ends the hashing.
+
+  Raises:
+    CancelledError: `is_over` was set.
+  """
+  digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+  with open(path, "rb") as file:
+    while chunk := file.read(_HASHED_AT_ONCE):
+      if is_over is not None and is_over.is_set():
+        raise concurrent.futures.CancelledError
+      digest.update(chunk)
+  return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
+
+
 def _existing(folder: str | os.PathLike) -> pathlib.Path:
   folder = pathlib.Path(folder)
   if not folder.is_dir():
@@ -136,14 +159,6 @@ def _file_names(folder: pathlib.Path) -> list[str]:
     if not path.is_dir()
   )
   return sorted(name for name in names if name != MANIFEST_NAME)
-
-
-def _entry(path: pathlib.Path) -> dict[str, Any]:
-  with open(path, "rb") as file:
-    digest = hashlib.file_digest(
-      file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    )
-  return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
 
 
 def _body_digest(body: dict[str, Any]) -> str:
@@ -191,7 +206,7 @@ def _altered(
   index, count = share
   names = sorted(listed)[index::count]
   with concurrent.futures.ThreadPoolExecutor() as threads:
-    found = threads.map(lambda name: _entry(folder / name), names)
+    found = threads.map(lambda name: hash_file(folder / name), names)
     return [
       f"{name} is altered (its hash differs)"
       for name, entry in zip(names, found, strict=True)

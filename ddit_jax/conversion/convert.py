@@ -1,49 +1,39 @@
-"""Import: a checkpoint of SD3 or D-DiT into our arrays, block by block."""
+"""Import: a published checkpoint of SD3 or D-DiT into our arrays.
 
-import contextlib
+Headers are read and everything is planned first; then one block of one array
+after another is built from their tensors and written.
+"""
+
 import dataclasses
-import math
 import pathlib
+import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 
-from ddit_jax.checkpoint.manifest import write_manifest
-from ddit_jax.conversion import report
-from ddit_jax.conversion.array_folder import ArrayFolder, create_arrays
-from ddit_jax.conversion.checkpoint_record import (
-  CheckpointRecord,
-  SourceRecord,
-  write_json,
-  write_record,
-  write_source_record,
-)
-from ddit_jax.conversion.component_plan import (
-  ComponentPlan,
+from ddit_jax.checkpoint.manifest import hash_file, write_manifest
+from ddit_jax.conversion import record
+from ddit_jax.conversion.dtypes import CastCounter, cast
+from ddit_jax.conversion.formats import Source, open_source
+from ddit_jax.conversion.plan import (
   ConversionPlan,
+  NetworkPlan,
   plan_conversion,
 )
-from ddit_jax.conversion.dtypes import CastCounter
-from ddit_jax.conversion.layouts import Source, open_source
-from ddit_jax.conversion.partial_folder import (
-  check_free,
-  check_space,
-  hash_file,
-  partial_folder,
-)
-from ddit_jax.conversion.plan import Slab
-from ddit_jax.conversion.slab_work import (
-  build_slab,
-  check_slab,
-  check_twin,
-  for_each_slab,
-  slab_of,
-)
+from ddit_jax.conversion.rearrange import copy_into
+from ddit_jax.conversion.safetensors_io import StoredTensor
+from ddit_jax.conversion.slices import Block, TensorSlice, block_shape
+from ddit_jax.conversion.zarr_arrays import ZarrArrays, create_arrays
+from ddit_jax.errors import InputError
+from ddit_jax.files import appearing_folder, check_free_space, check_is_new
 
-REPORT_NAME = "report.json"
+# Each holds a few copies of one block: more threads would take more memory.
+_THREADS = 2
+_COMPARED_AT_ONCE = 2**20
 
 # Called with the number of bytes done since the last call.
 Progress = Callable[[int], None]
@@ -54,17 +44,18 @@ class ConvertOptions:
   """How to convert.
 
   Attributes:
-    layout: layout to insist on, or None to recognise it.
+    format: name or letter of the format that the source must have; None
+      recognises it.
     target: "ddit" or "sd3".
     dtype: "float32", "bfloat16", "float16", or None to keep what is stored.
-    seed: of fresh parameters.
-    tokenizer: folder of T5's tokenizer, or of SD3's three, for sources
-      without them; see `tokenizer_folders`.
-    vocab_size: rows of a fresh text head; None asks the tokenizer.
+    seed: of newly initialised parameters.
+    tokenizer: folder of T5's tokenizer, or of SD3's three, for sources without
+      them; see `tokenizer_folders`.
+    vocab_size: rows of a new text head; None asks the tokenizer.
     is_verified: True reads both sides again and compares them.
   """
 
-  layout: str | None = None
+  format: str | None = None
   target: str = "ddit"
   dtype: str | None = None
   seed: int = 0
@@ -94,10 +85,10 @@ def plan_import(
   """Opens a checkpoint and decides everything; reads headers only.
 
   Raises:
-    ConversionError: see `layouts.open_source` and `plan_conversion`.
+    InputError: see `formats.open_source` and `plan.plan_conversion`.
   """
   return plan_conversion(
-    open_source(source_path, options.layout),
+    open_source(source_path, options.format),
     target=options.target,
     dtype=options.dtype,
     tokenizer=options.tokenizer,
@@ -114,164 +105,234 @@ def convert(
   """Writes a checkpoint that training starts from and sampling loads.
 
   `destination` gets a folder for every network (Orbax trees `params` and
-  `constants`), `tokenizer/` (T5's), of SD3 also `tokenizer_clip_l/` and
-  `tokenizer_clip_g/`, `config.json`, `report.json`, `source.json` and
+  `constants`), its tokenizers, `config.json`, `report.json`, `source.json` and
   `manifest.json`, which is written last and covers them all.
 
   Args:
-    plan: what `plan_import` gave.
+    plan: what `plan_import` returned.
     destination: does not exist yet.
     options: as given to `plan_import`.
     progress: told of the bytes done; there are `work_bytes(plan, options)`.
 
   Raises:
-    ConversionError: `destination` is taken; a tensor holds NaN or numbers
-      out of range; copies differ; verification fails.
+    InputError: `destination` is taken; a tensor holds NaN or numbers out of
+      range; duplicates differ; verification fails.
   """
-  check_free(destination)
-  check_space(destination, sum(part.nbytes() for part in plan.components))
-  counter = CastCounter()
+  check_is_new(destination)
+  check_free_space(destination, plan.nbytes(), remedy="take a smaller --dtype")
+  casts = CastCounter()
+  report = record.conversion_report(plan, options.seed)
   is_over = threading.Event()
-  # Sources are hashed while the disk is busy with what was converted; an error
-  # does not wait for that.
-  with (
-    ThreadPoolExecutor(1) as background,
-    _set_at_end(is_over),
-    partial_folder(destination) as folder,
-  ):
-    facts = background.submit(_manifest_facts, plan.source, is_over)
-    for component in plan.components:
-      _write_component(component, folder, options.seed, counter, progress)
-    _copy_plain_folders(plan, folder)
-    _write_facts(plan, folder, options, counter)
-    if options.is_verified:
-      for component in plan.components:
-        _verify_component(component, folder, options.seed, progress)
-    write_manifest(folder, extra=facts.result())
+  with ThreadPoolExecutor(1) as background:
+    # Sources are hashed while blocks are converted; an error stops that too.
+    facts = background.submit(_source_facts, plan.source, is_over)
+    try:
+      with appearing_folder(destination) as folder:
+        for network in plan.networks:
+          _write_network(network, folder, options.seed, casts, progress)
+        for name, source in (
+          plan.source.plain_folders | plan.tokenizers
+        ).items():
+          shutil.copytree(source, folder / name)
+        configs = {network.name: network.config for network in plan.networks}
+        record.write_record(
+          folder, record.CheckpointRecord(target=plan.target, configs=configs)
+        )
+        record.write_source(folder, plan)
+        record.write_report(folder, report, casts, plan.notes)
+        if options.is_verified:
+          for network in plan.networks:
+            _verify_network(network, folder, options.seed, progress)
+        write_manifest(folder, extra=facts.result())
+    finally:
+      is_over.set()
   return Outcome(
-    lines=report.report_lines(
-      report.report_rows(plan, options.seed), counter, plan.notes
-    ),
-    nbytes=sum(component.nbytes() for component in plan.components),
-    largest_array=max(c.largest_array() for c in plan.components),
+    lines=record.report_lines(report, casts, plan.notes),
+    nbytes=plan.nbytes(),
+    largest_array=max(max(n.array_bytes()) for n in plan.networks),
   )
 
 
 def work_bytes(plan: ConversionPlan, options: ConvertOptions) -> int:
   """Bytes that `progress` will be told of."""
-  passes = 2 if options.is_verified else 1
-  return passes * sum(component.nbytes() for component in plan.components)
+  return (2 if options.is_verified else 1) * plan.nbytes()
 
 
-def _write_component(
-  plan: ComponentPlan,
+def for_each_block(
+  blocks: Iterable[Block],
+  work: Callable[[Block], None],
+  done: Callable[[Block], None] = lambda block: None,
+) -> None:
+  """Runs `work` on every block in two threads, and `done` after it in this one.
+
+  Raises:
+    Exception: the first error of `work`; blocks not yet begun are dropped.
+  """
+  with ThreadPoolExecutor(_THREADS) as threads:
+    futures = {threads.submit(work, block): block for block in blocks}
+    try:
+      for future in as_completed(futures):
+        future.result()
+        done(futures[future])
+    except BaseException:
+      threads.shutdown(cancel_futures=True)
+      raise
+
+
+def check_block(
+  parts: Iterable[TensorSlice],
+  ours: np.ndarray,
+  tensors: Mapping[str, StoredTensor],
+) -> None:
+  """Compares a block with their tensors bit for bit, rearranged back.
+
+  Args:
+    parts: its slices; new ones are not compared.
+    ours: its numbers as stored.
+    tensors: by key, of the same dtype or cast to it.
+
+  Raises:
+    InputError: a number differs.
+  """
+  for part in parts:
+    if part.key is not None:
+      tensor = tensors[part.key]
+      theirs = cast(tensor.label, tensor.read(), ours.dtype)
+      _check_equal(tensor.name, part.to_theirs(ours), theirs)
+
+
+def initial_values(part: TensorSlice, seed: int) -> np.ndarray:
+  """float32 numbers of a new slice; equal seeds give equal numbers.
+
+  Every slice has its own generator, so that neither the order of writing nor
+  other slices change it.
+  """
+  if part.init == "zeros":
+    return np.zeros(part.shape, np.float32)
+  if part.init == "identity":
+    return np.eye(*part.shape, dtype=np.float32)
+  std = float(re.fullmatch(r"normal\(0,(.+)\)", part.init)[1])
+  path, number = part.block
+  stream = zlib.crc32(f"{path}[{number}]".encode())
+  generator = np.random.default_rng([seed, stream])
+  values = generator.standard_normal(part.shape, dtype=np.float32)
+  return values * np.float32(std)
+
+
+def _build_block(
+  network: NetworkPlan, block: Block, seed: int, casts: CastCounter
+) -> np.ndarray:
+  shapes = {path: shape for path, (shape, _) in network.arrays.items()}
+  _, dtype = network.arrays[block[0]]
+  built = np.empty(block_shape(block, shapes), dtype)
+  for part in network.blocks[block]:
+    if part.key is None:
+      built[part.index] = initial_values(part, seed).astype(dtype)
+    else:
+      tensor = network.tensors[part.key]
+      stored = cast(tensor.label, tensor.read(), dtype, casts)
+      copy_into(built[part.index], part.to_ours(stored))
+  return built
+
+
+def _write_network(
+  network: NetworkPlan,
   folder: pathlib.Path,
   seed: int,
-  counter: CastCounter,
+  casts: CastCounter,
   progress: Progress,
 ) -> None:
-  for name, twin in plan.twins.items():
-    check_twin(plan.tensors[name], plan.tensors[twin])
-  folders = _create_folders(plan, folder / plan.name)
-
-  def write(slab: Slab) -> None:
-    dtype = plan.arrays[slab.array][1]
-    built = build_slab(slab, plan.tensors, dtype, seed=seed, counter=counter)
-    place = slab_of(folders[_collection(slab)], slab)
-    place.write(built, can_reference_source_data_indefinitely=True).result()
-
-  for_each_slab(plan.slabs, write, lambda s: progress(_nbytes(plan, s)))
-
-
-def _verify_component(
-  plan: ComponentPlan, folder: pathlib.Path, seed: int, progress: Progress
-) -> None:
-  collections = {_collection(slab) for slab in plan.slabs}
-  folders = {c: ArrayFolder(folder / plan.name / c) for c in collections}
-
-  def check(slab: Slab) -> None:
-    ours = slab_of(folders[_collection(slab)], slab).read().result()
-    check_slab(slab, ours, plan.tensors, seed=seed)
-
-  for_each_slab(plan.slabs, check, lambda s: progress(_nbytes(plan, s)))
-
-
-def _create_folders(
-  plan: ComponentPlan, folder: pathlib.Path
-) -> dict[str, ArrayFolder]:
-  """An Orbax item for each collection ("params", "constants")."""
-  groups: dict[str, dict] = {}
-  has_blocks = {slab.array: slab.block is not None for slab in plan.slabs}
-  for path, entry in plan.arrays.items():
+  for key, original in network.duplicates.items():
+    _check_duplicate(network.tensors[key], network.tensors[original])
+  stacked = {path for path, number in network.blocks if number is not None}
+  collections: dict[str, dict] = {}
+  for path, (shape, dtype) in network.arrays.items():
     collection, _, rest = path.partition("/")
-    groups.setdefault(collection, {})[rest] = (*entry, has_blocks[path])
-  return {
-    collection: create_arrays(folder / collection, entries)
-    for collection, entries in groups.items()
+    entry = (shape, dtype, path in stacked)
+    collections.setdefault(collection, {})[rest] = entry
+  arrays = {
+    collection: create_arrays(folder / network.name / collection, entries)
+    for collection, entries in collections.items()
   }
 
+  def write(block: Block) -> None:
+    built = _build_block(network, block, seed, casts)
+    place = _place(arrays, block)
+    place.write(built, can_reference_source_data_indefinitely=True).result()
 
-def _collection(slab: Slab) -> str:
-  return slab.array.partition("/")[0]
-
-
-def _nbytes(plan: ComponentPlan, slab: Slab) -> int:
-  dtype: np.dtype = plan.arrays[slab.array][1]
-  return math.prod(slab.shape) * dtype.itemsize
+  for_each_block(network.blocks, write, lambda b: progress(_nbytes(arrays, b)))
 
 
-def _copy_plain_folders(plan: ConversionPlan, folder: pathlib.Path) -> None:
-  sources = {**plan.source.plain_folders, **plan.tokenizers}
-  for name, source in sources.items():
-    shutil.copytree(source, folder / name)
-
-
-def _write_facts(
-  plan: ConversionPlan,
-  folder: pathlib.Path,
-  options: ConvertOptions,
-  counter: CastCounter,
+def _verify_network(
+  network: NetworkPlan, folder: pathlib.Path, seed: int, progress: Progress
 ) -> None:
-  configs = {c.name: c.config for c in plan.components}
-  write_record(folder, CheckpointRecord(target=plan.target, configs=configs))
-  parts = plan.source.components
-  write_source_record(
-    folder,
-    SourceRecord(
-      layout=plan.source.layout,
-      files={
-        name: {t: tensor.file.name for t, tensor in part.tensors.items()}
-        for name, part in parts.items()
-      },
-      configs={
-        name: dict(part.config.fields)
-        for name, part in parts.items()
-        if part.config is not None
-      },
-    ),
+  arrays = {
+    path.name: ZarrArrays(path) for path in (folder / network.name).iterdir()
+  }
+
+  def check(block: Block) -> None:
+    ours = _place(arrays, block).read().result()
+    parts = network.blocks[block]
+    check_block(parts, ours, network.tensors)
+    for part in parts:
+      if part.key is None:
+        expected = initial_values(part, seed).astype(ours.dtype)
+        _check_equal(f"{block} (new)", ours[part.index], expected)
+
+  for_each_block(network.blocks, check, lambda b: progress(_nbytes(arrays, b)))
+
+
+def _place(arrays: Mapping[str, ZarrArrays], block: Block):
+  collection, _, path = block[0].partition("/")
+  return arrays[collection].block(path, block[1])
+
+
+def _nbytes(arrays: Mapping[str, ZarrArrays], block: Block) -> int:
+  place = _place(arrays, block)
+  return place.size * place.dtype.numpy_dtype.itemsize
+
+
+def _check_duplicate(tensor: StoredTensor, original: StoredTensor) -> None:
+  is_alike = (tensor.dtype, tensor.shape) == (original.dtype, original.shape)
+  if not is_alike or not _equal_bits(tensor.read(), original.read()):
+    raise InputError(
+      f"tensor {tensor.label} should be a duplicate of {original.name} but "
+      "differs, so it is unclear which of them is meant: fetch the file again"
+    )
+
+
+def _check_equal(name: str, got: np.ndarray, expected: np.ndarray) -> None:
+  if got.shape != expected.shape or not _equal_bits(got, expected):
+    raise InputError(
+      f"verification failed: {name} differs from what was written; check the "
+      "disk and convert again"
+    )
+
+
+def _equal_bits(first: np.ndarray, second: np.ndarray) -> bool:
+  if first.ndim and not first.flags.c_contiguous:
+    contiguous = np.empty(first.shape, first.dtype)
+    copy_into(contiguous, first)
+    first = contiguous
+  bits = np.dtype(f"u{first.dtype.itemsize}")
+  a, b = first.reshape(-1).view(bits), second.reshape(-1).view(bits)
+  step = _COMPARED_AT_ONCE
+  return all(
+    np.array_equal(a[i : i + step], b[i : i + step])
+    for i in range(0, a.size, step)
   )
-  rows = report.report_rows(plan, options.seed)
-  body = report.report_record(rows, counter, plan.notes)
-  write_json(folder / REPORT_NAME, body)
 
 
-@contextlib.contextmanager
-def _set_at_end(event: threading.Event) -> Iterator[None]:
-  try:
-    yield
-  finally:
-    event.set()
-
-
-def _manifest_facts(
+def _source_facts(
   source: Source, is_over: threading.Event
 ) -> dict[str, object]:
+  """Path, format and hashes of a source, for the manifest."""
   root = source.path if source.path.is_dir() else source.path.parent
   return {
     "source": str(source.path),
-    "layout": source.layout,
+    "format": source.format,
     "source_files": {
-      path.relative_to(root).as_posix(): hash_file(path, is_over.is_set)
+      path.relative_to(root).as_posix(): hash_file(path, is_over)
       for path in source.files()
     },
   }

@@ -1,58 +1,52 @@
-"""Casts between float formats: range-checked, counted, and NaN refused."""
+"""Casts between float dtypes: range-checked, counted, and NaN refused."""
 
-import dataclasses
 import threading
 
 import ml_dtypes
 import numpy as np
 
-from ddit_jax.conversion.errors import ConversionError
-from ddit_jax.conversion.safetensors_files import DTYPES
+from ddit_jax.conversion.safetensors_io import DTYPES
+from ddit_jax.errors import InputError
 
 # What weights may be stored as.
 INPUT_DTYPES = ("F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 # The names that `--dtype` takes, with the safetensors name of each.
 OUTPUT_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-# Numbers looked at together: few enough to stay in a core's cache.
-_AT_ONCE = 2**18
-
-
-@dataclasses.dataclass(kw_only=True)
-class CastCount:
-  """What happened to all numbers cast from one dtype to another.
-
-  Attributes:
-    tensors: how many tensors.
-    numbers: how many numbers.
-    flushed: numbers that were not zero and became zero.
-    largest: largest magnitude seen.
-  """
-
-  tensors: int = 0
-  numbers: int = 0
-  flushed: int = 0
-  largest: float = 0.0
+# Numbers compared at once: few enough to stay in a core's cache.
+_CHUNK = 2**18
 
 
 class CastCounter:
-  """Counts of every kind of cast, filled by several threads.
+  """Counts every kind of cast; several threads may use it.
 
   Attributes:
-    counts: (from, to) as numpy's names of the dtypes, to a `CastCount`.
+    counts: (from, to), NumPy's names of dtypes, -> {"tensors", "numbers",
+      "flushed": numbers that became zero, "largest": magnitude}.
   """
 
   def __init__(self):
-    self.counts: dict[tuple[str, str], CastCount] = {}
+    self.counts: dict[tuple[str, str], dict[str, float]] = {}
     self._lock = threading.Lock()
 
-  def add(self, pair: tuple[str, str], *, numbers, flushed, largest) -> None:
+  def add(
+    self, pair: tuple[str, str], *, numbers: int, flushed: int, largest: float
+  ) -> None:
     """Adds one tensor."""
+    new = {"tensors": 0, "numbers": 0, "flushed": 0, "largest": 0.0}
     with self._lock:
-      count = self.counts.setdefault(pair, CastCount())
-      count.tensors += 1
-      count.numbers += numbers
-      count.flushed += flushed
-      count.largest = max(count.largest, largest)
+      count = self.counts.setdefault(pair, new)
+      count["tensors"] += 1
+      count["numbers"] += numbers
+      count["flushed"] += flushed
+      count["largest"] = max(count["largest"], largest)
+
+
+def check_dtype(dtype: str | None) -> None:
+  """Raises InputError unless `dtype` is None or one of `OUTPUT_DTYPES`."""
+  if dtype is not None and dtype not in OUTPUT_DTYPES:
+    raise InputError(
+      f"unknown dtype {dtype!r}; there are {', '.join(OUTPUT_DTYPES)}"
+    )
 
 
 def output_dtype(stored: str, wanted: str | None) -> np.dtype:
@@ -68,14 +62,53 @@ def output_dtype(stored: str, wanted: str | None) -> np.dtype:
   return DTYPES["BF16"] if stored.startswith("F8") else DTYPES[stored]
 
 
-def largest_magnitude(name: str, array: np.ndarray) -> float:
-  """The largest absolute value.
+def cast(
+  name: str,
+  array: np.ndarray,
+  dtype: np.dtype,
+  counter: CastCounter | None = None,
+) -> np.ndarray:
+  """`array` in another dtype, rounded to nearest; an equal dtype only checks.
 
-  Floats without their sign bit are ordered like integers, infinity and NaN
-  last: one pass finds the range and both of them, in any format.
+  Args:
+    name: for messages.
+    array: of any float dtype.
+    dtype: the wanted one.
+    counter: where the cast is counted.
 
   Raises:
-    ConversionError: a NaN or an infinity.
+    InputError: a NaN, an infinity, or a number too large for `dtype`.
+  """
+  largest = _largest_magnitude(name, array)
+  if array.dtype == dtype:
+    return array
+  # Rounding is monotonic, so the largest number overflows if any does.
+  with np.errstate(over="ignore"):
+    rounded = np.float32(largest).astype(dtype).astype(np.float32)
+  if not np.isfinite(rounded):
+    raise InputError(
+      f"tensor {name} reaches {largest:.6g}, above {dtype}'s largest number "
+      f"{float(ml_dtypes.finfo(dtype).max):.6g}: use --dtype=float32"
+    )
+  result = array.astype(dtype)
+  if counter is not None:
+    flushed = 0
+    if _smallest(dtype) > _smallest(array.dtype):
+      flushed = int(np.count_nonzero(array) - np.count_nonzero(result))
+    counter.add(
+      (array.dtype.name, dtype.name),
+      numbers=array.size,
+      flushed=flushed,
+      largest=largest,
+    )
+  return result
+
+
+def _largest_magnitude(name: str, array: np.ndarray) -> float:
+  """The largest absolute value; InputError for a NaN or an infinity.
+
+  Floats without their sign bit are ordered like integers, infinity and NaN
+  last: one pass finds the range and both of them, in any dtype.
   """
   if not array.size:
     return 0.0
@@ -83,59 +116,21 @@ def largest_magnitude(name: str, array: np.ndarray) -> float:
   mask = bits.type(np.iinfo(bits).max >> 1)
   flat = array.reshape(-1).view(bits)
   highest = max(
-    np.bitwise_and(flat[i : i + _AT_ONCE], mask).max()
-    for i in range(0, flat.size, _AT_ONCE)
+    np.bitwise_and(flat[i : i + _CHUNK], mask).max()
+    for i in range(0, flat.size, _CHUNK)
   )
   largest = float(highest.view(array.dtype).astype(np.float32))
   if not np.isfinite(largest):
     what = "NaN" if np.isnan(largest) else "infinity"
     is_broken = ~np.isfinite(array)
     first = np.unravel_index(is_broken.argmax(), array.shape)
-    raise ConversionError(
+    raise InputError(
       f"tensor {name} holds {what} ({np.count_nonzero(is_broken):,} of its "
       f"{array.size:,} numbers, the first at {[int(i) for i in first]}): it is "
       "broken or was saved after a diverged run; fetch it again or use an "
       "earlier one"
     )
   return largest
-
-
-def cast(
-  name: str, array: np.ndarray, dtype: np.dtype, counter: CastCounter
-) -> np.ndarray:
-  """`array` in another dtype (rounded to nearest), checked and counted.
-
-  Args:
-    name: for messages.
-    array: of any float dtype.
-    dtype: the wanted one; an equal one only checks.
-    counter: where the cast is counted.
-
-  Raises:
-    ConversionError: a NaN, an infinity, or a number too large for `dtype`.
-  """
-  largest = largest_magnitude(name, array)
-  if array.dtype == dtype:
-    return array
-  # Rounding is monotonic, so the largest tells for all.
-  with np.errstate(over="ignore"):
-    rounded = np.float32(largest).astype(dtype).astype(np.float32)
-  if not np.isfinite(rounded):
-    raise ConversionError(
-      f"tensor {name} reaches {largest:.6g}, above {dtype}'s largest number "
-      f"{float(ml_dtypes.finfo(dtype).max):.6g}: use --dtype=float32"
-    )
-  result = array.astype(dtype)
-  flushed = 0
-  if _smallest(dtype) > _smallest(array.dtype):
-    flushed = int(np.count_nonzero(array) - np.count_nonzero(result))
-  counter.add(
-    (array.dtype.name, dtype.name),
-    numbers=array.size,
-    flushed=flushed,
-    largest=largest,
-  )
-  return result
 
 
 def _smallest(dtype: np.dtype) -> float:

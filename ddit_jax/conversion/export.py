@@ -1,36 +1,67 @@
-"""Export: our arrays as a diffusers folder of SD3, or as a D-DiT folder."""
+"""Export: our arrays as a diffusers folder of SD3, or as a D-DiT folder.
 
+The inverse of `convert`, from the same key map.
+"""
+
+import collections
 import dataclasses
+import functools
 import math
 import pathlib
+import re
+from collections.abc import Mapping
+
+import numpy as np
 
 from ddit_jax.checkpoint.manifest import verify_manifest, write_manifest
-from ddit_jax.conversion.checkpoint_record import (
-  CheckpointRecord,
-  read_record,
-  read_source_record,
-  write_json,
+from ddit_jax.conversion.configs import (
+  ArrayShapes,
+  NetworkConfig,
+  array_shapes,
 )
-from ddit_jax.conversion.component_export import (
-  ComponentExport,
-  open_component,
-  verify_component,
-  write_component,
+from ddit_jax.conversion.convert import (
+  Outcome,
+  Progress,
+  check_block,
+  for_each_block,
 )
-from ddit_jax.conversion.convert import Outcome, Progress
-from ddit_jax.conversion.dtypes import OUTPUT_DTYPES, CastCounter
-from ddit_jax.conversion.errors import ConversionError
-from ddit_jax.conversion.hub_files import component_json, write_plain_files
-from ddit_jax.conversion.layouts import layout_name, open_source
-from ddit_jax.conversion.mapping import LAYOUTS
-from ddit_jax.conversion.partial_folder import (
-  check_free,
-  check_space,
-  partial_folder,
+from ddit_jax.conversion.dtypes import (
+  OUTPUT_DTYPES,
+  CastCounter,
+  cast,
+  check_dtype,
 )
-from ddit_jax.conversion.report import ReportRow, report_lines
+from ddit_jax.conversion.formats import format_name, open_source
+from ddit_jax.conversion.hub import config_json, write_json, write_plain_files
+from ddit_jax.conversion.key_map import FORMATS
+from ddit_jax.conversion.rearrange import copy_into
+from ddit_jax.conversion.record import read_record, read_source, report_lines
+from ddit_jax.conversion.safetensors_io import (
+  DTYPE_NAMES,
+  DTYPES,
+  StoredTensor,
+  assign_shards,
+  write_folder,
+)
+from ddit_jax.conversion.slices import (
+  Block,
+  TensorSlice,
+  blocks_of,
+  tensor_slices,
+)
+from ddit_jax.conversion.zarr_arrays import ZarrArrays
+from ddit_jax.errors import InputError, first_few
+from ddit_jax.files import appearing_folder, check_free_space, check_is_new
 
-_LAYOUT_OF_TARGET = {"sd3": "sd3_folder", "ddit": "ddit_folder"}
+_FORMAT_OF_TARGET = {"sd3": "sd3_folder", "ddit": "ddit_folder"}
+# Names of weight files in diffusers and in transformers.
+_STEMS = {
+  "network": "diffusion_pytorch_model",
+  "vae": "diffusion_pytorch_model",
+}
+_TRANSFORMERS_STEM = "model"
+# The q, k and v of a block are read with one other block between them.
+_BLOCKS_KEPT = 3
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,125 +69,245 @@ class ExportOptions:
   """How to export.
 
   Attributes:
-    layout: key or letter of the layout, "a" or "c".
+    format: key or letter of the format, "a" or "c".
     dtype: "float32", "bfloat16", "float16", or None to keep what is stored.
     network_params: folder of other parameters of the network, as Orbax wrote
       them (those of a training run), instead of the checkpoint's own.
     is_verified: True reads both sides again and compares them.
   """
 
-  layout: str
+  format: str
   dtype: str | None = None
   network_params: pathlib.Path | None = None
   is_verified: bool = False
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkExport:
+  """One network and the tensors it becomes.
+
+  Attributes:
+    name: "network", "text_encoder", ...
+    config: its configuration.
+    slices: key of a tensor -> the slice of our arrays that it comes from.
+    shapes: path of our array -> its shape.
+    arrays: "params", "constants" -> folder of arrays.
+    dtype: dtype of all tensors, or None for that of the arrays.
+  """
+
+  name: str
+  config: NetworkConfig
+  slices: Mapping[str, TensorSlice]
+  shapes: ArrayShapes
+  arrays: Mapping[str, ZarrArrays]
+  dtype: np.dtype | None
+
+  def read(self, block: Block) -> np.ndarray:
+    """One block of one of our arrays."""
+    collection, _, path = block[0].partition("/")
+    return self.arrays[collection].block(path, block[1]).read().result()
+
+  def dtype_of(self, array: str) -> np.dtype:
+    """The dtype in which one of our arrays is exported."""
+    collection, _, path = array.partition("/")
+    return self.dtype or self.arrays[collection].array(path).dtype.numpy_dtype
+
+  def array_bytes(self) -> list[int]:
+    """Bytes of each array, exported."""
+    return [
+      math.prod(shape) * self.dtype_of(path).itemsize
+      for path, shape in self.shapes.items()
+    ]
+
+
 def plan_export(
   checkpoint: pathlib.Path, options: ExportOptions
-) -> list[ComponentExport]:
+) -> list[NetworkExport]:
   """Checks the checkpoint's hashes and opens what will be exported.
 
   Raises:
-    ConversionError: an option is impossible, or arrays do not fit.
+    InputError: an option is impossible, or arrays do not fit.
     CheckpointError: the checkpoint is damaged.
   """
-  if options.dtype not in (None, *OUTPUT_DTYPES):
-    raise ConversionError(
-      f"unknown dtype {options.dtype!r}; there are {', '.join(OUTPUT_DTYPES)}"
-    )
+  check_dtype(options.dtype)
   record = read_record(checkpoint)
-  layout = LAYOUTS[_checked_layout(checkpoint, record, options.layout)]
-  verify_manifest(checkpoint)
-  parts = []
-  for name, config in record.configs.items():
-    own = (p for p in (checkpoint / name).iterdir() if p.is_dir())
-    folders = {path.name: path for path in own}
-    if name == "network" and options.network_params is not None:
-      folders["params"] = options.network_params
-    parts.append(
-      open_component(
-        folders,
-        name,
-        config,
-        naming=layout.namings[name],
-        dtype=options.dtype,
-      )
+  name = format_name(options.format)
+  fitting = _FORMAT_OF_TARGET[record.target]
+  if name != fitting:
+    raise InputError(
+      f"{checkpoint} holds the network of {record.target}, which cannot be "
+      f"written as {name}: use --export={FORMATS[fitting].letter}"
     )
-  return parts
+  verify_manifest(checkpoint)
+  networks = []
+  for network, config in record.configs.items():
+    folders = {
+      p.name: p for p in (checkpoint / network).iterdir() if p.is_dir()
+    }
+    if network == "network" and options.network_params is not None:
+      folders["params"] = options.network_params
+    _, scheme = FORMATS[name].networks[network]
+    networks.append(
+      _open_network(network, config, folders, scheme, options.dtype)
+    )
+  return networks
 
 
 def export(
   checkpoint: pathlib.Path,
-  parts: list[ComponentExport],
+  networks: list[NetworkExport],
   destination: pathlib.Path,
   options: ExportOptions,
   progress: Progress = lambda nbytes: None,
 ) -> Outcome:
   """Writes a folder of safetensors that PyTorch programs load.
 
-  Tensors are shared out over files as in the source, when the layout is the
-  source's own; else in shards of five gigabytes.
+  If the format is the source's own, tensors go into the same files as there;
+  else into shards of five gigabytes.
 
   Args:
     checkpoint: what `convert` wrote.
-    parts: what `plan_export` gave.
+    networks: what `plan_export` returned.
     destination: does not exist yet.
     options: as given to `plan_export`.
-    progress: told of the bytes written.
+    progress: told of the bytes written; there are `export_bytes(networks)`.
 
   Raises:
-    ConversionError: `destination` is taken, a number does not fit the dtype,
-      or verification fails.
+    InputError: `destination` is taken, a number does not fit the dtype, or
+      verification fails.
   """
-  check_free(destination)
-  check_space(destination, sum(part.nbytes() for part in parts))
-  name = layout_name(options.layout)
-  layout = LAYOUTS[name]
-  source = read_source_record(checkpoint)
-  counter = CastCounter()
-  with partial_folder(destination) as folder:
-    for part in parts:
-      place = folder / layout.places[part.name]
-      is_own = source.layout == name
-      files = source.files.get(part.name) if is_own else None
-      write_component(part, place, files, counter=counter, progress=progress)
-      dtype = part.commonest_dtype().name
-      fields = component_json(part.name, part.config, source, dtype)
+  check_is_new(destination)
+  total = export_bytes(networks)
+  check_free_space(destination, total, remedy="take a smaller --dtype")
+  name = format_name(options.format)
+  source = read_source(checkpoint)
+  casts = CastCounter()
+  with appearing_folder(destination) as folder:
+    for network in networks:
+      place = folder / FORMATS[name].networks[network.name][0]
+      own_files = source["files"] if source["format"] == name else {}
+      files = own_files.get(network.name, {})
+      _write_network(network, place, files, casts, progress)
+      kept = collections.Counter(map(network.dtype_of, network.shapes))
+      stored = source["configs"].get(network.name, {})
+      dtype = kept.most_common(1)[0][0].name
+      fields = config_json(network.config, stored, dtype)
       write_json(place / "config.json", fields)
-    write_plain_files(checkpoint, folder, name, layout)
+    write_plain_files(checkpoint, folder, name)
     if options.is_verified:
       written = open_source(folder, name)
-      for part in parts:
-        verify_component(part, written.components[part.name].tensors)
+      for network in networks:
+        _verify_network(network, written.networks[network.name].tensors)
     write_manifest(folder, extra={"source": str(checkpoint)})
+  mapped = [
+    (f"{n.name}/{part.block[0]}", math.prod(part.shape), f"-> {key}")
+    for n in networks
+    for key, part in n.slices.items()
+  ]
   return Outcome(
-    lines=report_lines(_rows(parts), counter, ()),
-    nbytes=sum(part.nbytes() for part in parts),
-    largest_array=max(part.largest_array() for part in parts),
+    lines=report_lines({"mapped": mapped}, casts),
+    nbytes=total,
+    largest_array=max(max(n.array_bytes()) for n in networks),
   )
 
 
-def _checked_layout(
-  checkpoint: pathlib.Path, record: CheckpointRecord, layout: str
-) -> str:
-  name = layout_name(layout)
-  fitting = _LAYOUT_OF_TARGET[record.target]
-  if name != fitting:
-    raise ConversionError(
-      f"{checkpoint} holds the network of {record.target}, which cannot be "
-      f"written as {name}: use --export={LAYOUTS[fitting].letter}"
-    )
-  return name
+def export_bytes(networks: list[NetworkExport]) -> int:
+  """Bytes of all tensors."""
+  return sum(sum(network.array_bytes()) for network in networks)
 
 
-def _rows(parts: list[ComponentExport]) -> list[ReportRow]:
-  return [
-    ReportRow(
-      fate="mapped",
-      name=f"{part.name}/{piece.array}",
-      numbers=math.prod(piece.shape),
-      detail=f"-> {name}",
+def _open_network(
+  name: str,
+  config: NetworkConfig,
+  folders: Mapping[str, pathlib.Path],
+  scheme: str,
+  dtype: str | None,
+) -> NetworkExport:
+  """Opens a network's arrays and compares them with its configuration."""
+  shapes = array_shapes(config)
+  arrays = {key: ZarrArrays(folder) for key, folder in folders.items()}
+  found = {f"{key}/{path}" for key, a in arrays.items() for path in a.paths}
+  if wrong := sorted(found ^ shapes.keys()):
+    raise InputError(
+      f"the arrays of {name} in {first_few(folders.values())} are not those of "
+      f"its config.json: {first_few(wrong)} missing or unexpected; give those "
+      "of the same network"
     )
-    for part in parts
-    for name, piece in sorted(part.pieces.items())
+  for path, shape in shapes.items():
+    collection, _, rest = path.partition("/")
+    stored = arrays[collection].array(rest).shape
+    if stored != shape:
+      raise InputError(
+        f"array {path} of {name} has shape {stored}, its config.json says "
+        f"{shape}: they belong to different checkpoints"
+      )
+  slices = {part.key: part for part in tensor_slices(scheme, config)}
+  return NetworkExport(
+    name=name,
+    config=config,
+    slices=dict(sorted(slices.items())),
+    shapes=shapes,
+    arrays=arrays,
+    dtype=None if dtype is None else DTYPES[OUTPUT_DTYPES[dtype]],
+  )
+
+
+def _write_network(
+  network: NetworkExport,
+  folder: pathlib.Path,
+  source_files: Mapping[str, str],
+  casts: CastCounter,
+  progress: Progress,
+) -> None:
+  folder.mkdir(parents=True)
+  read_block = functools.lru_cache(maxsize=_BLOCKS_KEPT)(network.read)
+
+  def read(tensor: StoredTensor) -> np.ndarray:
+    part = network.slices[tensor.name]
+    block = read_block(part.block)
+    theirs = np.empty(tensor.shape, block.dtype)
+    copy_into(theirs, part.to_theirs(block))
+    progress(tensor.nbytes)
+    return cast(tensor.name, theirs, DTYPES[tensor.dtype], casts)
+
+  dtypes = {k: network.dtype_of(p.block[0]) for k, p in network.slices.items()}
+  files = _usual_files(network, source_files) or assign_shards(
+    {
+      key: math.prod(part.shape) * dtypes[key].itemsize
+      for key, part in network.slices.items()
+    },
+    _STEMS.get(network.name, _TRANSFORMERS_STEM),
+  )
+  tensors = [
+    StoredTensor(
+      name=key,
+      file=folder / files[key],
+      dtype=DTYPE_NAMES[dtypes[key]],
+      shape=part.their_shape,
+    )
+    for key, part in network.slices.items()
   ]
+  write_folder(folder, tensors, read)
+
+
+def _usual_files(
+  network: NetworkExport, files: Mapping[str, str]
+) -> Mapping[str, str] | None:
+  """The source's files, if they hold all tensors and have the usual names."""
+  stem = _STEMS.get(network.name, _TRANSFORMERS_STEM)
+  usual = re.compile(re.escape(stem) + r"(-\d+-of-\d+)?\.safetensors")
+  names = [files.get(key, "") for key in network.slices]
+  return files if all(map(usual.fullmatch, names)) else None
+
+
+def _verify_network(
+  network: NetworkExport, tensors: Mapping[str, StoredTensor]
+) -> None:
+  """Compares exported tensors with our arrays, bit for bit."""
+  blocks = blocks_of(list(network.slices.values()), network.shapes)
+
+  def check(block: Block) -> None:
+    ours = cast(block[0], network.read(block), network.dtype_of(block[0]))
+    check_block(blocks[block], ours, tensors)
+
+  for_each_block(blocks, check)

@@ -1,306 +1,299 @@
-"""Every number of our arrays gets its source before anything is read."""
+"""What a conversion will do, decided from headers before any number is read.
 
+Every tensor of a checkpoint becomes a slice of one of our arrays, or is unused;
+every number of our arrays comes from one slice, or is newly initialised.
+"""
+
+import collections
 import dataclasses
 import fnmatch
-import itertools
 import math
-from collections.abc import Iterator, Mapping
+import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
-from ddit_jax.conversion import transforms
-from ddit_jax.conversion.components import ArrayShapes
-from ddit_jax.conversion.errors import ConversionError, named
-from ddit_jax.conversion.mapping import FRESH, LEFT_OVER, NAMINGS
-from ddit_jax.conversion.rows import LeftOver, Row
+from ddit_jax.conversion.configs import (
+  NetworkConfig,
+  array_shapes,
+  ddit_config,
+  read_config,
+)
+from ddit_jax.conversion.dtypes import INPUT_DTYPES, check_dtype, output_dtype
+from ddit_jax.conversion.formats import Source, SourceNetwork
+from ddit_jax.conversion.key_map import FORMATS, KEY_SCHEMES, Unused
+from ddit_jax.conversion.safetensors_io import StoredTensor
+from ddit_jax.conversion.slices import (
+  Block,
+  TensorSlice,
+  blocks_of,
+  tensor_slices,
+)
+from ddit_jax.conversion.tokenizers import (
+  T5_TOKENIZER,
+  check_head,
+  new_head_size,
+  tokenizer_folders,
+  tokenizer_notes,
+)
+from ddit_jax.errors import InputError, first_few
+from ddit_jax.models.config import MMDiTConfig
+
+TARGETS = ("ddit", "sd3")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Piece:
-  """One of their tensors and its place in one of our arrays.
+class NetworkPlan:
+  """What happens to one network of a checkpoint.
 
   Attributes:
-    name: their tensor.
-    array: path of our array.
-    block: index on our array's first axis, or None if it has no blocks.
-    slab_shape: shape of our array without the blocks' axis.
-    pattern: see `transforms`.
-    part: which piece of the slab, by letters of the pattern.
-    sizes: sizes of letters that no shape tells.
+    name: "network", "text_encoder", ...
+    config: its configuration.
+    tensors: the checkpoint's tensors by key.
+    arrays: path of our array -> (shape, dtype).
+    blocks: what fills every block of our arrays.
+    unused: (tensor, reason).
+    duplicates: key of an unused tensor -> key of the one it must equal.
   """
 
   name: str
-  array: str
-  block: int | None
-  slab_shape: tuple[int, ...]
-  pattern: str
-  part: transforms.Part
-  sizes: transforms.Sizes
+  config: NetworkConfig
+  tensors: Mapping[str, StoredTensor]
+  arrays: Mapping[str, tuple[tuple[int, ...], np.dtype]]
+  blocks: Mapping[Block, list[TensorSlice]]
+  unused: tuple[tuple[StoredTensor, str], ...]
+  duplicates: Mapping[str, str]
 
-  @property
-  def shape(self) -> tuple[int, ...]:
-    """Shape of their tensor."""
-    return transforms.their_shape(
-      self.pattern, self.slab_shape, self.part, self.sizes
-    )
-
-  @property
-  def index(self) -> tuple[int | slice, ...]:
-    """Where the piece lies in the slab."""
-    return transforms.our_index(self.pattern, self.part)
-
-  def to_ours(self, array: np.ndarray) -> np.ndarray:
-    """Their tensor as our piece."""
-    return transforms.to_ours(
-      self.pattern, array, self.slab_shape, part=self.part, sizes=self.sizes
-    )
-
-  def to_theirs(self, piece: np.ndarray) -> np.ndarray:
-    """Our piece as their tensor."""
-    return transforms.to_theirs(
-      self.pattern, piece, self.slab_shape, part=self.part, sizes=self.sizes
-    )
+  def array_bytes(self) -> list[int]:
+    """Bytes of each of our arrays."""
+    return [
+      math.prod(shape) * dtype.itemsize for shape, dtype in self.arrays.values()
+    ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FreshPiece:
-  """A piece of our array that starts anew.
+class ConversionPlan:
+  """What a conversion will do.
 
   Attributes:
-    array: path of our array.
-    block: index on its first axis, or None.
-    index: where it lies in the slab.
-    shape: its shape.
-    init: "zeros", "identity" or "normal(0, STD)" with STD a number.
+    source: what is converted.
+    target: "ddit" or "sd3".
+    networks: those that are converted.
+    unused: (tensor, reason) of networks that are not.
+    tokenizers: our folder -> the one that is copied.
+    notes: choices made and things not used, one line each.
   """
 
-  array: str
-  block: int | None
-  index: tuple[int | slice, ...]
-  shape: tuple[int, ...]
-  init: str
+  source: Source
+  target: str
+  networks: tuple[NetworkPlan, ...]
+  unused: tuple[tuple[StoredTensor, str], ...]
+  tokenizers: Mapping[str, pathlib.Path]
+  notes: tuple[str, ...]
+
+  def nbytes(self) -> int:
+    """Bytes of all our arrays."""
+    return sum(sum(network.array_bytes()) for network in self.networks)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Slab:
-  """All of one block of one array (or all of an array without blocks).
-
-  Attributes:
-    array: path of our array.
-    block: index on its first axis, or None.
-    shape: shape of the slab.
-    pieces: what comes from their tensors.
-    fresh: what starts anew.
-  """
-
-  array: str
-  block: int | None
-  shape: tuple[int, ...]
-  pieces: tuple[Piece, ...]
-  fresh: tuple[FreshPiece, ...]
-
-
-def expected_pieces(
-  naming: str,
-  arrays: ArrayShapes,
+def plan_conversion(
+  source: Source,
   *,
-  counts: Mapping[str, int],
-  sizes: transforms.Sizes,
-) -> list[Piece]:
-  """Every tensor that a complete checkpoint of this naming has.
+  target: str = "ddit",
+  dtype: str | None = None,
+  tokenizer: pathlib.Path | None = None,
+  vocab_size: int | None = None,
+) -> ConversionPlan:
+  """Decides everything; only headers (and the position table) are read.
 
   Args:
-    naming: a key of `mapping.NAMINGS`.
-    arrays: our arrays.
-    counts: how far the names' counters run.
-    sizes: sizes of pattern letters that no shape tells.
-  """
-  sections = NAMINGS[naming]
-  counts = dict(counts)
-  fixed = {"last": counts.get("n", 0) - 1}
-  if any("{last}" in section.theirs for section in sections):
-    counts["n"] -= 1
-  pieces = []
-  for section in sections:
-    ranges = [range(counts[counter]) for counter in section.over]
-    for numbers in itertools.product(*ranges):
-      values = dict(zip(section.over, numbers, strict=True)) | fixed
-      values |= _derived(values, counts)
-      for row in section.rows:
-        for ours, theirs, pattern in _leaves(row):
-          path = (section.ours + ours).format(**values)
-          path, block = _split_block(path, values)
-          if path in arrays:
-            shape = arrays[path] if block is None else arrays[path][1:]
-            pieces.append(
-              Piece(
-                name=(section.theirs + theirs).format(**values),
-                array=path,
-                block=block,
-                slab_shape=shape,
-                pattern=pattern,
-                part=row.part,
-                sizes=sizes,
-              )
-            )
-  return pieces
-
-
-def fresh_pieces(
-  naming: str, arrays: ArrayShapes, counts: Mapping[str, int]
-) -> list[FreshPiece]:
-  """What our arrays have and this naming lacks."""
-  pieces = []
-  for row in FRESH.get(naming, ()):
-    path, block = _split_block(row.ours, {"last": counts.get("n", 0) - 1})
-    shape = arrays[path] if block is None else arrays[path][1:]
-    index = tuple(row.part.get(axis, slice(None)) for axis in row.axes)
-    pieces.append(
-      FreshPiece(
-        array=path,
-        block=block,
-        index=index,
-        shape=np.broadcast_to(0, shape)[index].shape,
-        init=_with_number(row.init, row.axes, shape),
-      )
-    )
-  return pieces
-
-
-def slabs(
-  pieces: list[Piece], fresh: list[FreshPiece], arrays: ArrayShapes
-) -> list[Slab]:
-  """Groups pieces by where they are written.
+    source: an opened checkpoint.
+    target: which network to make: "ddit" or "sd3".
+    dtype: a key of `dtypes.OUTPUT_DTYPES`, or None to keep what is stored.
+    tokenizer: for sources without one, see `tokenizer_folders`.
+    vocab_size: rows of a new text head; None asks the tokenizer.
 
   Raises:
-    AssertionError: a number of our arrays has no source, or two; the mapping
-      table is wrong then, whatever the checkpoint.
+    InputError: an option is impossible, or tensors are missing, unsupported,
+      or of a wrong shape or dtype.
   """
-  groups: dict[tuple[str, int | None], tuple[list, list]] = {}
-  for piece in pieces:
-    groups.setdefault((piece.array, piece.block), ([], []))[0].append(piece)
-  for piece in fresh:
-    groups.setdefault((piece.array, piece.block), ([], []))[1].append(piece)
-  found = []
-  for (path, block), (taken, started) in groups.items():
-    shape = arrays[path] if block is None else arrays[path][1:]
-    _check_covered(path, shape, [*taken, *started])
-    found.append(
-      Slab(
-        array=path,
-        block=block,
-        shape=shape,
-        pieces=tuple(taken),
-        fresh=tuple(started),
-      )
+  check_dtype(dtype)
+  if target not in TARGETS:
+    raise InputError(f"unknown target {target!r}; there are {TARGETS}")
+  if target == "sd3" and source.format == "ddit_folder":
+    raise InputError(
+      f"{source.path} is D-DiT and has no pooled-text branch: it cannot become "
+      "SD3; leave --target out"
     )
-  numbers = sum(math.prod(slab.shape) for slab in found)
-  if numbers != sum(math.prod(shape) for shape in arrays.values()):
-    missing = sorted(set(arrays) - {slab.array for slab in found})
-    raise AssertionError(f"the mapping leaves out {missing or 'some blocks'}")
-  return found
+  tokenizers = tokenizer_folders(source, tokenizer)
+  absent = FORMATS[source.format].networks.keys() - source.networks.keys()
+  notes = [*source.notes]
+  notes += [f"{name} is not in the source" for name in sorted(absent)]
+  if target == "sd3":
+    notes += tokenizer_notes(tokenizers)
+  networks, unused = [], []
+  for name, part in source.networks.items():
+    try:
+      if name.startswith("clip") and target == "ddit":
+        raise InputError("D-DiT reads T5 alone")
+      config = read_config(name, part.scheme, part.tensors, part.config)
+      if name == "network":
+        head = (tokenizers.get(T5_TOKENIZER), vocab_size)
+        part, config, more = _network_for(target, source, config, *head)
+        notes += more
+      networks.append(_plan_network(name, part, config, dtype))
+    except InputError as error:
+      # SD3 draws without a CLIP encoder of an unknown kind; D-DiT never needs
+      # one.
+      if not name.startswith("clip"):
+        raise
+      unused += [(tensor, str(error)) for tensor in part.tensors.values()]
+      notes.append(f"{name} is not converted: {error}")
+  _check_widths({network.name: network.config for network in networks})
+  return ConversionPlan(
+    source=source,
+    target=target,
+    networks=tuple(networks),
+    unused=tuple(unused),
+    tokenizers=tokenizers,
+    notes=tuple(notes),
+  )
 
 
-def check_names(
-  naming: str, tensors: Mapping[str, object], pieces: list[Piece], where: str
-) -> dict[str, LeftOver]:
-  """Compares a checkpoint's tensor names with the expected ones.
+def _network_for(
+  target: str,
+  source: Source,
+  config: MMDiTConfig,
+  tokenizer: pathlib.Path | None,
+  vocab_size: int | None,
+) -> tuple[SourceNetwork, MMDiTConfig, list[str]]:
+  """The network with the key scheme and configuration of the target; notes."""
+  part, notes = source.networks["network"], []
+  is_ddit = source.format == "ddit_folder"
+  if vocab_size is not None and vocab_size < 1:
+    raise InputError(
+      f"--vocab_size={vocab_size} is no number of rows: give at least 1"
+    )
+  if vocab_size is not None and (is_ddit or target == "sd3"):
+    raise InputError(
+      f"--vocab_size={vocab_size} is for a new text head, which only D-DiT "
+      "made from SD3 has: leave it out"
+    )
+  if source.format == "single_file":
+    notes.append(
+      f"the single file does not say it: {config.num_heads} heads of "
+      f"{config.head_dim}, as in all of Stability's SD3 files; base_grid "
+      f"{config.base_grid} was read off the position table"
+    )
+  if is_ddit:
+    check_head(config.vocab_size, tokenizer)
+  elif target == "ddit":
+    size, more = new_head_size(source, config, tokenizer, vocab_size)
+    config = ddit_config(config, size)
+    part = dataclasses.replace(part, scheme=f"{part.scheme}_to_ddit")
+    notes += more
+    notes.append(
+      "the last block's text side is zero-gated: the image velocity equals "
+      "SD3's without its pooled vector until training changes it"
+    )
+  return part, config, notes
 
-  Args:
-    naming: naming of the tensors.
-    tensors: the checkpoint's tensors by name.
-    pieces: what `expected_pieces` gave.
-    where: file or folder, for messages.
 
-  Returns:
-    The tensors that are known and not wanted.
+def _plan_network(
+  name: str, part: SourceNetwork, config: NetworkConfig, dtype: str | None
+) -> NetworkPlan:
+  shapes = array_shapes(config)
+  slices = tensor_slices(part.scheme, config)
+  mapped = [found for found in slices if found.key is not None]
+  unused = _check_keys(part, {found.key for found in mapped})
+  for found in mapped:
+    _check_tensor(part.tensors[found.key], found)
+  dtypes = _array_dtypes(mapped, part.tensors, dtype)
+  commonest = collections.Counter(dtypes.values()).most_common(1)[0][0]
+  return NetworkPlan(
+    name=name,
+    config=config,
+    tensors=part.tensors,
+    arrays={
+      p: (shape, dtypes.get(p, commonest)) for p, shape in shapes.items()
+    },
+    blocks=blocks_of(slices, shapes),
+    unused=tuple((part.tensors[k], u.reason) for k, u in unused.items()),
+    duplicates={k: u.duplicate_of for k, u in unused.items() if u.duplicate_of},
+  )
+
+
+def _check_keys(part: SourceNetwork, expected: set[str]) -> dict[str, Unused]:
+  """The tensors that are known and not used.
 
   Raises:
-    ConversionError: tensors are missing, or neither mapped nor known.
+    InputError: tensors are missing, or neither mapped nor known.
   """
-  expected = {piece.name for piece in pieces}
-  if missing := sorted(expected - tensors.keys()):
-    raise ConversionError(
-      f"{where} lacks {len(missing)} of {len(expected)} tensors: "
-      f"{named(missing)}; it, or a config.json beside it, is incomplete or of "
+  if missing := sorted(expected - part.tensors.keys()):
+    raise InputError(
+      f"{part.where} lacks {len(missing)} of {len(expected)} tensors: "
+      f"{first_few(missing)}; it, or a config.json beside it, is incomplete or "
+      "of another model: fetch all of it from one place"
+    )
+  unused, unsupported = {}, []
+  for key in sorted(part.tensors.keys() - expected):
+    for known in KEY_SCHEMES[part.scheme].unused:
+      if fnmatch.fnmatchcase(key, known.pattern):
+        unused[key] = known
+        break
+    else:
+      unsupported.append(key)
+  if unsupported:
+    raise InputError(
+      f"{part.where} has unsupported tensors, which none of our arrays takes: "
+      f"{first_few(unsupported)}; it, or a config.json beside it, is of "
       "another model: fetch all of it from one place"
     )
-  left_over, unknown = {}, []
-  for name in sorted(tensors.keys() - expected):
-    matches = (
-      known
-      for known in LEFT_OVER.get(naming, ())
-      if fnmatch.fnmatchcase(name, known.pattern)
+  return unused
+
+
+def _check_tensor(tensor: StoredTensor, found: TensorSlice) -> None:
+  if tensor.shape != found.their_shape:
+    raise InputError(
+      f"tensor {tensor.label} has shape {list(tensor.shape)}, this model needs "
+      f"{list(found.their_shape)}: the file, or a config.json beside it, is of "
+      "another model; fetch all of it from one place"
     )
-    known = next(matches, None)
-    if known is None:
-      unknown.append(name)
-    else:
-      left_over[name] = known
-  if unknown:
-    raise ConversionError(
-      f"{where} has tensors that no array of ours takes: {named(unknown)}; it, "
-      "or a config.json beside it, is of another model: fetch all of it from "
-      "one place"
+  if tensor.dtype not in INPUT_DTYPES:
+    raise InputError(
+      f"tensor {tensor.label} has dtype {tensor.dtype}; weights may be "
+      f"{', '.join(INPUT_DTYPES)}: re-save it"
     )
-  return left_over
 
 
-def _leaves(row: Row) -> Iterator[tuple[str, str, str]]:
-  """(our path, their name, pattern) of a row's weight and bias."""
-  if row.kind in transforms.TENSOR_PATTERNS:
-    yield row.ours, row.theirs, transforms.TENSOR_PATTERNS[row.kind]
-    return
-  weight, bias = transforms.MODULE_PATTERNS[row.kind]
-  leaf = "scale" if row.kind == "norm" else "kernel"
-  yield f"{row.ours}/{leaf}", f"{row.theirs}.weight", weight
-  yield f"{row.ours}/bias", f"{row.theirs}.bias", bias
+def _check_widths(configs: Mapping[str, NetworkConfig]) -> None:
+  """Raises unless the networks fit together."""
+  network = configs["network"]
+  for name, field, theirs in (
+    ("text_encoder", "width", "context_dim"),
+    ("vae", "latent_channels", "latent_channels"),
+  ):
+    if name in configs:
+      given, taken = getattr(configs[name], field), getattr(network, theirs)
+      if given != taken:
+        raise InputError(
+          f"the {name} has {field} {given} but the network {theirs} {taken}: "
+          f"these belong to different checkpoints; use the network's own {name}"
+        )
 
 
-def _derived(
-  values: Mapping[str, int], counts: Mapping[str, int]
-) -> dict[str, int]:
-  derived = {}
-  if "i" in values:
-    derived["i_reversed"] = counts["i"] - 1 - values["i"]
-  if "m" in values:
-    derived["m_from_one"] = values["m"] + 1
-  return derived
-
-
-def _split_block(
-  path: str, values: Mapping[str, int]
-) -> tuple[str, int | None]:
-  for counter in ("n", "last"):
-    if f"[{counter}]" in path:
-      return path.replace(f"[{counter}]", ""), values[counter]
-  return path, None
-
-
-def _with_number(init: str, axes: str, shape: tuple[int, ...]) -> str:
-  head, separator, tail = init.partition("1/sqrt(")
-  if not separator:
-    return init
-  letters = tail.partition(")")[0]
-  count = math.prod(shape[axes.index(letter)] for letter in letters)
-  return f"{head}{count**-0.5:.6g})"
-
-
-def _check_covered(
-  path: str, shape: tuple[int, ...], pieces: list[Piece | FreshPiece]
-) -> None:
-  # Axes that no piece divides need one element only.
-  indices = [piece.index for piece in pieces]
-  is_divided = [
-    any(index[axis] != slice(None) for index in indices)
-    for axis in range(len(shape))
-  ]
-  small = [
-    size if divided else 1
-    for size, divided in zip(shape, is_divided, strict=True)
-  ]
-  count = np.zeros(small, np.int32)
-  for index in indices:
-    count[index] += 1
-  if not (count == 1).all():
-    raise AssertionError(f"the mapping does not cover {path} exactly once")
+def _array_dtypes(
+  mapped: list[TensorSlice], tensors: Mapping[str, StoredTensor], dtype
+) -> dict[str, np.dtype]:
+  """The dtype of every array that has a source."""
+  found: dict[str, dict[np.dtype, str]] = {}
+  for part in mapped:
+    kept = output_dtype(tensors[part.key].dtype, dtype)
+    found.setdefault(part.block[0], {})[kept] = part.key
+  for path, dtypes in found.items():
+    if len(dtypes) > 1:
+      seen = first_few(f"{name} {kept}" for kept, name in dtypes.items())
+      raise InputError(
+        f"array {path} would mix dtypes ({seen}): name one with --dtype="
+      )
+  return {path: next(iter(dtypes)) for path, dtypes in found.items()}

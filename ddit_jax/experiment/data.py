@@ -11,8 +11,7 @@ from typing import Any
 import jax
 
 from ddit_jax.checkpoint.manifest import contents_digest
-from ddit_jax.conversion.checkpoint_record import read_record
-from ddit_jax.conversion.components import config_to_record
+from ddit_jax.conversion.record import config_to_record, read_record
 from ddit_jax.data.bad_records import ReadLog
 from ddit_jax.data.config import DataConfig
 from ddit_jax.data.example import Source, has_images

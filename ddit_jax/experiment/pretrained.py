@@ -23,7 +23,7 @@ from ddit_jax.checkpoint.manifest import (
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.checkpoint.tree_match import Shapes, stored_shapes, tree_shapes
 from ddit_jax.config.dry_run import TOY_WEIGHTS
-from ddit_jax.conversion.checkpoint_record import CheckpointRecord, read_record
+from ddit_jax.conversion.record import CheckpointRecord, read_record
 from ddit_jax.data.tokenizers import (
   Tokenizer,
   pretrained_tokenizer,

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.config.load import from_dict
-from ddit_jax.conversion.checkpoint_record import read_record
+from ddit_jax.conversion.record import read_record
 from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.data.tokenizers import Tokenizer, check_text_head, from_files
 from ddit_jax.errors import InputError, preparing

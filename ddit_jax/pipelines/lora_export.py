@@ -8,9 +8,9 @@ import jax
 import numpy as np
 
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
+from ddit_jax.conversion.peft import read_adapter, write_adapter
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.lora.lora import LoraConfig
-from ddit_jax.lora.peft_files import read_adapter, write_adapter
 from ddit_jax.pipelines.load import StoredRun
 from ddit_jax.sharding.mesh import MeshConfig
 

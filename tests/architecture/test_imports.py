@@ -37,8 +37,15 @@ MAY_IMPORT = {
     "prng",
     "sharding",
   },
-  "conversion": {"checkpoint", "encoders", "errors", "files", "models"},
-  "lora": {"conversion", "files", "models"},
+  "conversion": {
+    "checkpoint",
+    "encoders",
+    "errors",
+    "files",
+    "lora",
+    "models",
+  },
+  "lora": {"models"},
 }
 # The composition roots: they may use every part above, and these.
 ROOTS = {

@@ -1,13 +1,20 @@
 """Every change of a file below a folder is noticed and named."""
 
+import concurrent.futures
 import hashlib
 import json
+import threading
 
+import jax
+import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from ddit_jax.checkpoint.manifest import (
   CheckpointError,
   contents_digest,
+  hash_file,
+  raise_on_all,
   verify_manifest,
   write_manifest,
 )
@@ -135,3 +142,36 @@ def test_two_processes_divide_the_hashing_and_miss_nothing(folder):
 def test_a_path_that_is_no_folder_is_refused(tmp_path):
   with pytest.raises(CheckpointError, match="is not a folder"):
     write_manifest(tmp_path / "nowhere")
+
+
+def test_hashing_a_large_file_can_be_stopped(tmp_path):
+  content = b"0123456789" * 500_000
+  (tmp_path / "a").write_bytes(content)
+  expected = hashlib.blake2b(content, digest_size=32).hexdigest()
+  is_over = threading.Event()
+  assert hash_file(tmp_path / "a", is_over) == {
+    "bytes": len(content),
+    "blake2b": expected,
+  }
+  is_over.set()
+  with pytest.raises(concurrent.futures.CancelledError):
+    hash_file(tmp_path / "a", is_over)
+
+
+def test_one_process_raises_its_own_error_or_nothing():
+  raise_on_all(None, doing="saving")
+  with pytest.raises(OSError, match="disk full"):
+    raise_on_all(OSError("disk full"), doing="saving")
+
+
+def test_a_healthy_process_hears_of_the_others(monkeypatch):
+  monkeypatch.setattr(jax, "process_count", lambda: 3)
+  monkeypatch.setattr(
+    multihost_utils,
+    "process_allgather",
+    lambda mine, tiled: np.concatenate([mine, [True], [False]]),
+  )
+  with pytest.raises(CheckpointError, match=r"saving failed on process \[1\]"):
+    raise_on_all(None, doing="saving")
+  with pytest.raises(OSError, match="disk full"):
+    raise_on_all(OSError("disk full"), doing="saving")

@@ -1,4 +1,4 @@
-"""Tiny checkpoints in all three layouts, made by PyTorch's own classes.
+"""Tiny checkpoints in all three formats, made by PyTorch's own classes.
 
 The diffusers folder is saved by diffusers and transformers; the single file
 and the D-DiT folder are rewritten from it by slow, literal rules that share
@@ -102,7 +102,7 @@ def filled(model: torch.nn.Module, seed: int) -> torch.nn.Module:
 
 
 def save_sd3_folder(folder: pathlib.Path) -> None:
-  """Layout (a) in float16, T5 in three shards."""
+  """Format (a) in float16, T5 in three shards."""
   parts = {
     "transformer": sd3_transformer(),
     "vae": autoencoder(),
@@ -142,7 +142,7 @@ def read_folder(folder: pathlib.Path) -> dict[str, torch.Tensor]:
 def save_single_file(
   path: pathlib.Path, sd3_folder: pathlib.Path, *, has_encoders: bool = True
 ) -> None:
-  """Layout (b) from layout (a)."""
+  """Format (b) from format (a)."""
   network = single_network(read_folder(sd3_folder / "transformer"))
   vae = single_vae(read_folder(sd3_folder / "vae"), num_blocks=3)
   tensors = {f"model.diffusion_model.{k}": v for k, v in network.items()}
@@ -241,7 +241,7 @@ def single_vae(folder: dict, num_blocks: int) -> dict[str, torch.Tensor]:
 
 
 def save_ddit_folder(folder: pathlib.Path, sd3_folder: pathlib.Path) -> None:
-  """Layout (c) in bfloat16: SD3's tensors renamed, the new ones random."""
+  """Format (c) in bfloat16: SD3's tensors renamed, the new ones random."""
   old = read_folder(sd3_folder / "transformer")
   new = {}
   for name, tensor in old.items():

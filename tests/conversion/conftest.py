@@ -1,4 +1,4 @@
-"""Checkpoints of all layouts, made once, and full-precision products."""
+"""Checkpoints of all formats, made once, and full-precision products."""
 
 import pathlib
 
@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def sd3_folder(tmp_path_factory) -> pathlib.Path:
-  """Layout (a). Tests must not change it."""
+  """Format (a). Tests must not change it."""
   folder = tmp_path_factory.mktemp("a") / "sd3"
   checkpoints.save_sd3_folder(folder)
   return folder
@@ -23,7 +23,7 @@ def sd3_folder(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def single_file(tmp_path_factory, sd3_folder) -> pathlib.Path:
-  """Layout (b) with the tensors of `sd3_folder`. Tests must not change it."""
+  """Format (b) with the tensors of `sd3_folder`. Tests must not change it."""
   path = tmp_path_factory.mktemp("b") / "sd3.safetensors"
   checkpoints.save_single_file(path, sd3_folder)
   return path
@@ -31,7 +31,7 @@ def single_file(tmp_path_factory, sd3_folder) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def ddit_folder(tmp_path_factory, sd3_folder) -> pathlib.Path:
-  """Layout (c). Tests must not change it."""
+  """Format (c). Tests must not change it."""
   folder = tmp_path_factory.mktemp("c") / "ddit"
   checkpoints.save_ddit_folder(folder, sd3_folder)
   return folder
@@ -39,7 +39,7 @@ def ddit_folder(tmp_path_factory, sd3_folder) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def converted(tmp_path_factory, sd3_folder, single_file, ddit_folder):
-  """Every layout and target, converted and verified once. Do not change."""
+  """Every format and target, converted and verified once. Do not change."""
   root = tmp_path_factory.mktemp("converted")
   for name, source, fields in (
     ("a_sd3", sd3_folder, {"target": "sd3"}),

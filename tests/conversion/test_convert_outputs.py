@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddit_jax.conversion.checkpoint_record import read_record
+from ddit_jax.conversion.record import read_record
 from ddit_jax.encoders.clip import clip_text_encoder
 from ddit_jax.encoders.t5 import t5_encoder
 from ddit_jax.encoders.vae import autoencoder

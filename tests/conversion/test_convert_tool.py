@@ -45,7 +45,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, run, ddit_folder):
     ((missing, tmp_path / "x"), "does not exist"),
     ((ddit_folder, tmp_path / "x", "--target=sd3"), "no pooled-text branch"),
     ((ddit_folder, tmp_path / "x", "--export=c"), "not a checkpoint"),
-    ((ddit_folder, tmp_path / "x", "--layout=q"), "unknown layout"),
+    ((ddit_folder, tmp_path / "x", "--format=q"), "unknown format"),
     ((ddit_folder, ddit_folder), "already exists"),
   ):
     code, out, err = run(*arguments)
@@ -61,7 +61,7 @@ def test_flags_that_cannot_be_are_one_line(tmp_path, run, sd3_folder):
     (["--quick"], "unrecognized arguments: --quick"),
     (["--vocab_size=many"], "invalid int value"),
     (["--params=x"], "--params is for an export only"),
-    (["--export=a", "--seed=0", "--layout=a"], "--layout, --seed is for an im"),
+    (["--export=a", "--seed=0", "--format=a"], "--format, --seed is for an im"),
     (["--export="], "is not a checkpoint"),
   ):
     code, out, err = run(sd3_folder, tmp_path / "x", *flags)

@@ -11,28 +11,37 @@ import safetensors.torch
 import torch
 import transformers
 
-from ddit_jax.checkpoint.manifest import CheckpointError, verify_manifest
-from ddit_jax.conversion import component_export
-from ddit_jax.conversion.checkpoint_record import read_record
-from ddit_jax.conversion.errors import ConversionError
-from ddit_jax.conversion.export import ExportOptions, export, plan_export
+from ddit_jax.checkpoint.manifest import (
+  CheckpointError,
+  verify_manifest,
+  write_manifest,
+)
+from ddit_jax.conversion import export as export_module
+from ddit_jax.conversion.export import (
+  ExportOptions,
+  export,
+  export_bytes,
+  plan_export,
+)
+from ddit_jax.conversion.record import read_record
+from ddit_jax.errors import InputError
 from ddit_jax.models.module import Network
 from tests.conversion import checkpoints
 from tests.conversion.checkpoints import float32, stored_arrays
 
 
-def run(checkpoint, destination, layout, **fields):
-  options = ExportOptions(layout=layout, is_verified=True, **fields)
-  parts = plan_export(checkpoint, options)
-  return export(checkpoint, parts, destination, options)
+def run(checkpoint, destination, format, **fields):
+  options = ExportOptions(format=format, is_verified=True, **fields)
+  networks = plan_export(checkpoint, options)
+  return export(checkpoint, networks, destination, options)
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory, converted):
   """Every import, exported again."""
   root = tmp_path_factory.mktemp("exported")
-  for name, layout in (("a_sd3", "a"), ("b_sd3", "a"), ("c", "c")):
-    run(converted / name, root / name, layout)
+  for name, format in (("a_sd3", "a"), ("b_sd3", "a"), ("c", "c")):
+    run(converted / name, root / name, format)
   run(converted / "a_ddit", root / "a_ddit", "ddit_folder")
   return root
 
@@ -203,56 +212,84 @@ def test_parameters_of_a_trained_run(tmp_path, converted):
 def test_parameters_of_another_network(tmp_path, converted):
   with ocp.PyTreeCheckpointer() as writer:
     writer.save(tmp_path / "params", {"other": np.ones(3)})
-  options = ExportOptions(layout="c", network_params=tmp_path / "params")
-  with pytest.raises(ConversionError, match="missing or unexpected"):
+  options = ExportOptions(format="c", network_params=tmp_path / "params")
+  with pytest.raises(InputError, match="missing or unexpected"):
     plan_export(converted / "c", options)
   trained = stored_arrays(converted / "c", "network")["params"]
   trained["null_image"] = trained["null_image"][:3]
   with ocp.PyTreeCheckpointer() as writer:
     writer.save(tmp_path / "short", trained)
-  options = ExportOptions(layout="c", network_params=tmp_path / "short")
-  with pytest.raises(ConversionError, match=r"null_image .* shape \(3, 128\)"):
+  options = ExportOptions(format="c", network_params=tmp_path / "short")
+  with pytest.raises(InputError, match=r"null_image .* shape \(3, 128\)"):
     plan_export(converted / "c", options)
 
 
 @pytest.mark.parametrize(
-  ("name", "layout", "message"),
+  ("name", "format", "message"),
   [
     ("a_sd3", "c", r"network of sd3, which .* use --export=a"),
     ("c", "a", r"network of ddit, which .* use --export=c"),
     ("c", "b", r"cannot be written as single_file"),
-    ("c", "x", r"unknown layout 'x'"),
+    ("c", "x", r"unknown format 'x'"),
   ],
 )
-def test_layouts_that_cannot_hold_it(converted, name, layout, message):
-  with pytest.raises(ConversionError, match=message):
-    plan_export(converted / name, ExportOptions(layout=layout))
+def test_formats_that_cannot_hold_it(converted, name, format, message):
+  with pytest.raises(InputError, match=message):
+    plan_export(converted / name, ExportOptions(format=format))
 
 
 def test_bad_options_and_sources(tmp_path, converted):
-  with pytest.raises(ConversionError, match="unknown dtype 'int8'"):
-    plan_export(converted / "c", ExportOptions(layout="c", dtype="int8"))
-  with pytest.raises(ConversionError, match="not a checkpoint"):
-    plan_export(tmp_path, ExportOptions(layout="c"))
+  with pytest.raises(InputError, match="unknown dtype 'int8'"):
+    plan_export(converted / "c", ExportOptions(format="c", dtype="int8"))
+  with pytest.raises(InputError, match="not a checkpoint"):
+    plan_export(tmp_path, ExportOptions(format="c"))
   shutil.copytree(converted / "c", tmp_path / "copy")
   (tmp_path / "copy/network/params/null_image/zarr.json").unlink()
   with pytest.raises(CheckpointError, match=r"null_image/zarr.json is missing"):
-    plan_export(tmp_path / "copy", ExportOptions(layout="c"))
+    plan_export(tmp_path / "copy", ExportOptions(format="c"))
 
 
 def test_verification_finds_a_wrong_write(tmp_path, converted, monkeypatch):
-  write = component_export.write_folder
+  write = export_module.write_folder
 
-  def wrong(folder, specs, files, *, stem, read):
-    def spoiled(spec):
-      array = read(spec)
-      if spec.name == "text_proj_out.bias":
+  def wrong(folder, tensors, read):
+    def spoiled(tensor):
+      array = read(tensor)
+      if tensor.name == "text_proj_out.bias":
         array.view(np.uint16)[0] ^= 1
       return array
 
-    write(folder, specs, files, stem=stem, read=spoiled)
+    write(folder, tensors, spoiled)
 
-  monkeypatch.setattr(component_export, "write_folder", wrong)
-  with pytest.raises(ConversionError, match=r"text_proj_out.bias differs"):
+  monkeypatch.setattr(export_module, "write_folder", wrong)
+  with pytest.raises(InputError, match=r"text_proj_out.bias differs"):
     run(converted / "c", tmp_path / "out", "c")
   assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+  ("changes", "num_files"),
+  [
+    # The source's files are used again if they hold everything and are named
+    # as usual.
+    ({}, 3),
+    ({"shared.weight": "model.fp16.safetensors"}, 1),
+    ({"shared.weight": None}, 1),
+  ],
+)
+def test_files_of_the_source(tmp_path, converted, changes, num_files):
+  checkpoint = shutil.copytree(converted / "a_sd3", tmp_path / "in")
+  path = checkpoint / "source.json"
+  source = json.loads(path.read_text())
+  files = source["files"]["text_encoder"] | changes
+  files = {k: v for k, v in files.items() if v is not None}
+  source["files"]["text_encoder"] = files
+  path.write_text(json.dumps(source))
+  write_manifest(checkpoint)
+  told = []
+  options = ExportOptions(format="a")
+  networks = plan_export(checkpoint, options)
+  export(checkpoint, networks, tmp_path / "out", options, told.append)
+  assert sum(told) == export_bytes(networks)
+  written = list((tmp_path / "out/text_encoder_3").glob("*.safetensors"))
+  assert len(written) == num_files

@@ -1,97 +1,171 @@
-"""Every number gets one source, and names are compared."""
+"""What is decided from headers alone, and every input that is refused."""
 
-import dataclasses
+import json
+import shutil
 
-import numpy as np
 import pytest
+import safetensors.torch
+import torch
 
-from ddit_jax.conversion.components import array_shapes, counters, pattern_sizes
-from ddit_jax.conversion.errors import ConversionError
-from ddit_jax.conversion.plan import (
-  FreshPiece,
-  check_names,
-  expected_pieces,
-  slabs,
-)
-from ddit_jax.models.config import SIZES
+from ddit_jax.conversion.formats import open_source
+from ddit_jax.conversion.plan import plan_conversion
+from ddit_jax.errors import InputError
+from tests.conversion import checkpoints
 
-DDIT = SIZES["sd3_medium"]
+NETWORK = "transformer/diffusion_pytorch_model.safetensors"
 
 
-def pieces_of(naming, config):
-  return expected_pieces(
-    naming,
-    array_shapes(config),
-    counts=counters(config),
-    sizes=pattern_sizes(config),
-  )
+def plan(path, **options):
+  return plan_conversion(open_source(path), **options)
 
 
-def small(config):
-  return dataclasses.replace(config, depth=2, width=64, num_heads=2)
+def parts(path, **options):
+  return {part.name: part for part in plan(path, **options).networks}
 
 
-def test_other_sizes_follow_the_configuration():
-  config = dataclasses.replace(small(DDIT), vocab_size=77, max_grid=5)
-  shapes = {p.name: p.shape for p in pieces_of("ddit_network", config)}
-  assert shapes["text_proj_out.weight"] == (77, 64)
-  assert shapes["pos_embed.pos_embed"] == (1, 25, 64)
-  assert len(shapes) == 688 - 22 * 28
-
-
-def test_a_number_without_source_is_a_bug():
-  shapes = array_shapes(small(DDIT))
-  pieces = pieces_of("ddit_network", small(DDIT))
-  q = next(p for p in pieces if p.name.endswith("to_q.weight"))
-  with pytest.raises(AssertionError, match="exactly once"):
-    slabs([p for p in pieces if p is not q], [], shapes)
-  with pytest.raises(AssertionError, match="exactly once"):
-    slabs([*pieces, q], [], shapes)
-  head = [p for p in pieces if "text_proj_out.weight" not in p.name]
-  with pytest.raises(AssertionError, match="text_head/project/kernel"):
-    slabs(head, [], shapes)
-
-
-def test_fresh_pieces_count_as_sources():
-  shapes = {"params/a": (4, 3)}
-  halves = [
-    FreshPiece(
-      array="params/a",
-      block=None,
-      index=(slice(*ends), slice(None)),
-      shape=(2, 3),
-      init="zeros",
-    )
-    for ends in ((0, 2), (2, 4), (1, 3))
+def test_sd3_becomes_ddit_unless_told_otherwise(sd3_folder):
+  found = plan(sd3_folder)
+  assert [c.name for c in found.networks] == [
+    "network",
+    "text_encoder",
+    "vae",
   ]
-  assert len(slabs([], halves[:2], shapes)) == 1
-  with pytest.raises(AssertionError, match="exactly once"):
-    slabs([], [halves[0], halves[2]], shapes)
+  network = found.networks[0]
+  assert any(s.key is None for b in network.blocks.values() for s in b)
+  assert network.config.vocab_size == checkpoints.VOCABULARY
+  assert {reason for _, reason in network.unused} == {
+    "pooled-text branch: D-DiT conditions on time alone"
+  }
+  assert len(network.unused) == 4
+  # CLIP's tensors are all listed, with the reason.
+  assert len(found.unused) == 2 * 37
+  assert {reason for _, reason in found.unused} == {"D-DiT reads T5 alone"}
+  assert any("zero-gated" in note for note in found.notes)
 
 
-def test_names_are_compared():
-  naming = "sd3_network_into_ddit"
-  pieces = pieces_of(naming, small(DDIT))
-  names = {piece.name: None for piece in pieces}
-  assert check_names(naming, names, pieces, "F") == {}
-  pooled = "time_text_embed.text_embedder.linear_1.bias"
-  known = check_names(naming, names | {pooled: None}, pieces, "F")
-  assert "pooled-text branch" in known[pooled].reason
-  with pytest.raises(ConversionError, match=r"F has tensors.*takes: strange;"):
-    check_names(naming, names | {"strange": None}, pieces, "F")
-  del names["proj_out.bias"]
-  with pytest.raises(ConversionError, match=r"F lacks 1 of 63.*proj_out.bias"):
-    check_names(naming, names, pieces, "F")
+def test_sd3_stays_sd3_with_its_clip_encoders(sd3_folder, single_file):
+  for path in (sd3_folder, single_file):
+    found = parts(path, target="sd3")
+    assert found.keys() == {
+      "network",
+      "text_encoder",
+      "vae",
+      "clip_l",
+      "clip_g",
+    }
+    assert found["network"].unused == ()
+    blocks = [b for network in found.values() for b in network.blocks.values()]
+    assert all(part.key is not None for parts in blocks for part in parts)
 
 
-def test_pieces_move_numbers_to_their_place():
-  pieces = pieces_of("single_network_into_ddit", small(DDIT))
-  name = "joint_blocks.1.context_block.adaLN_modulation.1.bias"
-  (piece,) = (p for p in pieces if p.name == name)
-  stored = np.arange(2 * 64)  # shift, then scale
-  slab = np.zeros(piece.slab_shape)
-  slab[piece.index] = piece.to_ours(stored)
-  np.testing.assert_array_equal(slab[0], stored[:64])
-  np.testing.assert_array_equal(slab[1], stored[64:])
-  assert not slab[2:].any()
-  np.testing.assert_array_equal(piece.to_theirs(slab[piece.index]), stored)
+def test_bytes(sd3_folder):
+  vae = parts(sd3_folder)["vae"]
+  numbers = sum(t.nbytes for t in vae.tensors.values()) // 2
+  assert sum(vae.array_bytes()) == 2 * numbers
+  sizes = parts(sd3_folder, dtype="float32")["vae"].array_bytes()
+  assert sum(sizes) == 4 * numbers and max(sizes) == 4 * 64 * 64 * 9
+
+
+def test_ddit_cannot_become_sd3(ddit_folder):
+  with pytest.raises(InputError, match="no pooled-text branch"):
+    plan(ddit_folder, target="sd3")
+
+
+@pytest.mark.parametrize("option", [{"target": "sdxl"}, {"dtype": "int8"}])
+def test_unknown_options(sd3_folder, option):
+  with pytest.raises(InputError, match=f"unknown {next(iter(option))}"):
+    plan(sd3_folder, **option)
+
+
+@pytest.fixture
+def editable(tmp_path, sd3_folder):
+  """A copy of format (a), and a function that changes its network."""
+  folder = tmp_path / "copy"
+  shutil.copytree(sd3_folder, folder)
+
+  def edit(change):
+    tensors = safetensors.torch.load_file(folder / NETWORK)
+    change(tensors)
+    safetensors.torch.save_file(tensors, folder / NETWORK)
+    return folder
+
+  return edit
+
+
+def test_missing_tensor(editable):
+  folder = editable(lambda tensors: tensors.pop("proj_out.bias"))
+  with pytest.raises(InputError, match=r"lacks 1 of 91.*: proj_out.bias"):
+    plan(folder)
+
+
+def test_unknown_tensor(editable):
+  folder = editable(lambda tensors: tensors.update(stray=torch.ones(1)))
+  with pytest.raises(InputError, match=r"unsupported tensors.*: stray;"):
+    plan(folder)
+
+
+def test_misshaped_tensor(editable):
+  name = "transformer_blocks.1.attn.to_q.weight"
+  folder = editable(lambda t: t.update({name: t[name][:, :-1].contiguous()}))
+  with pytest.raises(InputError, match=r"to_q.*\[128, 127\].*\[128, 128"):
+    plan(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int32, torch.bool])
+def test_wrong_dtype(editable, dtype):
+  name = "proj_out.bias"
+  folder = editable(lambda t: t.update({name: t[name].to(dtype)}))
+  with pytest.raises(InputError, match=r"proj_out.bias of .* has dtype"):
+    plan(folder)
+
+
+def test_mixed_dtypes_in_one_array_need_a_decision(editable):
+  name = "transformer_blocks.1.attn.to_q.weight"
+  folder = editable(lambda t: t.update({name: t[name].float()}))
+  with pytest.raises(InputError, match=r"would mix dtypes.*--dtype="):
+    plan(folder)
+  found = parts(folder, dtype="bfloat16")["network"]
+  assert {dtype.name for _, dtype in found.arrays.values()} == {"bfloat16"}
+
+
+def test_networks_must_fit_together(editable):
+  folder = editable(lambda tensors: None)
+  shutil.rmtree(folder / "text_encoder_3")
+  checkpoints.t5_encoder(24).save_pretrained(folder / "text_encoder_3")
+  with pytest.raises(InputError, match="text_encoder has width 24"):
+    plan(folder)
+
+
+def test_incomplete_clip_is_unused(editable):
+  folder = editable(lambda tensors: None)
+  path = folder / "text_encoder/model.safetensors"
+  tensors = safetensors.torch.load_file(path)
+  del tensors["text_model.final_layer_norm.bias"]
+  safetensors.torch.save_file(tensors, path)
+  found = plan(folder, target="sd3")
+  names = [part.name for part in found.networks]
+  assert "clip_l" not in names and "clip_g" in names
+  assert len(found.unused) == 36
+  assert any("clip_l is not converted: " in note for note in found.notes)
+
+
+def test_config_of_another_size(editable):
+  folder = editable(lambda tensors: None)
+  path = folder / "transformer/config.json"
+  fields = json.loads(path.read_text()) | {"num_layers": 2}
+  path.write_text(json.dumps(fields))
+  with pytest.raises(InputError, match="unsupported tensors"):
+    plan(folder)
+
+
+def test_clip_l_without_projection_in_the_single_file(tmp_path, single_file):
+  tensors = safetensors.torch.load_file(single_file)
+  del tensors["text_encoders.clip_l.transformer.text_projection.weight"]
+  tensors["text_encoders.clip_l.logit_scale"] = torch.ones(())
+  path = tmp_path / "x.safetensors"
+  safetensors.torch.save_file(tensors, path)
+  clip = parts(path, target="sd3")["clip_l"]
+  (new,) = (s for b in clip.blocks.values() for s in b if s.key is None)
+  assert new.init == "identity"
+  ((tensor, reason),) = clip.unused
+  assert tensor.name.endswith("logit_scale") and "temperature" in reason

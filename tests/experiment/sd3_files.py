@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 import transformers
 
 from ddit_jax.checkpoint.manifest import write_manifest
-from ddit_jax.conversion.checkpoint_record import CheckpointRecord, write_record
+from ddit_jax.conversion.record import CheckpointRecord, write_record
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.encoders.clip import CLIPTextConfig, clip_text_encoder
 from ddit_jax.encoders.t5 import T5Config, t5_encoder

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ddit_jax.cli.main import main
+from ddit_jax.conversion.peft import read_adapter
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.pretrained import PretrainedParams
 from ddit_jax.experiment.trainer import train
-from ddit_jax.lora.peft_files import read_adapter
 from ddit_jax.pipelines.load import load
 from ddit_jax.pipelines.lora_export import export_adapter, export_merged
 from tests import tiny_run

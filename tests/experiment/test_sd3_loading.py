@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ddit_jax.checkpoint.manifest import write_manifest
-from ddit_jax.conversion.checkpoint_record import CheckpointRecord, write_record
+from ddit_jax.conversion.record import CheckpointRecord, write_record
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines import evaluate
 from ddit_jax.pipelines import requests as generating

@@ -5,7 +5,7 @@ import pytest
 from parity.checkpoints import Checkpoints, converted
 from parity.golden_set import GoldenSetError
 
-from ddit_jax.conversion.errors import ConversionError
+from ddit_jax.errors import InputError
 from tests.conversion.checkpoints import read_folder
 from tests.parity.golden_sets import MASK_ID
 
@@ -42,7 +42,7 @@ def test_what_is_missing_is_named(tmp_path, ddit):
   empty = Checkpoints(tmp_path, tmp_path / "work")
   with pytest.raises(GoldenSetError, match="no ckpt/sd3_diffusers or ckpt/sd3"):
     empty.sd3()
-  with pytest.raises(ConversionError, match="does not exist"):
+  with pytest.raises(InputError, match="does not exist"):
     empty.get("ddit")
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from ddit_jax.conversion.peft import read_adapter, write_adapter
 from ddit_jax.lora.lora import LoraConfig, LoraNetwork
-from ddit_jax.lora.peft_files import read_adapter, write_adapter
 from ddit_jax.models.module import Network
 from tests.lora import tiny_lora
 from tests.models.test_against_diffusers import (

@@ -12,17 +12,13 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ddit_jax.conversion.component_plan import ComponentPlan
-from ddit_jax.conversion.components import ComponentConfig
+from ddit_jax.conversion.configs import NetworkConfig, module_of
 from ddit_jax.conversion.convert import ConvertOptions, convert, plan_import
-from ddit_jax.encoders.t5 import T5Config, t5_encoder
-from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
+from ddit_jax.conversion.plan import NetworkPlan
 from ddit_jax.experiment.model import DualModel
-from ddit_jax.models.config import MMDiTConfig
-from ddit_jax.models.module import Network
 from parity.golden_set import GoldenSetError
 
-# Name -> (folder, layout).
+# Name -> (folder, format).
 PLACES = {
   "ddit": ("ckpt/ddit", "ddit_folder"),
   "ddit_realvocab": ("ckpt/ddit_realvocab", "ddit_folder"),
@@ -46,10 +42,10 @@ class Part:
     plan: which published tensor became which of them.
   """
 
-  config: ComponentConfig
+  config: NetworkConfig
   module: Any
   variables: Mapping[str, Any]
-  plan: ComponentPlan
+  plan: NetworkPlan
 
   @functools.cached_property
   def apply(self):
@@ -152,7 +148,7 @@ class Checkpoints:
     """A checkpoint of `PLACES`, as the network of `target`.
 
     Raises:
-      ConversionError: it is missing or damaged.
+      InputError: it is missing or damaged.
     """
     key = (name, target)
     if key not in self._loaded:
@@ -160,7 +156,7 @@ class Checkpoints:
     return self._loaded[key]
 
   def sd3(self, target: str = "sd3") -> dict[str, Loaded]:
-    """SD3 from each layout that the set has, as the network of `target`.
+    """SD3 from each format that the set has, as the network of `target`.
 
     Raises:
       GoldenSetError: the set has none.
@@ -174,9 +170,9 @@ class Checkpoints:
     return {name: self.get(name, target) for name in present}
 
   def _load(self, name: str, target: str) -> Loaded:
-    place, layout = PLACES[name]
+    place, format_name = PLACES[name]
     options = ConvertOptions(
-      layout=layout, target=target, dtype="float32", is_verified=True
+      format=format_name, target=target, dtype="float32", is_verified=True
     )
     plan = plan_import(self._folder / place, options)
     destination = self._workspace / f"{name}_as_{target}"
@@ -184,7 +180,7 @@ class Checkpoints:
     return Loaded(
       parts={
         part.name: _restored(part, destination)
-        for part in plan.components
+        for part in plan.networks
         if part.name in PARTS
       },
       plain_folders=dict(plan.source.plain_folders),
@@ -198,31 +194,20 @@ def converted(folder: pathlib.Path) -> Iterator[Checkpoints]:
     yield Checkpoints(folder, pathlib.Path(workspace))
 
 
-def _restored(plan: ComponentPlan, checkpoint: pathlib.Path) -> Part:
+def _restored(plan: NetworkPlan, checkpoint: pathlib.Path) -> Part:
   variables = {
     folder.name: ocp.PyTreeCheckpointer().restore(folder.absolute())
     for folder in sorted((checkpoint / plan.name).iterdir())
   }
   return Part(
     config=plan.config,
-    module=_module(plan.config),
+    module=module_of(plan.config),
     variables=jax.device_put(variables),
     plan=plan,
   )
 
 
 @functools.cache
-def _jitted(config: ComponentConfig, **options):
+def _jitted(config: NetworkConfig, **options):
   """One function, so one compilation for all checkpoints of equal shapes."""
-  return jax.jit(functools.partial(_module(config).apply, **options))
-
-
-def _module(config: ComponentConfig):
-  match config:
-    case MMDiTConfig():
-      return Network(config)
-    case T5Config():
-      return t5_encoder(config)
-    case AutoencoderConfig():
-      return autoencoder(config)
-  raise AssertionError(config)
+  return jax.jit(functools.partial(module_of(config).apply, **options))

@@ -1,0 +1,327 @@
+"""Recognising published checkpoints: their format, networks and tensors."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ddit_jax.conversion.configs import JsonConfig
+from ddit_jax.conversion.key_map import FORMATS
+from ddit_jax.conversion.safetensors_io import (
+  StoredTensor,
+  read_folder,
+  read_header,
+  refuse_pickles_in,
+)
+from ddit_jax.errors import InputError, first_few
+
+# A tensor that only this format's network has.
+_NETWORK_MARKS = {
+  "ddit_folder": "null_image_embd",
+  "sd3_folder": "time_text_embed.text_embedder.linear_1.weight",
+}
+_UNET = "its network is a U-Net, not an MM-DiT"
+_FLUX = "its network has single-stream blocks, rotary positions and q/k norm"
+_REMEDY = "use SD3-medium or D-DiT"
+# Other models: name, parts of keys that it always has, why it cannot be
+# converted, what to do. The first that fits is named: special before general.
+OTHER_MODELS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+  (
+    "a LoRA or adapter",
+    ("lora_up.", "lora_A.", "lora_down."),
+    "it holds differences to a model",
+    "merge it into SD3-medium first",
+  ),
+  (
+    "a checkpoint of scaled eight-bit floats",
+    ("scaled_fp8", ".scale_weight", ".weight_scale"),
+    "its numbers mean nothing without their scales",
+    "use a file in fp16 or bf16, or in fp8 without scales",
+  ),
+  (
+    "Flux",
+    ("double_blocks.0.img_attn.", "single_transformer_blocks.0."),
+    _FLUX,
+    _REMEDY,
+  ),
+  (
+    "SD3.5 medium",
+    ("x_block.attn2.", "transformer_blocks.0.attn2."),
+    "it adds a second image self-attention to its first 13 blocks and "
+    "RMS-normalises q and k",
+    _REMEDY,
+  ),
+  (
+    "SD3.5 large",
+    ("x_block.attn.ln_q.", "transformer_blocks.0.attn.norm_q."),
+    "it RMS-normalises q and k, which SD3-medium does not",
+    _REMEDY,
+  ),
+  ("SDXL", ("conditioner.embedders.", "label_emb.0."), _UNET, _REMEDY),
+  (
+    "SD2",
+    ("cond_stage_model.model.", "cond_stage_model.transformer.resb"),
+    _UNET,
+    _REMEDY,
+  ),
+  ("SD1.5", ("cond_stage_model.transformer.",), _UNET, _REMEDY),
+  (
+    "a U-Net model",
+    ("input_blocks.0.0.", "down_blocks.0.attentions."),
+    _UNET,
+    _REMEDY,
+  ),
+)
+# How diffusers' `_class_name`s begin, of pipelines and of networks.
+_OUR_CLASSES = ("StableDiffusion3", "SD3", "DualDiff")
+_OTHER_CLASSES = (
+  ("StableDiffusionXL", "SDXL", _UNET),
+  ("StableDiffusion", "SD1.5 or SD2", _UNET),
+  ("Flux", "Flux", _FLUX),
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceNetwork:
+  """One network of a checkpoint.
+
+  Attributes:
+    scheme: its key scheme, a key of `key_map.KEY_SCHEMES`.
+    where: file or folder, for messages.
+    tensors: by key, without the single file's prefix.
+    config: its `config.json`; None in the single file.
+  """
+
+  scheme: str
+  where: str
+  tensors: Mapping[str, StoredTensor]
+  config: JsonConfig | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+  """A checkpoint that can be converted.
+
+  Attributes:
+    path: as the user gave it.
+    format: a key of `key_map.FORMATS`.
+    networks: by our names, "network" first.
+    plain_folders: our folder name -> their folder of files to be copied.
+    notes: what was seen and not used.
+  """
+
+  path: pathlib.Path
+  format: str
+  networks: dict[str, SourceNetwork]
+  plain_folders: dict[str, pathlib.Path]
+  notes: tuple[str, ...]
+
+  def files(self) -> list[pathlib.Path]:
+    """Every weight file, sorted."""
+    networks = self.networks.values()
+    return sorted({t.file for n in networks for t in n.tensors.values()})
+
+
+def format_name(text: str) -> str:
+  """The key of `FORMATS` for a key or a letter.
+
+  Raises:
+    InputError: there is no such format.
+  """
+  for name, known in FORMATS.items():
+    if text in (name, known.letter):
+      return name
+  known = ", ".join(f"{f.letter} = {name}" for name, f in FORMATS.items())
+  raise InputError(f"unknown format {text!r}; there are {known}")
+
+
+def open_source(path: pathlib.Path, wanted: str | None = None) -> Source:
+  """Recognises a checkpoint and reads the headers of all its files.
+
+  Args:
+    path: a file or a folder.
+    wanted: the name or letter of the format that it must have, or None.
+
+  Raises:
+    InputError: nothing is there, it is of no known format or not of the wanted
+      one, or a file is damaged.
+  """
+  wanted = format_name(wanted) if wanted is not None else None
+  if path.is_dir():
+    path = _lone_file(path) or path
+  if path.is_dir():
+    source = _open_folder(path)
+  elif path.is_file():
+    _refuse_one_of_several(path)
+    source = _open_single_file(path)
+  else:
+    raise InputError(f"{path} does not exist: check the path")
+  if wanted not in (None, source.format):
+    raise InputError(
+      f"{path} is a {FORMATS[source.format].title}, not the "
+      f"{FORMATS[wanted].title} that --format asks for"
+    )
+  return source
+
+
+def refuse_other_models(keys: Iterable[str], where: Any) -> None:
+  """Raises InputError, naming the model, if keys are of a known other one."""
+  keys = list(keys)
+  for title, marks, reason, remedy in OTHER_MODELS:
+    for key in keys:
+      if any(mark in key for mark in marks):
+        raise InputError(
+          f"{where} is {title} (it has tensor {key}): {reason}; {remedy}"
+        )
+
+
+def _refuse_other_classes(class_name: Any, where: Any) -> None:
+  """The same for diffusers' `_class_name`; None is allowed."""
+  name = str(class_name)
+  if class_name is None or name.startswith(_OUR_CLASSES):
+    return
+  for start, title, reason in _OTHER_CLASSES:
+    if name.startswith(start):
+      raise InputError(
+        f"{where} is {title} (class {name}): {reason}; {_REMEDY}"
+      )
+  raise InputError(f"{where} is a {name}, which is another model; {_REMEDY}")
+
+
+def _lone_file(folder: pathlib.Path) -> pathlib.Path | None:
+  """The only weight file of a folder without sub-folders."""
+  entries = [p for p in folder.iterdir() if not p.name.startswith(".")]
+  if any(entry.is_dir() for entry in entries):
+    return None
+  weights = [e for e in entries if e.suffix == ".safetensors"]
+  if not weights:
+    refuse_pickles_in(folder)
+  return weights[0] if len(weights) == 1 else None
+
+
+def _refuse_one_of_several(path: pathlib.Path) -> None:
+  """Raises if a file is one network of a folder with several."""
+  folder = path.absolute().parent
+  is_in_pipeline = (folder.parent / "model_index.json").is_file()
+  if is_in_pipeline and (folder / "config.json").is_file():
+    raise InputError(
+      f"{path} is one network of the checkpoint {folder.parent}: give that "
+      "folder"
+    )
+
+
+def _open_folder(folder: pathlib.Path) -> Source:
+  if (folder / "model_index.json").is_file():
+    index = JsonConfig.read(folder / "model_index.json")
+    _refuse_other_classes(index.fields.get("_class_name"), folder)
+  if (folder / "unet").is_dir():
+    _refuse_other_classes("StableDiffusion", folder)
+  if (folder / "network").is_dir() and (folder / "config.json").is_file():
+    raise InputError(f"{folder} is already converted: to go back, use --export")
+  transformer = folder / "transformer"
+  if not transformer.is_dir():
+    what = "has no transformer/ folder" if any(folder.iterdir()) else "is empty"
+    raise InputError(
+      f"{folder} {what}: SRC must be a diffusers folder of SD3, Stability's "
+      "single .safetensors file, or a D-DiT folder"
+    )
+  config = JsonConfig.read(transformer / "config.json")
+  _refuse_other_classes(config.fields.get("_class_name"), folder)
+  tensors, notes = read_folder(transformer)
+  refuse_other_models(tensors, transformer)
+  found = [name for name, mark in _NETWORK_MARKS.items() if mark in tensors]
+  if len(found) != 1:
+    raise InputError(
+      f"{transformer} is neither D-DiT nor SD3: of their marks "
+      f"{first_few(_NETWORK_MARKS.values())} it has {len(found)}"
+    )
+  networks = {}
+  known = FORMATS[found[0]]
+  for name, (place, scheme) in known.networks.items():
+    where = folder / place
+    if not where.is_dir():
+      continue
+    if name != "network":
+      tensors, more = read_folder(where)
+      notes += more
+    networks[name] = SourceNetwork(
+      scheme=scheme,
+      where=str(where),
+      tensors=tensors,
+      config=JsonConfig.read(where / "config.json"),
+    )
+  used = {place for place, _ in known.networks.values()}
+  used |= set(known.plain_folders.values())
+  notes += [
+    f"folder {entry.name}/ is not part of this format and was not read"
+    for entry in sorted(folder.iterdir())
+    if entry.is_dir() and entry.name not in used and entry.name[0] != "."
+  ]
+  return Source(
+    path=folder,
+    format=found[0],
+    networks=networks,
+    plain_folders={
+      ours: folder / theirs
+      for ours, theirs in known.plain_folders.items()
+      if (folder / theirs).is_dir()
+    },
+    notes=tuple(notes),
+  )
+
+
+def _open_single_file(path: pathlib.Path) -> Source:
+  tensors = read_header(path)
+  refuse_other_models(tensors, path)
+  known = FORMATS["single_file"]
+  prefixes = {name: prefix for name, (prefix, _) in known.networks.items()}
+  groups: dict[str, dict[str, StoredTensor]] = {name: {} for name in prefixes}
+  unknown = []
+  for key, tensor in tensors.items():
+    matches = (n for n, prefix in prefixes.items() if key.startswith(prefix))
+    name = next(matches, None)
+    if name is None:
+      unknown.append(key)
+      continue
+    short = key.removeprefix(prefixes[name])
+    if name not in ("network", "vae"):
+      short = short.removeprefix("transformer.")
+    if short in groups[name]:
+      raise InputError(
+        f"{path} has both {key} and {groups[name][short].name}, which stand "
+        "for one tensor: fetch it again"
+      )
+    groups[name][short] = tensor
+  if not groups["network"]:
+    raise InputError(
+      f"{path} has no tensors {prefixes['network']}* (its first are "
+      f"{first_few(tensors)}): it is not {known.title}, which holds all "
+      "networks under such prefixes; fetch that, or give a whole folder"
+    )
+  if unknown:
+    raise InputError(
+      f"{path} has tensors of no known network: {first_few(unknown)}; known "
+      f"prefixes are {', '.join(prefixes.values())}"
+    )
+  return Source(
+    path=path,
+    format="single_file",
+    networks={
+      name: SourceNetwork(
+        scheme=_single_file_scheme(name, group),
+        where=f"{path}:{prefixes[name]}*",
+        tensors=group,
+        config=None,
+      )
+      for name, group in groups.items()
+      if group
+    },
+    plain_folders={},
+    notes=(),
+  )
+
+
+def _single_file_scheme(name: str, tensors: Mapping[str, StoredTensor]) -> str:
+  if name == "clip_l" and "text_projection.weight" not in tensors:
+    return "clip_without_projection"
+  return FORMATS["single_file"].networks[name][1]
