@@ -16,6 +16,7 @@ REQUIRES = [
   # tensorflow-datasets 4.9.10 imports it without asking for it.
   "importlib_resources>=6",
   "absl-py>=2",
+  # Rearranges published weights by named patterns.
   "einops>=0.8",
   "jaxtyping>=0.3",
   # ddit_jax.load and its like, without importing jax before their use.

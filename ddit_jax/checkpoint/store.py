@@ -6,6 +6,7 @@ manifest is unfinished and is never offered.
 """
 
 import concurrent.futures
+import logging
 import operator
 import os
 import pathlib
@@ -23,6 +24,8 @@ from ddit_jax.checkpoint.manifest import (
   verify_manifest,
   write_manifest,
 )
+
+_log = logging.getLogger(__name__)
 
 # Names that a step or Orbax itself uses.
 _RESERVED_ITEMS = (step_folders.PLAIN_FOLDER, "metrics", "default")

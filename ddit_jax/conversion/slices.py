@@ -165,7 +165,7 @@ def _rows(tables, counts: Mapping[str, int]) -> Iterator[tuple[str, str, str]]:
       values = {**counts, **dict(zip(counters, numbers, strict=True))}
       values["i_reversed"] = counts.get("i", 0) - 1 - values.get("i", 0)
       values["m_from_one"] = values.get("m", 0) + 1
-      for line in table.strip().splitlines():
+      for line in filter(None, table.splitlines()):
         ours, theirs, kind = line.split()
         names = (our_prefix + ours, their_prefix + theirs)
         yield *(name.format(**values) for name in names), kind
