@@ -77,7 +77,7 @@ def stored_shapes(item_folder: pathlib.Path) -> Shapes:
   return tree_shapes(metadata.tree)
 
 
-def differences(stored: Shapes, wanted: Shapes) -> list[str]:
+def _differences(stored: Shapes, wanted: Shapes) -> list[str]:
   """One phrase for each leaf that is absent, unexpected, or of another kind.
 
   Args:
@@ -112,7 +112,7 @@ def check_fit(step_folder: pathlib.Path, item: str, tree: Any) -> None:
   if not (step_folder / item / "_METADATA").is_file():
     have = sorted(path.parent.name for path in step_folder.glob("*/_METADATA"))
     raise CheckpointError(f"{step_folder} has no item {item!r}; it has {have}")
-  found = differences(stored_shapes(step_folder / item), tree_shapes(tree))
+  found = _differences(stored_shapes(step_folder / item), tree_shapes(tree))
   if found:
     more = len(found) - _NAMED_DIFFERENCES
     tail = f"; and {more} more" if more > 0 else ""

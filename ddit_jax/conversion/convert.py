@@ -18,7 +18,7 @@ import numpy as np
 from ddit_jax.checkpoint.manifest import hash_file, write_manifest
 from ddit_jax.conversion import record
 from ddit_jax.conversion.dtypes import CastCounter, cast
-from ddit_jax.conversion.formats import Source, open_source
+from ddit_jax.conversion.formats import Checkpoint, open_checkpoint
 from ddit_jax.conversion.plan import (
   ConversionPlan,
   NetworkPlan,
@@ -36,7 +36,7 @@ _THREADS = 2
 _COMPARED_AT_ONCE = 2**20
 
 # Called with the number of bytes done since the last call.
-Progress = Callable[[int], None]
+OnProgress = Callable[[int], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,10 +85,10 @@ def plan_import(
   """Opens a checkpoint and decides everything; reads headers only.
 
   Raises:
-    InputError: see `formats.open_source` and `plan.plan_conversion`.
+    InputError: see `formats.open_checkpoint` and `plan.plan_conversion`.
   """
   return plan_conversion(
-    open_source(source_path, options.format),
+    open_checkpoint(source_path, options.format),
     target=options.target,
     dtype=options.dtype,
     tokenizer=options.tokenizer,
@@ -100,7 +100,7 @@ def convert(
   plan: ConversionPlan,
   destination: pathlib.Path,
   options: ConvertOptions,
-  progress: Progress = lambda nbytes: None,
+  progress: OnProgress = lambda nbytes: None,
 ) -> Outcome:
   """Writes a checkpoint that training starts from and sampling loads.
 
@@ -139,7 +139,7 @@ def convert(
           folder, record.CheckpointRecord(target=plan.target, configs=configs)
         )
         record.write_source(folder, plan)
-        record.write_report(folder, report, casts, plan.notes)
+        record.save_report(folder, report, casts, plan.notes)
         if options.is_verified:
           for network in plan.networks:
             _verify_network(network, folder, options.seed, progress)
@@ -240,7 +240,7 @@ def _write_network(
   folder: pathlib.Path,
   seed: int,
   casts: CastCounter,
-  progress: Progress,
+  progress: OnProgress,
 ) -> None:
   for key, original in network.duplicates.items():
     _check_duplicate(network.tensors[key], network.tensors[original])
@@ -264,7 +264,7 @@ def _write_network(
 
 
 def _verify_network(
-  network: NetworkPlan, folder: pathlib.Path, seed: int, progress: Progress
+  network: NetworkPlan, folder: pathlib.Path, seed: int, progress: OnProgress
 ) -> None:
   arrays = {
     path.name: ZarrArrays(path) for path in (folder / network.name).iterdir()
@@ -324,7 +324,7 @@ def _equal_bits(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def _source_facts(
-  source: Source, is_over: threading.Event
+  source: Checkpoint, is_over: threading.Event
 ) -> dict[str, object]:
   """Path, format and hashes of a source, for the manifest."""
   root = source.path if source.path.is_dir() else source.path.parent

@@ -20,8 +20,8 @@ from ddit_jax.conversion.configs import (
   array_shapes,
 )
 from ddit_jax.conversion.convert import (
+  OnProgress,
   Outcome,
-  Progress,
   check_block,
   for_each_block,
 )
@@ -31,7 +31,7 @@ from ddit_jax.conversion.dtypes import (
   cast,
   check_dtype,
 )
-from ddit_jax.conversion.formats import format_name, open_source
+from ddit_jax.conversion.formats import format_name, open_checkpoint
 from ddit_jax.conversion.hub import config_json, write_json, write_plain_files
 from ddit_jax.conversion.key_map import FORMATS
 from ddit_jax.conversion.rearrange import copy_into
@@ -158,7 +158,7 @@ def export(
   networks: list[NetworkExport],
   destination: pathlib.Path,
   options: ExportOptions,
-  progress: Progress = lambda nbytes: None,
+  progress: OnProgress = lambda nbytes: None,
 ) -> Outcome:
   """Writes a folder of safetensors that PyTorch programs load.
 
@@ -195,7 +195,7 @@ def export(
       write_json(place / "config.json", fields)
     write_plain_files(checkpoint, folder, name)
     if options.is_verified:
-      written = open_source(folder, name)
+      written = open_checkpoint(folder, name)
       for network in networks:
         _verify_network(network, written.networks[network.name].tensors)
     write_manifest(folder, extra={"source": str(checkpoint)})
@@ -257,7 +257,7 @@ def _write_network(
   folder: pathlib.Path,
   source_files: Mapping[str, str],
   casts: CastCounter,
-  progress: Progress,
+  progress: OnProgress,
 ) -> None:
   folder.mkdir(parents=True)
   read_block = functools.lru_cache(maxsize=_BLOCKS_KEPT)(network.read)

@@ -82,7 +82,7 @@ _OTHER_CLASSES = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SourceNetwork:
+class CheckpointNetwork:
   """One network of a checkpoint.
 
   Attributes:
@@ -99,7 +99,7 @@ class SourceNetwork:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
+class Checkpoint:
   """A checkpoint that can be converted.
 
   Attributes:
@@ -112,7 +112,7 @@ class Source:
 
   path: pathlib.Path
   format: str
-  networks: dict[str, SourceNetwork]
+  networks: dict[str, CheckpointNetwork]
   plain_folders: dict[str, pathlib.Path]
   notes: tuple[str, ...]
 
@@ -135,7 +135,9 @@ def format_name(text: str) -> str:
   raise InputError(f"unknown format {text!r}; there are {known}")
 
 
-def open_source(path: pathlib.Path, wanted: str | None = None) -> Source:
+def open_checkpoint(
+  path: pathlib.Path, wanted: str | None = None
+) -> Checkpoint:
   """Recognises a checkpoint and reads the headers of all its files.
 
   Args:
@@ -210,7 +212,7 @@ def _refuse_one_of_several(path: pathlib.Path) -> None:
     )
 
 
-def _open_folder(folder: pathlib.Path) -> Source:
+def _open_folder(folder: pathlib.Path) -> Checkpoint:
   if (folder / "model_index.json").is_file():
     index = JsonConfig.read(folder / "model_index.json")
     _refuse_other_classes(index.fields.get("_class_name"), folder)
@@ -244,7 +246,7 @@ def _open_folder(folder: pathlib.Path) -> Source:
     if name != "network":
       tensors, more = read_folder(where)
       notes += more
-    networks[name] = SourceNetwork(
+    networks[name] = CheckpointNetwork(
       scheme=scheme,
       where=str(where),
       tensors=tensors,
@@ -257,7 +259,7 @@ def _open_folder(folder: pathlib.Path) -> Source:
     for entry in sorted(folder.iterdir())
     if entry.is_dir() and entry.name not in used and entry.name[0] != "."
   ]
-  return Source(
+  return Checkpoint(
     path=folder,
     format=found[0],
     networks=networks,
@@ -270,7 +272,7 @@ def _open_folder(folder: pathlib.Path) -> Source:
   )
 
 
-def _open_single_file(path: pathlib.Path) -> Source:
+def _open_single_file(path: pathlib.Path) -> Checkpoint:
   tensors = read_header(path)
   refuse_other_models(tensors, path)
   known = FORMATS["single_file"]
@@ -303,11 +305,11 @@ def _open_single_file(path: pathlib.Path) -> Source:
       f"{path} has tensors of no known network: {first_few(unknown)}; known "
       f"prefixes are {', '.join(prefixes.values())}"
     )
-  return Source(
+  return Checkpoint(
     path=path,
     format="single_file",
     networks={
-      name: SourceNetwork(
+      name: CheckpointNetwork(
         scheme=_single_file_scheme(name, group),
         where=f"{path}:{prefixes[name]}*",
         tensors=group,

@@ -20,7 +20,7 @@ from ddit_jax.conversion.configs import (
   read_config,
 )
 from ddit_jax.conversion.dtypes import INPUT_DTYPES, check_dtype, output_dtype
-from ddit_jax.conversion.formats import Source, SourceNetwork
+from ddit_jax.conversion.formats import Checkpoint, CheckpointNetwork
 from ddit_jax.conversion.key_map import FORMATS, KEY_SCHEMES, Unused
 from ddit_jax.conversion.safetensors_io import StoredTensor
 from ddit_jax.conversion.slices import (
@@ -84,7 +84,7 @@ class ConversionPlan:
     notes: choices made and things not used, one line each.
   """
 
-  source: Source
+  source: Checkpoint
   target: str
   networks: tuple[NetworkPlan, ...]
   unused: tuple[tuple[StoredTensor, str], ...]
@@ -97,7 +97,7 @@ class ConversionPlan:
 
 
 def plan_conversion(
-  source: Source,
+  source: Checkpoint,
   *,
   target: str = "ddit",
   dtype: str | None = None,
@@ -118,13 +118,7 @@ def plan_conversion(
       or of a wrong shape or dtype.
   """
   check_dtype(dtype)
-  if target not in TARGETS:
-    raise InputError(f"unknown target {target!r}; there are {TARGETS}")
-  if target == "sd3" and source.format == "ddit_folder":
-    raise InputError(
-      f"{source.path} is D-DiT and has no pooled-text branch: it cannot become "
-      "SD3; leave --target out"
-    )
+  _check_target(target, source)
   tokenizers = tokenizer_folders(source, tokenizer)
   absent = FORMATS[source.format].networks.keys() - source.networks.keys()
   notes = [*source.notes]
@@ -160,13 +154,23 @@ def plan_conversion(
   )
 
 
+def _check_target(target: str, source: Checkpoint) -> None:
+  if target not in TARGETS:
+    raise InputError(f"unknown target {target!r}; there are {TARGETS}")
+  if target == "sd3" and source.format == "ddit_folder":
+    raise InputError(
+      f"{source.path} is D-DiT and has no pooled-text branch: it cannot become "
+      "SD3; leave --target out"
+    )
+
+
 def _network_for(
   target: str,
-  source: Source,
+  source: Checkpoint,
   config: MMDiTConfig,
   tokenizer: pathlib.Path | None,
   vocab_size: int | None,
-) -> tuple[SourceNetwork, MMDiTConfig, list[str]]:
+) -> tuple[CheckpointNetwork, MMDiTConfig, list[str]]:
   """The network with the key scheme and configuration of the target; notes."""
   part, notes = source.networks["network"], []
   is_ddit = source.format == "ddit_folder"
@@ -200,7 +204,7 @@ def _network_for(
 
 
 def _plan_network(
-  name: str, part: SourceNetwork, config: NetworkConfig, dtype: str | None
+  name: str, part: CheckpointNetwork, config: NetworkConfig, dtype: str | None
 ) -> NetworkPlan:
   shapes = array_shapes(config)
   slices = tensor_slices(part.scheme, config)
@@ -223,7 +227,9 @@ def _plan_network(
   )
 
 
-def _check_keys(part: SourceNetwork, expected: set[str]) -> dict[str, Unused]:
+def _check_keys(
+  part: CheckpointNetwork, expected: set[str]
+) -> dict[str, Unused]:
   """The tensors that are known and not used.
 
   Raises:

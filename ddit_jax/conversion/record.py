@@ -127,7 +127,7 @@ def conversion_report(plan: ConversionPlan, seed: int) -> Report:
   return report
 
 
-def write_report(
+def save_report(
   folder: pathlib.Path, report: Report, casts: CastCounter, notes: tuple
 ) -> None:
   """Writes `report.json`."""

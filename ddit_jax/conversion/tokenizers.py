@@ -4,7 +4,7 @@ import functools
 import pathlib
 from collections.abc import Mapping
 
-from ddit_jax.conversion.formats import Source
+from ddit_jax.conversion.formats import Checkpoint
 from ddit_jax.conversion.key_map import FORMATS
 from ddit_jax.errors import InputError
 from ddit_jax.models.config import MMDiTConfig
@@ -27,7 +27,7 @@ _T5_XXL_WIDTH, _T5_XXL_IDS = 4096, 32100
 
 
 def tokenizer_folders(
-  source: Source, given: pathlib.Path | None
+  source: Checkpoint, given: pathlib.Path | None
 ) -> dict[str, pathlib.Path]:
   """Our folder -> the one that is copied.
 
@@ -72,7 +72,7 @@ def tokenizer_notes(folders: Mapping[str, pathlib.Path]) -> list[str]:
 
 
 def new_head_size(
-  source: Source,
+  source: Checkpoint,
   config: MMDiTConfig,
   tokenizer: pathlib.Path | None,
   wanted: int | None,

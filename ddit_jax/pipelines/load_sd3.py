@@ -7,7 +7,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from ddit_jax.conversion.convert import REPORT_NAME
+from ddit_jax.conversion.record import REPORT_NAME
 from ddit_jax.data.prompt_tokenizers import (
   PromptTokenizer,
   clip_tokenizer,

@@ -15,7 +15,7 @@ from ddit_jax.conversion.configs import (
   ddit_config,
   read_config,
 )
-from ddit_jax.conversion.formats import open_source
+from ddit_jax.conversion.formats import open_checkpoint
 from ddit_jax.conversion.hub import hub_json
 from ddit_jax.encoders.clip import CLIP_SIZES
 from ddit_jax.encoders.t5 import T5_SIZES, T5Config
@@ -40,7 +40,7 @@ TINY = MMDiTConfig(
 
 
 def config_of(path):
-  part = open_source(path).networks["network"]
+  part = open_checkpoint(path).networks["network"]
   return read_config("network", part.scheme, part.tensors, part.config)
 
 
@@ -80,7 +80,7 @@ def test_json_of_the_published_sizes(name):
 def test_json_builds_the_same_network_in_diffusers(sd3_folder):
   model = diffusers.SD3Transformer2DModel.from_config(hub_json(TINY))
   shapes = {k: tuple(v.shape) for k, v in model.state_dict().items()}
-  source = open_source(sd3_folder).networks["network"].tensors
+  source = open_checkpoint(sd3_folder).networks["network"].tensors
   assert shapes == {k: t.shape for k, t in source.items()}
   # Nothing was left to a default that could be another.
   saved = json.loads((sd3_folder / "transformer/config.json").read_text())
@@ -100,7 +100,7 @@ def test_networks_without_a_format(changes):
 
 
 def with_fields(sd3_folder, **changes):
-  part = open_source(sd3_folder).networks["network"]
+  part = open_checkpoint(sd3_folder).networks["network"]
   fields = {**part.config.fields, **changes}
   config = JsonConfig(part.config.path, fields)
   return read_config("network", part.scheme, part.tensors, config)
@@ -123,7 +123,7 @@ def test_bad_fields(sd3_folder, changes, message):
 
 
 def test_head_and_config_must_agree(ddit_folder):
-  part = open_source(ddit_folder).networks["network"]
+  part = open_checkpoint(ddit_folder).networks["network"]
   fields = {**part.config.fields, "vocab_size": 10}
   config = JsonConfig(part.config.path, fields)
   with pytest.raises(InputError, match="vocab_size = 10"):
@@ -131,7 +131,7 @@ def test_head_and_config_must_agree(ddit_folder):
 
 
 def test_single_file_needs_heads_of_64(single_file):
-  part = open_source(single_file).networks["network"]
+  part = open_checkpoint(single_file).networks["network"]
 
   def read(tensors):
     return read_config("network", part.scheme, tensors, None)
@@ -184,7 +184,7 @@ def read(name, part, **changes):
 @pytest.mark.parametrize("name", ENCODERS)
 def test_encoders_from_fields_and_shapes(sd3_folder, single_file, name):
   for path in (sd3_folder, single_file):
-    assert read(name, open_source(path).networks[name]) == ENCODERS[name]
+    assert read(name, open_checkpoint(path).networks[name]) == ENCODERS[name]
 
 
 @pytest.mark.parametrize("name", ["text_encoder", "vae", "clip_g"])
@@ -236,7 +236,7 @@ def test_json_of_t5_xxl():
   ],
 )
 def test_bad_fields_of_encoders_are_named(sd3_folder, name, field, value):
-  part = open_source(sd3_folder).networks[name]
+  part = open_checkpoint(sd3_folder).networks[name]
   with pytest.raises(InputError, match=rf"config.json .*{field}"):
     read(name, part, **{field: value})
 
@@ -250,7 +250,7 @@ def test_bad_fields_of_encoders_are_named(sd3_folder, name, field, value):
   ],
 )
 def test_missing_tensors_are_named(single_file, name, key, message):
-  part = open_source(single_file).networks[name]
+  part = open_checkpoint(single_file).networks[name]
   few = {k: v for k, v in part.tensors.items() if not k.startswith(key)}
   with pytest.raises(InputError, match=message):
     read(name, dataclasses.replace(part, tensors=few))

@@ -11,7 +11,7 @@ import torch
 from ddit_jax.conversion.formats import (
   OTHER_MODELS,
   format_name,
-  open_source,
+  open_checkpoint,
   refuse_other_models,
 )
 from ddit_jax.errors import InputError
@@ -19,7 +19,7 @@ from tests.conversion import checkpoints
 
 
 def test_diffusers_folder(sd3_folder):
-  source = open_source(sd3_folder)
+  source = open_checkpoint(sd3_folder)
   assert source.format == "sd3_folder"
   counts = {n: len(c.tensors) for n, c in source.networks.items()}
   # Three blocks of 28 tensors less six in the last, and eleven around them.
@@ -32,8 +32,8 @@ def test_diffusers_folder(sd3_folder):
 
 
 def test_single_file(single_file, sd3_folder):
-  source = open_source(single_file)
-  folder = open_source(sd3_folder)
+  source = open_checkpoint(single_file)
+  folder = open_checkpoint(sd3_folder)
   assert source.format == "single_file"
   assert source.networks.keys() == folder.networks.keys()
   t5 = source.networks["text_encoder"].tensors
@@ -41,17 +41,17 @@ def test_single_file(single_file, sd3_folder):
   assert t5.keys() - folder.networks["text_encoder"].tensors.keys() == extra
   assert source.files() == [single_file]
   # A folder that holds nothing but the file is as good.
-  assert open_source(single_file.parent).format == "single_file"
+  assert open_checkpoint(single_file.parent).format == "single_file"
 
 
 def test_single_file_without_encoders(tmp_path, sd3_folder):
   path = tmp_path / "x.safetensors"
   checkpoints.save_single_file(path, sd3_folder, has_encoders=False)
-  assert open_source(path).networks.keys() == {"network", "vae"}
+  assert open_checkpoint(path).networks.keys() == {"network", "vae"}
 
 
 def test_ddit_folder(ddit_folder):
-  source = open_source(ddit_folder)
+  source = open_checkpoint(ddit_folder)
   assert source.format == "ddit_folder"
   assert source.networks.keys() == {"network", "text_encoder", "vae"}
   assert source.networks["network"].scheme == "ddit"
@@ -59,12 +59,12 @@ def test_ddit_folder(ddit_folder):
 
 @pytest.mark.parametrize("name", ["a", "sd3_folder"])
 def test_format_may_be_named(sd3_folder, name):
-  assert open_source(sd3_folder, name).format == "sd3_folder"
+  assert open_checkpoint(sd3_folder, name).format == "sd3_folder"
 
 
 def test_named_format_must_be_the_right_one(sd3_folder):
   with pytest.raises(InputError, match=r"not the D-DiT folder that --format"):
-    open_source(sd3_folder, "c")
+    open_checkpoint(sd3_folder, "c")
   with pytest.raises(InputError, match="unknown format 'd'"):
     format_name("d")
 
@@ -80,7 +80,7 @@ def test_folders_that_are_not_read_are_noted(tmp_path, sd3_folder):
   (folder / "safety_checker").mkdir()
   path = folder / "vae/diffusion_pytorch_model.safetensors"
   shutil.copy(path, path.with_suffix(".fp16.safetensors"))
-  notes = open_source(folder).notes
+  notes = open_checkpoint(folder).notes
   assert len(notes) == 2
   assert "fp16.safetensors was not read" in notes[0]
   assert "safety_checker/ is not part" in notes[1]
@@ -90,7 +90,7 @@ def test_missing_config(tmp_path, sd3_folder):
   folder = copy_of(sd3_folder, tmp_path)
   (folder / "vae/config.json").unlink()
   with pytest.raises(InputError, match=r"vae/config.json is missing"):
-    open_source(folder)
+    open_checkpoint(folder)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".ckpt", ".pt", ".bin"])
@@ -99,34 +99,34 @@ def test_pickles_are_refused_with_the_way_out(tmp_path, suffix):
   torch.save({"a": torch.ones(2)}, path)
   for place in (path, tmp_path):
     with pytest.raises(InputError, match=r"weights_only=True"):
-      open_source(place)
+      open_checkpoint(place)
 
 
 def test_nothing_there(tmp_path):
   with pytest.raises(InputError, match="does not exist"):
-    open_source(tmp_path / "nowhere")
+    open_checkpoint(tmp_path / "nowhere")
   with pytest.raises(InputError, match=r" is empty: SRC must be"):
-    open_source(tmp_path)
+    open_checkpoint(tmp_path)
   (tmp_path / "vae").mkdir()
   with pytest.raises(InputError, match=r"no transformer/ folder"):
-    open_source(tmp_path)
+    open_checkpoint(tmp_path)
   other = tmp_path / "model.gguf"
   other.write_bytes(b"GGUF")
   with pytest.raises(InputError, match=r"not a .safetensors file"):
-    open_source(other)
+    open_checkpoint(other)
 
 
 def test_converted_checkpoint_is_no_source(tmp_path):
   (tmp_path / "network").mkdir()
   (tmp_path / "config.json").write_text("{}")
   with pytest.raises(InputError, match="already converted"):
-    open_source(tmp_path)
+    open_checkpoint(tmp_path)
 
 
 def test_one_network_of_a_folder(sd3_folder):
   for path in (sd3_folder / "transformer", sd3_folder / "vae"):
     with pytest.raises(InputError, match=f"{sd3_folder}: give that"):
-      open_source(path)
+      open_checkpoint(path)
 
 
 def test_sd35_folder(tmp_path):
@@ -145,7 +145,7 @@ def test_sd35_folder(tmp_path):
     )
     model.save_pretrained(tmp_path / "transformer")
     with pytest.raises(InputError, match=f"{title}.*RMS-normalises"):
-      open_source(tmp_path)
+      open_checkpoint(tmp_path)
 
 
 def test_other_network_class(tmp_path):
@@ -153,25 +153,25 @@ def test_other_network_class(tmp_path):
   config = {"_class_name": "FluxTransformer2DModel"}
   (tmp_path / "transformer/config.json").write_text(json.dumps(config))
   with pytest.raises(InputError, match="rotary positions"):
-    open_source(tmp_path)
+    open_checkpoint(tmp_path)
 
 
 def test_unet_folder_without_index(tmp_path):
   (tmp_path / "unet").mkdir()
   with pytest.raises(InputError, match="U-Net"):
-    open_source(tmp_path)
+    open_checkpoint(tmp_path)
 
 
 def test_unknown_tensors_of_a_single_file(tmp_path, sd3_folder):
   path = tmp_path / "x.safetensors"
   safetensors.torch.save_file({"something.weight": torch.ones(2)}, path)
   with pytest.raises(InputError, match=r"first are something.weight"):
-    open_source(path)
+    open_checkpoint(path)
   checkpoints.save_single_file(path, sd3_folder, has_encoders=False)
   tensors = safetensors.torch.load_file(path) | {"stray": torch.ones(1)}
   safetensors.torch.save_file(tensors, path)
   with pytest.raises(InputError, match=r"no known network: stray"):
-    open_source(path)
+    open_checkpoint(path)
 
 
 def test_network_without_marks(tmp_path, sd3_folder):
@@ -181,7 +181,7 @@ def test_network_without_marks(tmp_path, sd3_folder):
   tensors = {k: v for k, v in tensors.items() if "text_embedder" not in k}
   safetensors.torch.save_file(tensors, path)
   with pytest.raises(InputError, match="neither D-DiT nor SD3"):
-    open_source(folder)
+    open_checkpoint(folder)
 
 
 MDM = "model.diffusion_model."
@@ -204,7 +204,7 @@ def test_other_single_files(tmp_path, title):
   tensors = {name: torch.ones(2) for name in OTHER_FILES[title]}
   safetensors.torch.save_file(tensors, path)
   with pytest.raises(InputError, match=f"x.safetensors is .*{title}"):
-    open_source(path)
+    open_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_other_pipelines(tmp_path, class_name, title):
   index = {"_class_name": class_name}
   (tmp_path / "model_index.json").write_text(json.dumps(index))
   with pytest.raises(InputError, match=title):
-    open_source(tmp_path)
+    open_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("model", OTHER_MODELS, ids=lambda m: m[0])

@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from ddit_jax.conversion.formats import open_source
+from ddit_jax.conversion.formats import open_checkpoint
 from ddit_jax.conversion.plan import plan_conversion
 from ddit_jax.errors import InputError
 from tests.conversion import checkpoints
@@ -16,7 +16,7 @@ NETWORK = "transformer/diffusion_pytorch_model.safetensors"
 
 
 def plan(path, **options):
-  return plan_conversion(open_source(path), **options)
+  return plan_conversion(open_checkpoint(path), **options)
 
 
 def parts(path, **options):

@@ -13,8 +13,8 @@ from ddit_jax.conversion.record import (
   read_record,
   read_source,
   report_lines,
+  save_report,
   write_record,
-  write_report,
   write_source,
 )
 from ddit_jax.encoders.clip import CLIP_SIZES
@@ -121,7 +121,7 @@ def test_lines_say_where_how_and_why(plan, casts):
 
 def test_report_json_holds_the_same(tmp_path, plan, casts):
   report = conversion_report(plan, 7)
-  write_report(tmp_path, report, casts, plan.notes)
+  save_report(tmp_path, report, casts, plan.notes)
   body = json.loads((tmp_path / "report.json").read_text())
   assert {k: len(v) for k, v in body["tensors"].items()} == {
     k: len(v) for k, v in report.items()

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models
 from ddit_jax.checkpoint.manifest import verify_manifest
 from ddit_jax.conversion.convert import ConvertOptions, convert, plan_import
 from ddit_jax.conversion.export import ExportOptions, export, plan_export
-from ddit_jax.conversion.formats import open_source
+from ddit_jax.conversion.formats import open_checkpoint
 from ddit_jax.conversion.plan import plan_conversion
 from ddit_jax.conversion.tokenizers import (
   SD3_TOKENIZERS,
@@ -107,7 +107,7 @@ def test_the_single_file_gets_them_from_a_folder(single_file, whole, tmp_path):
 
 
 def test_what_is_given_goes_before_the_source(whole, tmp_path):
-  source = open_source(whole)
+  source = open_checkpoint(whole)
   given = tmp_path / "given"
   write_clip(given)
   # Without a tokenizer_3 it is taken for a folder of T5's.
@@ -122,7 +122,7 @@ def test_what_is_given_goes_before_the_source(whole, tmp_path):
 
 
 def plan(path, **options):
-  return plan_conversion(open_source(path), **options)
+  return plan_conversion(open_checkpoint(path), **options)
 
 
 def test_text_head_size_without_tokenizer(single_file):

@@ -70,12 +70,12 @@ class Part:
       for path, leaf in leaves
     }
     found = {}
-    for slab in self.plan.slabs:
-      if slab.array in ours:
-        block = ours[slab.array]
-        block = block if slab.block is None else block[slab.block]
-        for piece in slab.pieces:
-          found[piece.name] = piece.to_theirs(block[piece.index])
+    for (path, number), parts in self.plan.blocks.items():
+      if path in ours:
+        block = ours[path] if number is None else ours[path][number]
+        for part in parts:
+          if part.key is not None:
+            found[part.key] = part.to_theirs(block)
     return found
 
   def _with_weights(self, **options):
