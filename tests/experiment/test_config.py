@@ -1,10 +1,13 @@
 """A config refuses what cannot run."""
 
 import dataclasses
+import importlib
 import json
+import pkgutil
 
 import pytest
 
+import ddit_jax
 from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.data.text import caption_tokens
 from ddit_jax.digits.world import WORLDS
@@ -36,6 +39,36 @@ def test_every_setting_is_documented_where_it_is_declared(path):
   for field in dataclasses.fields(part):
     is_section = part is PARTS[""] and f"{field.name}." in PARTS
     assert is_section or f" {field.name}" in described, field.name
+
+
+def dataclasses_of_the_package():
+  for info in pkgutil.walk_packages(ddit_jax.__path__, "ddit_jax."):
+    if info.name != "ddit_jax.__main__":
+      for value in vars(importlib.import_module(info.name)).values():
+        if isinstance(value, type) and dataclasses.is_dataclass(value):
+          yield value
+
+
+def test_no_setting_is_declared_twice():
+  """No other dataclass has two fields of a part, by name and type."""
+
+  def typed(kind):
+    return {
+      (field.name, str(field.type))
+      for field in dataclasses.fields(kind)
+      if not dataclasses.is_dataclass(field.type)
+    }
+
+  parts = {type(part) for part in PARTS.values()}
+  others = set(dataclasses_of_the_package()) - parts
+  copies = {
+    (part.__name__, other.__name__)
+    for part in parts
+    for other in others
+    if len(typed(part) & typed(other)) > 1
+  }
+  # The plan has what the config's -1 stands for on this machine.
+  assert copies == {("DataConfig", "ReadPlan")}
 
 
 def test_settings_survive_json():
