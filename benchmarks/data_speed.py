@@ -4,11 +4,11 @@ Also measured: batches from a cache of latents of the same images. It is written
 first (with random values: no encoder runs), so it is in the file cache when it
 is read. Both loaders read the same generated JPEGs from memory, decode and
 resize them with Pillow, tokenize a caption and stack batches, with the same
-number of workers: threads here, processes in torch.utils.data.DataLoader.
-Rounds alternate, so that other work on the machine affects all alike. Images
-per second count from the fourth batch on; images per core second divide all
-images by the user and system time of all threads and processes, including
-startup.
+number of workers: threads or worker processes here, processes in
+torch.utils.data.DataLoader. Rounds alternate, so that other work on the machine
+affects all alike. Images per second count from the fourth batch on; images per
+core second divide all images by the user and system time of all threads and
+processes, including startup.
 
   python benchmarks/data_speed.py --workers=2
 """
@@ -144,14 +144,14 @@ def cached_batches(source: CachedSource, args):
   return our_batches(source, transform, args)
 
 
-def decoded_batches(source: JpegExamples, args, jpeg_decoding: str):
+def decoded_batches(source: JpegExamples, args, jpeg_decoding: str, **who):
   """(next batch, stop, images decoded so far) of this package."""
   images = ImageTransform(size=args.size, jpeg_decoding=jpeg_decoding)
   transform = TextToImageTransform(images=images, texts=TEXTS)
-  return our_batches(source, transform, args)
+  return our_batches(source, transform, args, **who)
 
 
-def our_batches(source: Source, transform, args):
+def our_batches(source: Source, transform, args, *, has_processes=False):
   """(next batch, stop, images read so far) of a source."""
   folder = tempfile.TemporaryDirectory()
   log = ReadLog(pathlib.Path(folder.name) / "bad_records.jsonl")
@@ -161,9 +161,8 @@ def our_batches(source: Source, transform, args):
     batch_size=args.batch,
     seed_of=functools.partial(source_seed, 0),
   )
-  plan = plan_reading(
-    mixture.record_bytes, args.batch, num_threads=args.workers
-  )
+  who = "num_workers" if has_processes else "num_threads"
+  plan = plan_reading(mixture.record_bytes, args.batch, **{who: args.workers})
   loader = TaskLoader(mixture, log, plan=plan)
 
   def stop():
@@ -297,7 +296,10 @@ def main() -> None:
   print(f"a cached record: {cached.moments.num_bytes / 1e3:.0f} kB")
   makers = {
     "PyTorch": lambda: torch_batches(source, args),
-    "ours": lambda: decoded_batches(source, args, "exact"),
+    "ours, threads": lambda: decoded_batches(source, args, "exact"),
+    "ours, processes": lambda: decoded_batches(
+      source, args, "exact", has_processes=True
+    ),
     "ours, draft": lambda: decoded_batches(source, args, "draft"),
     "ours, cached": lambda: cached_batches(cached, args),
   }
@@ -316,7 +318,7 @@ def report(found: Mapping[str, list[tuple[float, float]]]) -> None:
   for name, speed in medians.items():
     ratio = speed / medians["PyTorch"]
     print(
-      f"{name:12} {speed[0]:7.0f} images/s ({ratio[0]:.2f} of PyTorch's) "
+      f"{name:15} {speed[0]:7.0f} images/s ({ratio[0]:.2f} of PyTorch's) "
       f"{speed[1]:7.0f} images/core s ({ratio[1]:.2f})"
     )
 

@@ -127,7 +127,7 @@ class TaskLoader:
 
   Records are counted in the log when their batch is taken, in this process
   whoever read them. After an error each `next` raises it again: nothing is
-  skipped.
+  skipped. Close it: Grain complains at exit about worker processes left open.
   """
 
   def __init__(
