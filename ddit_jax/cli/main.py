@@ -8,7 +8,6 @@ from absl import logging as absl_logging
 from ddit_jax.cli import commands, prepare
 from ddit_jax.cli.flags import Verb
 from ddit_jax.config.load import split_overrides
-from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.errors import InputError, suggest
 
 VERBS: dict[str, Verb] = {
@@ -36,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
   _show_messages()
   try:
     return _dispatch(argv)
-  except (InputError, TooManyBadRecords) as error:
+  except InputError as error:
     print(f"ddit: {error}", file=sys.stderr)
     return BAD_INPUT
   except KeyboardInterrupt:

@@ -8,11 +8,12 @@ import threading
 from collections.abc import Iterable
 
 from ddit_jax.data.example import BadRecord, TrainingRecord
+from ddit_jax.errors import InputError
 
 FILE_NAME = "bad_records.jsonl"
 
 
-class TooManyBadRecords(ValueError):
+class TooManyBadRecords(InputError):
   """A source is too broken to train on; the message is one line.
 
   Attributes:

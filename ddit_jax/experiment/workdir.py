@@ -163,7 +163,7 @@ def explaining_stops(store: CheckpointStore) -> Iterator[None]:
       # The other processes may go on: do not wait for them in a save.
       store.abandon()
     if isinstance(error, TooManyBadRecords):
-      raise InputError(str(error)) from error
+      raise
     cause = _disk_error(error)
     if cause is None:
       raise

@@ -240,7 +240,7 @@ def test_flags_reach_the_request(tmp_path, run, monkeypatch):
   [(settings, request)] = calls
   assert settings.seed == 5
   assert request.parts == ("latents", "t5")
-  assert (request.stream, request.out) == ("text_to_image", f"{tmp_path}/out")
+  assert (request.task, request.out) == ("text_to_image", f"{tmp_path}/out")
   assert (request.num_shards, request.rows_per_device) == (3, 7)
   assert (request.max_bad_rate, request.threads) == (0.2, 2)
   folder = tmp_path / "out" / "web"
