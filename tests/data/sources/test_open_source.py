@@ -12,7 +12,7 @@ from tests.source_files import encoded, write_shard
 
 
 def test_every_kind_has_an_opener_with_keys():
-  assert len(KINDS) == 13
+  assert len(KINDS) == 14
   for kind in KINDS:
     keys = keys_of(kind)
     assert keys and "name" not in keys
@@ -64,7 +64,7 @@ def test_every_question_kind_can_be_opened(tmp_path):
 @pytest.mark.parametrize(
   ("spec", "message"),
   [
-    ({}, "^set: the key 'kind' is missing: there are array_record, easy_vqa"),
+    ({}, "^set: the key 'kind' is missing: there are array_record, digits"),
     ({"kind": "webdatset"}, "^set: .* 'webdatset': did you mean 'webdataset'"),
     ({"kind": "vqa_v2"}, "did you mean 'vqav2'"),
     ({"kind": 7}, "^set: there is no source of kind 7: there are"),
@@ -86,7 +86,7 @@ def test_every_question_kind_can_be_opened(tmp_path):
       "^set: path must be a file, but",
     ),
     ({"kind": "llava", "path": "/none", "images": "/"}, "/none does not exist"),
-    ({"kind": "plain_text", "path": "/none"}, "^set: path /none is no file"),
+    ({"kind": "plain_text", "path": "/none"}, "^set: path /none is not a file"),
     ({"kind": "parquet", "path": "/none"}, "^set: [^:]*/none"),
     ({"kind": "array_record", "path": "/none"}, "^set: .*/none"),
   ],

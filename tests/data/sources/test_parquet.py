@@ -179,7 +179,7 @@ def test_the_fingerprint_tells_files_and_columns_apart(folder):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"path": "none"}, "none is no file, no folder and"),
+    ({"path": "none"}, "none is not a file, a folder or"),
     ({"path": "train-*", "text_column": "txt"}, "has 0 columns 'txt' instead"),
     ({"path": "train-*", "text_column": "image"}, "is struct<.*not string"),
     ({"path": "train-*", "image_column": "text"}, "is string, not binary"),

@@ -157,7 +157,7 @@ def test_wrong_paths_and_settings_are_refused(tmp_path):
     ({"path": str(tmp_path)}, "files of one kind"),
     ({"path": f"{tmp_path}/c.md"}, r"not \['.md'\]"),
     ({"path": f"{tmp_path}/d.txt"}, "there is no document"),
-    ({"path": f"{tmp_path}/none"}, "is no file"),
+    ({"path": f"{tmp_path}/none"}, "is not a file"),
   ):
     with pytest.raises(ValueError, match=message):
       open_plain_text("texts", **options)
