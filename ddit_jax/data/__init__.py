@@ -3,7 +3,7 @@
 - `config`: the `data` section of a config.
 - `sources`: where examples come from.
 - `prepare`: shards and encoder caches, written once and read many times.
-- `example`: one example of a source, before decoding and tokenising.
+- `example`: what sources give and training takes; bad records.
 - `image`: untrusted bytes to an upright RGB image.
 - `text`: captions, questions and answers as texts of fixed length.
 - `tokenizers`: the interface of every tokenizer, and the word tokenizer.
@@ -11,8 +11,10 @@
 - `transforms`: one example to one training record.
 - `reader`: a source's examples as training records, in any order.
 - `bad_records`: the records that could not be read, counted by reason.
+- `schedule`: weights of sources as a function of the step.
 - `mixture`: several sources as one endless, weighted, shuffled order.
 - `loader`: batches of both tasks, and their position for checkpoints.
+- `training_data`: what a run reads: both tasks and a validation batch.
 - `prefetch`: moves batches onto the mesh ahead of time.
 - `pixel_codec`: pixels to latents, for networks that work on pixels.
 """
