@@ -71,10 +71,10 @@ class Validator:
     corrupted = self._loss.corrupt(
       batch,
       key_for(jax.random.key(0), "validation"),
-      np.int32(0),
+      jnp.int32(0),
       model=self._model,
       variables=variables,
-      null_tokens=self._null_tokens,
+      null_tokens=jnp.asarray(self._null_tokens),
     )
     losses, buckets = self._loss.losses(self._model, variables, corrupted)
     scalars = losses | {"total": self._loss.total(losses)}
