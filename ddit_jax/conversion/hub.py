@@ -72,7 +72,7 @@ def config_json(
   Raises:
     InputError: no known class computes this network.
   """
-  fields = hub_json(config)
+  fields = dict(sorted(hub_json(config).items()))
   if all(stored.get(key) == fields.get(key) for key in _CLASS_FIELDS):
     fields = dict(stored)
   is_transformers = "architectures" in fields
