@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,8 +39,8 @@ from ddit_jax.models.module import MASK_EMBEDDING
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import progress_bar
 from ddit_jax.prng import key_for
+from ddit_jax.train import loop
 from ddit_jax.train.hooks import LossGuard, LossSpike, StepLog, TooManySkipped
-from ddit_jax.train.loop import Hook, Progress, StopSignal, run_loop
 from ddit_jax.train.state import (
   TrainState,
   abstract_state,
@@ -51,9 +50,6 @@ from ddit_jax.train.state import (
 from ddit_jax.train.step import TrainStep
 
 _log = logging.getLogger(__name__)
-
-# (number of the step, state, batch) -> (state, metrics)
-_Step = Callable[[int, TrainState, DualBatch], tuple[TrainState, dict]]
 
 
 def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
@@ -74,13 +70,7 @@ def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
   with contextlib.ExitStack() as stack:
     with preparing():
       folder = stack.enter_context(RunFolder(workdir))
-      store = stack.enter_context(
-        CheckpointStore(
-          folder.checkpoints,
-          keep_last=config.train.keep_last,
-          best_metric="validation/total",
-        )
-      )
+      store = stack.enter_context(folder.open_store(config.train.keep_last))
       with raising_on_all("preparing the run"):
         trainer = Trainer.build(config, folder, store)
       state, start = None, trainer.start
@@ -88,7 +78,7 @@ def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
         state = trainer.restore(start, store.data_position(start))
     trainer.log_report()
     stack.enter_context(jax.set_mesh(trainer.mesh))
-    stop = stack.enter_context(StopSignal(steps_before=steps_before))
+    stop = stack.enter_context(loop.StopSignal(steps_before=steps_before))
     stack.enter_context(explaining_stops(store))
     if state is None:
       state = trainer.initialise()
@@ -162,8 +152,7 @@ class Trainer:
     data = open_data(config, tokenizer, sources, folder.path)
     if jax.process_index() == 0:
       needed = abstract_state(model.network, optimizer).num_bytes()
-      remedy = "choose another --workdir"
-      check_free_space(folder.path, needed, remedy=remedy)
+      check_free_space(folder.path, needed, remedy="choose another --workdir")
     return cls(
       config=config,
       folder=folder,
@@ -189,9 +178,9 @@ class Trainer:
       functools.partial(init_state, self.model.network, self.optimizer),
       out_shardings=self.shardings,
     )
-    root = jax.random.key(self.config.seed)
-    state = create(key_for(root, "initialisation"))
-    params, frozen, taken = state.params, self._load_frozen(), []
+    key = key_for(jax.random.key(self.config.seed), "initialisation")
+    state, frozen, taken = create(key), self._load_frozen(), []
+    params = state.params
     if self.pretrained is not None and not self.has_adapters:
       params = self.pretrained.load(params, self.shardings.params)
       taken = self.pretrained.taken
@@ -229,7 +218,7 @@ class Trainer:
       frozen["network"] = {"base": params}
     return frozen
 
-  def fit(self, state: TrainState, stop: StopSignal) -> bool:
+  def fit(self, state: TrainState, stop: loop.StopSignal) -> bool:
     """Trains to the last step (True) or to a stop signal (False).
 
     Args:
@@ -275,15 +264,15 @@ class Trainer:
     self,
     start: int,
     state: TrainState,
-    step: _Step,
-    hooks: list[Hook],
-    stop: StopSignal,
+    step: loop.StepFunction,
+    hooks: list[loop.Hook],
+    stop: loop.StopSignal,
   ) -> LossSpike | bool:
     """Trains; the spike that ended it, or what `fit` returns."""
     num_steps = self.config.train.num_steps
     with contextlib.closing(DeviceFeed(self.stream, self.mesh)) as feed:
       try:
-        state = run_loop(
+        state = loop.run_loop(
           step,
           state,
           feed,
@@ -303,40 +292,41 @@ class Trainer:
     log: StepLog,
     writer: MetricWriter,
     batch: DualBatch,
-  ) -> list[Hook]:
+  ) -> list[loop.Hook]:
     """What happens after a step, in this order; `batch` is for validation."""
     config, train = self.config, self.config.train
     validator = Validator(
       self.model, config.loss, self.null_tokens, batch, writer
     )
 
-    def check(progress: Progress) -> None:
+    def check(progress: loop.Progress) -> None:
       with self._saving_if_too_many_skipped(progress):
         guard(progress)
 
-    def save(progress: Progress) -> None:
+    def save(progress: loop.Progress) -> None:
       with self._saving_if_too_many_skipped(progress):
         guard.catch_up()
       self._save(progress, validator.losses_at(progress.step))
 
     hooks = [
-      Hook(1, check),
-      Hook(train.log_every, log),
-      Hook(train.validate_every, validator, is_needed_at_stop=False),
+      loop.Hook(1, check),
+      loop.Hook(train.log_every, log),
+      loop.Hook(train.validate_every, validator, is_needed_at_stop=False),
     ]
     if train.sample_grid_size:
-      size = min(train.sample_grid_size, config.data.validation_size)
       grid = SampleGrid(
         self.model,
         self.tokenizer,
         self.null_tokens,
         batch,
-        size,
+        train.sample_grid_size,
         config.sample,
         writer,
       )
-      hooks.append(Hook(train.validate_every, grid, is_needed_at_stop=False))
-    return [*hooks, Hook(train.checkpoint_every, save)]
+      hooks.append(
+        loop.Hook(train.validate_every, grid, is_needed_at_stop=False)
+      )
+    return [*hooks, loop.Hook(train.checkpoint_every, save)]
 
   def _step_log(
     self, writer: MetricWriter, bar: tqdm, batch: DualBatch
@@ -369,7 +359,7 @@ class Trainer:
     )
 
   @contextlib.contextmanager
-  def _saving_if_too_many_skipped(self, progress: Progress):
+  def _saving_if_too_many_skipped(self, progress: loop.Progress):
     """Skipped batches changed nothing: what was learnt before is sound."""
     try:
       yield
@@ -378,7 +368,9 @@ class Trainer:
       self.store.wait()
       raise
 
-  def _save(self, progress: Progress, losses: dict[str, float] | None) -> None:
+  def _save(
+    self, progress: loop.Progress, losses: dict[str, float] | None
+  ) -> None:
     """Starts a checkpoint; the loop goes on while it is written."""
     files = self.tokenizer.files()
     if self.has_adapters:
@@ -397,7 +389,7 @@ class Trainer:
     """True if adapters are trained on a frozen network."""
     return isinstance(self.model.network, LoraNetwork)
 
-  def _compiled_step(self, state: TrainState) -> _Step:
+  def _compiled_step(self, state: TrainState) -> loop.StepFunction:
     """The jitted step, which donates its state.
 
     Args:

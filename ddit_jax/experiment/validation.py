@@ -93,7 +93,7 @@ class SampleGrid:
     tokenizer: of the texts.
     null_tokens: the empty caption, [length].
     batch: the validation batch on the mesh.
-    size: how many of its first examples are shown, at least one.
+    size: at most how many of its first examples are shown.
     config: how to sample.
     writer: receives the grids "generated_images" and "answers".
   """

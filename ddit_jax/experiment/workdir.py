@@ -80,6 +80,12 @@ class RunFolder:
   def checkpoints(self) -> pathlib.Path:
     return checkpoints_in(self.path)
 
+  def open_store(self, keep_last: int) -> CheckpointStore:
+    """The run's checkpoints; see `CheckpointStore` for `keep_last`."""
+    return CheckpointStore(
+      self.checkpoints, keep_last=keep_last, best_metric="validation/total"
+    )
+
   def check_same_run(self, settings: Config, saved: Config, step: int) -> None:
     """Refuses to resume a run that would differ from its beginning.
 

@@ -125,8 +125,12 @@ class Hook:
     )
 
 
+# (number of the step, state, batch) -> (state, metrics)
+StepFunction = Callable[[int, TrainState, Any], tuple[TrainState, dict]]
+
+
 def run_loop(
-  step_function,
+  step_function: StepFunction,
   state: TrainState,
   feed,
   *,
@@ -138,7 +142,7 @@ def run_loop(
   """Runs steps `start` + 1 to `num_steps`, or until a stop is requested.
 
   Args:
-    step_function: (number of the step, state, batch) -> (state, metrics).
+    step_function: the step, which may donate the state.
     state: after `start` steps.
     feed: iterator of (batch, data position after it).
     start: steps already done.
