@@ -117,7 +117,7 @@ class DualLoss:
     *,
     model: Model,
     variables: Any,
-    null_tokens: jax.Array,
+    null_tokens: jax.typing.ArrayLike,
   ) -> CorruptedBatch:
     """All random draws of one step, over the global batch of both streams.
 
