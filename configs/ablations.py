@@ -3,33 +3,34 @@
   ddit train --config=configs/ablations.py:generation_7m \\
     --workdir=runs/generation_7m --config.init_from=runs/stage2
 
-Each variant is a stage of configs/ddit_sd3.py with one thing changed, from that
-stage's sources and weights. The paper names neither the 7 M and 20 M images of
-its Table 10 nor the resolution: the sources below are yours to fill in, the
-resolution is stage 3's.
+Each variant is a stage of configs/ddit_sd3.py with one change, with that
+stage's sources and initial weights. The paper specifies neither the 7 M and
+20 M images of its Table 10 nor the resolution: replace the sources below with
+your own; the resolution is that of stage 3.
 
 Hardware: as the stage's (docs/scale.md: stage 1 takes at least 0.18 s a step on
-64 chips of v5e). By operations, generation_7m and generation_20m take a quarter
-of stage 3's step, generation_0 an eighth, text_only less than half of stage
-1's. Estimates: none has been run at full size.
+64 chips of v5e). In FLOPs, a step of generation_7m and generation_20m is a
+quarter of stage 3's, of generation_0 an eighth, of text_only less than half of
+stage 1's. These are estimates: none has been run at full size.
 
 Variants:
   steps_4, steps_8, steps_16, steps_32, steps_64, steps_128: stage 3 sampled in
     that many steps (Table 5: VQAv2 58.8, 58.0, 59.3, 60.5, 60.0, 59.6; CIDEr
-    20.2, 35.3, 46.5, 51.3, 56.2, 54.5). They train alike: train one, and hand
-    each one's `sample` section to `Pipeline.answer` and `Pipeline.caption`.
-  generation_0, generation_7m, generation_20m: tuning on LLaVA's 665 K beside
-    so many images of the image loss, batch 128 (Table 10 at 50,000 steps:
-    VQAv2 58.3, 58.1, 58.3; POPE 81.8, 82.4, 82.5). Checkpoints stay at 10,000,
-    30,000 and 50,000 steps, where the paper evaluates.
+    20.2, 35.3, 46.5, 51.3, 56.2, 54.5). Training is the same for all: train
+    one, and pass each `sample` section to `Pipeline.answer` and
+    `Pipeline.caption`.
+  generation_0, generation_7m, generation_20m: tuning on LLaVA's 665 K and
+    this many images for the image loss, batch size 128 (Table 10 at 50,000
+    steps: VQAv2 58.3, 58.1, 58.3; POPE 81.8, 82.4, 82.5). The checkpoints at
+    10,000, 30,000 and 50,000 steps, which the paper evaluates, are kept.
   weighting_velocity, weighting_sigma_squared: stage 1's image loss as in the
     paper, and as in the release.
-  divisor_all_positions, divisor_target_positions: stage 3's text loss over all
-    positions as in the release, and over those that are learned.
-  text_only: stage 1's text loss on texts without images, the null image in
-    their place; the image loss is off.
-  Each with _dry behind it (text_alone_dry, ...): the same graph at toy size on
-  generated data; dry is generation_7m_dry, the default's.
+  divisor_all_positions, divisor_target_positions: stage 3's text loss divided
+    by all positions as in the release, or by the target positions.
+  text_only: stage 1's text loss on texts without images, with the null image;
+    the image loss is off.
+  Each also with _dry appended (text_only_dry, ...): the same graph at toy size
+  on generated data; dry is generation_7m_dry, the default's.
 """
 
 import functools
@@ -39,7 +40,7 @@ from ddit_jax.config.dry_run import chosen_variant, dry
 from ddit_jax.config.load import config_module
 
 _DDIT = pathlib.Path(__file__).parent / "ddit_sd3.py"
-# Here the 20 M are the 7 M and 13 M more.
+# The 20 M images are these 7 M and another 13 M.
 _GENERATION = {
   "generation_7m": {
     "kind": "webdataset",
@@ -70,7 +71,7 @@ def get_config(variant: str = "generation_7m"):
 
 
 def _variants():
-  """name -> (stage it starts from, what changes its config)."""
+  """name -> (its stage of ddit_sd3, the change of the config)."""
   amounts = {
     "generation_0": {},
     "generation_7m": {"generation_7m": 1.0},
@@ -96,7 +97,7 @@ def _variants():
       f"divisor_{kind}": ("stage3", _set("loss.loss_normalization", kind))
       for kind in ("all_positions", "target_positions")
     },
-    "text_only": ("stage1", _text_alone),
+    "text_only": ("stage1", _text_only),
   }
 
 
@@ -105,7 +106,7 @@ def _set(key: str, value):
 
 
 def _generation(config, mixture: dict[str, float]) -> None:
-  """The paper's Table 10: how much the image loss sees."""
+  """The paper's Table 10: the amount of generation data."""
   data = config.data
   llava = data.sources["llava_mix"]
   data.sources = {
@@ -122,7 +123,7 @@ def _generation(config, mixture: dict[str, float]) -> None:
   config.train.keep_last = 5
 
 
-def _text_alone(config) -> None:
+def _text_only(config) -> None:
   data = config.data
   data.sources = {
     "openwebtext": {

@@ -4,9 +4,9 @@
   ddit train --config=configs/ddit_sd3.py:all --workdir=runs/ddit
 
 trains the four stages one after the other, each in its own folder of the
-workdir; the same command goes on after a stop. Settings of one stage are
-written --config.stages.stage2.train.num_steps=1000, those of all without the
-prefix, --config.order=stage1,stage2 runs some. One stage alone:
+workdir; the same command resumes. Change a key of one stage with
+--config.stages.stage2.train.num_steps=1000, of all stages without the prefix;
+--config.order=stage1,stage2 selects stages. One stage alone:
 
   ddit train --config=configs/ddit_sd3.py:stage1 --workdir=runs/stage1
   ddit train --config=configs/ddit_sd3.py:stage2 --workdir=runs/stage2 \\
@@ -14,10 +14,10 @@ prefix, --config.order=stage1,stage2 runs some. One stage alone:
   ddit train --config=configs/ddit_sd3.py:stage3 --workdir=runs/stage3 \\
     --config.init_from=runs/stage2
 
-The paths under `data.sources` are yours to fill in; docs/data.md lists the
-formats. Each stage starts from the averaged weights of the one before.
+Replace the paths under `data.sources` with your own; docs/data.md lists the
+formats. Each stage starts from the EMA of the previous one.
 
-Hardware: a pod of 64 TPU chips or as many GPUs; docs/scale.md says what a step
+Hardware: a pod of 64 TPU chips or as many GPUs; docs/scale.md lists what a step
 needs. The paper reached GenEval 0.65, zero-shot VQAv2 55.0 after stage 2, and
 after stage 3 VQAv2 60.1, POPE 84.0, MME-P 1124.7 and CIDEr 56.2 at 512 pixels.
 
@@ -27,7 +27,7 @@ Variants:
   stage2: continued, 200,000 steps at 256 pixels and 256 tokens.
   stage2_highres: optional, 80,000 steps at 512 pixels.
   stage3: instruction tuning, 50,000 steps at 512 pixels and 128 tokens.
-  Each with _dry behind it (all_dry, stage1_dry, ...): the same graph at toy
+  Each also with _dry appended (all_dry, stage1_dry, ...): the same graph at toy
   size on generated data, in a minute; dry is stage1_dry.
 """
 
@@ -129,8 +129,8 @@ def _stage2(config):
   captioned = {"0": {"sharegpt4v": 1.3, "openimages": 1.9}}
   config.data.text_to_image.mixture = captioned
   config.data.image_to_text.mixture = captioned
-  # T5's row of the mask is trained throughout; the paper notes that it hardly
-  # moves after 100,000 steps, so mask_embedding_steps may be that.
+  # The mask embedding is trained throughout. The paper notes that it hardly
+  # changes after 100,000 steps, so mask_embedding_steps may be that.
   config.model.has_mask_embedding = True
   config.train.mask_embedding_steps = -1
   config.loss.text_weight = 0.2
@@ -184,7 +184,7 @@ def _stage3(config):
     },
   }
   _streams(config, batch_size=512, image_size=512, text_length=128)
-  # Of stage 2, frozen.
+  # That of stage 2, frozen.
   config.model.has_mask_embedding = True
   config.train.mask_embedding_steps = 0
   config.data.text_to_image.mixture = {"0": {"laion_aesthetic": 1.0}}

@@ -1,17 +1,17 @@
-"""Coloured handwritten digits: the embedded default.
+"""Coloured handwritten digits: the built-in default.
 
   ddit train --config=configs/digits.py --workdir=runs/digits
   ddit train --config=configs/digits.py:gpu --workdir=runs/digits_gpu
 
 Hardware: cpu takes about 7 steps a second on two idle cores, nine minutes in
 all; gpu is sized for 20 minutes of one H100-class GPU (an estimate: it has not
-been trained to its end). The paper has no such world: README.md has the scores
-that cpu reached, docs/reproduction.md some of the paper's tables on it.
+been trained to its end). README.md has the scores of cpu,
+docs/reproduction.md three of the paper's ablations on this data.
 
 Variants:
   cpu (default): one nearly centred digit on 16 x 16 pixels.
   gpu: one to four digits on 48 x 48 pixels, all six generation tasks.
-  Each with _dry behind it (cpu_dry, ...): the same graph for four
+  Each also with _dry appended (cpu_dry, ...): the same graph for four
   steps; dry is cpu_dry.
 """
 
@@ -44,8 +44,8 @@ def _cpu(config):
   config.data.image_to_text.batch_size = 56
   rare = {"what_color": 0.2, "is_there": 0.1, "is_there_pair": 0.1}
   config.data.image_to_text.mixture = {
-    # "Is it red?" needs two colours compared, which is learned suddenly and
-    # late beside easier questions, but soon when most texts ask it.
+    # "Is it red?" requires comparing two colours. Mixed with easier questions
+    # it is learned late and suddenly, but early when most texts ask it.
     "0": {"caption": 0.7, "what_number": 0.4, "color_yes_no": 8.5, **rare},
     "1000": {"caption": 4.2, "what_number": 2.4, "color_yes_no": 3.0, **rare},
     "2000": {"caption": 5.0, "what_number": 3.8, "color_yes_no": 0.8, **rare},

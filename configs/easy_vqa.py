@@ -3,18 +3,18 @@
   pip install 'ddit_jax[easy_vqa]'
   ddit train --config=configs/easy_vqa.py --workdir=runs/easy_vqa
 
-The worked example of docs/data.md. Its images have no captions, so the image
-loss is unconditional (`condition_dropout` 1). The test split stays unseen:
-answer its questions with `ddit sample --task=vqa`.
+The images have no captions, so the image loss is unconditional
+(`condition_dropout` 1). The test split is not trained on: answer its questions
+with `ddit sample --task=vqa`.
 
 Hardware: cpu is the quickstart's network, some 7 steps a second on two idle
-cores; gpu is made for one GPU and has not been run there. The paper has no such
-data.
+cores; gpu is sized for one GPU and has not been run there. There are no
+reference scores.
 
 Variants:
   cpu (default): 16 x 16 pixels, minutes on two cores.
   gpu: 48 x 48 pixels.
-  Each with _dry behind it (cpu_dry, ...): the same graph at toy size on
+  Each also with _dry appended (cpu_dry, ...): the same graph at toy size on
   generated data; dry is cpu_dry.
 """
 

@@ -22,7 +22,7 @@ Variants:
   joint (default): 400,000 joint steps on DataComp.
   joint_filtered: 100,000 more on a filtered subset.
   all: the three as one job.
-  Each with _dry behind it: the same graph at toy size on generated data.
+  Each also with _dry appended: the same graph at toy size on generated data.
 """
 
 from ddit_jax.config.dry_run import chosen_variant, dry

@@ -3,18 +3,18 @@
   ddit train --config=configs/own_images.py \\
     --config.data.sources.mine.path=path/to/images --workdir=runs/mine
 
-The folder holds NAME.png (.jpg, .webp) with NAME.txt beside it; other layouts
-are in docs/data.md. The words of your captions become the tokenizer.
+The folder holds NAME.png (.jpg, .webp) with NAME.txt beside it; for other
+formats see docs/data.md. The tokenizer is built from the words of the captions.
 
 Hardware: cpu is the quickstart's network, some 7 steps a second on two idle
-cores; gpu is made for one GPU and has not been run there. What your images
-reach is yours to find out; the paper has no such data.
+cores; gpu is sized for one GPU and has not been run there. There are no
+reference scores.
 
 Variants:
-  cpu (default): 16 x 16 pixels, minutes on two cores; to try things out.
+  cpu (default): 16 x 16 pixels, minutes on two cores.
   gpu: 48 x 48 pixels.
   cpu_prepared, gpu_prepared: the same from shards of `ddit prepare`.
-  Each with _dry behind it (cpu_dry, ...): the same graph at toy size on
+  Each also with _dry appended (cpu_dry, ...): the same graph at toy size on
   generated data; dry is cpu_dry.
 """
 
