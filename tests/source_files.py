@@ -6,7 +6,7 @@ import tarfile
 
 from PIL import Image
 
-from ddit_jax.data.image import Filters
+from ddit_jax.data.image_header import Filters
 
 KEEP_ALL = Filters(
   max_ratio=float("inf"), min_short_side=0, drop_empty_captions=False

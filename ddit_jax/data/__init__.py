@@ -4,6 +4,7 @@
 - `sources`: where examples come from.
 - `prepare`: shards and encoder caches, written once and read many times.
 - `example`: what sources give and training takes; bad records.
+- `image_header`: sizes from headers, and filters on them.
 - `image`: untrusted bytes to an upright RGB image.
 - `text`: captions, questions and answers as texts of fixed length.
 - `tokenizers`: the interface of every tokenizer, and the word tokenizer.

@@ -4,7 +4,12 @@ import math
 
 import pytest
 
-from ddit_jax.data.image import Filters, ImageSize, filters_from, with_hint
+from ddit_jax.data.image_header import (
+  Filters,
+  ImageSize,
+  filters_from,
+  with_hint,
+)
 
 
 @pytest.mark.parametrize(

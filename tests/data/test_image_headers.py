@@ -7,7 +7,7 @@ import struct
 import pytest
 from PIL import Image, ImageOps
 
-from ddit_jax.data.image import (
+from ddit_jax.data.image_header import (
   HeaderError,
   ImageSize,
   image_size,

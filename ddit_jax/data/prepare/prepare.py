@@ -11,12 +11,8 @@ from typing import Any
 
 from ddit_jax.data import example as record_format
 from ddit_jax.data.example import BadRecord, Example, Source
-from ddit_jax.data.image import (
-  Filters,
-  HeaderError,
-  image_size_of_bytes,
-  reencoded,
-)
+from ddit_jax.data.image import reencoded
+from ddit_jax.data.image_header import Filters, HeaderError, image_size_of_bytes
 from ddit_jax.data.prepare.shard_writer import (
   BadEntry,
   Counts,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ddit_jax.data.example import BadRecord
-from ddit_jax.data.image import ImageSize
+from ddit_jax.data.image_header import ImageSize
 
 # Far above any caption.
 MAX_CAPTION_BYTES = 2**20

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from ddit_jax.data.example import BadRecord
-from ddit_jax.data.image import Filters, ImageSize, filters_from
+from ddit_jax.data.image_header import Filters, ImageSize, filters_from
 from ddit_jax.data.sources import annotations, paths
 from ddit_jax.data.sources.annotations import TextError
 from ddit_jax.data.sources.image_table import (

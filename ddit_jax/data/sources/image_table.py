@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ddit_jax.data.example import Example
-from ddit_jax.data.image import with_hint
+from ddit_jax.data.image_header import with_hint
 from ddit_jax.data.sources.annotations import (
   TextError,
   clean_text,

@@ -13,7 +13,11 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ddit_jax.data.example import BadRecord
-from ddit_jax.data.image import HeaderError, ImageSize, image_size_of_file
+from ddit_jax.data.image_header import (
+  HeaderError,
+  ImageSize,
+  image_size_of_file,
+)
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAX_FILES = 10_000_000

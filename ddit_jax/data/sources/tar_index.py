@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from ddit_jax.data.image import with_hint
+from ddit_jax.data.image_header import with_hint
 from ddit_jax.data.sources.paths import FileFacts, file_facts
 from ddit_jax.data.sources.tar_samples import (
   MAX_NAMED,

@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from ddit_jax.data.image import Filters, HeaderError, ImageSize, image_size
+from ddit_jax.data.image_header import (
+  Filters,
+  HeaderError,
+  ImageSize,
+  image_size,
+)
 from ddit_jax.data.sources import annotations
 from ddit_jax.data.sources.annotations import TextError
 from ddit_jax.data.sources.paths import MAX_IMAGE_BYTES

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ddit_jax.data.example import BadRecord, Example
-from ddit_jax.data.image import Filters, filters_from
+from ddit_jax.data.image_header import Filters, filters_from
 from ddit_jax.data.sources import annotations, paths
 from ddit_jax.data.sources.annotations import TextError
 from ddit_jax.data.sources.paths import (

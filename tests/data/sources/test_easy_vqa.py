@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ddit_jax.data.image import image_size_of_bytes
+from ddit_jax.data.image_header import image_size_of_bytes
 from ddit_jax.data.sources.vqa import open_easy_vqa
 
 HAS_PACKAGE = importlib.util.find_spec("easy_vqa") is not None

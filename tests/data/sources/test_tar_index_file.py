@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from ddit_jax.data.image import Filters
+from ddit_jax.data.image_header import Filters
 from ddit_jax.data.sources.paths import FileFacts
 from ddit_jax.data.sources.tar_index import (
   IndexReport,

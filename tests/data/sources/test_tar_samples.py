@@ -8,7 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from ddit_jax.data.image import Filters
+from ddit_jax.data.image_header import Filters
 from ddit_jax.data.sources import tar_samples
 from ddit_jax.data.sources.tar_samples import (
   RECORD,
