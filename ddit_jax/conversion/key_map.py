@@ -340,7 +340,7 @@ KEY_SCHEMES: dict[str, KeyScheme] = {
 }
 
 
-class Format(NamedTuple):
+class CheckpointFormat(NamedTuple):
   """Where one way of publishing keeps each network.
 
   Attributes:
@@ -357,8 +357,8 @@ class Format(NamedTuple):
   plain_folders: dict[str, str]
 
 
-FORMATS: dict[str, Format] = {
-  "sd3_folder": Format(
+FORMATS: dict[str, CheckpointFormat] = {
+  "sd3_folder": CheckpointFormat(
     "a",
     "diffusers folder of SD3",
     {
@@ -375,7 +375,7 @@ FORMATS: dict[str, Format] = {
       "scheduler": "scheduler",
     },
   ),
-  "single_file": Format(
+  "single_file": CheckpointFormat(
     "b",
     "Stability's single file of SD3",
     {
@@ -388,7 +388,7 @@ FORMATS: dict[str, Format] = {
     },
     {},
   ),
-  "ddit_folder": Format(
+  "ddit_folder": CheckpointFormat(
     "c",
     "D-DiT folder",
     {

@@ -42,7 +42,7 @@ _PATTERNS = {
   "o (h d) -> h d o": ("o (h d) -> h d o", _LINEAR),
 }
 
-Arrays = Mapping[Path, np.ndarray]
+_Arrays = Mapping[Path, np.ndarray]
 
 
 class _AdapterTensor(NamedTuple):
@@ -54,12 +54,12 @@ class _AdapterTensor(NamedTuple):
   index: tuple[slice, ...]
   pattern: str
 
-  def ours(self, arrays: Arrays) -> np.ndarray:
+  def ours(self, arrays: _Arrays) -> np.ndarray:
     """A view of the slice of our arrays."""
     array = arrays[self.path]
     return (array if self.block is None else array[self.block])[self.index]
 
-  def theirs(self, arrays: Arrays) -> np.ndarray:
+  def theirs(self, arrays: _Arrays) -> np.ndarray:
     """The tensor of the file, contiguous."""
     ours = self.ours(arrays)
     sizes = rearrange.axis_sizes(self.pattern, ours.shape, patch_size=1)

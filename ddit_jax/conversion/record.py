@@ -27,7 +27,7 @@ _SOURCE_NAME = "source.json"
 STATUSES = ("mapped", "newly initialised", "unused")
 # Status -> [name, how many numbers, where it went or why]: one for every
 # tensor of the source and for every newly initialised slice of ours.
-Report = dict[str, list[tuple[str, int, str]]]
+_Report = dict[str, list[tuple[str, int, str]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,9 +111,9 @@ def read_source(folder: pathlib.Path) -> dict[str, Any]:
   return json.loads((folder / _SOURCE_NAME).read_bytes())
 
 
-def conversion_report(plan: ConversionPlan, seed: int) -> Report:
+def conversion_report(plan: ConversionPlan, seed: int) -> _Report:
   """What becomes of every tensor."""
-  report: Report = {status: [] for status in STATUSES}
+  report: _Report = {status: [] for status in STATUSES}
   for network in plan.networks:
     for parts in network.blocks.values():
       for part in parts:
@@ -128,7 +128,7 @@ def conversion_report(plan: ConversionPlan, seed: int) -> Report:
 
 
 def save_report(
-  folder: pathlib.Path, report: Report, casts: CastCounter, notes: tuple
+  folder: pathlib.Path, report: _Report, casts: CastCounter, notes: tuple
 ) -> None:
   """Writes `report.json`."""
   body = {
@@ -143,7 +143,7 @@ def save_report(
 
 
 def report_lines(
-  report: Report, casts: CastCounter, notes: tuple[str, ...] = ()
+  report: _Report, casts: CastCounter, notes: tuple[str, ...] = ()
 ) -> list[str]:
   """The report as text: a line a tensor, then casts, notes and sums."""
   width = max(map(len, STATUSES))

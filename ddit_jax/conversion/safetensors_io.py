@@ -38,7 +38,7 @@ DTYPES: dict[str, np.dtype] = {
   "BOOL": np.dtype(np.bool_),
 }
 DTYPE_NAMES: dict[np.dtype, str] = {d: name for name, d in DTYPES.items()}
-INDEX_SUFFIX = ".safetensors.index.json"
+_INDEX_SUFFIX = ".safetensors.index.json"
 # Where Hugging Face's libraries cut.
 _MAX_SHARD_BYTES = 5 * 10**9
 # A file begins with the length of its header.
@@ -162,7 +162,7 @@ def read_folder(
   elif main_files or main_indices:
     names = first_few(f.name for f in [*main_indices, *main_files])
     raise InputError(
-      f"{folder} holds {names}: keep one file, or one NAME{INDEX_SUFFIX} with "
+      f"{folder} holds {names}: keep one file, or one NAME{_INDEX_SUFFIX} with "
       "its shards"
     )
   else:
@@ -223,7 +223,7 @@ def write_folder(
       "weight_map": {t.name: t.file.name for t in tensors},
     }
     text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-    (folder / f"{stem}{INDEX_SUFFIX}").write_text(text)
+    (folder / f"{stem}{_INDEX_SUFFIX}").write_text(text)
 
 
 def assign_shards(

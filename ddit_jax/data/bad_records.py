@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from ddit_jax.data.example import BadRecord, TrainingRecord
 from ddit_jax.errors import InputError
 
-FILE_NAME = "bad_records.jsonl"
-
 
 class TooManyBadRecords(InputError):
   """A source is too broken to train on; the message is one line.

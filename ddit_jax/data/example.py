@@ -158,7 +158,7 @@ def encode(example: Example) -> bytes:
   return b"".join((header, text, image))
 
 
-def decode(data: bytes, record_id: str) -> Example:
+def decode_example(data: bytes, record_id: str) -> Example:
   """The example that `encode` made the bytes of.
 
   Args:

@@ -36,7 +36,7 @@ _UPRIGHT = {
 _DETAIL_LENGTH = 200
 
 
-def decode(
+def decode_image(
   data: bytes,
   record_id: str,
   *,
@@ -228,7 +228,7 @@ class ImageTransform:
     Raises:
       BadRecord: the bytes are no whole image of an allowed size.
     """
-    picture = decode(
+    picture = decode_image(
       data,
       record_id,
       max_pixels=self.max_pixels,
@@ -297,7 +297,7 @@ def reencoded(
   Raises:
     BadRecord: not_an_image, truncated_image or image_too_large.
   """
-  picture = decode(data, record_id)
+  picture = decode_image(data, record_id)
   if min(picture.size) <= short_side:
     return data
   small = picture.resize(

@@ -37,7 +37,7 @@ _MIN_SHARED_BYTES = 2**14
 _STATE = "global_next_index"
 
 Position = dict[str, int]
-Arrays = dict[str, np.ndarray]
+_Arrays = dict[str, np.ndarray]
 # Global batch size -> which of its rows this process reads.
 RowsOf = Callable[[int], Sequence[int]]
 
@@ -165,7 +165,7 @@ class TaskLoader:
     self._failure: Exception | None = None
     self._iterator: grain.DatasetIterator | None = None
 
-  def __next__(self) -> Arrays:
+  def __next__(self) -> _Arrays:
     """Arrays with this process's rows of the next batch."""
     if self._failure is not None:
       raise self._failure
@@ -239,7 +239,7 @@ class TaskLoader:
     )
 
 
-Stacked = tuple[Arrays, list[TrainingRecord]]
+Stacked = tuple[_Arrays, list[TrainingRecord]]
 
 
 def stack_records(records: Sequence[TrainingRecord]) -> Stacked:
@@ -261,7 +261,7 @@ def _join(chunks: Sequence[Stacked]) -> Stacked:
 
 
 def dual_batch(
-  text_to_image: Arrays | None = None, image_to_text: Arrays | None = None
+  text_to_image: _Arrays | None = None, image_to_text: _Arrays | None = None
 ) -> DualBatch:
   """A batch of both tasks' rows, name to array; None is a task that is off.
 

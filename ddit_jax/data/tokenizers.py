@@ -17,7 +17,7 @@ GPT2_END = "<|endoftext|>"
 END_TOKENS = (END, GPT2_END)
 # No word of a text may be one of them.
 SPECIAL_TOKENS = (PAD, *END_TOKENS, UNKNOWN, MASK)
-FILE_NAME = "tokenizer.json"
+TOKENIZER_FILE = "tokenizer.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Tokenizer:
   def files(self) -> dict[str, bytes]:
     """What a checkpoint stores, by file name."""
     text = self.backend.to_str(pretty=True)
-    return {FILE_NAME: text.encode("utf-8")}
+    return {TOKENIZER_FILE: text.encode("utf-8")}
 
 
 def from_files(files: dict[str, bytes]) -> Tokenizer:
@@ -81,11 +81,11 @@ def from_files(files: dict[str, bytes]) -> Tokenizer:
   """
   from tokenizers import Tokenizer as Backend
 
-  if FILE_NAME not in files:
+  if TOKENIZER_FILE not in files:
     raise ValueError(
-      f"no {FILE_NAME} among the tokenizer's files {sorted(files)}"
+      f"no {TOKENIZER_FILE} among the tokenizer's files {sorted(files)}"
     )
-  return from_backend(Backend.from_str(files[FILE_NAME].decode("utf-8")))
+  return from_backend(Backend.from_str(files[TOKENIZER_FILE].decode("utf-8")))
 
 
 def from_backend(backend) -> Tokenizer:
@@ -180,7 +180,7 @@ _KINDS = {
   "t5": _Kind("T5Tokenizer", (_SPIECE,), END),
   "gpt2": _Kind("GPT2Tokenizer", (_VOCABULARY, _MERGES), GPT2_END),
 }
-KINDS = tuple(_KINDS)
+_KIND_NAMES = tuple(_KINDS)
 
 
 def pretrained_tokenizer(kind: str, source: str | pathlib.Path) -> Tokenizer:
@@ -200,7 +200,7 @@ def pretrained_tokenizer(kind: str, source: str | pathlib.Path) -> Tokenizer:
       the hub does not give them; the mask would not be the last id.
   """
   if kind not in _KINDS:
-    raise ValueError(f"unknown tokenizer {kind!r}; there are {KINDS}")
+    raise ValueError(f"unknown tokenizer {kind!r}; there are {_KIND_NAMES}")
   folder = pathlib.Path(source).expanduser()
   if not folder.is_dir():
     folder = _download(kind, str(source))
@@ -219,11 +219,11 @@ def _read(kind: str, folder: pathlib.Path):
   """The `tokenizers.Tokenizer` of a folder's files."""
   own_files = _KINDS[kind].own_files
   try:
-    if (folder / FILE_NAME).is_file():
+    if (folder / TOKENIZER_FILE).is_file():
       # It holds all of a tokenizer; transformers would change some of it.
       from tokenizers import Tokenizer as Backend
 
-      return Backend.from_file(str(folder / FILE_NAME))
+      return Backend.from_file(str(folder / TOKENIZER_FILE))
     if all((folder / name).is_file() for name in own_files):
       return _read_own_files(kind, folder)
   except ValueError:
@@ -233,7 +233,7 @@ def _read(kind: str, folder: pathlib.Path):
     raise ValueError(f"damaged files: {_line(error)}") from error
   found = sorted(path.name for path in folder.iterdir())
   raise ValueError(
-    f"needs {FILE_NAME} or {' with '.join(own_files)}, found {found}"
+    f"needs {TOKENIZER_FILE} or {' with '.join(own_files)}, found {found}"
   )
 
 
@@ -264,7 +264,7 @@ def _num_pieces(model: pathlib.Path) -> int:
     import sentencepiece
   except ImportError as error:
     raise ValueError(
-      f"{model.name} without {FILE_NAME} needs the package sentencepiece: "
+      f"{model.name} without {TOKENIZER_FILE} needs the package sentencepiece: "
       "pip install sentencepiece"
     ) from error
   processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
@@ -295,7 +295,7 @@ def _check_end(kind: str, tokenizer: Tokenizer) -> None:
   if end != wanted:
     raise ValueError(
       f"ends texts with {end}, a {kind} tokenizer with {wanted}: name the "
-      f"right kind, one of {KINDS}"
+      f"right kind, one of {_KIND_NAMES}"
     )
 
 
@@ -307,7 +307,7 @@ def _append_mask(backend) -> None:
 
 def _download(kind: str, name: str) -> pathlib.Path:
   """The folder of a tokenizer of the hub, fetched or found in its cache."""
-  files = (FILE_NAME, *_KINDS[kind].own_files)
+  files = (TOKENIZER_FILE, *_KINDS[kind].own_files)
   if pathlib.Path(name).is_absolute() or name.count("/") > 1:
     raise ValueError(f"there is no folder {name}: give one that holds {files}")
   import huggingface_hub
@@ -319,7 +319,7 @@ def _download(kind: str, name: str) -> pathlib.Path:
   except (OSError, ValueError) as error:
     raise ValueError(
       f"{name} is no folder here and the hub did not give it "
-      f"({_line(error)}): give a folder that holds {FILE_NAME}"
+      f"({_line(error)}): give a folder that holds {TOKENIZER_FILE}"
     ) from error
   return pathlib.Path(folder)
 

@@ -32,7 +32,7 @@ class Question:
   """One question with its only correct answer.
 
   Attributes:
-    kind: one of KINDS.
+    kind: one of QUESTION_KINDS.
     text: ends with a question mark.
     answer: one or two words.
     answer_type: "yes/no", "number" or "other", as in the VQA v2 files.
@@ -267,9 +267,11 @@ _ANSWER_TYPES = {
   "what_relation": "number",
 }
 COUNT_KINDS = ("how_many", "how_many_numbers")
-KINDS = tuple(_ASKERS)
-ONE_DIGIT_KINDS = KINDS[:5]
-SEVERAL_DIGITS_KINDS = tuple(kind for kind in KINDS if kind != "color_yes_no")
+QUESTION_KINDS = tuple(_ASKERS)
+ONE_DIGIT_KINDS = QUESTION_KINDS[:5]
+SEVERAL_DIGITS_KINDS = tuple(
+  kind for kind in QUESTION_KINDS if kind != "color_yes_no"
+)
 
 _NUM_CANONICAL = 7
 _NUM_SYNONYMS = 2

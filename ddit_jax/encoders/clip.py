@@ -13,7 +13,7 @@ from ddit_jax.models.layers import checked_dtype, layer_norm, linear
 from ddit_jax.models.module import PureModule
 from ddit_jax.sharding.rules import constrain
 
-Tokens = Float[Array, "batch length width"]
+_Tokens = Float[Array, "batch length width"]
 
 
 def _quick_gelu(x: jax.Array) -> jax.Array:
@@ -109,7 +109,7 @@ class _LayerNorm(nn.Module):
   epsilon: float
 
   @nn.compact
-  def __call__(self, tokens: Tokens) -> Tokens:
+  def __call__(self, tokens: _Tokens) -> _Tokens:
     names, shape = ("width",), tokens.shape[-1:]
     scale_init = nn.with_logical_partitioning(
       nn.initializers.ones_init(), names
@@ -136,8 +136,8 @@ class _Block(nn.Module):
 
   @nn.compact
   def __call__(
-    self, state: tuple[Tokens, Tokens], _
-  ) -> tuple[tuple[Tokens, Tokens], None]:
+    self, state: tuple[_Tokens, _Tokens], _
+  ) -> tuple[tuple[_Tokens, _Tokens], None]:
     """(tokens, input of the previous block) to the same, one block on."""
     before, _ = state
     epsilon = self.config.epsilon
@@ -147,7 +147,7 @@ class _Block(nn.Module):
     tokens = tokens + self._mlp(normed)
     return (constrain(tokens, "batch", "tokens", "width"), before), None
 
-  def _attention(self, tokens: Tokens) -> Tokens:
+  def _attention(self, tokens: _Tokens) -> _Tokens:
     cfg = self.config
     project = linear(
       (3, cfg.num_heads, cfg.width // cfg.num_heads),
@@ -173,7 +173,7 @@ class _Block(nn.Module):
     )
     return out(attended)
 
-  def _mlp(self, tokens: Tokens) -> Tokens:
+  def _mlp(self, tokens: _Tokens) -> _Tokens:
     cfg = self.config
     widen = linear(
       cfg.mlp_width, ("embed", "mlp"), name="mlp_in", dtype=self.dtype
@@ -227,7 +227,7 @@ class CLIPTextEncoder(nn.Module):
     )
     return CLIPFeatures(penultimate=penultimate, pooled=project(at_end))
 
-  def _embed(self, ids: Int[Array, "batch length"], dtype) -> Tokens:
+  def _embed(self, ids: Int[Array, "batch length"], dtype) -> _Tokens:
     cfg = self.config
     if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
       raise ValueError(

@@ -44,7 +44,7 @@ def relative_buckets(
   return (bucket + half * (offset > 0)).astype(np.int32)
 
 
-Tokens = Float[Array, "batch length width"]
+_Tokens = Float[Array, "batch length width"]
 Bias = Float[Array, "1 heads queries keys"]
 
 
@@ -119,8 +119,8 @@ class _Block(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, tokens: Tokens, bias: Bias) -> tuple[Tokens, None]:
-    """Tokens to tokens; the None is for `nn.scan`."""
+  def __call__(self, tokens: _Tokens, bias: Bias) -> tuple[_Tokens, None]:
+    """_Tokens to tokens; the None is for `nn.scan`."""
     normed = self._norm("attention_norm")(tokens)
     tokens = tokens + self._attention(normed, bias)
     normed = self._norm("mlp_norm")(tokens)
@@ -130,7 +130,7 @@ class _Block(nn.Module):
   def _norm(self, name: str) -> RMSNorm:
     return RMSNorm(axis_name="width", epsilon=self.config.epsilon, name=name)
 
-  def _attention(self, tokens: Tokens, bias: Bias) -> Tokens:
+  def _attention(self, tokens: _Tokens, bias: Bias) -> _Tokens:
     cfg = self.config
     project = linear(
       (3, cfg.num_heads, cfg.head_dim),
@@ -161,7 +161,7 @@ class _Block(nn.Module):
     )
     return out(attended)
 
-  def _gated_mlp(self, tokens: Tokens) -> Tokens:
+  def _gated_mlp(self, tokens: _Tokens) -> _Tokens:
     cfg = self.config
     widen = linear(
       (2, cfg.mlp_width),
@@ -225,7 +225,7 @@ class T5Encoder(nn.Module):
     )(cfg, dtype)
     self.final_norm = RMSNorm(axis_name="width", epsilon=cfg.epsilon)
 
-  def __call__(self, ids: Int[Array, "batch length"]) -> Tokens:
+  def __call__(self, ids: Int[Array, "batch length"]) -> _Tokens:
     """Features after the final norm, in the dtype of the computation.
 
     Raises:
@@ -233,7 +233,7 @@ class T5Encoder(nn.Module):
     """
     return self.encode_embedded(self.embed(ids))
 
-  def embed(self, ids: Int[Array, "batch length"]) -> Tokens:
+  def embed(self, ids: Int[Array, "batch length"]) -> _Tokens:
     """Rows of the embedding table, unscaled; an id above it gives NaN."""
     if ids.ndim != 2 or not jnp.issubdtype(ids.dtype, jnp.integer):
       raise ValueError(
@@ -243,7 +243,7 @@ class T5Encoder(nn.Module):
     rows = jnp.take(self.token_embedding, ids, axis=0)
     return rows.astype(jnp.dtype(self.dtype))
 
-  def encode_embedded(self, embedded: Tokens) -> Tokens:
+  def encode_embedded(self, embedded: _Tokens) -> _Tokens:
     """Features of embedded tokens, some of which may have been replaced."""
     tokens = constrain(embedded, "batch", "tokens", "width")
     tokens, _ = self.blocks(tokens, self._scores_bias(tokens.shape[1]))

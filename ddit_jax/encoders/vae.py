@@ -15,7 +15,7 @@ from ddit_jax.models.module import PureModule
 from ddit_jax.sharding.rules import constrain
 
 Latents = Float[Array, "batch rows columns channels"]
-Images = Float[Array, "batch height width colours"]
+_Images = Float[Array, "batch height width colours"]
 
 
 @flax.struct.dataclass
@@ -287,7 +287,7 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: Images
+    self, images: _Images
   ) -> Float[Array, "batch rows columns moments"]:
     cfg, dtype = self.config, self.dtype
     widths = cfg.block_widths
@@ -321,7 +321,7 @@ class Decoder(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, latents: Latents) -> Images:
+  def __call__(self, latents: Latents) -> _Images:
     cfg, dtype = self.config, self.dtype
     widths = cfg.block_widths[::-1]
     conv_in = _conv(
@@ -381,11 +381,11 @@ class Autoencoder(nn.Module):
     self.encoder = Encoder(self.config, dtype)
     self.decoder = Decoder(self.config, dtype)
 
-  def __call__(self, images: Images) -> Images:
+  def __call__(self, images: _Images) -> _Images:
     """Reconstructs images from the means of their posteriors."""
     return self.decode(self.config.to_network(self.encode(images).mean))
 
-  def encode(self, images: Images) -> Posterior:
+  def encode(self, images: _Images) -> Posterior:
     """The posterior of images in [-1, 1].
 
     Raises:
@@ -408,7 +408,7 @@ class Autoencoder(nn.Module):
     mean, logvar = jnp.split(moments, 2, axis=-1)
     return Posterior(mean=mean, logvar=jnp.clip(logvar, -30.0, 20.0))
 
-  def decode(self, latents: Latents) -> Images:
+  def decode(self, latents: Latents) -> _Images:
     """Images of the MM-DiT's latents; float32, not clipped to [-1, 1].
 
     Raises:

@@ -23,7 +23,7 @@ from ddit_jax.prng import key_for
 
 
 @runtime_checkable
-class Prediction(Protocol):
+class NetworkOutput(Protocol):
   """What the loss reads of the network's output."""
 
   velocity: jax.Array | None
@@ -56,11 +56,11 @@ class Model(Protocol):
 
   def predict(
     self, variables: Any, latents, condition, sigma, has_image=None
-  ) -> Prediction:
+  ) -> NetworkOutput:
     """Velocity, logits and the text head's input."""
 
   def text_logits(self, variables: Any, text_hidden: jax.Array) -> jax.Array:
-    """Logits of some positions of `Prediction.text_hidden`."""
+    """Logits of some positions of `NetworkOutput.text_hidden`."""
 
 
 @flax.struct.dataclass
@@ -192,7 +192,7 @@ class DualLoss:
       text = batch.features
       null = model.condition(variables, null_text[None], is_text_clean=True)
       null_text = null[0].astype(text.dtype)
-    return flow_matching.corrupt(
+    return flow_matching.corrupt_images(
       model.encode(variables, batch.images, key),
       text,
       root,
@@ -209,7 +209,7 @@ class DualLoss:
     if batch.images is not None:
       key = key_for(root, "condition_posterior", step)
       latents = model.encode(variables, batch.images, key)
-    return masked_diffusion.corrupt(
+    return masked_diffusion.mask_texts(
       latents,
       batch.tokens,
       batch.loss_mask,

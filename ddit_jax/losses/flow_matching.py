@@ -30,7 +30,7 @@ class NoisyImages:
   weight: Float[Array, "*lead"]
 
 
-def corrupt(
+def corrupt_images(
   latents: Float[Array, "batch height width channels"],
   text: Int[Array, "batch length"] | Float[Array, "batch length width"],
   root: jax.Array,
@@ -75,7 +75,7 @@ def noisy_images(
   noise: Float[Array, "batch height width channels"],
   flow_matching: FlowMatching,
 ) -> NoisyImages:
-  """A global batch of clean latents after the draws of `corrupt`."""
+  """A global batch of clean latents after the draws of `corrupt_images`."""
   return NoisyImages(
     latents=flow_matching.noisy_latents(latents, noise, sigma),
     text=text,
@@ -85,7 +85,7 @@ def noisy_images(
   )
 
 
-def weighted_sum(
+def image_loss(
   velocity: Float[Array, "batch height width channels"], images: NoisyImages
 ) -> Float[Array, ""]:
   """The image loss of the predicted velocities, float32."""

@@ -41,7 +41,7 @@ class MaskedTexts:
   has_image: Bool[Array, "*lead"] | None = None
 
 
-def corrupt(
+def mask_texts(
   latents: Float[Array, "batch height width channels"] | None,
   tokens: Int[Array, "batch length"],
   loss_mask: Bool[Array, "batch length"],
@@ -70,7 +70,7 @@ def corrupt(
   )
 
 
-def weighted_sum(
+def text_loss(
   logits: Float[Array, "batch length vocab"],
   texts: MaskedTexts,
   mask_id: int,

@@ -21,7 +21,7 @@ from ddit_jax.train.state import TrainState
 
 
 @runtime_checkable
-class Model(dual.Model, Protocol):
+class TrainableModel(dual.Model, Protocol):
   """The network between its frozen encoders, see `TrainState.variables`."""
 
   def frozen_mask_embedding(self, frozen: dict[str, Any]) -> jax.Array:
@@ -42,7 +42,7 @@ class TrainStep:
       is one, and leaves out the backward pass through the text encoder.
   """
 
-  model: Model
+  model: TrainableModel
   loss: DualLoss
   optimizer: OptimizerConfig
   train: TrainConfig

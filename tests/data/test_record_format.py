@@ -12,7 +12,7 @@ from ddit_jax.data.example import (
   MAX_TEXT_BYTES,
   BadRecord,
   Example,
-  decode,
+  decode_example,
   encode,
 )
 
@@ -65,14 +65,14 @@ def test_a_record_is_the_bytes_that_the_format_says():
 @also(Example(record_id="", image=b"", texts=()))
 @also(Example(record_id="", image=None, texts=("\x00\n\u2028",)))
 def test_round_trip(example):
-  assert decode(encode(example), "elsewhere") == example
+  assert decode_example(encode(example), "elsewhere") == example
 
 
 @QUICK
 @given(st.binary(max_size=80))
 def test_bytes_of_any_kind_are_a_bad_record(data):
   with pytest.raises(BadRecord) as caught:
-    decode(data, "shard:3")
+    decode_example(data, "shard:3")
   assert caught.value.record_id == "shard:3"
 
 
@@ -80,7 +80,7 @@ def test_bytes_of_any_kind_are_a_bad_record(data):
 @given(st.binary(max_size=80), st.integers(0, 1))
 def test_any_text_part_is_a_bad_record(text, flags):
   with pytest.raises(BadRecord, match="bad_json"):
-    decode(by_hand(text, flags=flags), "shard:3")
+    decode_example(by_hand(text, flags=flags), "shard:3")
 
 
 @QUICK
@@ -89,17 +89,17 @@ def test_a_changed_byte_gives_another_example_or_a_bad_record(place, change):
   data = bytearray(GOOD)
   data[place] ^= change
   try:
-    read = decode(bytes(data), "shard:3")
+    read = decode_example(bytes(data), "shard:3")
   except BadRecord as error:
     assert error.record_id == "shard:3"
   else:
-    assert read != decode(GOOD, "shard:3")
+    assert read != decode_example(GOOD, "shard:3")
 
 
 @pytest.mark.parametrize("length", range(len(GOOD)))
 def test_a_cut_record_has_the_wrong_length(length):
   with pytest.raises(BadRecord, match="wrong_length"):
-    decode(GOOD[:length], "shard:3")
+    decode_example(GOOD[:length], "shard:3")
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_cut_record_has_the_wrong_length(length):
 )
 def test_what_is_wrong_is_said(data, reason, detail):
   with pytest.raises(BadRecord) as caught:
-    decode(data, "shard:3")
+    decode_example(data, "shard:3")
   assert caught.value.reason == reason
   assert detail in caught.value.detail and "\n" not in caught.value.detail
 

@@ -8,7 +8,7 @@ import pytest
 
 from ddit_jax.digits import questions, scenes
 from ddit_jax.digits.questions import (
-  KINDS,
+  QUESTION_KINDS,
   Question,
   annotators,
   possible_answers,
@@ -218,7 +218,7 @@ def question_of(kind, answer):
 
 ALL = [
   question_of(kind, answer)
-  for kind in KINDS
+  for kind in QUESTION_KINDS
   for answer in possible_answers(kind, LARGE)
 ]
 

@@ -19,7 +19,7 @@ def example():
   tokens = draw.integers(0, VOCAB - 1, (BATCH, LENGTH)).astype(np.int32)
   loss_mask = np.broadcast_to(np.arange(LENGTH) >= 3, tokens.shape).copy()
   loss_mask[2] = False
-  texts = masked_diffusion.corrupt(
+  texts = masked_diffusion.mask_texts(
     None,
     jnp.asarray(tokens),
     jnp.asarray(loss_mask),

@@ -13,7 +13,7 @@ NULL = jnp.asarray([7, 7, 7])
 def corrupted(condition_dropout=0.0, batch=6, **settings):
   latents = jax.random.normal(jax.random.key(1), (batch, 4, 4, 2))
   tokens = jnp.zeros((batch, 3), jnp.int32)
-  examples = flow_matching.corrupt(
+  examples = flow_matching.corrupt_images(
     latents,
     tokens,
     jax.random.key(0),

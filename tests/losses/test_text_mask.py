@@ -14,7 +14,7 @@ IS_TARGET = jnp.asarray([[False, True, True], [True, True, True]])
 
 def corrupted(divisor="all_positions", **settings):
   tokens = jnp.asarray([[0, 1, 2], [3, 2, 1]])
-  return masked_diffusion.corrupt(
+  return masked_diffusion.mask_texts(
     jnp.zeros((2, 4, 4, 1)),
     tokens,
     IS_TARGET,

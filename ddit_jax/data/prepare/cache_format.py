@@ -14,9 +14,9 @@ import ml_dtypes
 import numpy as np
 
 from ddit_jax.data.example import BadRecord
-from ddit_jax.data.prepare.shards import Format
+from ddit_jax.data.prepare.shards import FolderFormat
 
-CACHE = Format(
+CACHE = FolderFormat(
   name="ddit_jax encoder outputs in ArrayRecord",
   version=2,
   command="ddit prepare --cache",

@@ -23,7 +23,7 @@ from ddit_jax.data.prepare.cache_format import (
 from ddit_jax.data.prepare.shard_writer import (
   BadEntry,
   Counts,
-  Report,
+  ReportProgress,
   ShardWriter,
   read_example,
 )
@@ -213,7 +213,7 @@ class CacheEncoder:
     )
 
   def write_part(
-    self, indices: range, files: Sequence[ShardFile], report: Report
+    self, indices: range, files: Sequence[ShardFile], report: ReportProgress
   ) -> Counts:
     """A `WritePart`; counts texts that are cut or cannot be used."""
     counts: collections.Counter[str] = collections.Counter()

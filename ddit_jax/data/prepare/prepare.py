@@ -17,12 +17,12 @@ from ddit_jax.data.prepare.shard_writer import (
   BadEntry,
   Counts,
   RecordProgress,
-  Report,
+  ReportProgress,
   ShardWriter,
   read_example,
 )
 from ddit_jax.data.prepare.shards import (
-  Format,
+  FolderFormat,
   Manifest,
   ShardFile,
   num_parts_for,
@@ -31,7 +31,7 @@ from ddit_jax.data.prepare.shards import (
 )
 from ddit_jax.files import check_free_space
 
-EXAMPLES = Format(
+EXAMPLES = FolderFormat(
   name="ddit_jax examples in ArrayRecord",
   version=record_format.VERSION,
   command="ddit prepare",
@@ -201,7 +201,7 @@ class _Copier:
     _log.info("writing %s: about %s", self.folder, facts)
 
   def write_part(
-    self, indices: range, files: Sequence[ShardFile], report: Report
+    self, indices: range, files: Sequence[ShardFile], report: ReportProgress
   ) -> Counts:
     """A `WritePart`."""
     removed: collections.Counter[str] = collections.Counter()

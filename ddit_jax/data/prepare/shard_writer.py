@@ -26,7 +26,7 @@ from ddit_jax.data.example import Example, Source
 from ddit_jax.data.prepare.shards import (
   DATASET_NAME,
   SHARD_SUFFIX,
-  Format,
+  FolderFormat,
   Manifest,
   Shard,
   ShardFile,
@@ -60,11 +60,11 @@ class BadEntry(NamedTuple):
 # (records done, records in all)
 RecordProgress = Callable[[int, int], None]
 # Called with how many more records are done, and which of them are bad.
-Report = Callable[[int, Sequence[BadEntry]], None]
+ReportProgress = Callable[[int, Sequence[BadEntry]], None]
 # (filter's name to the number of records it skipped, all else it counted)
 Counts = tuple[Mapping[str, int], Mapping[str, int]]
 # Writes a range of records to one file of each kind.
-WritePart = Callable[[range, Sequence[ShardFile], Report], Counts]
+WritePart = Callable[[range, Sequence[ShardFile], ReportProgress], Counts]
 
 
 def read_example(source: Source, index: int) -> Example:
@@ -168,7 +168,7 @@ class ShardWriter:
   """
 
   folder: pathlib.Path
-  fmt: Format
+  fmt: FolderFormat
   source: Source
   options: Mapping[str, Any]
   write_part: WritePart

@@ -34,7 +34,7 @@ _SAMPLED_RECORDS = 32
 _BYTES_PER_PART, _RECORDS_PER_PART = 2**31, 8192
 
 
-class Format(NamedTuple):
+class FolderFormat(NamedTuple):
   """What the records of a folder are.
 
   Attributes:
@@ -136,7 +136,7 @@ def file_hash(path: str | os.PathLike) -> str:
 
 
 def write_dataset(
-  folder: pathlib.Path, fmt: Format, manifest: Manifest
+  folder: pathlib.Path, fmt: FolderFormat, manifest: Manifest
 ) -> None:
   """Writes dataset.json in one rename."""
   body = {
@@ -150,7 +150,7 @@ def write_dataset(
   replace_file(folder / DATASET_NAME, text.encode())
 
 
-def read_dataset(folder: str | os.PathLike, fmt: Format) -> Manifest:
+def read_dataset(folder: str | os.PathLike, fmt: FolderFormat) -> Manifest:
   """What dataset.json says; the shards are not looked at.
 
   Raises:

@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from ddit_jax.data.example import Example, decode
+from ddit_jax.data.example import Example, decode_example
 from ddit_jax.data.prepare.prepare import EXAMPLES
 from ddit_jax.data.prepare.shards import (
   SHARD_SUFFIX,
@@ -56,7 +56,7 @@ class ArrayRecordSource:
       raise IndexError(f"{self.name} has {len(self)} records, not {index}")
     shard, number = self._records.place(index)
     record_id = f"{self._records.shards[shard].name}:{number}"
-    return decode(self._records.read(index, record_id), record_id)
+    return decode_example(self._records.read(index, record_id), record_id)
 
   def fingerprint(self) -> str:
     """Digest of the shards' hashes: moving the folder does not change it."""

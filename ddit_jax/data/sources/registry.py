@@ -25,7 +25,7 @@ _MODULES = {
   "vqav2": "vqa",
   "webdataset": "webdataset",
 }
-KINDS = tuple(_MODULES)
+SOURCE_KINDS = tuple(_MODULES)
 
 
 def open_source(name: str, spec: Mapping[str, Any]) -> Source:
@@ -33,7 +33,7 @@ def open_source(name: str, spec: Mapping[str, Any]) -> Source:
 
   Args:
     name: as the config calls it.
-    spec: "kind", one of KINDS, and the keyword arguments of its open_KIND.
+    spec: "kind", one of SOURCE_KINDS, and the arguments of its open_KIND.
 
   Raises:
     ValueError: an unknown kind or key, with the nearest one; a key is missing;
@@ -64,7 +64,9 @@ def keys_of(kind: str) -> dict[str, bool]:
 
 def _opened(name: str, spec: dict[str, Any]) -> Source:
   if "kind" not in spec:
-    raise ValueError(f"the key 'kind' is missing: there are {', '.join(KINDS)}")
+    raise ValueError(
+      f"the key 'kind' is missing: there are {', '.join(SOURCE_KINDS)}"
+    )
   kind = spec.pop("kind")
   keys = keys_of(kind)
   check_known(spec, keys, what=f"a source of kind {kind!r} has no key")
@@ -78,7 +80,7 @@ def _opened(name: str, spec: dict[str, Any]) -> Source:
 
 
 def _opener(kind: str) -> Callable[..., Source]:
-  check_known([kind], KINDS, what="there is no source of kind")
+  check_known([kind], SOURCE_KINDS, what="there is no source of kind")
   # Imported when used: some kinds need packages that not everybody has.
   module = f"ddit_jax.data.sources.{_MODULES[kind]}"
   try:

@@ -12,7 +12,7 @@ import threading
 import pytest
 from PIL import Image
 
-from ddit_jax.data.example import BadRecord, Example, decode
+from ddit_jax.data.example import BadRecord, Example, decode_example
 from ddit_jax.data.prepare.prepare import (
   MAX_THREADS,
   PrepareOptions,
@@ -328,16 +328,16 @@ def test_by_default_examples_stay_as_they_are():
     Example(record_id="r", image=None, texts=()),
   ]:
     assert options.refused(plain) is None
-    assert decode(options.record(plain), "place") == plain
+    assert decode_example(options.record(plain), "place") == plain
 
 
 def test_large_images_are_shrunk():
   options = PrepareOptions(short_side=16)
-  shrunk = decode(options.record(example(64, 32)), "place")
+  shrunk = decode_example(options.record(example(64, 32)), "place")
   with Image.open(io.BytesIO(shrunk.image)) as image:
     assert (image.size, image.format) == ((32, 16), "JPEG")
   text_only = Example(record_id="r", image=None, texts=("a",))
-  assert decode(options.record(text_only), "place") == text_only
+  assert decode_example(options.record(text_only), "place") == text_only
   with pytest.raises(BadRecord, match="r: not_an_image"):
     options.record(Example(record_id="r", image=b"x", texts=("a",)))
 

@@ -11,10 +11,10 @@ from ddit_jax.data.prepare.shard_writer import (
   named_counts,
   read_example,
 )
-from ddit_jax.data.prepare.shards import Format, read_dataset
+from ddit_jax.data.prepare.shards import FolderFormat, read_dataset
 from ddit_jax.errors import InputError
 
-FORMAT = Format(name="numbers", version=1, command="ddit prepare")
+FORMAT = FolderFormat(name="numbers", version=1, command="ddit prepare")
 
 
 class Numbers:

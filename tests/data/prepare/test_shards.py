@@ -9,7 +9,7 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 
 from ddit_jax.data.prepare.shards import (
-  Format,
+  FolderFormat,
   Manifest,
   Shard,
   ShardFile,
@@ -37,7 +37,7 @@ def listed(index: int) -> Shard:
   )
 
 
-FORMAT = Format(name="tiny", version=1, command="ddit prepare")
+FORMAT = FolderFormat(name="tiny", version=1, command="ddit prepare")
 MANIFEST = Manifest(
   shards=(listed(0), listed(1)),
   removed={"ratio": 3},

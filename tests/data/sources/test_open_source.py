@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from ddit_jax.data.sources.registry import KINDS, keys_of, open_source
+from ddit_jax.data.sources.registry import SOURCE_KINDS, keys_of, open_source
 from tests.source_files import encoded, write_shard
 
 
 def test_every_kind_has_an_opener_with_keys():
-  assert len(KINDS) == 14
-  for kind in KINDS:
+  assert len(SOURCE_KINDS) == 14
+  for kind in SOURCE_KINDS:
     keys = keys_of(kind)
     assert keys and "name" not in keys
     assert keys.get("path", True) or kind in ("easy_vqa",)

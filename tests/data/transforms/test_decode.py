@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from ddit_jax.data.example import BadRecord
-from ddit_jax.data.image import decode
+from ddit_jax.data.image import decode_image
 from tests.data.transforms import pictures
 from tests.data.transforms.pictures import chunk, encoded, jpeg, pixels, png
 
@@ -17,7 +17,7 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 
 
 def decoded(data, **options):
-  image = decode(data, "here", **options)
+  image = decode_image(data, "here", **options)
   assert image.mode == "RGB"
   return np.asarray(image)
 
@@ -28,7 +28,7 @@ def test_a_hostile_file_is_refused_with_its_reason(name):
   with warnings.catch_warnings():
     warnings.simplefilter("error")
     with pytest.raises(BadRecord) as caught:
-      decode(data, "shard-3:17")
+      decode_image(data, "shard-3:17")
   error = caught.value
   assert (error.reason, error.record_id) == (reason, "shard-3:17")
   assert error.detail and "\n" not in error.detail
