@@ -120,7 +120,7 @@ class _Block(nn.Module):
 
   @nn.compact
   def __call__(self, tokens: _Tokens, bias: Bias) -> tuple[_Tokens, None]:
-    """_Tokens to tokens; the None is for `nn.scan`."""
+    """Tokens to tokens; the None is for `nn.scan`."""
     normed = self._norm("attention_norm")(tokens)
     tokens = tokens + self._attention(normed, bias)
     normed = self._norm("mlp_norm")(tokens)
