@@ -4,6 +4,7 @@ import json
 import shutil
 
 import diffusers
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -130,8 +131,8 @@ def test_exported_sd3_computes_the_same_in_diffusers(exported, converted, name):
     )[0]
   network = Network(read_record(converted / name).configs["network"])
   variables = float32(stored_arrays(converted / name, "network"))
-  sigma = np.array([0.42], np.float32)
-  found = network.apply(variables, latents, text, sigma, pooled).velocity
+  inputs = map(jnp.asarray, (latents, text, np.float32([0.42]), pooled))
+  found = network.apply(variables, *inputs).velocity
   # Measured 2e-6 at outputs up to 1.2.
   np.testing.assert_allclose(
     found, expected.numpy().transpose(0, 2, 3, 1), atol=5e-5

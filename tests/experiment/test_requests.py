@@ -18,7 +18,7 @@ def ask(task, prompts=(), images=(), questions=(), inputs=None):
     images=list(images),
     questions=list(questions),
     inputs=None if inputs is None else str(inputs),
-  ).rows
+  )
 
 
 def complaint(function, *args, **named) -> str:

@@ -99,7 +99,10 @@ def test_what_does_not_alter_the_training_may_change(tmp_path, sections):
   ("sections", "message"),
   [
     ({"seed": 1}, r"\(seed was 0 and is 1\)"),
-    ({"data": {"world": "x"}}, r"\(data.world was 'one_digit' and is 'x'\)"),
+    (
+      {"data": {"world": "scenes_32"}},
+      r"\(data.world was 'one_digit' and is 'scenes_32'\)",
+    ),
     ({"optimizer": {"beta1": 0.5}}, r"\(optimizer.beta1 was 0.9 and is 0.5\)"),
     (
       {

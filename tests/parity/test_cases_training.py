@@ -336,13 +336,16 @@ def test_losses_add_up(step_results):
 
 def test_norms_are_in_the_listed_order(step_results):
   expected = [np.linalg.norm(step_results[f"grad/{n}"]) for n in (BIAS, WEIGHT)]
-  np.testing.assert_allclose(step_results["step0/param_grad_norms"], expected)
+  # Measured 1.2e-7: float32 sums in another order.
+  np.testing.assert_allclose(
+    step_results["step0/param_grad_norms"], expected, rtol=1e-6
+  )
   for step in (1, 2):
     changes = [
       np.linalg.norm(step_results[f"delta{step}/{n}"]) for n in (BIAS, WEIGHT)
     ]
     np.testing.assert_allclose(
-      step_results[f"step{step - 1}/param_delta_norms"], changes
+      step_results[f"step{step - 1}/param_delta_norms"], changes, rtol=1e-6
     )
   assert step_results["step0/grad_norm"] > np.linalg.norm(expected)
 

@@ -107,10 +107,11 @@ class TextDraws:
     mask_id: int,
     loss_normalization: masked_diffusion.LossNormalization = "all_positions",
   ) -> masked_diffusion.MaskedTexts:
-    """The result of `masked_diffusion.corrupt` with these draws."""
-    loss_mask = self.loss_mask
-    if loss_mask is None:
+    """The result of `masked_diffusion.mask_texts` with these draws."""
+    if self.loss_mask is None:
       loss_mask = jnp.ones(self.tokens.shape, bool)
+    else:
+      loss_mask = jnp.asarray(self.loss_mask)
     is_masked = (self.noisy_tokens == mask_id) & loss_mask
     weight = diffusion.loss_weight(jnp.asarray(self.t))
     return masked_diffusion.MaskedTexts(
