@@ -72,7 +72,7 @@ class ImageDraws:
   null_tokens: np.ndarray
 
   def corrupted(self, loss: DualLoss) -> flow_matching.NoisyImages:
-    """The result of `flow_matching.corrupt` with these draws."""
+    """The result of `flow_matching.corrupt_images` with these draws."""
     is_dropped = self.uniforms < loss.condition_dropout
     return flow_matching.noisy_images(
       jnp.asarray(channels_last(self.latents)),
