@@ -24,7 +24,7 @@ _NAMED_PROBLEMS = 5
 
 
 class CheckpointError(ValueError):
-  """A checkpoint is damaged, absent, or not the one that was asked for."""
+  """A checkpoint is damaged, absent, or not the requested one."""
 
 
 def write_manifest(
@@ -36,7 +36,7 @@ def write_manifest(
 
   Args:
     folder: an existing folder; a manifest already in it is replaced.
-    extra: JSON-able facts to carry along; `verify_manifest` returns them.
+    extra: JSON-able metadata to store; `verify_manifest` returns them.
 
   Raises:
     CheckpointError: `folder` is not a folder.
@@ -65,10 +65,10 @@ def verify_manifest(
   """Compares every file below `folder` with the manifest.
 
   Args:
-    folder: a folder that `write_manifest` has seen.
+    folder: a folder with a manifest from `write_manifest`.
     below: only look at this sub-folder ("" looks at everything).
     share: (index, count): hash only every count-th file, starting at index,
-      so that several processes can divide the reading; names and sizes are
+      so that several processes can divide the work; names and sizes are
       always compared for all files.
 
   Returns:
@@ -100,11 +100,11 @@ def verify_manifest(
 def contents_digest(folder: str | os.PathLike, below: str) -> str:
   """One hash of all files in a sub-folder, as the manifest lists them.
 
-  It stays the same when the folder is moved or copied. Nothing is read but the
-  manifest: `verify_manifest` says whether the files are what it lists.
+  The hash does not change when the folder is moved or copied. Only the manifest
+  is read; `verify_manifest` checks the files against it.
 
   Args:
-    folder: a folder that `write_manifest` has seen.
+    folder: a folder with a manifest from `write_manifest`.
     below: the sub-folder, e.g. "network/params".
 
   Raises:
@@ -130,7 +130,7 @@ def hash_file(
 
   Args:
     path: the file.
-    is_over: setting it ends the hashing.
+    is_over: when set, hashing stops.
 
   Raises:
     CancelledError: `is_over` was set.
@@ -225,11 +225,11 @@ def _damage_line(folder: pathlib.Path, problems: list[str]) -> str:
 
 
 def raise_on_all(error: Exception | None, *, doing: str) -> None:
-  """Raises on every process when any process brings an error.
+  """Raises on every process when any process has an error.
 
-  Without it the healthy processes would wait in the next collective for one
-  that has already left. All processes must call it; with one process it only
-  raises `error` again.
+  Otherwise the healthy processes would wait in the next collective for one that
+  has already left. All processes must call it; with a single process it only
+  re-raises `error`.
 
   Args:
     error: what went wrong on this process, or None.

@@ -1,4 +1,4 @@
-"""The folder of one step: its plain facts, whether it counts, its end.
+"""The folder of one step: its JSON metadata, completeness, and deletion.
 
 A step is finished when it has a manifest. `plain/` holds the config, the data
 position and metrics as JSON, and files such as the tokenizer's.
@@ -28,7 +28,7 @@ def encode_plain(
   metrics: dict[str, float] | None,
   files: dict[str, bytes],
 ) -> dict[str, bytes]:
-  """Turns a step's plain facts into file contents, checked first.
+  """Turns a step's JSON metadata into file contents, checked first.
 
   Args:
     config: the resolved config; must contain "schema_version".
@@ -66,7 +66,7 @@ def encode_plain(
 
 
 def write_plain(step_folder: pathlib.Path, contents: dict[str, bytes]) -> None:
-  """Writes what `encode_plain` made below `step_folder`."""
+  """Writes the output of `encode_plain` below `step_folder`."""
   for name, content in contents.items():
     path = step_folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def read_files(step_folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def _check_json_round_trip(name: str, value: Any) -> None:
-  """Raises unless `value` comes back from JSON as it went in.
+  """Raises unless `value` survives a round trip through JSON.
 
   Args:
     name: the path of the value, for the message, e.g. "config.optimizer".
@@ -199,7 +199,7 @@ def finish_deleting(folder: pathlib.Path) -> None:
 
 
 def set_aside(folder: pathlib.Path, step: int) -> pathlib.Path:
-  """Renames an unfinished step, so that its number is free; nothing is lost.
+  """Renames an unfinished step, to free its number without losing data.
 
   Returns:
     The new path.

@@ -36,7 +36,7 @@ class CheckpointStore:
 
   With several processes all of them must make the same calls in the same
   order, on a folder that all of them see. Use it as a context manager, or call
-  `close()`: a save may still be under way.
+  `close()`, because a save may still be in progress.
   """
 
   def __init__(
@@ -91,7 +91,7 @@ class CheckpointStore:
     files: dict[str, bytes],
     metrics: dict[str, float] | None = None,
   ) -> None:
-    """Starts to save a step and returns while the writing goes on.
+    """Starts saving a step; writing continues in the background.
 
     Waits for the save before it. The arrays may be donated or replaced as
     soon as this returns.
@@ -132,10 +132,10 @@ class CheckpointStore:
       self._finisher = self._thread.submit(self._finish, step, contents)
 
   def wait(self) -> None:
-    """Waits for the save under way and deletes the steps it made redundant.
+    """Waits for the save in progress and deletes the steps it made redundant.
 
     Raises:
-      Exception: whatever stopped that save; its step does not count.
+      Exception: the failure of that save; its step does not count.
     """
     if self._pending is None:
       return
@@ -163,10 +163,10 @@ class CheckpointStore:
       self._thread.shutdown()
 
   def abandon(self) -> None:
-    """Forgets the save under way; its step will not count.
+    """Abandons the save in progress; its step will not count.
 
-    For a process that leaves after an error while others go on: waiting for the
-    save would be waiting for them.
+    For a process that leaves after an error while others continue: waiting for
+    the save would mean waiting for them.
     """
     self._pending = self._finisher = None
 
@@ -206,7 +206,7 @@ class CheckpointStore:
   def restore(
     self, step: int, abstract_items: dict[str, Any]
   ) -> dict[str, Any]:
-    """Reads the asked-for items of a step, onto the shardings asked for.
+    """Restores the requested items of a step onto the given shardings.
 
     First every file's hash is compared with the manifest (the processes share
     the reading), then all names, shapes and dtypes with what is stored.

@@ -1,4 +1,4 @@
-"""Does a stored tree of arrays fit the one asked for?
+"""Does a stored tree of arrays match the requested one?
 
 A leaf's name is its keys joined by dots, e.g. "blocks.3.mlp.kernel": the name
 under which Orbax stores it.
@@ -99,7 +99,7 @@ def _differences(stored: Shapes, wanted: Shapes) -> list[str]:
 
 
 def check_fit(step_folder: pathlib.Path, item: str, tree: Any) -> None:
-  """Raises unless a step's stored item is exactly the tree asked for.
+  """Raises unless a step's stored item is exactly the requested tree.
 
   Args:
     step_folder: a finished step.
@@ -133,8 +133,8 @@ def restore_args(tree: Any) -> ocp.args.PyTreeRestore:
 def check_restored(item: str, tree: Any, wanted: Any) -> None:
   """Raises if a leaf did not become an array of the wanted kind and place.
 
-  Orbax hands back the abstract leaf itself for some unknown names; nobody may
-  train on that.
+  For some unknown names Orbax returns the abstract leaf itself, which must not
+  reach training.
 
   Raises:
     CheckpointError: names the first such leaf.

@@ -42,7 +42,7 @@ CONFIG_CLASSES: dict[str, type] = {
   "clip_l": CLIPTextConfig,
   "clip_g": CLIPTextConfig,
 }
-# Our field -> theirs.
+# Our field -> the field in `config.json`.
 HUB_FIELDS = {
   T5Config: {
     "depth": "num_layers",
@@ -84,9 +84,9 @@ HUB_FIELDS = {
     "context_dim": "joint_attention_dim",
   },
 }
-# Fields of theirs that old files lack.
+# Fields that old `config.json` files lack.
 _OPTIONAL = ("relative_attention_max_distance",)
-# Their field -> (values that our networks compute, why not another).
+# Field -> (supported values, why others are not supported).
 _FIXED = {
   T5Config: {"feed_forward_proj": (("gated-gelu",), "is not T5 v1.1's MLP")},
   CLIPTextConfig: {
@@ -104,7 +104,7 @@ class JsonConfig:
   """The fields of one `config.json`.
 
   Attributes:
-    path: where it was read, for messages.
+    path: path of the file, for messages.
     fields: its contents.
   """
 
@@ -129,7 +129,7 @@ class JsonConfig:
     return cls(path, fields)
 
   def need(self, name: str, kind: type = int) -> Any:
-    """A field that must be there; an int also serves as a float."""
+    """A required field; an int is accepted as a float."""
     value = self.fields.get(name)
     if value is None:
       raise InputError(f"{self.path} lacks the field {name!r}: fetch it")
@@ -141,7 +141,7 @@ class JsonConfig:
     return value
 
   def refuse_unless(self, name: str, *allowed: Any, reason: str) -> None:
-    """Raises InputError for a field that our networks do not compute.
+    """Raises InputError for a field value that our networks do not support.
 
     Args:
       name: the field; it may be absent.

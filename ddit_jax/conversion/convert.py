@@ -1,7 +1,7 @@
 """Import: a published checkpoint of SD3 or D-DiT into our arrays.
 
-Headers are read and everything is planned first; then one block of one array
-after another is built from their tensors and written.
+Headers are read and everything is planned first. Arrays are then built from
+their tensors and written one block at a time.
 """
 
 import dataclasses
@@ -71,7 +71,7 @@ class Outcome:
   Attributes:
     lines: the report, a line a tensor.
     nbytes: bytes of all arrays written.
-    largest_array: bytes of the largest array written.
+    largest_array: size of the largest array written, in bytes.
   """
 
   lines: list[str]
@@ -112,10 +112,10 @@ def convert(
     plan: what `plan_import` returned.
     destination: does not exist yet.
     options: as given to `plan_import`.
-    progress: told of the bytes done; there are `work_bytes(plan, options)`.
+    progress: called with bytes done; the total is `work_bytes(plan, options)`.
 
   Raises:
-    InputError: `destination` is taken; a tensor holds NaN or numbers out of
+    InputError: `destination` is taken; a tensor holds NaN or values out of
       range; duplicates differ; verification fails.
   """
   check_is_new(destination)
@@ -154,7 +154,7 @@ def convert(
 
 
 def work_bytes(plan: ConversionPlan, options: ConvertOptions) -> int:
-  """Bytes that `progress` will be told of."""
+  """Total bytes that `progress` is called with."""
   return (2 if options.is_verified else 1) * plan.nbytes()
 
 
@@ -163,7 +163,7 @@ def for_each_block(
   work: Callable[[Block], None],
   done: Callable[[Block], None] = lambda block: None,
 ) -> None:
-  """Runs `work` on every block in two threads, and `done` after it in this one.
+  """Runs `work` on every block in two threads, then `done` in the calling one.
 
   Raises:
     Exception: the first error of `work`; blocks not yet begun are dropped.
@@ -188,11 +188,11 @@ def check_block(
 
   Args:
     parts: its slices; new ones are not compared.
-    ours: its numbers as stored.
+    ours: its stored values.
     tensors: by key, of the same dtype or cast to it.
 
   Raises:
-    InputError: a number differs.
+    InputError: a value differs.
   """
   for part in parts:
     if part.key is not None:
@@ -202,10 +202,10 @@ def check_block(
 
 
 def initial_values(part: TensorSlice, seed: int) -> np.ndarray:
-  """float32 numbers of a new slice; equal seeds give equal numbers.
+  """float32 values of a new slice, a function of the seed.
 
-  Every slice has its own generator, so that neither the order of writing nor
-  other slices change it.
+  Every slice has its own generator, so its values depend neither on the order
+  of writing nor on other slices.
   """
   if part.init == "zeros":
     return np.zeros(part.shape, np.float32)

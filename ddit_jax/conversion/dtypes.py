@@ -8,11 +8,11 @@ import numpy as np
 from ddit_jax.conversion.safetensors_io import DTYPES
 from ddit_jax.errors import InputError
 
-# What weights may be stored as.
+# Dtypes that weights may be stored in.
 INPUT_DTYPES = ("F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
-# The names that `--dtype` takes, with the safetensors name of each.
+# The names accepted by `--dtype` takes, with the safetensors name of each.
 OUTPUT_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-# Numbers compared at once: few enough to stay in a core's cache.
+# Values compared at once, chosen to fit in a core's cache.
 _CHUNK = 2**18
 
 
@@ -21,7 +21,7 @@ class CastCounter:
 
   Attributes:
     counts: (from, to), NumPy's names of dtypes, -> {"tensors", "numbers",
-      "flushed": numbers that became zero, "largest": magnitude}.
+      "flushed": values that became zero, "largest": magnitude}.
   """
 
   def __init__(self):
@@ -42,7 +42,7 @@ class CastCounter:
 
 
 def check_dtype(dtype: str | None) -> None:
-  """Raises InputError unless `dtype` is None or one of `OUTPUT_DTYPES`."""
+  """Raises InputError unless `dtype` is None or in `OUTPUT_DTYPES`."""
   if dtype is not None and dtype not in OUTPUT_DTYPES:
     raise InputError(
       f"unknown dtype {dtype!r}; there are {', '.join(OUTPUT_DTYPES)}"
@@ -77,12 +77,12 @@ def cast(
     counter: where the cast is counted.
 
   Raises:
-    InputError: a NaN, an infinity, or a number too large for `dtype`.
+    InputError: a NaN, an infinity, or a value too large for `dtype`.
   """
   largest = _largest_magnitude(name, array)
   if array.dtype == dtype:
     return array
-  # Rounding is monotonic, so the largest number overflows if any does.
+  # Rounding is monotonic, so if any value overflows, the largest does.
   with np.errstate(over="ignore"):
     rounded = np.float32(largest).astype(dtype).astype(np.float32)
   if not np.isfinite(rounded):

@@ -60,7 +60,7 @@ _STEMS = {
   "vae": "diffusion_pytorch_model",
 }
 _TRANSFORMERS_STEM = "model"
-# The q, k and v of a block are read with one other block between them.
+# Between the q, k and v of one block, one other block is read.
 _BLOCKS_KEPT = 3
 
 
@@ -170,10 +170,10 @@ def export(
     networks: what `plan_export` returned.
     destination: does not exist yet.
     options: as given to `plan_export`.
-    progress: told of the bytes written; there are `export_bytes(networks)`.
+    progress: called with bytes written; the total is `export_bytes(networks)`.
 
   Raises:
-    InputError: `destination` is taken, a number does not fit the dtype, or
+    InputError: `destination` is taken, a value does not fit the dtype, or
       verification fails.
   """
   check_is_new(destination)

@@ -107,7 +107,7 @@ class Checkpoint:
     format: a key of `key_map.FORMATS`.
     networks: by our names, "network" first.
     plain_folders: our folder name -> their folder of files to be copied.
-    notes: what was seen and not used.
+    notes: what was found but not used.
   """
 
   path: pathlib.Path
@@ -123,7 +123,7 @@ class Checkpoint:
 
 
 def format_name(text: str) -> str:
-  """The key of `FORMATS` for a key or a letter.
+  """Resolves a format's key or letter to its key in `FORMATS`.
 
   Raises:
     InputError: there is no such format.
@@ -167,7 +167,7 @@ def open_checkpoint(
 
 
 def refuse_other_models(keys: Iterable[str], where: Any) -> None:
-  """Raises InputError, naming the model, if keys are of a known other one."""
+  """Raises InputError, naming the model, if the keys are another model's."""
   keys = list(keys)
   for title, marks, reason, remedy in OTHER_MODELS:
     for key in keys:

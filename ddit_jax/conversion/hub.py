@@ -23,7 +23,7 @@ _CLIP_TOKENIZER = ["transformers", "CLIPTokenizer"]
 _VAE = ["diffusers", "AutoencoderKL"]
 _SCHEDULER = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
 _VERSION = "0.31.0"
-# Their folder -> its class; a folder that is not there is written as null.
+# diffusers' folder -> its class; a missing folder is written as null.
 _PIPELINES: dict[str, dict[str, Any]] = {
   "sd3_folder": {
     "_class_name": "StableDiffusion3Pipeline",
@@ -54,7 +54,7 @@ _SD3_SCHEDULER = {
 }
 # SD3's pooled vector; D-DiT's config.json has the field but not the branch.
 _POOLED_DIM = 2048
-# What classes and dtypes are called in a `config.json`, by either library.
+# Names of classes and dtypes in a `config.json`, by library.
 _CLASS_FIELDS = ("_class_name", "architectures")
 _DTYPE_FIELDS = ("torch_dtype", "dtype")
 
@@ -106,7 +106,7 @@ def write_plain_files(
 
 
 def write_json(path: pathlib.Path, body: Mapping[str, Any]) -> None:
-  """Writes readable JSON."""
+  """Writes indented JSON."""
   path.write_text(json.dumps(body, indent=2) + "\n")
 
 
@@ -114,7 +114,7 @@ def hub_json(config: NetworkConfig) -> dict[str, Any]:
   """A `config.json` from which diffusers or transformers builds the network.
 
   Raises:
-    InputError: none of their classes computes this.
+    InputError: none of their classes supports this network.
   """
   fields: dict[str, Any] = {
     theirs: list(value) if isinstance(value, tuple) else value

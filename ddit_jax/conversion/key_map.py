@@ -203,7 +203,7 @@ _STABILITY_VAE_KEYS = {
 
 
 class Unused(NamedTuple):
-  """Known tensors that no array of ours takes.
+  """Known tensors that are not converted.
 
   Attributes:
     pattern: shell pattern of their keys.
@@ -221,8 +221,8 @@ class KeyScheme(NamedTuple):
 
   Attributes:
     tables: (our prefix, their prefix, table).
-    new: table of what starts from an initial value.
-    unused: tensors that may be there and are not used.
+    new: table of newly initialised arrays.
+    unused: tensors that may be present but are not used.
   """
 
   tables: tuple[tuple[str, str, str], ...]
@@ -267,7 +267,7 @@ _LAST, _THEIR_LAST = "blocks/{last}/", "transformer_blocks.{last}."
 _STABILITY_N, _STABILITY_LAST = "joint_blocks.{n}.", "joint_blocks.{last}."
 _CLIP_N = "text_model.encoder.layers.{n}."
 
-# "_to_ddit" reads SD3 into D-DiT, whose last block is a full one.
+# "_to_ddit" reads SD3 into D-DiT, whose last block is complete.
 KEY_SCHEMES: dict[str, KeyScheme] = {
   "ddit": KeyScheme(
     (
@@ -341,11 +341,11 @@ KEY_SCHEMES: dict[str, KeyScheme] = {
 
 
 class CheckpointFormat(NamedTuple):
-  """Where one way of publishing keeps each network.
+  """Where one published format stores each network.
 
   Attributes:
-    letter: its short name on the command line.
-    title: what it is called in messages.
+    letter: short name on the command line.
+    title: name in messages.
     networks: our name of a network -> (folder, or prefix of the keys in the
       single file; key scheme).
     plain_folders: our folder of files that are only copied -> theirs.
@@ -380,7 +380,7 @@ FORMATS: dict[str, CheckpointFormat] = {
     "Stability's single file of SD3",
     {
       "network": ("model.diffusion_model.", "stability"),
-      # The text encoders' keys go on with "transformer.", except stray numbers.
+      # Keys continue with "transformer.", except those of stray scalars.
       "text_encoder": ("text_encoders.t5xxl.", "t5"),
       "vae": ("first_stage_model.", "stability_vae"),
       "clip_l": ("text_encoders.clip_l.", "clip"),

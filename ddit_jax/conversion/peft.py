@@ -2,7 +2,7 @@
 
 Keys are diffusers' of SD3, e.g. "transformer.transformer_blocks.0.attn.to_q.
 lora_A.weight" [rank, inputs] and "...lora_B.weight" [outputs, rank]; rank and
-alpha stand in the file's metadata, where diffusers looks for them.
+alpha are in the file's metadata, where diffusers looks for them.
 """
 
 import json
@@ -70,13 +70,13 @@ class _AdapterTensor(NamedTuple):
 def write_adapter(
   path: pathlib.Path, adapters: Any, *, config: MMDiTConfig, lora: LoraConfig
 ) -> dict[str, np.ndarray]:
-  """Writes the file whole or not at all; returns its tensors by key.
+  """Writes the file atomically; returns its tensors by key.
 
   Args:
     path: ends in .safetensors.
     adapters: float32 arrays, see `lora.init_adapters`.
     config: of the network below them.
-    lora: their rank, scale and targets.
+    lora: rank, scale and targets of the adapters.
   """
   arrays = flatten_dict(adapters)
   tensors = {t.key: t.theirs(arrays) for t in _tensors(config, lora)}
@@ -102,8 +102,8 @@ def read_adapter(
   Without metadata alpha is the rank, as in diffusers.
 
   Raises:
-    ValueError: damage; tensors missing, unknown or of another shape; ranks
-      that differ; q, k and v that do not share their lora_A.
+    ValueError: a damaged file; tensors missing, unknown or of another shape;
+      ranks that differ; q, k and v that do not share their lora_A.
   """
   stored = {
     key: tensor.read().astype(np.float32)

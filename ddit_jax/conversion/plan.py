@@ -1,7 +1,7 @@
-"""What a conversion will do, decided from headers before any number is read.
+"""Plans a conversion from headers, before any value is read.
 
 Every tensor of a checkpoint becomes a slice of one of our arrays, or is unused;
-every number of our arrays comes from one slice, or is newly initialised.
+every value of our arrays comes from one slice or is newly initialised.
 """
 
 import collections
@@ -44,7 +44,7 @@ TARGETS = ("ddit", "sd3")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkPlan:
-  """What happens to one network of a checkpoint.
+  """The plan for one network of a checkpoint.
 
   Attributes:
     name: "network", "text_encoder", ...
@@ -73,13 +73,13 @@ class NetworkPlan:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConversionPlan:
-  """What a conversion will do.
+  """The plan of a conversion.
 
   Attributes:
-    source: what is converted.
+    source: the checkpoint to convert.
     target: "ddit" or "sd3".
     networks: those that are converted.
-    unused: (tensor, reason) of networks that are not.
+    unused: (tensor, reason) of networks that are not converted.
     tokenizers: our folder -> the one that is copied.
     notes: choices made and things not used, one line each.
   """
@@ -104,7 +104,7 @@ def plan_conversion(
   tokenizer: pathlib.Path | None = None,
   vocab_size: int | None = None,
 ) -> ConversionPlan:
-  """Decides everything; only headers (and the position table) are read.
+  """Plans a conversion; reads only headers and the position table.
 
   Args:
     source: an opened checkpoint.
@@ -137,7 +137,7 @@ def plan_conversion(
         notes += more
       networks.append(_plan_network(name, part, config, dtype))
     except InputError as error:
-      # SD3 draws without a CLIP encoder of an unknown kind; D-DiT never needs
+      # SD3 samples without a CLIP encoder of an unknown kind; D-DiT never needs
       # one.
       if not name.startswith("clip"):
         raise

@@ -2,8 +2,8 @@
 
 A pattern of einops reads `theirs -> ours` and works in both directions. `r`
 counts the rows of one weight (q, k, v; shift, scale, gate), `h` heads and `d`
-their features, `i` inputs and `o` outputs. Bits are moved without being looked
-at, so that any dtype is possible.
+their features, `i` inputs and `o` outputs. Bits are moved without being
+interpreted, so any dtype is possible.
 """
 
 import functools
@@ -81,7 +81,7 @@ def their_shape(
   pattern: str, our_shape: tuple[int, ...], sizes: Mapping[str, int]
 ) -> tuple[int, ...]:
   """The shape of their tensor, from that of our slice."""
-  # A broadcast number takes no memory in any shape.
+  # A broadcast scalar takes no memory in any shape.
   return to_theirs(
     pattern, np.broadcast_to(np.uint8(0), our_shape), sizes
   ).shape

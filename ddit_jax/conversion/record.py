@@ -1,4 +1,4 @@
-"""What a converted folder says about itself.
+"""Metadata of a converted folder.
 
 config.json: configurations of its networks. source.json: what an export in the
 source's own format needs. report.json: what happened to every tensor.
@@ -23,9 +23,9 @@ _SCHEMA_VERSION = 1
 _CONFIG_NAME = "config.json"
 _SOURCE_NAME = "source.json"
 
-# What can become of a tensor.
+# Possible outcomes for a tensor.
 STATUSES = ("mapped", "newly initialised", "unused")
-# Status -> [name, how many numbers, where it went or why]: one for every
+# Status -> [name, number of values, destination or reason]: one for every
 # tensor of the source and for every newly initialised slice of ours.
 _Report = dict[str, list[tuple[str, int, str]]]
 
@@ -107,12 +107,12 @@ def write_source(folder: pathlib.Path, plan: ConversionPlan) -> None:
 
 
 def read_source(folder: pathlib.Path) -> dict[str, Any]:
-  """Reads `source.json`; the folder's manifest vouches for it."""
+  """Reads `source.json`; the folder's manifest covers it."""
   return json.loads((folder / _SOURCE_NAME).read_bytes())
 
 
 def conversion_report(plan: ConversionPlan, seed: int) -> _Report:
-  """What becomes of every tensor."""
+  """The outcome for every tensor."""
   report: _Report = {status: [] for status in STATUSES}
   for network in plan.networks:
     for parts in network.blocks.values():
@@ -145,7 +145,7 @@ def save_report(
 def report_lines(
   report: _Report, casts: CastCounter, notes: tuple[str, ...] = ()
 ) -> list[str]:
-  """The report as text: a line a tensor, then casts, notes and sums."""
+  """The report as text: one line per tensor, then casts, notes and totals."""
   width = max(map(len, STATUSES))
   lines = [
     f"{status:<{width}}  {name}  {detail}"

@@ -39,7 +39,7 @@ DTYPES: dict[str, np.dtype] = {
 }
 DTYPE_NAMES: dict[np.dtype, str] = {d: name for name, d in DTYPES.items()}
 _INDEX_SUFFIX = ".safetensors.index.json"
-# Where Hugging Face's libraries cut.
+# Shard size used by Hugging Face's libraries.
 _MAX_SHARD_BYTES = 5 * 10**9
 # A file begins with the length of its header.
 _LENGTH = struct.Struct("<Q")
@@ -52,7 +52,7 @@ _RE_SAVE = (
 _PICKLE_SUFFIXES = (".pth", ".ckpt", ".pt", ".bin", ".pkl")
 _PICKLE = f"a PyTorch pickle under another name, {_RE_SAVE}"
 _PAGE = "a web page: log in where it was fetched, and fetch it again"
-# How files begin that are often found under the name of a .safetensors file.
+# First bytes of other files often found with a .safetensors suffix.
 _BEGINNINGS = (
   (b"version https://git-lfs", "a git-lfs pointer: run `git lfs pull` there"),
   (b"<!doctype", _PAGE),
@@ -67,10 +67,10 @@ _VARIANT = re.compile(r"\.(fp16|fp32|bf16|non_ema|ema)[.-]")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredTensor:
-  """One tensor of a file, not read yet or not written yet.
+  """One tensor of a file, not yet read or written.
 
   Attributes:
-    name: its full name in the file.
+    name: full name in the file.
     file: the file.
     dtype: the format's name of its dtype, a key of `DTYPES`.
     shape: its shape.
@@ -182,7 +182,7 @@ def read_folder(
 
 
 def refuse_pickle(path: pathlib.Path) -> None:
-  """Raises InputError unless a file is named like one that can be read."""
+  """Raises InputError unless the file's suffix is supported."""
   if path.suffix in _PICKLE_SUFFIXES:
     raise InputError(f"{path} is a pickle, {_RE_SAVE}")
   if path.suffix != ".safetensors":
@@ -209,7 +209,7 @@ def write_folder(
   Args:
     folder: an existing folder.
     tensors: with the name of their file; several files get an index.
-    read: returns a tensor's numbers; called in another thread, for one tensor
+    read: returns a tensor's values; called in another thread, for one tensor
       after another.
   """
   names = sorted({tensor.file.name for tensor in tensors})
@@ -340,7 +340,7 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  """A JSON object; the library takes the last of several equal names."""
+  """A JSON object; Python's parser keeps the last of duplicate names."""
   table = dict(pairs)
   if len(table) != len(pairs):
     keys = [key for key, _ in pairs]

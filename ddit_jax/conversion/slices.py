@@ -1,4 +1,4 @@
-"""The key map at work: which of their tensors is which slice of our arrays."""
+"""Applies the key map: which published tensor is which slice of our arrays."""
 
 import dataclasses
 import itertools
@@ -30,7 +30,7 @@ class TensorSlice:
     block: the array, or one block of it.
     index: the slice within the block.
     shape: its shape.
-    key: their tensor; None if the slice is newly initialised.
+    key: key of the published tensor; None if the slice is newly initialised.
     pattern: how their tensor is rearranged, see `rearrange`.
     sizes: sizes of the pattern's axes.
     init: of a new slice: "zeros", "identity" or "normal(0,STD)".
@@ -75,7 +75,7 @@ def tensor_slices(scheme_name: str, config: NetworkConfig) -> list[TensorSlice]:
   if any("{last}" in theirs for _, theirs, _ in scheme.tables):
     counts["n"] -= 1
   new = list(_slices([("", "", scheme.new)], config, counts, is_new=True))
-  # A block that is all new has no tensor of theirs.
+  # An entirely new block has no published tensor.
   whole = {s.block for s in new if s.rows == slice(None)}
   return new + [
     found
@@ -90,8 +90,8 @@ def blocks_of(
   """Groups slices by the block that they fill.
 
   Raises:
-    AssertionError: a number of our arrays has no source, or two; the key map
-      is wrong then, whatever the checkpoint.
+    AssertionError: a value of our arrays has no source, or two; this is an
+      error in the key map, independent of the checkpoint.
   """
   blocks: dict[Block, list[TensorSlice]] = {}
   for found in slices:
@@ -124,7 +124,7 @@ def block_shape(block: Block, arrays: ArrayShapes) -> tuple[int, ...]:
 
 
 def _counts(config: NetworkConfig) -> dict[str, int]:
-  """How far the key map's counters run."""
+  """The ranges of the key map's counters."""
   if isinstance(config, AutoencoderConfig):
     stages, layers = len(config.block_widths), config.layers_per_block + 1
     return {"i": stages, "j": layers, "m": 2}

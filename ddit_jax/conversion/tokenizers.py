@@ -17,9 +17,9 @@ SD3_TOKENIZERS = {
   if ours.startswith(T5_TOKENIZER)
 }
 _MASK_TOKEN = "<extra_id_0>"
-# One of them is enough for T5's tokenizer.
+# T5's tokenizer needs any one of them.
 _T5_FILES = ("tokenizer.json", "spiece.model")
-# Either is a whole CLIP tokenizer.
+# Either one is a complete CLIP tokenizer.
 _CLIP_FILES = ({"tokenizer.json"}, {"vocab.json", "merges.txt"})
 # Rows of T5's padded embedding table -> ids of its tokenizer.
 _PADDED_VOCABULARIES = {32128: 32100}
@@ -29,7 +29,7 @@ _T5_XXL_WIDTH, _T5_XXL_IDS = 4096, 32100
 def tokenizer_folders(
   source: Checkpoint, given: pathlib.Path | None
 ) -> dict[str, pathlib.Path]:
-  """Our folder -> the one that is copied.
+  """Our folder -> the folder to copy.
 
   Args:
     source: the checkpoint; its own tokenizers are taken.
@@ -53,7 +53,7 @@ def tokenizer_folders(
 
 
 def tokenizer_notes(folders: Mapping[str, pathlib.Path]) -> list[str]:
-  """What sampling SD3 needs of tokenizers and does not get, a line each."""
+  """Tokenizers missing for sampling with SD3, one line each."""
   notes = []
   for ours, theirs in SD3_TOKENIZERS.items():
     if ours not in folders:
@@ -77,16 +77,17 @@ def new_head_size(
   tokenizer: pathlib.Path | None,
   wanted: int | None,
 ) -> tuple[int, list[str]]:
-  """Rows of the text head that D-DiT from SD3 gets, and how they were guessed.
+  """Rows of the text head that D-DiT from SD3 gets, and how they were inferred.
 
   Args:
     source: the checkpoint.
     config: its network.
     tokenizer: folder of T5's tokenizer, or None.
-    wanted: the rows that the user asked for, or None.
+    wanted: number of rows requested by the user, or None.
 
   Raises:
-    InputError: nothing tells, or the tokenizer has another number of ids.
+    InputError: the number cannot be inferred, or the tokenizer has another
+      number of ids.
   """
   if wanted is not None or tokenizer is not None:
     size = wanted or tokenizer_size(tokenizer)
@@ -143,7 +144,7 @@ def tokenizer_size(folder: pathlib.Path) -> int:
   try:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
   except Exception as error:
-    # The library raises whatever its parsers do; the cause stays attached.
+    # The parsers may raise any exception; the cause stays attached.
     reason = str(error).splitlines()[0]
     raise InputError(
       f"{folder} is not a readable tokenizer folder ({reason}): fetch it again"

@@ -17,14 +17,14 @@ import tensorstore as ts
 from ddit_jax.errors import InputError
 
 _METADATA_NAME = "_METADATA"
-# The least that a restoring process reads at once.
+# The smallest unit that a restoring process reads.
 _MAX_CHUNK_BYTES = 2**26
-# Zeros are stored like all else, so that a file that is gone is an error.
+# Zeros are stored explicitly, so that a missing file is an error.
 _STRICT = {
   "store_data_equal_to_fill_value": True,
   "fill_missing_data_reads": False,
 }
-# Orbax's number for "this key is a dictionary's".
+# Orbax's code for "this key is a dictionary's".
 _DICT_KEY = 2
 
 
@@ -35,7 +35,7 @@ class ZarrArrays:
     """Opens a folder that Orbax or `create_arrays` wrote.
 
     Raises:
-      InputError: it is no such folder.
+      InputError: it is not such a folder.
     """
     self._folder = folder
     try:
@@ -122,7 +122,7 @@ def create_arrays(
 
 
 def _context() -> ts.Context:
-  # No cache: every byte is used once. No sync per file: the caller syncs all.
+  # Every byte is used once, so no cache. The caller syncs all files at once.
   return ts.Context(
     {"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False}
   )
