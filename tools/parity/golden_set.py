@@ -9,6 +9,8 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 FORMAT_VERSION = 1
@@ -265,9 +267,9 @@ def _checked_files(folder: pathlib.Path, listed: list[dict]) -> set[str]:
   return {entry["path"] for entry in listed}
 
 
-def channels_last(images) -> np.ndarray:
+def channels_last(images) -> jax.Array:
   """Recorded [batch, channels, height, width] with the channels last."""
-  return np.moveaxis(np.asarray(images), -3, -1)
+  return jnp.moveaxis(jnp.asarray(images), -3, -1)
 
 
 def channels_first(images) -> np.ndarray:
