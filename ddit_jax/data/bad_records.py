@@ -1,4 +1,4 @@
-"""What reading has met: bad records, by reason and singly, and cut texts."""
+"""Statistics of reading: bad records by reason, and truncated texts."""
 
 import collections
 import dataclasses
@@ -25,12 +25,13 @@ class TooManyBadRecords(InputError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BadRecordLimits:
-  """How much may be wrong.
+  """Limits on bad records.
 
   Attributes:
-    max_bad_share: of a source's reads that may fail; more stop the run.
-    min_reads: of a source before its share is judged.
-    max_lines: of the file that lists bad records; later ones are only counted.
+    max_bad_share: fraction of a source's reads that may fail; more stop the
+      run.
+    min_reads: reads of a source before its fraction is checked.
+    max_lines: lines in the file of bad records; others are only counted.
   """
 
   max_bad_share: float = 0.01
@@ -52,8 +53,7 @@ class BadRecordLimits:
 class ReadLog:
   """Counts for all sources of one process; any thread may write.
 
-  Bad records are listed as JSON lines in one file, which is continued when a
-  run is.
+  Bad records are listed as JSON lines in one file; resumed runs append to it.
   """
 
   def __init__(self, path: pathlib.Path, limits: BadRecordLimits | None = None):
@@ -68,10 +68,10 @@ class ReadLog:
     self._num_lines = _num_lines(path)
 
   def add(self, record: TrainingRecord) -> None:
-    """Counts a record that was read, and the bad ones that it replaces.
+    """Counts a record that was read, and the bad ones it replaces.
 
     Raises:
-      TooManyBadRecords: the source's share of bad ones is above the limit.
+      TooManyBadRecords: the source's bad fraction exceeds the limit.
     """
     if not record.source:
       return
@@ -86,7 +86,7 @@ class ReadLog:
     """Counts and lists records that could not be used.
 
     Raises:
-      TooManyBadRecords: the source's share of bad ones is above the limit.
+      TooManyBadRecords: the source's bad fraction exceeds the limit.
     """
     with self._lock:
       for error in errors:

@@ -20,16 +20,16 @@ class TaskConfig:
     batch_size: global batch size; 0 turns the task and its loss off.
     image_size: side of the square images of `data.sources`, in pixels; the
       digit world has its own.
-    text_length: tokens of every text.
+    text_length: tokens per text.
     mixture: step -> name -> weight, from that step on. Names are those of
       `data.sources`; in the digit world they are kinds of text ("caption" and
       the kinds of question), and its text-to-image task needs none.
     crop: "centre" or "random" square of an image.
     flip_probability: of mirroring an image whose text names no side.
     rewritten_probability: of taking a rewritten caption where there is one.
-    cache: folder that `ddit prepare --cache` wrote, whose encoder outputs take
-      the place of images; "" reads and encodes the images.
-    pool_size: scenes of the digit world drawn once for this task; 0 takes
+    cache: folder written by `ddit prepare --cache`, whose encoder outputs
+      replace the images; "" reads and encodes the images.
+    pool_size: digit-world scenes generated once for this task; 0 uses
       `data.pool_size`.
   """
 
@@ -75,20 +75,20 @@ class DataConfig:
   Attributes:
     world: the digit world, see `ddit_jax.digits.world`; only used without
       `sources`.
-    sources: name -> what `ddit_jax.data.sources.registry` takes; {} draws
-      the digit world.
-    tokenizer: "KIND:FOLDER", KIND "t5" or "gpt2"; "words" is made of the words
-      of small `sources`; "" takes T5's of `model.encoders_from`, or without it
-      the digit world's.
-    max_bad_share: of a source's records that may be unreadable; more stop the
-      run.
+    sources: name -> mapping for `ddit_jax.data.sources.registry`; {} generates
+      scenes of the digit world.
+    tokenizer: "KIND:FOLDER", KIND "t5" or "gpt2"; "words" is built from the
+      words of small `sources`; "" uses T5's of `model.encoders_from` or, if
+      that is empty, the digit world's.
+    max_bad_share: fraction of a source's records that may be bad before the
+      run stops.
     num_workers: processes that read and decode the sources of each task; 0
       does it in threads. Pillow and tokenizers release Python's lock, so
       processes pay only where threads no longer use all cores.
     num_threads: threads that read and decode, in each worker process if there
-      are any; -1 takes one a core, or none in worker processes.
-    pool_size: scenes drawn once for each task that names no number itself.
-    validation_size: examples of each task's validation loss.
+      are any; -1 uses one per core, or none in worker processes.
+    pool_size: scenes generated once for each task that sets no number itself.
+    validation_size: examples for each task's validation loss.
     text_to_image: the task of the image loss.
     image_to_text: the task of the text loss.
   """
@@ -144,7 +144,7 @@ class DataConfig:
 
   @property
   def image_sides(self) -> tuple[int, int]:
-    """Sides of both tasks' square images, in pixels."""
+    """Side lengths of both tasks' square images, in pixels."""
     if self.sources:
       return self.text_to_image.image_size, self.image_to_text.image_size
     canvas = self.digit_world().canvas
@@ -152,11 +152,11 @@ class DataConfig:
 
   @property
   def max_text_length(self) -> int:
-    """Tokens of the longer task's texts."""
+    """Text length of the task with longer texts."""
     return max(task.text_length for task in self.tasks().values())
 
   def digit_world(self) -> World:
-    """The digit world that is drawn without `sources`."""
+    """The digit world used without `sources`."""
     if self.world not in WORLDS:
       hint = suggest(self.world, WORLDS)
       raise ValueError(f"world {self.world!r} is unknown: {hint}")

@@ -1,4 +1,4 @@
-"""What sources give and what training takes: examples, records, bad records."""
+"""Examples from sources, records for training, and bad records."""
 
 import dataclasses
 import json
@@ -32,10 +32,10 @@ class Example:
   """One raw example.
 
   Attributes:
-    record_id: where it came from, for logs.
+    record_id: origin of the example, for logs.
     image: an encoded JPEG, PNG or WebP file; None for text without an image.
     prompt: given text, e.g. "Q: what is it? A: "; "" for a caption.
-    texts: texts to learn; one is drawn at each visit.
+    texts: texts to learn; one is sampled at each visit.
     rewritten: rewritten captions; may be empty.
   """
 
@@ -51,8 +51,8 @@ class BadRecord(Exception):
 
   Attributes:
     reason: one of REASONS.
-    detail: what was seen, one line of at most 400 characters.
-    record_id: which record, the same.
+    detail: what was found, one line of at most 400 characters.
+    record_id: which record, also at most 400 characters.
   """
 
   def __init__(self, reason: str, detail: str, record_id: str):
@@ -69,7 +69,7 @@ class BadRecord(Exception):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingRecord:
-  """One example as training reads it, and what reading it has met.
+  """One example as training reads it, with statistics of reading it.
 
   Attributes:
     arrays: name to array.
@@ -90,8 +90,8 @@ class Source(Protocol):
   """Examples with random access, read from any thread.
 
   Attributes:
-    name: as the config calls it.
-    removed: filter's name to the number of records it left out of the index.
+    name: name in the config.
+    removed: filter's name to the number of records it removed from the index.
   """
 
   name: str
@@ -108,14 +108,14 @@ class Source(Protocol):
 
 
 def _one_line(text: str) -> str:
-  """What was found may be quoted, and be of any size."""
-  # Cut first, so that a megabyte costs nothing.
+  """Shortens quoted data, which may be of any size."""
+  # Truncate first, so that large data costs nothing.
   line = " ".join(text[: 2 * _MAX_CHARACTERS].split())
   return line if len(line) <= _MAX_CHARACTERS else f"{line[:_SHOWN]} ..."
 
 
 def has_images(source: Source) -> bool:
-  """Whether a source may have images: its own `has_images`, True without."""
+  """Whether a source may have images: its `has_images`, by default True."""
   return getattr(source, "has_images", True)
 
 
@@ -133,7 +133,7 @@ def encode(example: Example) -> bytes:
   """The bytes of one record.
 
   Raises:
-    BadRecord: bad_text, if a text is no valid Unicode or all texts together
+    BadRecord: bad_text, if a text is not valid Unicode or all texts together
       take more than MAX_TEXT_BYTES.
   """
   fields = {
@@ -159,15 +159,15 @@ def encode(example: Example) -> bytes:
 
 
 def decode_example(data: bytes, record_id: str) -> Example:
-  """The example that `encode` made the bytes of.
+  """The inverse of `encode`.
 
   Args:
     data: one whole record.
-    record_id: where the bytes lie; named in errors. The example keeps the
+    record_id: location of the bytes, for errors. The example keeps the
       `record_id` it was encoded with.
 
   Raises:
-    BadRecord: wrong_length, corrupt_shard (no record of this version),
+    BadRecord: wrong_length, corrupt_shard (not a record of this version),
       bad_json or bad_text (not valid Unicode).
   """
   text_length, has_image = _read_header(data, record_id)
@@ -207,7 +207,7 @@ def _read_header(data: bytes, record_id: str) -> tuple[int, bool]:
 def _read_fields(text: bytes, record_id: str) -> dict:
   """The JSON object, its keys and types checked."""
   try:
-    # ValueError covers bytes that are no UTF-8 and numbers that are too long.
+    # ValueError covers bytes that are not UTF-8 and numbers that are too long.
     fields = json.loads(text.decode())
   except (ValueError, RecursionError) as error:
     detail = " ".join(str(error).split())
@@ -224,7 +224,7 @@ def _read_fields(text: bytes, record_id: str) -> dict:
   if not all(isinstance(string, str) for string in strings):
     raise BadRecord("bad_json", "a text is not a string", record_id)
   try:
-    # JSON can escape half a character, which no text file can hold.
+    # JSON can escape lone surrogates, which no text file can hold.
     "".join(strings).encode()
   except UnicodeEncodeError as error:
     raise BadRecord("bad_text", str(error), record_id) from error

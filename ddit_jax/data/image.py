@@ -23,7 +23,7 @@ from ddit_jax.data.image_header import (
 )
 
 _EXIF_ORIENTATION = 0x0112
-# EXIF 2.32, table 6: what turns the stored picture upright.
+# EXIF 2.32, table 6: rotations of the stored image to upright.
 _UPRIGHT = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
@@ -43,22 +43,22 @@ def decode_image(
   max_pixels: int = MAX_PIXELS,
   draft_side: int | None = None,
 ) -> Image.Image:
-  """A picture in mode RGB, turned upright.
+  """An image in mode RGB, rotated upright.
 
-  Transparent pixels lie on white, as in a browser. (`convert("RGB")` alone
-  would show the colour that a file happens to hold under them, mostly black.)
+  Transparent pixels are blended onto white, as in a browser.
+  (`convert("RGB")` alone would show the colour stored there, mostly black.)
   16-bit greys keep their upper eight bits, as Pillow does with 16-bit colours.
-  Colour profiles are not applied; of an animation the first frame is taken.
-  A file that was made with too few pixels, but ends in order, is not noticed:
+  Colour profiles are not applied; the first frame of an animation is used. A
+  file that was written with too few pixels but ends correctly is not detected:
   libjpeg and Pillow fill the rest with grey or black.
 
   Args:
     data: a JPEG, PNG or WebP file.
     record_id: for the error.
-    max_pixels: larger pictures are refused from their header.
-    draft_side: None, or: let a JPEG be decoded at 1/2, 1/4 or 1/8 of its size
-      while its short side keeps at least this many pixels. Faster, and other
-      pixels than decoding all.
+    max_pixels: larger images are rejected from their header.
+    draft_side: if set, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size
+      while its short side keeps at least this many pixels. Faster, but the
+      pixels differ from a full decode.
 
   Raises:
     BadRecord: not_an_image (no such file's signature), image_too_large, or
@@ -83,9 +83,9 @@ def decode_image(
 
 @contextlib.contextmanager
 def _pillows_errors(record_id: str) -> Iterator[None]:
-  """Turns all errors into bad records.
+  """Converts all errors into bad records.
 
-  On hostile bytes Pillow's parsers raise errors of any kind.
+  On malformed bytes Pillow's parsers may raise any exception.
   """
   try:
     yield
@@ -101,7 +101,7 @@ def _pillows_errors(record_id: str) -> Iterator[None]:
 
 
 def _parser(data: bytes):
-  """The Pillow class of a file's first bytes, or None.
+  """The Pillow class for a file's first bytes, or None.
 
   Used in place of `Image.open`, whose own size check writes warnings.
   """
@@ -115,7 +115,7 @@ def _parser(data: bytes):
 
 
 def _check_webp_header(data: bytes, max_pixels: int, record_id: str) -> None:
-  """Looks before Pillow does, which allocates the canvas at once."""
+  """Checks the size before Pillow, which allocates the canvas at once."""
   try:
     size = image_size_of_bytes(data)
   except HeaderError as error:
@@ -158,12 +158,12 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 
 
 def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
-  """Applies the orientation that the file's EXIF data names, if any."""
+  """Applies the orientation in the file's EXIF data, if any."""
   if "exif" not in image.info:
     return pixels
   try:
     orientation = image.getexif().get(_EXIF_ORIENTATION)
-  # A picture with broken EXIF data is shown as it is stored, as viewers do.
+  # An image with broken EXIF data keeps its stored orientation, as in viewers.
   except Exception:
     return pixels
   turn = _UPRIGHT.get(orientation)
@@ -182,16 +182,16 @@ class ImageTransform:
 
   The short side is resized to `size` (Pillow's antialiased bicubic), the long
   side to `size * long // short` as torchvision's `Resize` does; then a square
-  is cut out.
+  is cropped.
 
   Attributes:
     size: pixels of the square's side.
-    crop: "centre", or "random" (drawn anew at each visit).
+    crop: "centre", or "random" (sampled at each visit).
     flip_probability: of mirroring, where the text allows it. Mirroring also
-      mirrors writing: leave it 0 for pictures of text.
+      mirrors writing: use 0 for images of text.
     jpeg_decoding: "exact", or "draft": JPEGs are decoded at a half, quarter
       or eighth where that is still enough; faster, other pixels.
-    max_pixels: of the decoded and of the resized picture.
+    max_pixels: of the decoded and of the resized image.
   """
 
   size: int
@@ -226,7 +226,7 @@ class ImageTransform:
     """uint8 [size, size, 3] of one visit; always draws three times from `rng`.
 
     Raises:
-      BadRecord: the bytes are no whole image of an allowed size.
+      BadRecord: the bytes are not a complete image of an allowed size.
     """
     picture = decode_image(
       data,
@@ -261,10 +261,10 @@ def resized_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 def resized_square(
   picture: Image.Image, size: int, corner: tuple[int, int]
 ) -> Image.Image:
-  """The square at `corner` = (left, top) of the resized picture.
+  """The square at `corner` = (left, top) of the resized image.
 
-  Resizing only what is kept, by Pillow's `box`, would be faster and give other
-  pixels: where Pillow resizes along which axis first depends on the sizes.
+  Resizing only the crop, by Pillow's `box`, would be faster but give other
+  pixels: which axis Pillow resizes first depends on the sizes.
   """
   resized = picture.resize(resized_size(picture.size, size), _BICUBIC)
   if resized.size == (size, size):
@@ -283,16 +283,16 @@ def reencoded(
 ) -> bytes:
   """An image file whose short side is at most `short_side` pixels.
 
-  A larger image is decoded, turned upright, resized (Pillow's antialiased
-  bicubic) and written as a JPEG without chroma subsampling; its metadata goes.
-  An image that is small enough keeps its bytes: nothing is enlarged, and no
-  JPEG is compressed twice for nothing. Either way the whole image was decoded.
+  A larger image is decoded, rotated upright, resized (Pillow's antialiased
+  bicubic) and written as a JPEG without chroma subsampling or metadata. A small
+  enough image keeps its bytes: nothing is enlarged, and no JPEG is recompressed
+  needlessly. Either way the whole image was decoded.
 
   Args:
     data: a JPEG, PNG or WebP file.
     record_id: named in errors.
     short_side: in pixels, at least 1.
-    jpeg_quality: 1..100, as Pillow means it.
+    jpeg_quality: 1..100, as in Pillow.
 
   Raises:
     BadRecord: not_an_image, truncated_image or image_too_large.
@@ -304,6 +304,6 @@ def reencoded(
     resized_size(picture.size, short_side), Image.Resampling.BICUBIC
   )
   file = io.BytesIO()
-  # Half as many colour pixels would blur small writing and thin outlines.
+  # Chroma subsampling would blur small writing and thin outlines.
   small.save(file, "JPEG", quality=jpeg_quality, subsampling="4:4:4")
   return file.getvalue()

@@ -1,6 +1,6 @@
 """Sizes of encoded images from their headers, and filters on them.
 
-An index of millions of images reads each header once. Pillow would do it, at
+An index of millions of images reads each header once. Pillow could do it, at
 a price (in memory, one core): JPEG 71 us against 10 here, WebP 1.2 ms against
 4 us, because it allocates the canvas, and PNG 11.5 ms against 5 us, because its
 `getexif` decodes the pixels.
@@ -21,7 +21,7 @@ MAX_PIXELS = 89_478_485
 # (offset, count) -> bytes there; fewer at the end of the file.
 ReadAt = Callable[[int, int], bytes]
 
-# Real files have a few dozen; a hostile one may have millions.
+# Real files have a few dozen; a malicious one may have millions.
 _MAX_PARTS = 4096
 _ORIENTATION_TAG = 0x0112
 _EXIF_BYTES = 65_536
@@ -40,7 +40,7 @@ class ImageSize(NamedTuple):
 
 
 class HeaderError(ValueError):
-  """A header that gives no size.
+  """A header without a valid size.
 
   Attributes:
     reason: "not_an_image" or "truncated_image".
@@ -52,12 +52,12 @@ class HeaderError(ValueError):
 
 
 def image_size(read_at: ReadAt) -> ImageSize:
-  """Size of an image, reading no more of it than the header.
+  """Size of an image, reading only its header.
 
   A PNG's orientation is looked for before its pixels only.
 
   Raises:
-    HeaderError: it is none of the three formats, damaged, or cut off.
+    HeaderError: it has none of the three formats, damaged, or cut off.
   """
   start = read_at(0, 16)
   if start[:3] == b"\xff\xd8\xff":
@@ -82,10 +82,10 @@ def image_size_of_file(descriptor: int) -> ImageSize:
 
 
 def _unpack(layout: str, read_at: ReadAt, offset: int) -> tuple:
-  """Numbers at an offset.
+  """Unpacks values at an offset.
 
   Raises:
-    HeaderError: the file ends before.
+    HeaderError: the file ends early.
   """
   count = struct.calcsize(layout)
   data = read_at(offset, count)
@@ -179,7 +179,7 @@ def _webp_orientation(read_at: ReadAt) -> int:
 
 
 def _orientation(exif: bytes) -> int:
-  """1..8 from a TIFF block; 1, as it is stored, where it says nothing."""
+  """1..8 from a TIFF block; 1 (as stored) if it has none."""
   order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
   if order is None:
     return 1
@@ -198,12 +198,12 @@ def _orientation(exif: bytes) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Filters:
-  """Applied once, when an index is built; what goes is counted by name.
+  """Filters applied once, when an index is built; removals are counted.
 
   Attributes:
     max_ratio: longest to shortest side, at most; infinity keeps all.
     min_short_side: of the image, in pixels; 0 keeps all.
-    drop_empty_captions: True leaves out records whose texts are all blank.
+    drop_empty_captions: True removes records whose texts are all blank.
   """
 
   max_ratio: float = 4.0
@@ -221,12 +221,12 @@ class Filters:
 
   @property
   def needs_size(self) -> bool:
-    """Whether the ratio or the sides matter."""
+    """Whether any filter uses the ratio or the sides."""
     return math.isfinite(self.max_ratio) or self.needs_sides
 
   @property
   def needs_sides(self) -> bool:
-    """Whether a ratio alone does not suffice."""
+    """Whether any filter needs more than the ratio."""
     return self.min_short_side > 1
 
   def refused_size(self, size: ImageSize) -> str | None:
@@ -244,7 +244,7 @@ class Filters:
 
 
 def with_hint(left_out: Mapping[str, int]) -> str:
-  """What an index left out, and how to keep it if filters are the cause."""
+  """What an index skipped, and how to keep it if filters are the cause."""
   counts = ", ".join(f"{n} {why}" for why, n in left_out.items())
   if not {"short_side", "ratio"} & left_out.keys():
     return counts
@@ -276,7 +276,7 @@ def filters_from(spec: Mapping[str, Any] | Filters | None) -> Filters:
 
 def _require_number(name: str, value: Any, *, least: float) -> None:
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
-  # A comparison with NaN is False.
+  # Comparisons with NaN are False.
   if not is_number or not value >= least:
     raise ValueError(
       f"filters.{name} must be a number of at least {least}, not {value!r}"

@@ -1,9 +1,9 @@
 """Batches of both tasks in a fixed order, read by Grain.
 
-A task's state is one integer, the same on every process, whatever the number
-of processes, worker processes and threads. Each process reads the rows that its
-devices hold, so a record is at the same place of the global batch whatever the
-processes.
+A task's state is one integer, the same on every process and independent of the
+number of processes, worker processes and threads. Each process reads the rows
+that its devices hold, so a record's place in the global batch does not depend
+on the processes.
 """
 
 import dataclasses
@@ -19,26 +19,26 @@ from ddit_jax.data.bad_records import ReadLog, TooManyBadRecords
 from ddit_jax.data.example import TrainingRecord
 from ddit_jax.data.mixture import Mixture
 
-# Of records that are read ahead; the batch that is being put together comes on
-# top, and so do undecoded files and images, one a thread.
+# Bytes of prefetched records; the batch being assembled comes on top, and so do
+# undecoded files and images, one per thread.
 READ_AHEAD_BYTES = 2**28
 ONE_PER_CORE = -1
 
-# More would only take memory: slow records are evened out by far less.
+# More would only use memory; far less already hides slow records.
 _BATCHES_AHEAD = 2
 _RECORDS_PER_THREAD = 4
-# Chunks of a worker process that exist at once: one that it reads, one in its
-# queue, one on its way, and one that the main process holds.
+# Chunks of a worker process that exist at once: one being read, one in its
+# queue, one in transit, and one held by the main process.
 _CHUNKS_PER_WORKER = 4
 # Smaller arrays are cheaper to copy than to share.
 _MIN_SHARED_BYTES = 2**14
 
-# As Grain's ElasticIterator calls it, so that both continue each other.
+# The name in Grain's ElasticIterator, so that their states are compatible.
 _STATE = "global_next_index"
 
 Position = dict[str, int]
 _Arrays = dict[str, np.ndarray]
-# Global batch size -> which of its rows this process reads.
+# Global batch size -> the rows that this process reads.
 RowsOf = Callable[[int], Sequence[int]]
 
 
@@ -47,7 +47,7 @@ class ReadPlan:
   """Who reads a task's records, and how far ahead of the batches.
 
   Attributes:
-    chunk: records that are read as one; divides this process's rows.
+    chunk: records read as a unit; divides this process's rows.
     num_workers: processes that read; 0 reads in this one.
     num_threads: threads that read, in each worker process if there are any; 0
       reads without threads.
@@ -68,14 +68,15 @@ def plan_reading(
   num_threads: int = ONE_PER_CORE,
   num_bytes: int = READ_AHEAD_BYTES,
 ) -> ReadPlan:
-  """Reads some batches ahead, as far as `num_bytes` hold them.
+  """Plans to prefetch some batches, within `num_bytes`.
 
   Args:
     record_bytes: size of one finished record.
     num_rows: of a batch, on this process.
     num_workers: processes that read; 0 reads with threads.
-    num_threads: that read; -1 is one a core, or none in worker processes.
-    num_bytes: of records that are read or being read.
+    num_threads: reading threads; -1 is one per core, or none in worker
+      processes.
+    num_bytes: memory for records that are read or being read.
 
   Raises:
     ValueError: not even one record fits.
@@ -111,7 +112,7 @@ def plan_reading(
 
 
 def usable_cores() -> int:
-  """Cores that this process may run on."""
+  """Number of cores available to this process."""
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
@@ -125,9 +126,9 @@ class TaskLoader:
   rows, and records are read singly or in chunks, so that the first batch comes
   soon and what is read ahead is a bounded number of records, not of batches.
 
-  Records are counted in the log when their batch is taken, in this process
-  whoever read them. After an error each `next` raises it again: nothing is
-  skipped. Close it: Grain complains at exit about worker processes left open.
+  Records are logged when their batch is taken, in this process regardless of
+  which one read them. After an error each `next` raises it again: nothing is
+  skipped. Close it: Grain complains at exit about open worker processes.
   """
 
   def __init__(
@@ -142,7 +143,7 @@ class TaskLoader:
 
     Args:
       mixture: records by their global position.
-      log: counts what was read.
+      log: counts records read.
       rows: which of a batch's rows, 0 to batch_size - 1, this process reads,
         in their order; None reads all.
       plan: who reads; None reads in the calling thread, which is best for
@@ -185,14 +186,14 @@ class TaskLoader:
     return arrays
 
   def get_state(self) -> Position:
-    """How many records all processes together have given."""
+    """Number of records yielded by all processes together."""
     return {_STATE: self._position}
 
   def set_state(self, state: Position) -> None:
-    """Continues at a state that `get_state` gave.
+    """Continues at a state from `get_state`.
 
     Raises:
-      ValueError: it is none.
+      ValueError: it is not a valid state.
     """
     position = state.get(_STATE)
     if not isinstance(position, int) or position < 0:
@@ -205,7 +206,7 @@ class TaskLoader:
     self._position = position
 
   def record_ids(self, state: Position) -> list[str]:
-    """Which records the global batch before a state holds."""
+    """The record ids of the global batch before a state."""
     end = state[_STATE]
     positions = range(end - self.mixture.batch_size, end)
     return [self.mixture.record_id(position) for position in positions]
@@ -243,7 +244,7 @@ Stacked = tuple[_Arrays, list[TrainingRecord]]
 
 
 def stack_records(records: Sequence[TrainingRecord]) -> Stacked:
-  """Records as arrays with a batch axis, and the records without arrays."""
+  """Stacks records into arrays; also returns the records without arrays."""
   names = records[0].arrays
   arrays = {name: np.stack([r.arrays[name] for r in records]) for name in names}
   return arrays, [dataclasses.replace(r, arrays={}) for r in records]
@@ -265,7 +266,7 @@ def dual_batch(
 ) -> DualBatch:
   """A batch of both tasks' rows, name to array; None is a task that is off.
 
-  Texts may come without "images": then they are text-only.
+  Texts without "images" are text-only.
   """
   no_images = {"images": None}
   return DualBatch(
@@ -283,7 +284,7 @@ class DualLoader:
 
   def __init__(self, loaders: Mapping[str, TaskLoader]):
     """Args:
-    loaders: of the tasks that are on, by name; the others give None in each
+    loaders: of the active tasks, by name; the others yield None in each
       batch.
 
     Raises:
@@ -299,18 +300,18 @@ class DualLoader:
     return dual_batch(**rows), self.position()
 
   def position(self) -> dict[str, Position]:
-    """One integer a task that is on: how many records it has given."""
+    """Number of records yielded so far, for each active task."""
     return {name: one.get_state() for name, one in self._loaders.items()}
 
   def record_ids(self, position: dict[str, Position]) -> dict[str, list[str]]:
-    """Which records the global batch before a position holds, by task."""
+    """The record ids of the global batch before a position, by task."""
     return {
       name: self._loaders[name].record_ids(state)
       for name, state in position.items()
     }
 
   def seek(self, position: dict[str, Position]) -> None:
-    """Continues at a position that `position` or `__next__` gave.
+    """Continues at a position from `position` or `__next__`.
 
     Raises:
       ValueError: it names other tasks.
@@ -324,6 +325,6 @@ class DualLoader:
       loader.set_state(position[name])
 
   def close(self) -> None:
-    """Stops the threads and processes that read ahead."""
+    """Stops the threads and processes that prefetch."""
     for loader in self._loaders.values():
       loader.close()

@@ -1,9 +1,9 @@
 """Several sources as one endless, shuffled, weighted order of records.
 
-Grain shuffles, repeats and maps each source, and selects between them. Which
-source comes when is our own: `grain.MapDataset.mix` has no schedule of weights,
-cuts them to whole hundredths of the smallest, and interleaves by a rule without
-the bound of `Interleave`.
+Grain shuffles, repeats and maps each source, and selects between them. The
+choice of source is our own: `grain.MapDataset.mix` has no schedule of weights,
+rounds them to whole hundredths of the smallest, and interleaves without the
+bound of `Interleave`.
 """
 
 import array
@@ -52,13 +52,13 @@ class Interleave:
       counts[name] += 1
 
   def locate(self, place: int) -> tuple[str, int]:
-    """(name at `place`, how often it occurs before)."""
+    """(name at `place`, number of earlier occurrences)."""
     cycle, rest = divmod(place, self._length)
     name = self._cycle[rest]
     return name, cycle * self._parts[name] + self._earlier[rest]
 
   def counts(self, place: int) -> dict[str, int]:
-    """How often each name occurs before `place`; they add up to it."""
+    """Occurrences of each name before `place`; they add up to it."""
     cycle, rest = divmod(place, self._length)
     begun = collections.Counter(itertools.islice(self._cycle, rest))
     return {
@@ -69,9 +69,9 @@ class Interleave:
 def _tijdeman_cycle(parts: dict[str, int]) -> list[str]:
   """Tijdeman's sequence, of length sum(parts.values()).
 
-  Step k may take a name once its share of k is ahead of its count by at least
-  1 / scale, with scale = 2n - 2; of these names it takes the one that must
-  come first. All in integers, so equal on all machines.
+  Step k may take a name once k times its weight exceeds its count by at least
+  1 / scale, with scale = 2n - 2; of these names it takes the one with the
+  earliest deadline. All in integers, so equal on all machines.
   """
   length, scale = sum(parts.values()), max(2 * len(parts) - 2, 1)
   counts = dict.fromkeys(parts, 0)
@@ -106,16 +106,16 @@ class Reader(Protocol):
     """The record at `index`, as visit number `visit` of this source."""
 
   def record_id(self, index: int) -> str:
-    """What the record at `index` is called in logs."""
+    """The id of the record at `index`, for logs."""
 
 
 class Mixture:
   """Records by their position in training, with random access.
 
-  Which record is at a position is a function of (seeds, schedule up to the
-  position) alone. Each source gives all its records once an epoch, in a new
-  order each time, and continues where it was when the weights change. Weights
-  hold within one record at all times (see `Interleave`).
+  The record at a position is a function of (seeds, schedule up to the position)
+  alone. Each source yields all its records once per epoch, in a new order each
+  time, and continues where it was when the weights change. Weights hold within
+  one record at all times (see `Interleave`).
 
   Attributes:
     batch_size: records of one step.
@@ -169,7 +169,7 @@ class Mixture:
     return self._order.names[source], visit
 
   def record_id(self, position: int) -> str:
-    """Which record is at a position, for logs."""
+    """The id of the record at a position, for logs."""
     name, visit = self.locate(position)
     index = int(self._orders[name][visit])
     return f"{name}: {self._readers[name].record_id(index)}"
@@ -187,7 +187,7 @@ class Mixture:
 
 
 class _Order:
-  """Which source is at a position, and how often it came before."""
+  """The source at a position, and its number of earlier occurrences."""
 
   def __init__(self, schedule: WeightSchedule, batch_size: int):
     self.batch_size = batch_size
@@ -195,7 +195,7 @@ class _Order:
     self._numbers = {name: number for number, name in enumerate(self.names)}
     self._starts = [phase.start * batch_size for phase in schedule.phases]
     self._phases = [Interleave(dict(phase.parts)) for phase in schedule.phases]
-    # What each source has given before each phase.
+    # Records of each source before each phase.
     self._before = [dict.fromkeys(self.names, 0)]
     for phase, (start, stop) in zip(
       self._phases, itertools.pairwise(self._starts), strict=False
@@ -205,7 +205,7 @@ class _Order:
       self._before.append({n: last[n] + given.get(n, 0) for n in self.names})
 
   def locate(self, position: int) -> tuple[int, int]:
-    """(number of the source, how many of its records come before)."""
+    """(index of the source, number of its earlier records)."""
     if position < 0:
       raise IndexError(f"positions begin at 0, got {position}")
     phase = bisect.bisect_right(self._starts, position) - 1
@@ -244,6 +244,6 @@ def source_seed(seed: int, name: str) -> int:
 def _epochs(num_records: int, seed: int) -> grain.MapDataset:
   """Record numbers by visit: a new permutation each epoch."""
   order = grain.MapDataset.range(num_records).shuffle(seed=seed).repeat()
-  # Grain sets itself up at the first access, which no two threads may do.
+  # Grain initialises itself at the first access, which is not thread-safe.
   order[0]
   return order

@@ -1,6 +1,6 @@
 """Records written once and read many times: shards and encoder caches.
 
-- `shards`: a folder's manifest, its shard files, and reading their records.
+- `shards`: a folder's manifest, its shard files, and readers for their records.
 - `shard_writer`: writes shards in parallel, resumes, lists bad records.
 - `prepare`: copies the examples of a source into shards.
 - `cache_format`: what a cache of encoder outputs holds.

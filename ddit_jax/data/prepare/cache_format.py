@@ -1,7 +1,7 @@
-"""What a cache of encoder outputs holds.
+"""The format of a cache of encoder outputs.
 
 The shards "latents" hold a `CachedRecord` for each record of the source, the
-shards "features" an array for each text that can be used.
+shards "features" an array for each usable text.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ CACHE = FolderFormat(
   command="ddit prepare --cache",
 )
 
-# What encoders may compute in. Stored little-endian, the last axis fastest.
+# Dtypes of encoder outputs. Stored little-endian, the last axis fastest.
 _DTYPES = {
   "float32": np.dtype(np.float32),
   "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -31,10 +31,10 @@ _DTYPES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CachedRecord:
-  """What a cache keeps of one record of a source.
+  """A cache's data for one record of a source.
 
   Attributes:
-    record_id: where it came from.
+    record_id: origin of the record.
     prompt: given text.
     texts: texts to learn.
     rewritten: rewritten captions.
@@ -42,8 +42,8 @@ class CachedRecord:
       its features in the shard of features; None for a text that no task can
       use. () without features.
     bad_record: (reason, detail) if the source could not read it, else None.
-    bad_image: (reason, detail) if only its image cannot be used.
-    moments: of its image; None without an image that can be used.
+    bad_image: (reason, detail) if only its image is unusable.
+    moments: of its image; None without a usable image.
   """
 
   record_id: str
@@ -69,13 +69,13 @@ def encode_cached(record: CachedRecord) -> bytes:
   fields = {name: getattr(record, name) for name in _FIELDS}
   moments = record.moments or b""
   fields[_SIZE] = len(moments)
-  # ASCII, as JSON can escape half a character, which UTF-8 cannot hold.
+  # ASCII, because JSON can escape lone surrogates, which UTF-8 cannot encode.
   line = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
   return b"\n".join((line, moments))
 
 
 def decode_cached(data: bytes, where: str) -> CachedRecord:
-  """The record that `encode_cached` made the bytes of.
+  """The inverse of `encode_cached`.
 
   Args:
     data: one whole record.
@@ -127,7 +127,7 @@ class ArrayFormat:
     """The bytes of an array of this shape.
 
     Raises:
-      ValueError: another shape, or this dtype does not hold its numbers.
+      ValueError: another shape, or values that this dtype does not hold.
     """
     if array.shape != self.shape:
       raise ValueError(f"an array {array.shape} where {self.shape} is stored")
@@ -141,7 +141,7 @@ class ArrayFormat:
     return stored.tobytes()
 
   def unpack(self, data: bytes, record_id: str) -> np.ndarray:
-    """The array of some bytes; it is read-only.
+    """The read-only array with these bytes.
 
     Raises:
       BadRecord: corrupt_shard, another number of bytes.
@@ -156,7 +156,7 @@ class ArrayFormat:
     return np.zeros(self.shape, _DTYPES[self.dtype])
 
   def as_json(self) -> dict[str, Any]:
-    """What `array_format` takes."""
+    """The input of `array_format`."""
     return {"shape": list(self.shape), "dtype": self.dtype}
 
 

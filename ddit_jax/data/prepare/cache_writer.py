@@ -1,4 +1,4 @@
-"""Encodes a source for a cache: reading, encoding, writing at the same time."""
+"""Encodes a source for a cache; reads, encodes and writes in parallel."""
 
 import collections
 import concurrent.futures
@@ -34,14 +34,14 @@ from ddit_jax.data.transforms import num_lost_tokens
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheRow:
-  """One record on its way into a cache.
+  """One record to be written to a cache.
 
   Attributes:
     index: of the record in its source.
     record: all but moments and feature entries.
     pixels: uint8 [size, size, 3]; None without an image that can be used.
     tokens: of each own, then each rewritten text, int32 [length]; None for a
-      text that cannot be used. () if no features are asked for.
+      text that cannot be used. () if no features are requested.
     num_truncated: texts that are longer than `length`.
     bad_texts: reason of each text that cannot be used.
   """
@@ -61,12 +61,12 @@ class CacheRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowReader:
-  """Reads single records, in any thread.
+  """Reads single records; thread-safe.
 
   Attributes:
-    source: to be read.
-    images: which draws nothing: a centre square that is not mirrored.
-    texts: captions to tokens; None where no features are asked for.
+    source: the source to read.
+    images: deterministic: a centre square that is not mirrored.
+    texts: captions to tokens; None where no features are requested.
   """
 
   source: Source
@@ -77,7 +77,7 @@ class RowReader:
     """The row of one record.
 
     Raises:
-      InputError: the disk fails.
+      InputError: a read error of the disk.
     """
     try:
       example = read_example(self.source, index)
@@ -103,7 +103,7 @@ class RowReader:
     )
 
   def _with_tokens(self, row: CacheRow) -> CacheRow:
-    """Tokens as training makes them of each text."""
+    """Tokens of each text, as in training."""
     if self.texts is None:
       return row
     record_id, tokens, num_truncated, bad = row.record.record_id, [], 0, []
@@ -128,20 +128,20 @@ class RowReader:
   def _pixels(self, example: Example) -> np.ndarray:
     return self.images(
       example.image,
-      # The centre square is the same whatever is drawn.
+      # The centre crop does not depend on random draws.
       np.random.default_rng(0),
       record_id=example.record_id,
       may_flip=False,
     )
 
 
-# Rows to as many rows, or more that are cut off; may return before it is done.
+# Rows to at least as many rows (the excess is dropped); may be asynchronous.
 Encode = Callable[[np.ndarray], Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RowEncoders:
-  """What makes arrays of rows.
+  """Functions that encode rows.
 
   Attributes:
     images: uint8 [rows, size, size, 3] to moments.
@@ -160,10 +160,10 @@ class CacheEncoder:
 
   Attributes:
     reader: of the source.
-    encoders: make arrays.
+    encoders: encode rows.
     moments: of one image.
     feature: of one text's features; None without features.
-    threads: that read; None takes one a core.
+    threads: reading threads; None uses one per core.
   """
 
   reader: RowReader
@@ -186,8 +186,8 @@ class CacheEncoder:
 
     Args:
       folder: see `ShardWriter`.
-      latents: what decides the moments, JSON values by name.
-      features: what decides the features, the same; None without features.
+      latents: options that determine the moments, JSON values by name.
+      features: the same for the features; None without features.
       num_parts: files of each kind.
       rows_per_device: images or texts that one device encodes at once, on
         which the last bits may depend.
@@ -233,7 +233,7 @@ class CacheEncoder:
     return {}, counts
 
   def record_bytes(self, index: int) -> float:
-    """Size of a record and its features, about; it is not decoded."""
+    """Approximate size of a record and its features, without decoding."""
     size = self.moments.num_bytes
     try:
       example = read_example(self.reader.source, index)
@@ -308,7 +308,7 @@ def _read_chunks(
 
 
 def _one_ahead(items: Iterable) -> Iterator:
-  """The same items, each given when the next one has been made."""
+  """The same items, each yielded after the next one has been computed."""
   iterator = iter(items)
   for last in iterator:
     for item in iterator:

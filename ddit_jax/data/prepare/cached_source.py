@@ -26,7 +26,7 @@ from ddit_jax.errors import InputError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CachedExample(CachedRecord):
-  """What `TextTransform` and the cached transforms read of one record.
+  """One record as `TextTransform` and the cached transforms read it.
 
   Attributes:
     read_feature: a feature entry to [length, width].
@@ -60,9 +60,9 @@ class CachedSource:
   """The examples of a cache, in the order of the source it was made from.
 
   Attributes:
-    name: as the config calls the source.
+    name: name of the source in the config.
     removed: filter's name to the number of records that the source skipped.
-    options: what decided its bytes, see `CacheEncoder.writer`.
+    options: options that determined its bytes, see `CacheEncoder.writer`.
     moments: of one image.
     feature: of one text's features; None without features.
   """
@@ -105,7 +105,7 @@ class CachedSource:
     """One example.
 
     Raises:
-      BadRecord: what the source raised, or corrupt_shard.
+      BadRecord: the source's error, or corrupt_shard.
     """
     where = f"{self.name} cache:{index}"
     record = decode_cached(self._latents.read(index, where), where)
@@ -126,7 +126,7 @@ class CachedSource:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredMoments:
-  """Takes the place of `ImageTransform`.
+  """Replaces `ImageTransform`.
 
   Attributes:
     moments: of one image.
@@ -147,7 +147,7 @@ class StoredMoments:
     """Moments [rows, columns, 2 * channels]; draws nothing.
 
     Raises:
-      BadRecord: what decoding the image raised, or corrupt_shard.
+      BadRecord: the error of decoding the image, or corrupt_shard.
     """
     del rng, may_flip
     if record.bad_image is not None:
@@ -162,7 +162,7 @@ class CachedTextToImageTransform(TextToImageTransform):
   Attributes:
     images: to moments.
     texts: to int32 [length].
-    feature: of one text's features; None leaves them out.
+    feature: of one text's features; None omits them.
   """
 
   images: StoredMoments
@@ -200,7 +200,7 @@ class CachedImageToTextTransform(ImageToTextTransform):
     return _moments_and_tokens_bytes(self) + self.texts.length + 1
 
   def no_image(self) -> dict[str, np.ndarray]:
-    """What stands in the record of a text without an image."""
+    """Image arrays for the record of a text without an image."""
     moments = self.images.moments.zeros()
     return {"images": moments, "has_image": np.bool_(False)}
 

@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-  """All that decides which bytes are written.
+  """All options that determine the written bytes.
 
   Attributes:
     num_shards: files; None chooses one for every 8192 records.
@@ -87,13 +87,13 @@ class PrepareOptions:
     )
 
   def shards_for(self, num_records: int) -> int:
-    """How many files that many records go into."""
+    """Number of files for a number of records."""
     if self.num_shards is not None:
       return self.num_shards
     return num_parts_for(num_records, 0)
 
   def as_json(self, num_records: int) -> dict[str, Any]:
-    """What dataset.json keeps; equal for options that write equal bytes."""
+    """Options for dataset.json; equal if the written bytes are."""
     return {
       "num_shards": self.shards_for(num_records),
       "short_side": self.short_side,
@@ -106,7 +106,7 @@ class PrepareOptions:
     """Name of the filter that skips an example, or None.
 
     Raises:
-      BadRecord: the size is asked for, and the image's header gives none.
+      BadRecord: the size is needed, and the image's header has none.
     """
     filters = self.filters()
     if example.image is None or not filters.needs_size:
@@ -143,25 +143,25 @@ def prepare(
   max_bad_rate: float = 0.01,
   progress: RecordProgress | None = None,
 ) -> Manifest:
-  """Writes all records of a source, or what is missing of them.
+  """Writes all records of a source, or only the missing ones.
 
   Args:
     source: read by several threads at once.
     out: a new or empty folder, or one that this source and these options
       began or finished before.
-    options: what is done to the records.
+    options: how records are processed.
     threads: at work at once, each on its own shard; None uses all cores, at
       most MAX_THREADS.
-    max_bad_rate: share of the source's records that may be bad. They are
+    max_bad_rate: fraction of the source's records that may be bad. They are
       skipped, counted by reason and listed in bad_records.jsonl.
     progress: called after every record, by one thread at a time.
 
   Returns:
-    What dataset.json says.
+    The contents of dataset.json.
 
   Raises:
-    InputError: nothing to write, too many bad records, no room on the disk,
-      a folder with something else in it.
+    InputError: nothing to write, too many bad records, a full disk,
+      a folder with other contents.
     OSError: the folder cannot be written.
   """
   copier = _Copier(source, options, pathlib.Path(out))
@@ -190,7 +190,7 @@ class _Copier:
   folder: pathlib.Path
 
   def check_room(self, parts: Sequence[range]) -> None:
-    """Says how large parts will be; InputError if the disk is too small."""
+    """Logs the size of all parts; InputError if the disk is too small."""
     needed = shards_bytes(
       sum(map(len, parts)),
       num_shards=len(parts),

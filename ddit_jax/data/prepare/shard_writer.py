@@ -4,8 +4,8 @@
 outputs. The source is cut into parts: contiguous ranges, because sources read
 fastest in order. A part has one file of each kind ("part", or "latents" and
 "features"), and they get their names when the whole part is written. The same
-source and options give the same bytes, in whatever order threads and processes
-work and however often a run is killed.
+source and options give the same bytes, regardless of the order in which threads
+and processes work and of how often a run is killed.
 """
 
 import collections
@@ -57,11 +57,11 @@ class BadEntry(NamedTuple):
   detail: str
 
 
-# (records done, records in all)
+# (records done, records in total)
 RecordProgress = Callable[[int, int], None]
-# Called with how many more records are done, and which of them are bad.
+# Called with the number of newly finished records, and the bad ones.
 ReportProgress = Callable[[int, Sequence[BadEntry]], None]
-# (filter's name to the number of records it skipped, all else it counted)
+# (filter's name to the number of records it skipped, all other counts)
 Counts = tuple[Mapping[str, int], Mapping[str, int]]
 # Writes a range of records to one file of each kind.
 WritePart = Callable[[range, Sequence[ShardFile], ReportProgress], Counts]
@@ -72,7 +72,7 @@ def read_example(source: Source, index: int) -> Example:
 
   Raises:
     BadRecord: it cannot be used.
-    InputError: the disk fails.
+    InputError: a read error of the disk.
   """
   try:
     return source[index]
@@ -85,7 +85,7 @@ def read_example(source: Source, index: int) -> Example:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Processes:
-  """Who else writes the same folder.
+  """The processes that write the same folder.
 
   Attributes:
     index: of this process.
@@ -100,7 +100,7 @@ class Processes:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _FinishedPart:
-  """The shards of one part, and what became of its records."""
+  """The shards of one part, and the outcome for its records."""
 
   shards: tuple[Shard, ...]
   bad_records: tuple[BadEntry, ...]
@@ -152,17 +152,17 @@ class ShardWriter:
   Attributes:
     folder: a new or empty folder, or one that the same source and options
       began or finished.
-    fmt: what the records are.
+    fmt: format of the records.
     source: read by several threads at once.
-    options: JSON values; with the source, all that decides the bytes.
+    options: JSON values; with the source they determine the bytes.
     write_part: reads a range of the source and writes it.
     num_parts: how many ranges the source is cut into.
     kinds: of the files of a part; their names start with it.
     threads: parts written at once.
-    max_bad_rate: share of the source's records that may be bad. Bad records
+    max_bad_rate: fraction of the source's records that may be bad. Bad records
       are counted by reason and listed in bad_records.jsonl.
     progress: called after every report, by one thread at a time.
-    check_room: called with the ranges that are missing, before any is written.
+    check_room: called with the missing ranges before any is written.
     processes: this one and the others; process p of P writes the parts p,
       p + P, ...
   """
@@ -191,11 +191,11 @@ class ShardWriter:
       raise InputError(f"{self.source.name} has no records to prepare")
 
   def write(self) -> Manifest:
-    """Writes what is missing, and returns what the folder holds.
+    """Writes missing parts, and returns the folder's manifest.
 
     Raises:
       InputError: another plan or process, too many bad records, a full disk,
-        no record left, or a folder with something else in it.
+        no record left, or a folder with other contents.
       OSError: the folder cannot be written.
     """
     if (self.folder / DATASET_NAME).is_file():
@@ -222,7 +222,7 @@ class ShardWriter:
 
   @contextlib.contextmanager
   def _locked(self) -> Iterator[None]:
-    """Keeps other writers out; the first process does so for all."""
+    """Locks out other writers; the first process does so for all."""
     with contextlib.ExitStack() as stack:
       if not self.processes.index:
         self._refuse_other_contents()
@@ -288,7 +288,7 @@ class ShardWriter:
     return [f"{kind}-{number}" for kind in self.kinds]
 
   def _write_parts(self) -> None:
-    """Writes this process's parts, those that are not finished."""
+    """Writes this process's parts, skipping finished ones."""
     ranges, unfinished = self._ranges(), []
     mine = range(self.processes.index, self.num_parts, self.processes.count)
     num_records = sum(len(ranges[part]) for part in mine)
@@ -345,7 +345,7 @@ class ShardWriter:
       counts=dict(counts),
     )
     body = json.dumps(dataclasses.asdict(finished), sort_keys=True)
-    # If this file is lost or damaged, the part is only written again.
+    # If this file is lost or damaged, the part is written again.
     replace_file(
       self._path(f"{names[0]}.json"), body.encode(), survives_power_loss=False
     )
@@ -353,7 +353,7 @@ class ShardWriter:
       os.replace(self._path(name), self.folder / name)
 
   def _finished(self, part: int) -> _FinishedPart | None:
-    """What became of a part, or None if it must be written."""
+    """The outcome of a part, or None if it must be written."""
     names = self._names(part)
     try:
       path = self._path(f"{names[0]}.json")
@@ -372,7 +372,7 @@ class ShardWriter:
     return finished if is_there else None
 
   def _finish(self) -> Manifest:
-    """Lists what all processes wrote; the first one writes it down."""
+    """Lists the output of all processes; the first one writes the manifest."""
     self.processes.barrier("written")
     if not self.processes.index:
       parts = [self._finished(part) for part in range(self.num_parts)]
@@ -419,7 +419,7 @@ class ShardWriter:
 def _plan(
   source: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """What decides the bytes; the source's name does not."""
+  """What determines the bytes; the source's name does not."""
   facts = {
     f"source_{key}": source.get(key) for key in ("fingerprint", "num_records")
   }
@@ -427,7 +427,7 @@ def _plan(
 
 
 def _written(path: pathlib.Path, num_records: int) -> Shard:
-  """What a finished file holds; waits for the disk."""
+  """The entry of a finished file; waits for the disk."""
   with open(path, "rb") as file:
     os.fsync(file.fileno())
   return Shard(
@@ -439,7 +439,7 @@ def _written(path: pathlib.Path, num_records: int) -> Shard:
 
 
 def _reasons(bad: Iterable[BadEntry]) -> dict[str, int]:
-  """Reason to number of bad records, the most frequent first."""
+  """Reason to number of bad records, most frequent first."""
   counts = collections.Counter(entry.reason for entry in bad)
   return dict(counts.most_common())
 

@@ -1,7 +1,7 @@
-"""A folder of ArrayRecord shards: its manifest, and reading its records.
+"""A folder of ArrayRecord shards: its manifest and its records.
 
 The manifest, dataset.json, is written last: a folder without it is not
-finished. It names every shard with its size and hash, and holds neither times
+finished. It lists every shard with its size and hash, but neither times
 nor paths: equal data sets have equal files.
 """
 
@@ -30,12 +30,12 @@ _MAX_JSON_BYTES = 2**28
 _DIGEST_BYTES = 16
 _NAMED_SHARDS = 3
 _SAMPLED_RECORDS = 32
-# A part that a kill interrupts is written again.
+# A part interrupted by a kill is written again.
 _BYTES_PER_PART, _RECORDS_PER_PART = 2**31, 8192
 
 
 class FolderFormat(NamedTuple):
-  """What the records of a folder are.
+  """The format of a folder's records.
 
   Attributes:
     name: for dataset.json.
@@ -81,9 +81,9 @@ class Manifest:
     shards: kind by kind, each in the order of its records.
     removed: filter's name to the number of records that filters skipped.
     bad_records: reason to the number of records that could not be used.
-    counts: what else the writer counted.
+    counts: other counts of the writer.
     source: {"name", "fingerprint", "num_records"} of what was read.
-    options: with the source, all that decided the bytes.
+    options: with the source they determined the bytes.
   """
 
   shards: tuple[Shard, ...]
@@ -151,7 +151,7 @@ def write_dataset(
 
 
 def read_dataset(folder: str | os.PathLike, fmt: FolderFormat) -> Manifest:
-  """What dataset.json says; the shards are not looked at.
+  """The contents of dataset.json; the shards are not checked.
 
   Raises:
     InputError: no such file, another format, or damaged contents.
@@ -198,7 +198,7 @@ def check_shards(
   Args:
     folder: of the shards.
     shards: from dataset.json.
-    found: names of the files that would be read; None takes all shards there.
+    found: names of the files to be read; None takes all shards there.
 
   Raises:
     InputError: a shard is missing, has another size, or is not listed.
@@ -260,7 +260,7 @@ class ShardReader:
     self.shards = [shard for _, shard in shards]
     counts = [shard.num_records for shard in self.shards]
     self._ends = [0, *itertools.accumulate(counts)]
-    # With a range behind the path, files need not be opened for their count.
+    # With a range after the path, files need not be opened to count records.
     paths = [f"{folder / s.name}[0:{s.num_records}]" for folder, s in shards]
     self._records = ArrayRecordDataSource(paths) if paths else None
 
@@ -284,7 +284,7 @@ class ShardReader:
     """
     try:
       return self._records[index]
-    # The reader checks a hash of every chunk and has only this exception.
+    # The reader checks a hash of every chunk and raises only this exception.
     except RuntimeError as error:
       detail = " ".join(str(error).split())
       raise BadRecord("corrupt_shard", detail, record_id) from error
@@ -298,13 +298,13 @@ _BYTES_PER_SHARD, BYTES_PER_RECORD, _BLOCK_FACTOR = 131_072, 64, 1.001
 
 
 def num_parts_for(num_records: int, bytes_per_record: float) -> int:
-  """How many parts a source is best cut into."""
+  """The default number of parts of a source."""
   by_size = math.ceil(num_records * bytes_per_record / _BYTES_PER_PART)
   return max(1, by_size, math.ceil(num_records / _RECORDS_PER_PART))
 
 
 def sampled_mean(num_records: int, measure: Callable[[int], float]) -> float:
-  """Mean of a measure of an index, over a few spread over the source."""
+  """Mean of a measure over a few indices spread over the source."""
   step = max(1, num_records // _SAMPLED_RECORDS)
   values = [measure(index) for index in range(0, num_records, step)]
   return sum(values) / len(values)
@@ -313,13 +313,13 @@ def sampled_mean(num_records: int, measure: Callable[[int], float]) -> float:
 def shards_bytes(
   num_records: int, *, num_shards: int, bytes_per_record: float
 ) -> int:
-  """Size of some shards, a little above what it will be."""
+  """Estimated size of some shards, slightly too large."""
   payload = num_records * (bytes_per_record + BYTES_PER_RECORD)
   return int(_BLOCK_FACTOR * payload) + _BYTES_PER_SHARD * num_shards
 
 
 class ShardFile:
-  """ArrayRecord's writer, whose errors are those of the disk.
+  """ArrayRecord's writer, with disk errors as InputError.
 
   Attributes:
     num_records: written so far.
@@ -336,7 +336,7 @@ class ShardFile:
     try:
       self._writer.close()
     except RuntimeError as error:
-      # An error inside the block says more than the one of closing.
+      # An error inside the block is more informative than one of closing.
       if kind is None:
         raise self._failed(error) from error
 

@@ -1,7 +1,7 @@
 """Where examples come from.
 
 - `registry`: opens any kind of source from a config's mapping.
-- `paths`: files and folders that a config names, read without trusting them.
+- `paths`: untrusted files and folders that a config names.
 - `annotations`: untrusted texts, and lists of records: JSON, JSON lines, CSV.
 - `image_table`: records in memory whose images are files, and question rows.
 - `image_folder`: a folder of images with captions.
@@ -10,7 +10,7 @@
 - `tar_index`: an index of the samples in tar shards.
 - `webdataset`: tar shards, read in place.
 - `parquet`: Parquet files as Hugging Face stores images and texts.
-- `tfds`: data sets that tensorflow-datasets wrote, without TensorFlow.
+- `tfds`: data sets written by tensorflow-datasets, without TensorFlow.
 - `array_record`: prepared ArrayRecord shards.
 - `vqa`: VQA v2, OK-VQA, TextVQA, VizWiz, GQA, Easy-VQA and LLaVA.
 - `plain_text`: documents without images.

@@ -28,7 +28,7 @@ class TextError(ValueError):
 
 
 def text_of_bytes(data: bytes) -> str:
-  """UTF-8, with or without byte order mark, without blanks at the ends.
+  """Decodes UTF-8, with or without byte order mark, and strips it.
 
   Raises:
     TextError: it is not UTF-8.
@@ -40,10 +40,10 @@ def text_of_bytes(data: bytes) -> str:
 
 
 def clean_text(value: Any) -> str:
-  """A text out of JSON or CSV without blanks at the ends.
+  """A stripped text from JSON or CSV.
 
   Raises:
-    TextError: it is no string, or has half a surrogate pair.
+    TextError: it is not a string, or has half a surrogate pair.
   """
   if not isinstance(value, str):
     raise TextError("bad_text", f"a text is {_shown(value)}, not a string")
@@ -55,10 +55,10 @@ def clean_text(value: Any) -> str:
 
 
 def clean_texts(value: Any) -> tuple[str, ...]:
-  """A string or a list of strings, without the blank ones; None gives ().
+  """A string or a list of strings, without blank ones; None gives ().
 
   Raises:
-    TextError: it is something else.
+    TextError: it has another type.
   """
   if value is None:
     return ()
@@ -70,7 +70,7 @@ def parse_json(data: bytes | str) -> Any:
   """JSON of any kind.
 
   Raises:
-    TextError: it is none, nested too deeply, or names a key twice.
+    TextError: it is invalid, nested too deeply, or has a duplicate key.
   """
   try:
     text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
@@ -84,7 +84,7 @@ def parse_object(data: bytes | str) -> dict[str, Any]:
   """A JSON object.
 
   Raises:
-    TextError: as `parse_json`, or it is something else.
+    TextError: as `parse_json`, or it is not an object.
   """
   value = parse_json(data)
   if not isinstance(value, dict):
@@ -93,7 +93,7 @@ def parse_object(data: bytes | str) -> dict[str, Any]:
 
 
 def positive_int(values: Mapping[str, Any], key: str) -> int | None:
-  """A side in pixels that metadata gives, or None if it gives none."""
+  """A side in pixels from metadata, or None if absent."""
   value = values.get(key)
   if isinstance(value, str) and value.isascii() and value.isdigit():
     value = int(value) if len(value) < 10 else None
@@ -104,7 +104,7 @@ def positive_int(values: Mapping[str, Any], key: str) -> int | None:
 
 
 def image_size_of(values: Mapping[str, Any]) -> ImageSize | None:
-  """The size that "height" and "width" give, or None."""
+  """The size given by "height" and "width", or None."""
   height, width = positive_int(values, "height"), positive_int(values, "width")
   return ImageSize(height, width) if height and width else None
 
@@ -139,8 +139,8 @@ def read_json_file(path: str | os.PathLike) -> Any:
   """The value of a whole file.
 
   Raises:
-    ValueError: it is no JSON, too large, nested too deeply, or an object names
-      a key twice.
+    ValueError: it is not JSON, too large, nested too deeply, or an object has a
+      duplicate key.
   """
   path = pathlib.Path(path)
   size = path.stat().st_size
@@ -167,12 +167,12 @@ def read_list(path: str | os.PathLike) -> list:
 
 
 def entries(path: pathlib.Path) -> Iterator[tuple[str, Entry | TextError]]:
-  """(record_id, entry or why it is none) of each record of a file.
+  """(record_id, entry or the reason there is none) of each record.
 
   CSV cells are strings, and an empty cell is None.
 
   Raises:
-    ValueError: the file cannot be a list of records at all.
+    ValueError: the file is not a list of records.
   """
   suffix = path.suffix.lower()
   if suffix == ".json":
@@ -206,7 +206,7 @@ def _object(value: Any) -> Entry | TextError:
 
 
 def _json_lines(path: pathlib.Path) -> Iterator[tuple[int, Entry | TextError]]:
-  """Blank lines are no records."""
+  """Blank lines are skipped."""
   with open(path, "rb") as file:
     number = 0
     while line := file.readline(_MAX_LINE_BYTES):
@@ -244,7 +244,7 @@ def _csv_reader(path: pathlib.Path) -> Iterator[Any]:
   """A `csv.reader`, whose errors name the line.
 
   Bytes that are not UTF-8 become halves of surrogate pairs, which `clean_text`
-  refuses; so one bad row costs one record.
+  rejects, so one bad row costs one record.
   """
   with (
     open(
@@ -261,7 +261,7 @@ def _csv_reader(path: pathlib.Path) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _long_cells() -> Iterator[None]:
-  """The limit belongs to the whole process, so it is put back."""
+  """The limit is global to the process, so it is restored."""
   before = csv.field_size_limit(_MAX_CELL_BYTES)
   try:
     yield
@@ -276,7 +276,7 @@ def _named_cells(header: list[str], row: list[str]) -> Entry | TextError:
 
 
 def texts_of(value: Any, record_id: str) -> tuple[str, ...]:
-  """Like `optional_texts_of`, at least one text.
+  """Like `optional_texts_of`, but requires at least one text.
 
   Raises:
     BadRecord: empty_text, if all are blank; bad_text.
@@ -288,7 +288,7 @@ def texts_of(value: Any, record_id: str) -> tuple[str, ...]:
 
 
 def optional_texts_of(value: Any, record_id: str) -> tuple[str, ...]:
-  """Texts without blanks at their ends; those that are blank are skipped.
+  """Stripped texts, without the blank ones.
 
   Args:
     value: str, UTF-8 bytes, a list of these, or None.

@@ -33,7 +33,7 @@ class ArrayRecordSource:
     """Opens no file yet; readers open when first used and are shared.
 
     Args:
-      name: as the config calls it.
+      name: name in the config.
       shards: (folder, shard) in the order of their records; at least one.
       removed: filter's name or bad record's reason to the number of records
         that were skipped when the folder was prepared.
@@ -69,7 +69,7 @@ def open_array_record(
   """Opens what `ddit prepare` wrote.
 
   Args:
-    name: as the config calls it.
+    name: name in the config.
     path: a prepared folder, or a pattern such as "folder/shard-0000*", which
       may match in several folders.
     check_hashes: True reads every shard once and compares its hash; sizes are

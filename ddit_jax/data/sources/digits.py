@@ -1,8 +1,8 @@
-"""The digit world as a source: drawn scenes in place of files.
+"""The digit world as a source: generated scenes in place of files.
 
-For training, pools of scenes are drawn once, tokenised and kept in memory:
-`DigitTask`. As a source like those on disk, of encoded images and texts, it
-stands in for files in dry runs: `open_digits`.
+For training, pools of scenes are generated once, tokenised and kept in memory:
+`DigitTask`. In dry runs the digit world stands in for files, as a source of
+encoded images and texts: `open_digits`.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from ddit_jax.digits import datasets, questions
 from ddit_jax.digits.world import WORLDS
 from ddit_jax.errors import check_known, suggest
 
-# Apart from the run's seed itself, so that no two draws share a generator.
+# Added to the run's seed, so that no two draws share a generator.
 _ORDER_SEED, _POOL_SEED, _VALIDATION_SEED = 1, 2, 3
 # The one source of the text-to-image task.
 _SCENES = "scenes"
@@ -121,7 +121,7 @@ class DigitTask:
     tokenizer: Tokenizer,
     seed: int,
   ):
-    """Draws nothing yet.
+    """Generates nothing yet.
 
     Args:
       name: "text_to_image" or "image_to_text".
@@ -158,7 +158,7 @@ class DigitTask:
     order_seed = _seed(self._seed, _ORDER_SEED)
     if self._has_questions:
       readers = {
-        # As many as at its largest share.
+        # The size for its largest weight.
         kind: self._texts(
           {kind: 1.0},
           split="train",
@@ -217,7 +217,7 @@ class DigitTask:
 
 
 def _largest_shares(schedule: WeightSchedule) -> dict[str, float]:
-  """Each kind's largest share of the task at any step."""
+  """Each kind's largest weight in the task at any step."""
   largest: dict[str, float] = {}
   for phase in schedule.phases:
     total = sum(weight for _, weight in phase.parts)
@@ -227,7 +227,7 @@ def _largest_shares(schedule: WeightSchedule) -> dict[str, float]:
 
 
 def _seed(seed: int, purpose: int) -> int:
-  """A 31-bit seed of its own for each purpose."""
+  """A separate 31-bit seed for each purpose."""
   words = np.random.SeedSequence([seed, purpose]).generate_state(1)
   return int(words[0] >> 1)
 
@@ -280,7 +280,7 @@ def open_digits(name: str, *, texts: str = "captions") -> Source:
   """Opens generated scenes of one digit.
 
   Args:
-    name: as the config calls it.
+    name: name in the config.
     texts: "captions", "questions", or "documents" without images.
 
   Raises:

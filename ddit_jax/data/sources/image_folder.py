@@ -27,7 +27,7 @@ _THREADS, _BATCH = 16, 4096
 
 
 class _Candidate(NamedTuple):
-  """A record before filters; sides and ratio are None if nothing says them."""
+  """A record before filters; sides and ratio are None if unknown."""
 
   record: FileRecord
   size: ImageSize | None
@@ -60,7 +60,7 @@ def open_image_folder(
   Texts are held in memory: use WebDataset for more than ten million images.
 
   Args:
-    name: as the config calls it.
+    name: name in the config.
     path: the list, or a folder without one.
     images: folder that image paths start from; by default the list's own.
     filters: see `Filters`.
@@ -151,7 +151,7 @@ def _candidate(
 
 
 def _ratio(value: Any) -> float | None:
-  """A quotient of sides, or None if it is no positive number."""
+  """A quotient of sides, or None if it is not a positive number."""
   try:
     ratio = float(value)
   except (TypeError, ValueError, OverflowError):
@@ -188,8 +188,8 @@ def _choose_folders(
 ) -> int:
   """Reduces `names` to the subfolders to walk; how many links are skipped.
 
-  Links to folders inside are passed over: their images are found in the folder
-  itself. No folder is walked twice, so circles of links end.
+  Links to folders inside are passed over, because their images are found in the
+  folder itself. No folder is walked twice, so cycles of links terminate.
   """
   num_skipped, chosen = 0, []
   for name in sorted(names):
@@ -232,7 +232,7 @@ def _filtered(
 
   with ThreadPoolExecutor(_THREADS) as pool:
     while batch := list(itertools.islice(candidates, _BATCH)):
-      # Threads only cost where no file is read.
+      # Threads only add overhead where no file is read.
       needs_files = filters.needs_size and any(
         not isinstance(one, str) and one.size is None for one in batch
       )

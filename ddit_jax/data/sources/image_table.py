@@ -39,7 +39,7 @@ class FileRecord(NamedTuple):
 
 
 class RecordTable:
-  """Records as JSON behind each other: their text and 8 bytes each.
+  """Concatenated JSON records: their text and 8 bytes each.
 
   Ten million Python objects would cost gigabytes more and slow every pass of
   the garbage collector.
@@ -77,7 +77,7 @@ class FileSource:
   """Image-text pairs or questions, read one image file at a time.
 
   Attributes:
-    name: as the config calls it.
+    name: name in the config.
     removed: reason to the number of records that were skipped.
   """
 
@@ -92,11 +92,11 @@ class FileSource:
     images: SafeFolder,
     removed: Mapping[str, int],
   ):
-    """Takes over a complete table.
+    """Takes ownership of a complete table.
 
     Args:
-      name: as the config calls it.
-      table: of records whose images lie below `images`.
+      name: name in the config.
+      table: records whose images are below `images`.
       images: their folder.
       removed: reason to the number of records that are not in the table.
 
@@ -135,7 +135,7 @@ class FileSource:
     )
 
   def fingerprint(self) -> str:
-    """Digest of all texts and image names, wherever the folder lies."""
+    """Digest of all texts and image names, independent of the location."""
     return self._digest
 
 
@@ -157,7 +157,7 @@ class QuestionRows:
   """
 
   def __init__(self, name: str, *, instruction: str = ""):
-    """Args are the source's name, and what each prompt ends with."""
+    """Takes the source's name and the end of each prompt."""
     if not isinstance(instruction, str):
       raise ValueError(f"instruction must be a text, not {instruction!r}")
     self.removed: collections.Counter = collections.Counter()
@@ -171,7 +171,7 @@ class QuestionRows:
     """Adds a question, or counts why it cannot be used.
 
     Args:
-      record_id: for logs; skipped where it comes a second time.
+      record_id: for logs; duplicates are skipped.
       question: a text.
       answers: a text or a list of texts; blank ones are skipped and counted in
         a warning.
@@ -188,7 +188,7 @@ class QuestionRows:
     """All questions, with the folder of their images.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there are none.
     """
     if self._num_blank:
       _log.warning("%s: %d blank answers skipped", self._name, self._num_blank)

@@ -31,14 +31,14 @@ _log = logging.getLogger(__name__)
 class PackedTexts:
   """Rows of tokens, cut where a row is full.
 
-  A document may go on in the next row. Only numbers of tokens are stored, 8
-  bytes a document, memory-mapped; reading a row encodes its documents anew.
+  A document may continue in the next row. Only token counts are stored, 8 bytes
+  per document, memory-mapped; reading a row tokenizes its documents again.
   That is deterministic, and suits documents that are not much longer than a
   row. Documents that cannot be read, have no token, or contain the end or mask
-  token (bad_text: training would take it for its own) are skipped.
+  token (bad_text: training would misread it) are skipped.
 
   Attributes:
-    name: as the config calls it.
+    name: name in the config.
     removed: reason to the number of documents skipped.
     num_tail_tokens: tokens after the last full row, which are dropped.
   """
@@ -55,13 +55,13 @@ class PackedTexts:
     length: int,
     index_folder: pathlib.Path,
   ):
-    """Counts tokens, or finds that this was done before.
+    """Counts tokens, or reads the stored counts.
 
     Args:
       documents: of which the first text is used.
       tokenizer: called from several threads.
       length: tokens in a row.
-      index_folder: where numbers of tokens are kept.
+      index_folder: where token counts are stored.
 
     Raises:
       ValueError: the length is not positive, or the documents fill no row.
@@ -99,7 +99,7 @@ class PackedTexts:
 
     Raises:
       BadRecord: wrong_length, if a document no longer has as many tokens as
-        when they were counted; or what reading it raises.
+        when they were counted; or any error of reading it.
       IndexError: index outside 0..len-1.
     """
     if not 0 <= index < len(self):
@@ -150,13 +150,13 @@ class PackedTexts:
     return np.array(ids, np.int32)
 
   def _counted(self) -> dict[str, int]:
-    """What is skipped; the first time, counts the tokens of all documents."""
+    """Skipped documents; counts all tokens on first use."""
     beside = self._path.with_suffix(".json")
     if not (self._path.exists() and beside.exists()):
       _log.info("counting tokens of %d documents", len(self._documents))
       with appearing_file(self._path) as file:
         removed = self._count(file)
-        # The counts come last: where they are, the other file is.
+        # The counts are written last: if they exist, so does the other file.
         with appearing_file(beside) as report:
           report.write(json.dumps({"removed": removed}).encode())
     return read_json_object(beside, max_bytes=_MAX_JSON_BYTES)["removed"]
@@ -192,13 +192,13 @@ class PackedTexts:
 
 
 class PackedDocuments:
-  """A source of documents, and of the rows that a tokenizer makes of them.
+  """A source of documents, and of the rows of tokens made from them.
 
-  As a source it gives the documents themselves: a word tokenizer is made of
-  them before there can be rows.
+  As a source it yields the documents themselves, because a word tokenizer is
+  built from them before there can be rows.
 
   Attributes:
-    name: as the config calls it.
+    name: name in the config.
     removed: reason to the number of documents skipped.
     has_images: False.
   """
@@ -262,7 +262,7 @@ class PackedDocuments:
 
 
 def _digest(documents: Source, tokenizer: Tokenizer) -> str:
-  """Changes whenever documents or tokenizer do."""
+  """Changes with the documents or the tokenizer."""
   files = hashlib.blake2b(digest_size=16)
   for name, data in sorted(tokenizer.files().items()):
     files.update(f"{name} {len(data)}\n".encode())

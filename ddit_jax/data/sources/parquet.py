@@ -1,8 +1,8 @@
 """Parquet files as Hugging Face datasets store images and texts.
 
-Parquet is read in row groups of a hundred rows and more, so one row costs a
-whole group. The groups read last are kept: reading in order is fast, but
-shuffled reading of a large set reads a group (ten megabytes, say) for nearly
+Parquet is read in row groups of a hundred or more rows, so one row costs a
+whole group. Recent groups are cached: reading in order is fast, but shuffled
+reading of a large set reads a group (for example, ten megabytes) for nearly
 every row. `ddit prepare` rewrites such a set as ArrayRecord shards.
 """
 
@@ -150,7 +150,7 @@ class ParquetSource:
     """Reads the files' footers.
 
     Args:
-      name: as the config calls it.
+      name: name in the config.
       files: local files, at least one.
       columns: what to read.
       cached_row_groups: row groups kept in memory.
@@ -235,7 +235,7 @@ class ParquetSource:
     from pyarrow import parquet
 
     number, group_in_file = self._row_groups[group]
-    # One ParquetFile must not be read by two threads; its footer may.
+    # One ParquetFile must not be read by two threads; its footer may be.
     with parquet.ParquetFile(
       self._files[number], metadata=self._footers[number]
     ) as file:
@@ -257,7 +257,7 @@ def open_parquet(
   """Opens local parquet files.
 
   Args:
-    name: as the config calls it.
+    name: name in the config.
     path: a folder with *.parquet files, or a pattern such as
       "data/train-*.parquet", see `list_files`.
     image_column: binary, or Hugging Face's struct of bytes and path; None if

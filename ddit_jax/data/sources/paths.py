@@ -1,4 +1,4 @@
-"""Files and folders that a config names, read without trusting them."""
+"""Untrusted files and folders that a config names."""
 
 import collections
 import glob
@@ -71,11 +71,11 @@ class FileFacts(NamedTuple):
 
 
 def file_facts(path: pathlib.Path, name: str | None = None) -> FileFacts:
-  """Size and time of a file, before it is opened; `name` is its own if None.
+  """Size and time of a file before it is opened; `name` defaults to its own.
 
   Raises:
     ValueError: it is a pipe, whose opening would wait for its writer, a device
-      or a folder; or it cannot be looked at.
+      or a folder; or it cannot be accessed.
   """
   try:
     status = path.stat()
@@ -133,7 +133,7 @@ def _existing(
 
 
 def _ranges(name: str) -> list[str]:
-  """All names of a pattern with {000..127}, zeros as written."""
+  """All names of a pattern with {000..127}, keeping leading zeros."""
   pieces = _RANGE.split(name)
   choices, total = [], 1
   for first, last in zip(pieces[1::3], pieces[2::3], strict=True):
@@ -173,17 +173,17 @@ def _files(name: str, suffixes: Sequence[str]) -> list[str]:
 def index_folder(
   beside: pathlib.Path, wanted: str | os.PathLike | None, *, cache: str
 ) -> pathlib.Path:
-  """A folder that can be written; made if it is not there.
+  """A folder that can be written; created if it does not exist.
 
   Args:
     beside: the folder of what is indexed, taken if it can be written.
-    wanted: what the config asks for; None chooses.
+    wanted: the folder in the config; None chooses.
     cache: name below ~/.cache/ddit_jax (or $XDG_CACHE_HOME/ddit_jax), where
       indexes go whose own folder cannot be written.
 
   Raises:
-    ValueError: `wanted` is no path.
-    OSError: it cannot be made.
+    ValueError: `wanted` is not a path.
+    OSError: it cannot be created.
   """
   if wanted is not None and not isinstance(wanted, str | os.PathLike):
     raise ValueError(f"index_folder must be a folder, not {wanted!r}")
@@ -199,15 +199,15 @@ def index_folder(
 
 
 class LruCache:
-  """Keeps the values used last; a value is made once for all threads.
+  """An LRU cache that computes each value once for all threads.
 
-  `functools.lru_cache` would make it once in every thread that waits for it:
-  all threads that read in order would decode each row group. Pickles as an
-  empty cache.
+  `functools.lru_cache` would compute it once in every waiting thread: all
+  threads that read in order would decode each row group. Pickles as an empty
+  cache.
   """
 
   def __init__(self, make: Callable[[Hashable], Any], *, capacity: int):
-    """Args are the function that makes a key's value, and how many to keep."""
+    """Takes the function that makes a key's value, and the capacity."""
     self._make, self._capacity = make, capacity
     self._lock = threading.Lock()
     self._slots: collections.OrderedDict = collections.OrderedDict()
@@ -219,14 +219,14 @@ class LruCache:
     self.__init__(**state)
 
   def __getitem__(self, key: Hashable) -> Any:
-    """The key's value; what `make` raises is not kept."""
+    """The key's value; errors of `make` are not cached."""
     with self._lock:
       # A lock and, once it is made, the value.
       slot = self._slots.setdefault(key, [threading.Lock()])
       self._slots.move_to_end(key)
       while len(self._slots) > self._capacity:
         self._slots.popitem(last=False)
-    # Threads that want other keys are not held up while this one is made.
+    # Threads that want other keys are not blocked while this one is computed.
     with slot[0]:
       if len(slot) == 1:
         slot.append(self._make(key))
@@ -241,7 +241,7 @@ class ChangedFile(ValueError):
 
 
 def reason_of(error: Exception, *, changed: str) -> str:
-  """The reason of a `BadRecord` for an error of reading.
+  """The reason of a `BadRecord` for a read error.
 
   Args:
     error: a `TextError`, a `ChangedFile` or an `OSError`.
@@ -255,7 +255,7 @@ def reason_of(error: Exception, *, changed: str) -> str:
 
 
 class OpenFile:
-  """A file descriptor that closes when nobody holds the object any more."""
+  """A file descriptor that is closed when the object is garbage collected."""
 
   def __init__(self, path: str | os.PathLike, num_bytes: int):
     """Opens a file that must have this size.
@@ -275,7 +275,7 @@ class OpenFile:
       os.close(self._descriptor)
 
   def read(self, offset: int, count: int) -> bytes:
-    """So many bytes; raises ChangedFile if the file ends before."""
+    """`count` bytes; raises ChangedFile if the file ends early."""
     data = os.pread(self._descriptor, count, offset)
     if len(data) < count:
       raise ChangedFile(f"cut off: {len(data)} of {count} bytes at {offset}")
@@ -283,12 +283,12 @@ class OpenFile:
 
 
 class OpenFiles:
-  """The files of one source, of which the last used stay open."""
+  """The files of one source, of which the most recent stay open."""
 
   def __init__(self, paths: Sequence[pathlib.Path], files: Sequence[FileFacts]):
     """Opens nothing yet; the sizes are those of the index."""
     self._paths, self._num_bytes = paths, [file.num_bytes for file in files]
-    # One that drops out is closed when the last reading thread lets go of it.
+    # An evicted file is closed when the last thread reading it is done.
     self._files = LruCache(self._opened, capacity=_MAX_OPEN)
 
   def __getitem__(self, number: int) -> OpenFile:
@@ -320,7 +320,7 @@ def images_folder(
   """The folder that a source's key `images` names.
 
   Raises:
-    ValueError: it is not there, or no folder; or follow_links is no bool.
+    ValueError: it is not an existing folder, or follow_links is not a bool.
   """
   return SafeFolder(
     existing_folder(path, what="images"), follow_links=follow_links
@@ -333,14 +333,14 @@ class SafeFolder:
   Attributes:
     path: with all links resolved.
     follow_links: True reads what links inside the folder point to, wherever
-      that lies.
+      that is.
   """
 
   def __init__(self, path: str | os.PathLike, *, follow_links: bool = False):
     """The folder itself may be a link.
 
     Raises:
-      ValueError: follow_links is no bool.
+      ValueError: follow_links is not a bool.
     """
     if not isinstance(follow_links, bool):
       raise ValueError(f"follow_links is True or False, not {follow_links!r}")
@@ -349,7 +349,7 @@ class SafeFolder:
     self._inside = os.path.join(self.path, "")
 
   def holds(self, real: str) -> bool:
-    """Whether a path without links lies below the folder."""
+    """Whether a path without links is below the folder."""
     return real.startswith(self._inside)
 
   def read(self, path: str, record_id: str) -> bytes:

@@ -25,7 +25,7 @@ class PlainTexts:
   """Documents, read in place; 16 bytes of memory each.
 
   Attributes:
-    name: as the config calls it.
+    name: name in the config.
     removed: {"empty_text": empty lines or files}.
     has_images: False.
   """
@@ -45,7 +45,7 @@ class PlainTexts:
     """Finds where documents begin and end.
 
     Args:
-      name: as the config calls it.
+      name: name in the config.
       files: at least one.
       documents: "file" or "line".
       text_key: of the text in a line's JSON object; None for plain text.
@@ -84,7 +84,7 @@ class PlainTexts:
     """One document; its record_id is "file:byte where it begins".
 
     Raises:
-      BadRecord: missing_file, unreadable_file (it has changed, too),
+      BadRecord: missing_file, unreadable_file (or the file has changed),
         wrong_length (over 256 MiB), bad_text, bad_json or empty_text.
       IndexError: index outside 0..len-1.
     """
@@ -105,7 +105,7 @@ class PlainTexts:
     return Example(record_id=record_id, image=None, texts=(text,))
 
   def fingerprint(self) -> str:
-    """Digest of the files' names, sizes and times, and of the settings."""
+    """Digest of the files' names, sizes and times, and of the options."""
     return paths.files_fingerprint(self._description, self._facts)
 
   def _text(self, data: bytes) -> str:
@@ -129,7 +129,7 @@ def open_plain_text(
   """Opens texts without images.
 
   Args:
-    name: as the config calls it.
+    name: name in the config.
     path: files that all end in .txt, .jsonl or .parquet; see
       `paths.list_files`.
     documents: what a document is in .txt: a "file", or a "line"; in the others
@@ -137,8 +137,8 @@ def open_plain_text(
     text_key: of the text in a line's object, or a parquet column.
     is_packed: True trains on full rows of tokens: every document, an end token,
       the next document, cut where a row is full. False gives each document a
-      row of its own, cut off or padded.
-    index_folder: where packing keeps the documents' numbers of tokens; by
+      separate row, truncated or padded.
+    index_folder: where packing keeps the documents' token counts; by
       default their folder, or, where that cannot be written,
       ~/.cache/ddit_jax/packed_texts.
 
@@ -199,5 +199,5 @@ def _line_spans(path: pathlib.Path) -> np.ndarray:
       offset, before = offset + len(chunk), chunk[-1:]
   stops.append(np.array([offset]))
   spans = np.stack([np.concatenate(starts), np.concatenate(stops)], axis=1)
-  # Behind a last line feed begins no line.
+  # No line begins after the last line feed.
   return spans[:-1] if before in (b"\n", b"\0") else spans

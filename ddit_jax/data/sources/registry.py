@@ -32,12 +32,12 @@ def open_source(name: str, spec: Mapping[str, Any]) -> Source:
   """Opens a source such as {"kind": "webdataset", "path": "shards/*.tar"}.
 
   Args:
-    name: as the config calls it.
+    name: name in the config.
     spec: "kind", one of SOURCE_KINDS, and the arguments of its open_KIND.
 
   Raises:
     ValueError: an unknown kind or key, with the nearest one; a key is missing;
-      or what opening it raises. The message begins with the name.
+      or an error of opening it. The message begins with the name.
   """
   try:
     return _opened(name, dict(spec))
@@ -52,7 +52,7 @@ def keys_of(kind: str) -> dict[str, bool]:
   """A kind's keys, and whether each is required.
 
   Raises:
-    ValueError: there is no such kind.
+    ValueError: the kind is unknown.
   """
   parameters = inspect.signature(_opener(kind)).parameters.values()
   return {
@@ -81,7 +81,7 @@ def _opened(name: str, spec: dict[str, Any]) -> Source:
 
 def _opener(kind: str) -> Callable[..., Source]:
   check_known([kind], SOURCE_KINDS, what="there is no source of kind")
-  # Imported when used: some kinds need packages that not everybody has.
+  # Imported when used: some kinds need optional packages.
   module = f"ddit_jax.data.sources.{_MODULES[kind]}"
   try:
     return getattr(importlib.import_module(module), f"open_{kind}")

@@ -1,6 +1,6 @@
-"""The members of a tar file by their offsets, read in place and hostile or not.
+"""The members of an untrusted tar file by their offsets, read in place.
 
-Python's tarfile makes an object of every member: it walks 54,000 members a
+Python's tarfile creates an object for every member: it walks 54,000 members per
 second and core where this walks 328,000 (measured). Nothing is ever extracted.
 """
 
@@ -41,11 +41,11 @@ _COMPRESSED = {
 
 
 class DamagedTar(ValueError):
-  """The walk cannot go on; what was found before is sound."""
+  """The walk cannot continue; members found before are valid."""
 
 
 class CompressedTar(ValueError):
-  """A compressed file, of which nothing can be read in place."""
+  """A compressed file, which cannot be read in place."""
 
 
 class Member(NamedTuple):
@@ -110,7 +110,7 @@ def walk(reader: WindowReader) -> Iterator[Member]:
     kind = _KINDS.get(kind, REGULAR)
     if kind == REGULAR and name.endswith(b"/"):
       kind = FOLDER
-    # Only regular members have data, whatever the size field says.
+    # Only regular members have data, regardless of the size field.
     stop = start + size if kind == REGULAR else start
     if stop > reader.size:
       raise DamagedTar(
@@ -130,7 +130,7 @@ def is_header(block: bytes) -> bool:
 def stored_name(block: bytes) -> bytes:
   """A header's own name; cut off where an extension gives a long one."""
   name = block[:100].partition(b"\0")[0]
-  # GNU's own format has other fields in the place of the prefix.
+  # GNU's own format has other fields in place of the prefix.
   if block[257:263] == b"ustar\0" and block[345]:
     return block[345:500].partition(b"\0")[0] + b"/" + name
   return name

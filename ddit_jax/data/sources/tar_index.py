@@ -1,7 +1,7 @@
 """An index of the samples in tar shards: built once, 32 bytes a sample.
 
-NAME.tarindex is a JSON file that says which shards, rules and counts belong to
-the records in NAME.records. It is written last: where it is, the records are.
+NAME.tarindex is a JSON file with the shards, rules and counts that belong to
+the records in NAME.records. It is written last, so its presence implies theirs.
 """
 
 import collections
@@ -47,13 +47,13 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class IndexReport:
-  """What building an index saw.
+  """Statistics from building an index.
 
   Attributes:
     removed: reason to the number of samples that are skipped.
     named: reason to the first few names that were skipped for it.
-    damaged: shard that breaks off to what is wrong with it.
-    num_other: members that belong to no sample, as they have no extension.
+    damaged: truncated shard to its error.
+    num_other: members without extension, which belong to no sample.
   """
 
   removed: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -62,7 +62,7 @@ class IndexReport:
   num_other: int = 0
 
   def add(self, shard: str, found: ShardSamples) -> None:
-    """Adds what one shard gave."""
+    """Adds the results of one shard."""
     total = collections.Counter(self.removed) + found.removed
     self.removed = dict(sorted(total.items()))
     self.num_other += found.num_other
@@ -79,7 +79,7 @@ class TarIndex:
   Attributes:
     path: of the records.
     ends: int64 [shards], number of samples up to and with each shard.
-    report: what building it saw.
+    report: statistics from building it.
   """
 
   path: pathlib.Path
@@ -112,8 +112,8 @@ def open_index(
   """Opens the index of these shards, after building it if necessary.
 
   Args:
-    folder: that all shards share.
-    shards: as they are now, with names below the folder.
+    folder: common to all shards.
+    shards: their current state, with names below the folder.
     rules: an index belongs to one set of rules.
     index_folder: of the index.
     workers: processes that build, at most.
@@ -124,7 +124,7 @@ def open_index(
   """
   names = [shard.name for shard in shards]
   if index_folder != folder:
-    # Elsewhere, indexes of different folders are side by side.
+    # Another folder may hold indexes of several data folders.
     names.insert(0, str(folder))
   digest = _digest([_VERSION, names, rules.as_json()])
   path = index_folder / f"webdataset-{digest[:16]}{INDEX_SUFFIX}"
@@ -155,9 +155,9 @@ def write_index(
   Args:
     path: of the index.
     shards: in order.
-    rules: that samples were chosen by.
+    rules: by which samples were chosen.
     counts: number of samples in each shard.
-    report: what building it saw.
+    report: statistics from building it.
   """
   body = {
     "version": _VERSION,
@@ -174,7 +174,7 @@ def write_index(
 def read_index(
   path: pathlib.Path, shards: Sequence[FileFacts], rules: SampleRules
 ) -> TarIndex:
-  """An index that fits the shards as they are now.
+  """An index that fits the shards in their current state.
 
   Raises:
     ValueError: it is of other shards or rules, or damaged.
@@ -222,7 +222,7 @@ def _build(
   rules: SampleRules,
   workers: int,
 ) -> tuple[list[int], IndexReport]:
-  """Writes records shard by shard; (number in each, what was seen)."""
+  """Writes records shard by shard; (number in each, statistics)."""
   paths = [str(folder / shard.name) for shard in shards]
   counts, report, last_news = [], IndexReport(), time.monotonic()
   with contextlib.closing(_all_samples(paths, rules, workers)) as samples:
@@ -240,7 +240,7 @@ def _build(
 def _tell(
   report: IndexReport, folder: pathlib.Path, num_samples: int, seconds: float
 ) -> None:
-  """Logs what is skipped; raises ValueError if nothing is left."""
+  """Logs what is skipped; raises ValueError if no sample remains."""
   skipped = with_hint(report.removed)
   breaks = [f"{name}: {why}" for name, why in report.damaged.items()]
   if not num_samples:
@@ -263,8 +263,8 @@ def _all_samples(
   """The samples of each shard, in order.
 
   Small sets are done before worker processes would have started. Walking
-  headers is Python that holds its global lock: two threads were not faster
-  than one, two processes were.
+  headers holds Python's global lock: two threads were not faster than one, but
+  two processes were.
   """
   start = time.monotonic()
   for done, path in enumerate(paths):
@@ -278,7 +278,7 @@ def _all_samples(
 def _in_processes(
   paths: Sequence[str], rules: SampleRules, workers: int
 ) -> Iterator[ShardSamples]:
-  """Few results wait at a time, so memory stays bounded."""
+  """Limits pending results, so memory stays bounded."""
   # Forking would copy locks that other threads (JAX's) hold.
   context = multiprocessing.get_context("spawn")
   waiting = collections.deque()

@@ -40,7 +40,7 @@ RECORD = np.dtype(
     for field in ("block", "bytes")
   ]
 )
-# Skipped samples that are named for each reason.
+# How many skipped samples are named for each reason.
 MAX_NAMED = 5
 
 # One RECORD as a list; where each part's two numbers begin.
@@ -59,7 +59,7 @@ _MAX_BLOCKS = 2**32
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SampleRules:
-  """What is looked for in a shard.
+  """What to read from a shard.
 
   Attributes:
     filters: which samples are skipped.
@@ -72,13 +72,13 @@ class SampleRules:
   rewritten_key: str = "re_caption"
 
   def as_json(self) -> dict[str, Any]:
-    """As JSON gives them back."""
+    """In the form that JSON returns."""
     return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
 @dataclasses.dataclass
 class ShardSamples:
-  """What one shard gives to an index.
+  """One shard's contribution to an index.
 
   Attributes:
     records: bytes of an array of RECORD.
@@ -170,7 +170,7 @@ def split_name(name: bytes) -> tuple[bytes | None, bytes | None]:
 
 
 def _is_unsafe(name: bytes) -> bool:
-  """Names that would lead out of a folder; nothing is ever extracted."""
+  """Whether a name leads out of a folder; nothing is ever extracted."""
   return (
     name.startswith(b"/")
     or len(name) > _MAX_NAME_BYTES

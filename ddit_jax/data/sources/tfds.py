@@ -1,7 +1,7 @@
-"""Data sets that tensorflow-datasets wrote as ArrayRecord, without TensorFlow.
+"""Reads ArrayRecord files from tensorflow-datasets without TensorFlow.
 
-Nothing is downloaded: a data set that is not on disk is refused with the
-command that prepares it.
+Nothing is downloaded: a missing data set raises an error with the command that
+prepares it.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class TfdsSource:
     """Opens no shard yet.
 
     Args:
-      name: as the config calls it.
+      name: name in the config.
       builder: a `tfds.core.DatasetBuilder` whose data is on disk.
       split: in TFDS's notation, e.g. "train[:50%]".
       image_key: a top-level `Image` feature; None for texts without images.
@@ -84,7 +84,7 @@ class TfdsSource:
       values = self._features.deserialize_example_np(
         self._records[index], decoders=self._decoders
       )
-    # Reading and parsing damaged records raises errors of any kind.
+    # Reading and parsing damaged records may raise any exception.
     except Exception as error:
       detail = " ".join(f"{type(error).__name__}: {error}".split())
       detail = detail[:_DETAIL_LENGTH]
@@ -145,13 +145,13 @@ def open_tfds(
   """Opens a data set that TFDS prepared with file_format="array_record".
 
   Args:
-    name: as the config calls it.
-    path: "tfds:NAME[/config][:version][:split]"; the split is "train" if left
-      out and may be a part, such as "train[:50%]".
+    name: name in the config.
+    path: "tfds:NAME[/config][:version][:split]"; the split defaults to "train"
+      and may be a part, such as "train[:50%]".
     text_key: feature that holds the texts, "/" for features within features;
       class labels give their names.
     image_key: feature that holds the image; None if there are only texts.
-    data_dir: where the data lies; TFDS's own folder if None.
+    data_dir: folder of the data; TFDS's default if None.
 
   Raises:
     ValueError: a path of another form, tensorflow-datasets is absent, data

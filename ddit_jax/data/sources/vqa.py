@@ -23,7 +23,7 @@ from ddit_jax.data.sources.paths import (
 )
 
 SHORT_ANSWER = "Answer the question using a single word or phrase."
-# Added for VizWiz, whose photos often do not show what is asked for.
+# Added for VizWiz, whose photos often do not show the answer.
 MAY_BE_UNANSWERABLE = (
   "Reply unanswerable if information is not present in the image."
 )
@@ -56,7 +56,7 @@ def open_vqav2(
   without annotation) and "no_question" (an annotation without question).
 
   Args:
-    name: as the config calls it.
+    name: name in the config.
     questions: official questions file.
     annotations: official annotations file, with ten answers a question.
     images: folder of the split's images.
@@ -186,7 +186,7 @@ def open_easy_vqa(
   """Opens a split of the installed package.
 
   Args:
-    name: as the config calls it.
+    name: name in the config.
     split: "train" or "test".
     instruction: stands between question and "A:"; "" for none.
 
@@ -228,14 +228,14 @@ def open_llava(
   """Opens a file of conversations.
 
   A record is {"id", "image"?, "conversations": [{"from": "human" or "gpt",
-  "value"}, ...]}; without "image" it is text only. Each question becomes an
-  example of its own, without the turns before it. The mark <image> is taken
-  out. Skipped and counted besides what cannot be read: "later_turn" (turns is
-  "first"), "no_answer" (a last question), and "no_image" (the mark without an
+  "value"}, ...]}; without "image" it is text only. Each question becomes a
+  separate example, without the turns before it. The marker <image> is removed.
+  Skipped and counted besides what cannot be read: "later_turn" (turns is
+  "first"), "no_answer" (a last question), and "no_image" (the marker without an
   image).
 
   Args:
-    name: as the config calls it.
+    name: name in the config.
     path: a JSON list, or JSON lines.
     images: folder that image paths start from.
     turns: "first", as the D-DiT release does, or "all".
@@ -374,7 +374,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _image_name(pattern: str, subset: str, image_id: Any) -> str | None:
-  """An image's file name, or None if pattern and id do not fit."""
+  """An image's file name, or None if pattern and id do not match."""
   if not _is_id(image_id):
     return None
   try:

@@ -36,10 +36,10 @@ class WebDatasetSource:
   """The samples of tar shards, one `os.pread` for each part of a sample.
 
   The index is memory-mapped: 32 bytes a sample on disk, and in memory only
-  what the system caches of it.
+  the pages that the system caches.
 
   Attributes:
-    name: as the config calls it.
+    name: name in the config.
     removed: reason to the number of samples that the index skips.
     index: of the shards.
   """
@@ -61,7 +61,7 @@ class WebDatasetSource:
 
     Args:
       name: as the config calls it.
-      folder: that all shards share.
+      folder: common to all shards.
       shards: in the order of the index.
       rules: the index was built with.
       index: of these shards.
@@ -77,9 +77,9 @@ class WebDatasetSource:
   def __getitem__(self, index: int) -> Example:
     """One sample.
 
-    Its record_id is "shard.tar:key"; keys of over 100 bytes are cut off there.
+    Its record_id is "shard.tar:key"; keys of over 100 bytes are truncated.
     The caption is NAME.txt, or without one the JSON's; rewritten captions are
-    NAME.recap.txt and the JSON's. Without caption the rewritten ones count.
+    NAME.recap.txt and the JSON's. Without one, rewritten captions are used.
 
     Raises:
       BadRecord: missing_file, unreadable_file, corrupt_shard, bad_text
@@ -142,7 +142,7 @@ def open_webdataset(
   """Opens tar shards; the first time, builds their index.
 
   Args:
-    name: as the config calls it.
+    name: name in the config.
     path: tar files, see `paths.list_files`.
     filters: see `Filters`.
     caption_key: of the caption in NAME.json.
@@ -153,7 +153,7 @@ def open_webdataset(
 
   Raises:
     ValueError: a shard is missing, compressed or unreadable; no sample is
-      usable; a setting is wrong.
+      usable; an option is invalid.
   """
   rules = SampleRules(
     filters=filters_from(filters),
@@ -192,7 +192,7 @@ def _read_member(file: OpenFile, block: int, count: int) -> bytes:
 
 
 def _read_image(file: OpenFile, block: int, count: int) -> tuple[str, bytes]:
-  """(key, data) of a member; its header shows that it still is one."""
+  """(key, data) of a member; its header is checked."""
   start = (block - 1) * BLOCK
   both = file.read(start, BLOCK + count)
   header = both[:BLOCK]
