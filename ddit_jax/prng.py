@@ -24,4 +24,4 @@ def key_for(
 def check_seed(seed: int) -> None:
   """Raises ValueError unless `seed` makes a key of its own."""
   if not 0 <= seed <= MAX_SEED:
-    raise ValueError(f"seed must lie in 0 to {MAX_SEED}, got {seed}")
+    raise ValueError(f"seed must be in 0 to {MAX_SEED}, got {seed}")

@@ -41,7 +41,7 @@ class BadRecordLimits:
   def __post_init__(self):
     if not 0 <= self.max_bad_share <= 1:
       raise ValueError(
-        f"max_bad_share must lie in [0, 1], got {self.max_bad_share}"
+        f"max_bad_share must be in [0, 1], got {self.max_bad_share}"
       )
     if self.min_reads < 1 or self.max_lines < 0:
       raise ValueError(

@@ -207,11 +207,11 @@ class ImageTransform:
       raise ValueError(f"image_size must be positive, got {self.size}")
     if not 0 <= self.flip_probability <= 1:
       raise ValueError(
-        f"flip_probability must lie in [0, 1], got {self.flip_probability}"
+        f"flip_probability must be in [0, 1], got {self.flip_probability}"
       )
     if not self.size**2 <= self.max_pixels <= MAX_PIXELS:
       raise ValueError(
-        f"max_pixels must lie in {self.size**2} to {MAX_PIXELS} (Pillow's "
+        f"max_pixels must be in {self.size**2} to {MAX_PIXELS} (Pillow's "
         f"limit against decompression bombs), got {self.max_pixels}"
       )
 
@@ -228,24 +228,25 @@ class ImageTransform:
     Raises:
       BadRecord: the bytes are not a complete image of an allowed size.
     """
-    picture = decode_image(
+    image = decode_image(
       data,
       record_id,
       max_pixels=self.max_pixels,
       draft_side=self.size if self.jpeg_decoding == "draft" else None,
     )
-    width, height = resized_size(picture.size, self.size)
+    width, height = resized_size(image.size, self.size)
     if width * height > self.max_pixels:
       raise BadRecord(
         "image_too_large",
-        f"{picture.width} x {picture.height} becomes {width} x {height} "
+        f"{image.width} x {image.height} becomes {width} x {height} "
         f"pixels, at most {self.max_pixels} are allowed",
         record_id,
       )
     left, top = width - self.size, height - self.size
-    drawn = int(rng.integers(left + 1)), int(rng.integers(top + 1))
-    corner = drawn if self.crop == "random" else (left // 2, top // 2)
-    square = resized_square(picture, self.size, corner)
+    corner = int(rng.integers(left + 1)), int(rng.integers(top + 1))
+    if self.crop == "centre":
+      corner = left // 2, top // 2
+    square = resized_square(image, self.size, corner)
     if rng.random() < self.flip_probability and may_flip:
       square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(square)
@@ -259,14 +260,14 @@ def resized_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 
 def resized_square(
-  picture: Image.Image, size: int, corner: tuple[int, int]
+  image: Image.Image, size: int, corner: tuple[int, int]
 ) -> Image.Image:
   """The square at `corner` = (left, top) of the resized image.
 
   Resizing only the crop, by Pillow's `box`, would be faster but give other
   pixels: which axis Pillow resizes first depends on the sizes.
   """
-  resized = picture.resize(resized_size(picture.size, size), _BICUBIC)
+  resized = image.resize(resized_size(image.size, size), _BICUBIC)
   if resized.size == (size, size):
     return resized
   left, top = corner
@@ -297,11 +298,11 @@ def reencoded(
   Raises:
     BadRecord: not_an_image, truncated_image or image_too_large.
   """
-  picture = decode_image(data, record_id)
-  if min(picture.size) <= short_side:
+  image = decode_image(data, record_id)
+  if min(image.size) <= short_side:
     return data
-  small = picture.resize(
-    resized_size(picture.size, short_side), Image.Resampling.BICUBIC
+  small = image.resize(
+    resized_size(image.size, short_side), Image.Resampling.BICUBIC
   )
   file = io.BytesIO()
   # Chroma subsampling would blur small writing and thin outlines.

@@ -23,7 +23,7 @@ def to_mesh(batch, mesh: Mesh):
 
 
 def rows_of_process(mesh: Mesh, batch_size: int) -> list[int]:
-  """Which rows of a global batch this process's devices hold, in order.
+  """The rows of a global batch on this process's devices, in order.
 
   Processes whose devices hold the same rows (tensor parallelism across
   processes) read the same ones.
@@ -43,8 +43,8 @@ class DeviceFeed:
   batches that were prepared but never used are not counted as read.
   """
 
-  def __init__(self, stream, mesh: Mesh):
-    self._stream = stream
+  def __init__(self, loader, mesh: Mesh):
+    self._loader = loader
     self._mesh = mesh
     self._queue: queue.Queue = queue.Queue(maxsize=DEPTH)
     self._is_closed = threading.Event()
@@ -54,25 +54,25 @@ class DeviceFeed:
   def __next__(self):
     item = self._queue.get()
     if isinstance(item, BaseException):
-      # The thread has ended: the next call shall not wait for it.
+      # The thread has ended: the next call must not wait for it.
       self._queue.put(item)
       raise item
     return item
 
   def close(self) -> None:
-    """Stops the thread and the stream."""
+    """Stops the thread and the loader."""
     self._is_closed.set()
     while self._thread.is_alive():
-      # The thread may be waiting for room.
+      # The thread may be waiting for space in the queue.
       while not self._queue.empty():
         self._queue.get_nowait()
       self._thread.join(timeout=0.05)
-    self._stream.close()
+    self._loader.close()
 
   def _fill(self) -> None:
     while not self._is_closed.is_set():
       try:
-        batch, position = next(self._stream)
+        batch, position = next(self._loader)
         item = (to_mesh(batch, self._mesh), position)
       except BaseException as error:
         item = error

@@ -1,4 +1,4 @@
-"""Prompts as the ids a text encoder reads: fixed length, cut and padded."""
+"""Prompts as ids for a text encoder: truncated and padded to fixed length."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ class PromptIds:
   Attributes:
     ids: what the text encoder reads.
     num_truncated: ids that did not fit and were cut off.
-    num_unknown: pieces of the text that have no id of their own.
+    num_unknown: unknown tokens of the text.
   """
 
   ids: Int32[np.ndarray, " length"]
@@ -30,15 +30,15 @@ class PromptIds:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptTokenizer:
-  """Start, text, end, padding; what is too long loses its tail, not its end.
+  """Start, text, end, padding; long texts lose their tail, not the end.
 
   Attributes:
     backend: a `tokenizers.Tokenizer`.
     start_ids: ids before the text, none or one.
     end_id: id after the text.
     pad_id: id that fills up.
-    length: ids of every prompt.
-    unknown_id: stands for what has no id; None if everything has one.
+    length: ids per prompt.
+    unknown_id: id of unknown tokens; None if every text can be encoded.
   """
 
   backend: object
@@ -63,7 +63,7 @@ class PromptTokenizer:
 
   @property
   def vocab_size(self) -> int:
-    """Ids lie below this."""
+    """All ids are below this."""
     return self.backend.get_vocab_size(with_added_tokens=True)
 
 
@@ -100,7 +100,7 @@ def pad_token(folder: pathlib.Path) -> str:
   """The pad token that a tokenizer's folder names.
 
   Raises:
-    ValueError: its configs are no JSON, name none, or contradict each other.
+    ValueError: its configs are not JSON, lack a pad token, or disagree.
   """
   named = {}
   for name in CONFIG_NAMES:
@@ -129,7 +129,7 @@ def pad_token(folder: pathlib.Path) -> str:
 LENGTH = 77
 _WHOLE = "tokenizer.json"
 _PARTS = ("vocab.json", "merges.txt")
-# Marks pieces that end a word.
+# Suffix of tokens that end a word.
 _WORD_END = "</w>"
 _NAMED_PIECES = 3
 
@@ -139,8 +139,8 @@ def clip_tokenizer(
 ) -> PromptTokenizer:
   """A tokenizer of CLIP, padding with the token its own config names.
 
-  That is <|endoftext|> for CLIP-L and "!" for CLIP-G, whose texts then have
-  their own "!" read as padding too: SD3 was trained so.
+  That is <|endoftext|> for CLIP-L and "!" for CLIP-G, where a "!" in the text
+  is then treated as padding too: SD3 was trained this way.
 
   Args:
     folder: holds `tokenizer.json`, or `vocab.json` with `merges.txt`; and
@@ -163,7 +163,7 @@ def clip_tokenizer(
   except ValueError as error:
     raise ValueError(f"tokenizer {folder}: {error}") from error
   backend = loaded.backend_tokenizer
-  # A stored file may carry both: they would act unseen.
+  # A stored file may contain both, which would act silently.
   backend.no_truncation()
   backend.no_padding()
   return PromptTokenizer(
@@ -187,7 +187,7 @@ def _check_files(folder: pathlib.Path) -> None:
 
 
 def _load(folder: pathlib.Path):
-  """What transformers makes of a folder: its special tokens split texts."""
+  """Loads a folder with transformers, so that special tokens split texts."""
   # Imported here: it takes a second, and only SD3 needs it.
   import transformers
 
@@ -196,13 +196,13 @@ def _load(folder: pathlib.Path):
       folder, local_files_only=True
     )
   except Exception as error:
-    # The libraries raise whatever their parsers do.
+    # The parsers may raise any exception.
     line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise ValueError(f"damaged files: {line}") from error
 
 
 def _check_vocabulary(loaded) -> None:
-  """Raises ValueError unless all pieces are CLIP's and can be reached."""
+  """Raises ValueError unless all tokens are CLIP's and reachable by merges."""
   backend = loaded.backend_tokenizer
   stored = json.loads(backend.to_str())["model"]
   added = sorted(set(backend.get_vocab(True)) - set(backend.get_vocab(False)))

@@ -11,8 +11,8 @@ from ddit_jax.data.example import BadRecord, Example, Source, TrainingRecord
 
 NUM_REPLACEMENTS = 8
 
-# Far from the bad record, as damage comes in runs. Two primes: one of them
-# leads to other records whatever the number of records is.
+# Far from the bad record, because damage comes in runs. Two primes: at least
+# one of them leads to other records for any number of records.
 _STRIDES = (7919, 7907)
 
 
@@ -36,8 +36,8 @@ class RecordReader:
   """Records of one source, with random access.
 
   A record is a function of (seed, source's name, visit, index) alone: its
-  draws do not depend on threads, processes or restarts. A bad record is
-  replaced by another, always the same.
+  random draws do not depend on threads, processes or restarts. A bad record is
+  always replaced by the same other record.
 
   Attributes:
     name: of the source.
@@ -47,15 +47,15 @@ class RecordReader:
   def __init__(self, source: Source, transform: Transform, *, seed: int):
     """Args:
     source: examples.
-    transform: makes records of them.
-    seed: of the draws, 0 or more.
+    transform: converts examples to records.
+    seed: of the random draws, 0 or more.
 
     Raises:
       ValueError: the source is empty.
     """
     if not len(source):
       raise ValueError(
-        f"the source {source.name!r} has no records (its filters left out "
+        f"the source {source.name!r} has no records (its filters removed "
         f"{dict(source.removed)}): correct its path or filters"
       )
     self.name = source.name
@@ -68,14 +68,14 @@ class RecordReader:
     return len(self._source)
 
   def record_id(self, index: int) -> str:
-    """What the source calls the record at `index`."""
+    """The source's id of the record at `index`."""
     try:
       return self._source[index].record_id
     except BadRecord as error:
       return error.record_id
 
   def read(self, visit: int, index: int) -> TrainingRecord:
-    """The record at `index`, with the bad ones that it replaces.
+    """The record at `index`, with the bad ones it replaces.
 
     Args:
       visit: how many records of this source came before, over all epochs.
@@ -93,7 +93,7 @@ class RecordReader:
         example = self._source[(index + attempt * stride) % count]
         record = self._transform(example, rng)
       except BadRecord as error:
-        # A copy: the traceback would keep the image.
+        # A copy, because the traceback would keep the image alive.
         bad.append(BadRecord(error.reason, error.detail, error.record_id))
       else:
         return dataclasses.replace(record, source=self.name, bad=tuple(bad))

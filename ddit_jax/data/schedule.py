@@ -1,4 +1,4 @@
-"""Weights of sources as a function of the step, as a config writes them."""
+"""Weights of sources as a function of the step, as written in configs."""
 
 import bisect
 import dataclasses
@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from ddit_jax.errors import check_known
 
-# Cycles are tabulated; longer ones would only take time and memory.
+# Cycles are tabulated; longer ones would only cost time and memory.
 MAX_CYCLE = 1_000_000
 _SUGGESTED_TOTAL = 1000
 
@@ -25,7 +25,7 @@ class Phase:
   Attributes:
     start: the first step.
     parts: name to a positive integer, sorted by name, without a common
-      divisor; sources of weight zero are left out.
+      divisor; sources of weight zero are omitted.
   """
 
   start: int
@@ -61,11 +61,11 @@ def parse_schedule(
   Args:
     config: step to weights, e.g. {"0": {"a": 3, "b": 1}, "60000": {"a": 1}}; a
       source that a step does not name has weight zero from there on.
-    known_names: of sources; None takes any. All must be named somewhere, if
-      only with weight zero.
+    known_names: of sources; None accepts any. All must appear somewhere, even
+      if with weight zero.
 
   Raises:
-    ValueError: a step, name or weight makes no sense.
+    ValueError: a step, name or weight is invalid.
   """
   weights = {_step(key): table for key, table in config.items()}
   if 0 not in weights or len(weights) != len(config):
@@ -89,10 +89,10 @@ def parse_schedule(
 def check_schedule_edit(
   saved: ScheduleConfig, new: ScheduleConfig, step: int
 ) -> None:
-  """Refuses new weights for steps that are already trained.
+  """Raises if the weights of steps already trained have changed.
 
-  They would change which records those steps have read, and so where each
-  source stands now.
+  A change would alter which records those steps have read, and hence each
+  source's current position.
 
   Args:
     saved: config that the run was trained with.
@@ -106,7 +106,7 @@ def check_schedule_edit(
   starts = {p.start for p in (*old.phases, *edited.phases) if p.start < step}
   for start in sorted(starts):
     before, after = old.at(start), edited.at(start)
-    # The cycle begins anew with each phase.
+    # The cycle restarts with each phase.
     if before != after:
       raise ValueError(
         f"the weights from step {start} are {_shown(after)}, but this run has "

@@ -1,7 +1,7 @@
 """One interface to every tokenizer, and the word tokenizer of closed grammars.
 
-The `tokenizers` library does the work: it is what T5's and GPT-2's own files
-are written for, so all tokenizers share one implementation.
+Based on the `tokenizers` library: T5's and GPT-2's own files are written for
+it, so all tokenizers share one implementation.
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ from ddit_jax.data.example import BadRecord, Source
 
 PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<extra_id_0>"
 GPT2_END = "<|endoftext|>"
-# A tokenizer has one of them.
+# A tokenizer has exactly one of them.
 END_TOKENS = (END, GPT2_END)
-# No word of a text may be one of them.
+# Texts must not contain any of them.
 SPECIAL_TOKENS = (PAD, *END_TOKENS, UNKNOWN, MASK)
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -48,7 +48,7 @@ class Tokenizer:
     return self.backend.decode(ids, skip_special_tokens=False)
 
   def unknown_pieces(self, text: str) -> list[str]:
-    """The parts of a text that have no id of their own.
+    """The parts of a text that are not in the vocabulary.
 
     They become <unk>, or are special tokens, which no text may contain.
     """
@@ -64,11 +64,11 @@ class Tokenizer:
     return list(dict.fromkeys(found))
 
   def tokens(self, ids: Sequence[int]) -> list[str]:
-    """Each id as its own printable piece."""
+    """The printable form of each id."""
     return [self.backend.id_to_token(int(i)) for i in ids]
 
   def files(self) -> dict[str, bytes]:
-    """What a checkpoint stores, by file name."""
+    """Files for a checkpoint, by name."""
     text = self.backend.to_str(pretty=True)
     return {TOKENIZER_FILE: text.encode("utf-8")}
 
@@ -109,7 +109,7 @@ def from_backend(backend) -> Tokenizer:
       f"the mask token {MASK} has id {mask_id} but must be the last of "
       f"{vocab_size} ids: the text head has one row per id"
     )
-  # A stored file may carry both: tokens would be lost or added unseen.
+  # A stored file may contain both, which silently drop or add tokens.
   backend.no_truncation()
   backend.no_padding()
   return Tokenizer(
@@ -134,7 +134,7 @@ def word_tokenizer(words: Iterable[str]) -> Tokenizer:
   """A tokenizer of a closed set of words, with T5's special tokens.
 
   Ids: <pad>, </s>, <unk>, the words in the given order, <extra_id_0>. Text is
-  split at blanks, and the marks "?", ",", "." and "!" are words of their own;
+  split at blanks, and the marks "?", ",", "." and "!" are separate words;
   letters keep their case.
 
   Raises:
@@ -216,11 +216,11 @@ def pretrained_tokenizer(kind: str, source: str | pathlib.Path) -> Tokenizer:
 
 
 def _read(kind: str, folder: pathlib.Path):
-  """The `tokenizers.Tokenizer` of a folder's files."""
+  """Loads a folder's files as a `tokenizers.Tokenizer`."""
   own_files = _KINDS[kind].own_files
   try:
     if (folder / TOKENIZER_FILE).is_file():
-      # It holds all of a tokenizer; transformers would change some of it.
+      # It is a complete tokenizer, which transformers would alter.
       from tokenizers import Tokenizer as Backend
 
       return Backend.from_file(str(folder / TOKENIZER_FILE))
@@ -229,7 +229,7 @@ def _read(kind: str, folder: pathlib.Path):
   except ValueError:
     raise
   except Exception as error:
-    # The libraries raise whatever their parsers do.
+    # The parsers may raise any exception.
     raise ValueError(f"damaged files: {_line(error)}") from error
   found = sorted(path.name for path in folder.iterdir())
   raise ValueError(
@@ -238,7 +238,7 @@ def _read(kind: str, folder: pathlib.Path):
 
 
 def _read_own_files(kind: str, folder: pathlib.Path):
-  """What transformers makes of the files that the model was published with."""
+  """Loads the model's published files with transformers."""
   num_stored = (
     _num_pieces(folder / _SPIECE)
     if kind == "t5"
@@ -250,7 +250,7 @@ def _read_own_files(kind: str, folder: pathlib.Path):
   tokenizer_class = getattr(transformers, _KINDS[kind].class_name)
   loaded = tokenizer_class.from_pretrained(folder, local_files_only=True)
   backend = loaded.backend_tokenizer
-  # Where transformers cannot use a file it goes on with an empty vocabulary.
+  # If a file is unusable, transformers continues with an empty vocabulary.
   if backend.get_vocab_size() < num_stored:
     raise ValueError(
       f"transformers read {backend.get_vocab_size()} of {num_stored} tokens: "
@@ -333,14 +333,14 @@ MAX_WORDS = 20_000
 
 
 def tokenizer_of_sources(sources: Iterable[Source]) -> Tokenizer:
-  """Every word of every text, the most frequent first.
+  """Every word of every text, most frequent first.
 
-  Reads all records once. Unreadable ones are left out here, and so are special
-  tokens that a text names: training counts such records.
+  Reads all records once. Unreadable ones are skipped, and so are special
+  tokens in texts; training counts such records.
 
   Raises:
-    ValueError: too many records or words, or no word at all: such sets take a
-      pretrained tokenizer.
+    ValueError: too many records or words, or no words; use a
+      pretrained tokenizer instead.
   """
   sources = list(sources)
   num_records = sum(map(len, sources))
@@ -350,7 +350,7 @@ def tokenizer_of_sources(sources: Iterable[Source]) -> Tokenizer:
       f"sources have {num_records}: set data.tokenizer to gpt2:FOLDER or "
       "t5:FOLDER"
     )
-  # A tokenizer of no words shows how texts are split.
+  # A tokenizer without words shows how texts are split.
   split = word_tokenizer([]).backend.pre_tokenizer.pre_tokenize_str
   counts: dict[str, int] = {}
   for source in sources:

@@ -44,7 +44,7 @@ class Task(Protocol):
   """The records of one task.
 
   Attributes:
-    is_in_memory: True if reading a record takes no time.
+    is_in_memory: True if records are already in memory.
   """
 
   is_in_memory: bool
@@ -53,7 +53,7 @@ class Task(Protocol):
     """Records in the order of training."""
 
   def validation(self) -> Sequence[TrainingRecord]:
-    """Records of validation, the same for every seed."""
+    """Validation records, the same for every seed."""
 
 
 class SourceTask:
@@ -103,10 +103,10 @@ class SourceTask:
     return self._mixture(self._seed)
 
   def validation(self) -> Mixture:
-    """The same sources, with the weights of step 0 and an order of their own.
+    """The same sources, with the weights of step 0 and a separate order.
 
-    The losses show the course of training, not how well unseen images are
-    known.
+    The losses show the progress of training, not generalisation to unseen
+    images.
     """
     return self._mixture(_VALIDATION_SEED)
 
@@ -143,10 +143,10 @@ def mixed_sources(
 def source_readers(
   sources: Mapping[str, Source], transform: Transform, *, seed: int
 ) -> dict[str, RecordReader]:
-  """Records of each source, all of one form.
+  """Records of each source, all in the same form.
 
   Where no source of the text task has images, its records have none either,
-  and no black image is carried about.
+  and no black images are stored.
 
   Args:
     sources: of one task's mixture, by name.
@@ -166,7 +166,7 @@ def source_readers(
 
 
 def _rows_of(source: Source, transform: Transform):
-  """(what to read, how to make records of it)."""
+  """(source, transform of its examples)."""
   if not isinstance(source, PackedDocuments):
     return source, transform
   texts = transform.texts
@@ -181,13 +181,13 @@ def _rows_of(source: Source, transform: Transform):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingData:
-  """What both tasks of a run read, and what reading has met.
+  """The data of both tasks of a run, with statistics of reading.
 
   Attributes:
     config: of the run.
     tasks: those that are on, by name.
-    log: bad records and cut texts.
-    description: what is read, some lines.
+    log: bad records and truncated texts.
+    description: the data sets, in a few lines.
   """
 
   config: DataConfig
@@ -207,7 +207,7 @@ class TrainingData:
     """Scenes of the digit world.
 
     Raises:
-      ValueError: a mixture makes no sense.
+      ValueError: a mixture is invalid.
     """
     tasks = {
       name: DigitTask(name, config, tokenizer=tokenizer, seed=seed)
@@ -230,15 +230,15 @@ class TrainingData:
 
     Args:
       config: of the run.
-      sources: by the name the config gives them.
+      sources: by name in the config.
       transforms: of each task that is on.
       caches: task -> the sources of its mixture, with encoder outputs in place
         of images; of the tasks that read a cache.
       seed: of the run.
-      log: bad records and cut texts.
+      log: bad records and truncated texts.
 
     Raises:
-      ValueError: a mixture names unknown sources or makes no sense.
+      ValueError: a mixture names unknown sources or is invalid.
     """
     tasks = {
       name: SourceTask(
@@ -251,7 +251,7 @@ class TrainingData:
       for name, task in config.tasks_on().items()
     }
     lines = [
-      f"source {name}: {len(source)} records, left out {dict(source.removed)}"
+      f"source {name}: {len(source)} records, skipped {dict(source.removed)}"
       for name, source in sources.items()
     ]
     lines += [f"{n} reads the cache {config.tasks()[n].cache}" for n in caches]
@@ -284,7 +284,7 @@ class TrainingData:
     return dual_batch(**read)
 
   def counts(self) -> dict[str, int]:
-    """What reading met so far in this process; see `ReadLog.counts`."""
+    """Statistics of reading in this process; see `ReadLog.counts`."""
     return {f"data/{name}": n for name, n in self.log.counts().items()}
 
   def _loader(self, task: Task, rows_of: RowsOf) -> TaskLoader:

@@ -1,4 +1,4 @@
-"""One example to one record of either training stream."""
+"""One example to one record of either training task."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _TOKEN_BYTES = np.dtype(np.int32).itemsize
 class TextToImageTransform:
   """Records {"images", "tokens"} of the image loss.
 
-  The drawn text is the caption; an example's prompt is left out.
+  The sampled text is the caption; an example's prompt is ignored.
 
   Attributes:
     images: to uint8 [size, size, 3].
@@ -39,7 +39,7 @@ class TextToImageTransform:
     if example.image is None:
       raise BadRecord(
         "missing_file",
-        "text without an image, which only the image-to-text stream can use",
+        "text without an image, which only the image-to-text task can use",
         example.record_id,
       )
     text = self.texts.draw(example, rng)
@@ -57,7 +57,7 @@ class TextToImageTransform:
     )
 
   def more_arrays(self, example: Example, text: str) -> dict[str, np.ndarray]:
-    """What else a record holds for the drawn text; nothing here."""
+    """Additional arrays for the sampled text; none here."""
     del example, text
     return {}
 
@@ -92,7 +92,7 @@ class ImageToTextTransform:
       example.prompt, text, example.record_id
     )
     if example.image is None:
-      picture = self.no_image()
+      image = self.no_image()
     else:
       pixels = self.images(
         example.image,
@@ -100,18 +100,18 @@ class ImageToTextTransform:
         record_id=example.record_id,
         may_flip=_may_flip(self.images, example.prompt, text),
       )
-      picture = {"images": pixels, "has_image": np.bool_(True)}
+      image = {"images": pixels, "has_image": np.bool_(True)}
     return TrainingRecord(
       arrays={
         "tokens": tokenized.tokens,
         "loss_mask": tokenized.loss_mask,
-        **picture,
+        **image,
       },
       num_truncated=num_lost_tokens(tokenized),
     )
 
   def no_image(self) -> dict[str, np.ndarray]:
-    """What stands in the record of a text without an image."""
+    """Image arrays for the record of a text without an image."""
     size = self.images.size
     return {
       "images": np.zeros((size, size, _CHANNELS), np.uint8),
@@ -120,13 +120,13 @@ class ImageToTextTransform:
 
 
 def num_lost_tokens(tokenized: TokenizedText) -> int:
-  """Tokens of a text that were cut off, its end token not counted."""
-  # A cut-off end token is no loss: the text itself is whole.
+  """Number of truncated tokens, not counting the end token."""
+  # Losing the end token is harmless: the text itself is complete.
   return max(0, tokenized.num_truncated - 1)
 
 
 def _may_flip(images: ImageTransform, *texts: str) -> bool:
-  """Searches the texts only where a picture might be mirrored at all."""
+  """Searches the texts only if images may be mirrored."""
   return images.flip_probability > 0 and not names_a_side(*texts)
 
 
@@ -139,7 +139,7 @@ _TARGET_BYTES = np.dtype(np.int32).itemsize + np.dtype(np.bool_).itemsize
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextOnlyTransform:
-  """Records {"tokens", "loss_mask"} of a stream that has no images at all.
+  """Records {"tokens", "loss_mask"} of a task without images.
 
   Attributes:
     texts: to int32 and bool [length].
@@ -172,12 +172,12 @@ class TextOnlyTransform:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackedRowTransform:
-  """Records {"tokens", "loss_mask"} of packed rows: all is target.
+  """Records {"tokens", "loss_mask"} of packed rows: all tokens are targets.
 
   Attributes:
     length: tokens of a row.
-    no_image: arrays that stand in each record for the image that it lacks;
-      {} in a stream of texts alone.
+    no_image: arrays that replace the missing image in each record;
+      {} in a text-only task.
   """
 
   length: int
@@ -192,7 +192,7 @@ class PackedRowTransform:
   def __call__(
     self, row: np.ndarray, rng: np.random.Generator
   ) -> TrainingRecord:
-    """The record of int32 [length]; nothing is drawn, nothing can be cut."""
+    """The record of int32 [length]; nothing is sampled or truncated."""
     del rng
     loss_mask = np.ones(self.length, np.bool_)
     return TrainingRecord(

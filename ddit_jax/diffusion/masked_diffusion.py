@@ -30,9 +30,9 @@ class MaskedDiffusion:
 
   def __post_init__(self):
     if not 0 < self.min_time < 1:
-      raise ValueError(f"min_time must lie in (0, 1), got {self.min_time}")
+      raise ValueError(f"min_time must be in (0, 1), got {self.min_time}")
     if not 0 <= self.epsilon < 1:
-      raise ValueError(f"epsilon must lie in [0, 1), got {self.epsilon}")
+      raise ValueError(f"epsilon must be in [0, 1), got {self.epsilon}")
 
   def mask_probability(self, t: Float[Array, "*dims"]) -> Array:
     """The chance that a target token is masked at time t."""

@@ -206,7 +206,7 @@ class CacheRequest:
         raise ValueError(f"--{name} must be positive, got {count}")
     if not 0 <= self.max_bad_rate <= 1:
       raise ValueError(
-        f"--max_bad_rate must lie in 0..1, got {self.max_bad_rate}"
+        f"--max_bad_rate must be in 0..1, got {self.max_bad_rate}"
       )
 
 

@@ -102,7 +102,7 @@ class DualLoss:
   def __post_init__(self):
     if not 0 <= self.condition_dropout <= 1:
       raise ValueError(
-        f"condition_dropout must lie in [0, 1], got {self.condition_dropout}"
+        f"condition_dropout must be in [0, 1], got {self.condition_dropout}"
       )
     if self.text_weight < 0:
       raise ValueError(f"text_weight is negative: {self.text_weight}")

@@ -73,9 +73,7 @@ class OptimizerConfig:
         raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
     for name in ("beta1", "beta2", "ema_decay"):
       if not 0 <= getattr(self, name) < 1:
-        raise ValueError(
-          f"{name} must lie in [0, 1), got {getattr(self, name)}"
-        )
+        raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
     if (
       self.kind == "adafactor"
       and not self.beta1

@@ -66,7 +66,7 @@ def test_distributed_without_a_cluster_says_so(monkeypatch):
     (["--checkpoint=c"], "--task is missing: t2i, caption or vqa"),
     (["--checkpoint=c", "--task=captoin"], "unknown task 'captoin': did you "),
     (["--checkpoint=c", "--task=x"], "there are caption, t2i, vqa"),
-    (["--checkpoint=c", "--task=t2i", "--seed=-1"], "seed must lie in 0"),
+    (["--checkpoint=c", "--task=t2i", "--seed=-1"], "seed must be in 0"),
     (["--checkpoint=c", "--task=t2i", "--seed=4294967296"], "seed must"),
   ],
 )

@@ -81,7 +81,7 @@ def test_every_kind_of_value_survives_json():
     (
       "optimizer",
       {"beta2": 1.0},
-      "optimizer.beta2 must lie in [0, 1), got 1.0",
+      "optimizer.beta2 must be in [0, 1), got 1.0",
     ),
     ("mesh", {"fsdp": 0}, "mesh.fsdp must be positive or -1, got 0"),
   ],

@@ -151,7 +151,7 @@ def test_many_threads_lose_nothing(tmp_path):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"max_bad_share": 1.1}, r"max_bad_share must lie in \[0, 1\], got 1.1"),
+    ({"max_bad_share": 1.1}, r"max_bad_share must be in \[0, 1\], got 1.1"),
     ({"min_reads": 0}, "got 0 and 10000"),
     ({"max_lines": -1}, "got 1000 and -1"),
   ],

@@ -13,7 +13,7 @@ from ddit_jax.data.config import DataConfig, TaskConfig
     (TaskConfig, {"text_length": -1}, "^text_length must be positive, got -1"),
     (TaskConfig, {"pool_size": -1}, "^pool_size is negative: -1"),
     (TaskConfig, {"crop": "left"}, "^crop must be one of"),
-    (TaskConfig, {"flip_probability": 2.0}, r"^flip_probability must lie in"),
+    (TaskConfig, {"flip_probability": 2.0}, r"^flip_probability must be in"),
     (
       TaskConfig,
       {"rewritten_probability": -1.0},
@@ -21,7 +21,7 @@ from ddit_jax.data.config import DataConfig, TaskConfig
     ),
     (DataConfig, {"pool_size": 0}, "^pool_size must be positive, got 0"),
     (DataConfig, {"validation_size": 0}, "^validation_size must be positive"),
-    (DataConfig, {"max_bad_share": 1.5}, "^max_bad_share must lie in"),
+    (DataConfig, {"max_bad_share": 1.5}, "^max_bad_share must be in"),
     (DataConfig, {"num_workers": -1}, "^num_workers is -1"),
     (DataConfig, {"num_threads": -2}, "num_threads -2: write 0 or more"),
     (DataConfig, {"world": "one_digti"}, "did you mean 'one_digit'"),

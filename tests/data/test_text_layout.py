@@ -50,7 +50,7 @@ def test_a_prompt_needs_room_for_an_answer(tokenizer):
     tokenize_and_pad(tokenizer, "a red", "seven", 2)
   assert str(caught.value) == (
     "the prompt 'a red' has 2 tokens, which leaves no room in a text of 2: "
-    "shorten it, or train with a larger text_length of the stream"
+    "shorten it, or train with a larger text_length of the task"
   )
 
 

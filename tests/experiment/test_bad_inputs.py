@@ -190,7 +190,7 @@ def test_a_prompt_too_long_for_the_text(refused):
   prompt = "a red seven " * 4
   assert refused(f"{SAMPLE} --task=t2i", f"--prompt={prompt}") == (
     f"the caption {prompt!r} has 12 tokens but the text length is 10: shorten "
-    "it, or train with a larger text_length of the stream"
+    "it, or train with a larger text_length of the task"
   )
   question = "is it red and is it blue and is it green?"
   line = refused(
@@ -198,7 +198,7 @@ def test_a_prompt_too_long_for_the_text(refused):
   )
   assert line == (
     f"the prompt 'Q: {question} A: ' has 14 tokens, which leaves no room in a "
-    "text of 10: shorten it, or train with a larger text_length of the stream"
+    "text of 10: shorten it, or train with a larger text_length of the task"
   )
 
 

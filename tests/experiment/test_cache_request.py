@@ -37,7 +37,7 @@ def test_what_makes_sense_is_accepted(run, tmp_path, changes):
     ({"task": "image_to_text"}, "takes no features.*--cache=latents"),
     ({"rows_per_device": 0}, "--rows_per_device must be positive, got 0"),
     ({"num_shards": -1}, "--shards must be positive"),
-    ({"max_bad_rate": 1.5}, r"--max_bad_rate must lie in 0\.\.1"),
+    ({"max_bad_rate": 1.5}, r"--max_bad_rate must be in 0\.\.1"),
   ],
 )
 def test_what_makes_no_sense_is_refused(run, tmp_path, changes, message):

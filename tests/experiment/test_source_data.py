@@ -131,7 +131,7 @@ def test_its_checkpoint_knows_its_words_and_its_image_size(finished):
   [
     ({"tokenizer": ""}, "data.tokenizer is '': write KIND:FOLDER"),
     ({"tokenizer": "gpt"}, "data.tokenizer is 'gpt': write KIND:FOLDER"),
-    ({"max_bad_share": 2.0}, r"share of bad records must lie in \[0, 1\]"),
+    ({"max_bad_share": 2.0}, r"max_bad_share must be in \[0, 1\]"),
     (
       {"sources": {"squares": {"kind": "image_foldr", "path": "x"}}},
       "did you mean 'image_folder'",

@@ -259,7 +259,7 @@ class TestRefused:
         {"loss__masked_diffusion__mask_count": "all"},
         "mask_count must be one of",
       ),
-      ({"loss__condition_dropout": "2"}, "must lie in [0, 1], got 2"),
+      ({"loss__condition_dropout": "2"}, "must be in [0, 1], got 2"),
       (
         {"data__image_to_text__mixture__0__caption": "-1"},
         "the weight of 'caption' is -1",

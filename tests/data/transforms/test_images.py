@@ -159,7 +159,7 @@ def test_hostile_files_are_refused_in_both_decodings(name):
     ({"size": 8, "crop": "center"}, "one of .*'centre', 'random'.*'center'"),
     ({"size": 8, "jpeg_decoding": "fast"}, "jpeg_decoding must be one of"),
     ({"size": 8, "flip_probability": 1.5}, r"in \[0, 1\], got 1.5"),
-    ({"size": 8, "max_pixels": 63}, "max_pixels must lie in 64 to 89478485"),
+    ({"size": 8, "max_pixels": 63}, "max_pixels must be in 64 to 89478485"),
     ({"size": 8, "max_pixels": 10**9}, "got 1000000000"),
   ],
 )
