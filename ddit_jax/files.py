@@ -32,10 +32,10 @@ def replace_file(
       os.fsync(file.fileno())
   os.replace(partial, path)
   if survives_power_loss:
-    sync_folder(path.parent)
+    _sync_folder(path.parent)
 
 
-def sync_folder(folder: pathlib.Path) -> None:
+def _sync_folder(folder: pathlib.Path) -> None:
   """Makes the names in a folder survive a power loss."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
@@ -89,7 +89,7 @@ def appearing_file(path: pathlib.Path) -> Iterator[BinaryIO]:
     except BaseException:
       os.unlink(file.name)
       raise
-  sync_folder(path.parent)
+  _sync_folder(path.parent)
 
 
 def _remove_abandoned(path: pathlib.Path) -> None:
@@ -129,7 +129,7 @@ def appearing_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
   if destination.is_dir():
     destination.rmdir()
   os.replace(partial, destination)
-  sync_folder(destination.parent)
+  _sync_folder(destination.parent)
 
 
 def check_is_new(folder: pathlib.Path) -> None:

@@ -31,7 +31,7 @@ from ddit_jax.models.embeddings import sine_cosine_table
 from ddit_jax.models.module import Network, PureModule
 
 NetworkConfig = MMDiTConfig | T5Config | CLIPTextConfig | AutoencoderConfig
-Tensors = Mapping[str, StoredTensor]
+_Tensors = Mapping[str, StoredTensor]
 # Path of an array, "params/blocks/image/qkv/kernel", -> its shape.
 ArrayShapes = dict[str, tuple[int, ...]]
 
@@ -173,7 +173,7 @@ class JsonConfig:
 
 
 def read_config(
-  name: str, scheme: str, tensors: Tensors, json_config: JsonConfig | None
+  name: str, scheme: str, tensors: _Tensors, json_config: JsonConfig | None
 ) -> NetworkConfig:
   """The configuration of one network of a checkpoint.
 
@@ -257,7 +257,7 @@ def base_grid_of(table: np.ndarray) -> int:
 
 
 def _network_from_json(
-  scheme: str, tensors: Tensors, config: JsonConfig
+  scheme: str, tensors: _Tensors, config: JsonConfig
 ) -> MMDiTConfig:
   for name in ("qk_norm", "dual_attention_layers"):
     if config.fields.get(name):
@@ -293,7 +293,7 @@ def _network_from_json(
   )
 
 
-def _network_from_shapes(tensors: Tensors) -> MMDiTConfig:
+def _network_from_shapes(tensors: _Tensors) -> MMDiTConfig:
   width, channels, patch_size, _ = _shape(tensors, "x_embedder.proj.weight", 4)
   num_heads = _num_heads(width, "the network")
   _, num_positions, _ = _shape(tensors, "pos_embed", 3)
@@ -327,7 +327,7 @@ def _sd3_config(**fields: Any) -> MMDiTConfig:
   )
 
 
-def _t5_from_shapes(tensors: Tensors) -> T5Config:
+def _t5_from_shapes(tensors: _Tensors) -> T5Config:
   vocab_size, width = _shape(tensors, "shared.weight", 2)
   attention = "encoder.block.0.layer.0.SelfAttention."
   num_buckets, num_heads = _shape(
@@ -345,7 +345,7 @@ def _t5_from_shapes(tensors: Tensors) -> T5Config:
   )
 
 
-def _clip_from_shapes(tensors: Tensors, activation: str) -> CLIPTextConfig:
+def _clip_from_shapes(tensors: _Tensors, activation: str) -> CLIPTextConfig:
   embeddings = "text_model.embeddings."
   layers = "text_model.encoder.layers."
   vocab_size, width = _shape(tensors, f"{embeddings}token_embedding.weight", 2)
@@ -365,7 +365,7 @@ def _clip_from_shapes(tensors: Tensors, activation: str) -> CLIPTextConfig:
   )
 
 
-def _vae_from_shapes(tensors: Tensors) -> AutoencoderConfig:
+def _vae_from_shapes(tensors: _Tensors) -> AutoencoderConfig:
   num_blocks = _count(tensors, "encoder.down.")
   firsts = (f"encoder.down.{i}.block.0.conv1.weight" for i in range(num_blocks))
   return AutoencoderConfig(
@@ -398,7 +398,7 @@ def _num_heads(width: int, what: str) -> int:
   return width // _HEAD_DIM
 
 
-def _shape(tensors: Tensors, name: str, ndim: int) -> tuple[int, ...]:
+def _shape(tensors: _Tensors, name: str, ndim: int) -> tuple[int, ...]:
   """The shape of a tensor that fixes a configuration."""
   if name not in tensors:
     files = {str(tensor.file) for tensor in tensors.values()}
@@ -415,7 +415,7 @@ def _shape(tensors: Tensors, name: str, ndim: int) -> tuple[int, ...]:
   return shape
 
 
-def _count(tensors: Tensors, prefix: str) -> int:
+def _count(tensors: _Tensors, prefix: str) -> int:
   """How many modules PREFIX0., PREFIX1., ... there are."""
   numbers = {
     name.removeprefix(prefix).split(".")[0]

@@ -83,7 +83,7 @@ class ExportOptions:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkExport:
+class _NetworkExport:
   """One network and the tensors it becomes.
 
   Attributes:
@@ -122,7 +122,7 @@ class NetworkExport:
 
 def plan_export(
   checkpoint: pathlib.Path, options: ExportOptions
-) -> list[NetworkExport]:
+) -> list[_NetworkExport]:
   """Checks the checkpoint's hashes and opens what will be exported.
 
   Raises:
@@ -155,7 +155,7 @@ def plan_export(
 
 def export(
   checkpoint: pathlib.Path,
-  networks: list[NetworkExport],
+  networks: list[_NetworkExport],
   destination: pathlib.Path,
   options: ExportOptions,
   progress: OnProgress = lambda nbytes: None,
@@ -211,7 +211,7 @@ def export(
   )
 
 
-def export_bytes(networks: list[NetworkExport]) -> int:
+def export_bytes(networks: list[_NetworkExport]) -> int:
   """Bytes of all tensors."""
   return sum(sum(network.array_bytes()) for network in networks)
 
@@ -222,7 +222,7 @@ def _open_network(
   folders: Mapping[str, pathlib.Path],
   scheme: str,
   dtype: str | None,
-) -> NetworkExport:
+) -> _NetworkExport:
   """Opens a network's arrays and compares them with its configuration."""
   shapes = array_shapes(config)
   arrays = {key: ZarrArrays(folder) for key, folder in folders.items()}
@@ -242,7 +242,7 @@ def _open_network(
         f"{shape}: they belong to different checkpoints"
       )
   slices = {part.key: part for part in tensor_slices(scheme, config)}
-  return NetworkExport(
+  return _NetworkExport(
     name=name,
     config=config,
     slices=dict(sorted(slices.items())),
@@ -253,7 +253,7 @@ def _open_network(
 
 
 def _write_network(
-  network: NetworkExport,
+  network: _NetworkExport,
   folder: pathlib.Path,
   source_files: Mapping[str, str],
   casts: CastCounter,
@@ -291,7 +291,7 @@ def _write_network(
 
 
 def _usual_files(
-  network: NetworkExport, files: Mapping[str, str]
+  network: _NetworkExport, files: Mapping[str, str]
 ) -> Mapping[str, str] | None:
   """The source's files, if they hold all tensors and have the usual names."""
   stem = _STEMS.get(network.name, _TRANSFORMERS_STEM)
@@ -301,7 +301,7 @@ def _usual_files(
 
 
 def _verify_network(
-  network: NetworkExport, tensors: Mapping[str, StoredTensor]
+  network: _NetworkExport, tensors: Mapping[str, StoredTensor]
 ) -> None:
   """Compares exported tensors with our arrays, bit for bit."""
   blocks = blocks_of(list(network.slices.values()), network.shapes)

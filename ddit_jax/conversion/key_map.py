@@ -216,7 +216,7 @@ class Unused(NamedTuple):
   duplicate_of: str = ""
 
 
-class KeyScheme(NamedTuple):
+class _KeyScheme(NamedTuple):
   """All keys of one network.
 
   Attributes:
@@ -268,21 +268,21 @@ _STABILITY_N, _STABILITY_LAST = "joint_blocks.{n}.", "joint_blocks.{last}."
 _CLIP_N = "text_model.encoder.layers.{n}."
 
 # "_to_ddit" reads SD3 into D-DiT, whose last block is complete.
-KEY_SCHEMES: dict[str, KeyScheme] = {
-  "ddit": KeyScheme(
+KEY_SCHEMES: dict[str, _KeyScheme] = {
+  "ddit": _KeyScheme(
     (
       ("", "", _EMBEDDINGS + _DDIT_HEADS),
       (_N, _THEIR_N, _BLOCK + _TEXT_MODULATION),
     )
   ),
-  "sd3": KeyScheme(
+  "sd3": _KeyScheme(
     (
       ("", "", _EMBEDDINGS + _POOLED_EMBEDDING + _SD3_HEAD),
       (_N, _THEIR_N, _BLOCK + _TEXT_MODULATION),
       ("last_block/", _THEIR_LAST, _BLOCK + _TEXT_MODULATION),
     )
   ),
-  "sd3_to_ddit": KeyScheme(
+  "sd3_to_ddit": _KeyScheme(
     (
       ("", "", _EMBEDDINGS + _SD3_HEAD),
       (_N, _THEIR_N, _BLOCK + _TEXT_MODULATION),
@@ -291,7 +291,7 @@ KEY_SCHEMES: dict[str, KeyScheme] = {
     new=_NEW_IN_DDIT,
     unused=(_SD3_UNUSED,),
   ),
-  "stability": KeyScheme(
+  "stability": _KeyScheme(
     (
       ("", "", _STABILITY_OUTER + _STABILITY_POOLED_EMBEDDING),
       (_N, _STABILITY_N, _STABILITY_BLOCK + _STABILITY_MODULATION),
@@ -299,7 +299,7 @@ KEY_SCHEMES: dict[str, KeyScheme] = {
       ("last_block/", _STABILITY_LAST, _STABILITY_LAST_MODULATION),
     )
   ),
-  "stability_to_ddit": KeyScheme(
+  "stability_to_ddit": _KeyScheme(
     (
       ("", "", _STABILITY_OUTER),
       (_N, _STABILITY_N, _STABILITY_BLOCK + _STABILITY_MODULATION),
@@ -309,7 +309,7 @@ KEY_SCHEMES: dict[str, KeyScheme] = {
     new=_NEW_IN_DDIT,
     unused=(_STABILITY_UNUSED,),
   ),
-  "t5": KeyScheme(
+  "t5": _KeyScheme(
     (
       ("", "", _T5_OUTER),
       ("", "encoder.block.0.layer.0.SelfAttention.", _T5_POSITION_BIAS),
@@ -317,19 +317,19 @@ KEY_SCHEMES: dict[str, KeyScheme] = {
     ),
     unused=_T5_UNUSED,
   ),
-  "clip": KeyScheme(
+  "clip": _KeyScheme(
     (("", "", _CLIP_OUTER + _CLIP_PROJECTION), (_N, _CLIP_N, _CLIP_BLOCK)),
     unused=_CLIP_UNUSED,
   ),
-  "clip_without_projection": KeyScheme(
+  "clip_without_projection": _KeyScheme(
     (("", "", _CLIP_OUTER), (_N, _CLIP_N, _CLIP_BLOCK)),
     new=_NEW_IN_CLIP,
     unused=_CLIP_UNUSED,
   ),
-  "vae": KeyScheme(
+  "vae": _KeyScheme(
     _vae_tables(_VAE_KEYS, _VAE_ENDS, _VAE_RESNET, _VAE_ATTENTION)
   ),
-  "stability_vae": KeyScheme(
+  "stability_vae": _KeyScheme(
     _vae_tables(
       _STABILITY_VAE_KEYS,
       _VAE_ENDS.replace("conv_norm_out", "norm_out"),

@@ -74,7 +74,7 @@ def write_adapter(
 
   Args:
     path: ends in .safetensors.
-    adapters: float32 arrays, see `lora.init_adapters`.
+    adapters: float32 arrays, see `lora.lora`.
     config: of the network below them.
     lora: rank, scale and targets of the adapters.
   """

@@ -24,7 +24,7 @@ _CONFIG_NAME = "config.json"
 _SOURCE_NAME = "source.json"
 
 # Possible outcomes for a tensor.
-STATUSES = ("mapped", "newly initialised", "unused")
+_STATUSES = ("mapped", "newly initialised", "unused")
 # Status -> [name, number of values, destination or reason]: one for every
 # tensor of the source and for every newly initialised slice of ours.
 _Report = dict[str, list[tuple[str, int, str]]]
@@ -113,7 +113,7 @@ def read_source(folder: pathlib.Path) -> dict[str, Any]:
 
 def conversion_report(plan: ConversionPlan, seed: int) -> _Report:
   """The outcome for every tensor."""
-  report: _Report = {status: [] for status in STATUSES}
+  report: _Report = {status: [] for status in _STATUSES}
   for network in plan.networks:
     for parts in network.blocks.values():
       for part in parts:
@@ -146,7 +146,7 @@ def report_lines(
   report: _Report, casts: CastCounter, notes: tuple[str, ...] = ()
 ) -> list[str]:
   """The report as text: one line per tensor, then casts, notes and totals."""
-  width = max(map(len, STATUSES))
+  width = max(map(len, _STATUSES))
   lines = [
     f"{status:<{width}}  {name}  {detail}"
     for status, rows in report.items()

@@ -67,7 +67,7 @@ class LoraConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TargetKernel:
+class _TargetKernel:
   """A kernel that gets an adapter.
 
   Attributes:
@@ -98,9 +98,9 @@ class TargetKernel:
       )
 
 
-def target_kernels(
+def _target_kernels(
   boxed_params: Any, config: LoraConfig
-) -> dict[Path, TargetKernel]:
+) -> dict[Path, _TargetKernel]:
   """The targeted kernels of both streams of all blocks, by module path.
 
   Args:
@@ -117,7 +117,7 @@ def target_kernels(
       shape = nn.unbox(leaf).shape
       first = int(block == _SCANNED)
       cut = first + wanted[path[2:-1]]
-      found[path[:-1]] = TargetKernel(
+      found[path[:-1]] = _TargetKernel(
         batch=shape[:first],
         inputs=shape[first:cut],
         outputs=shape[cut:],
@@ -127,8 +127,8 @@ def target_kernels(
   return found
 
 
-def init_adapters(
-  key: jax.Array, kernels: dict[Path, TargetKernel], config: LoraConfig
+def _init_adapters(
+  key: jax.Array, kernels: dict[Path, _TargetKernel], config: LoraConfig
 ) -> Any:
   """Fresh adapters, boxed; "up" is zero, so that nothing changes at first.
 
@@ -161,7 +161,7 @@ def merge(base: Any, adapters: Any, scale: float) -> Any:
 
   Args:
     base: the network's parameters.
-    adapters: what `init_adapters` gave, unboxed, or trained.
+    adapters: what `_init_adapters` gave, unboxed, or trained.
     scale: `LoraConfig.scale`.
   """
   merged, flat = flatten_dict(base), flatten_dict(adapters)
@@ -221,7 +221,7 @@ class LoraNetwork(Network):
       has_mask_embedding=network.has_mask_embedding,
     )
     # Outside of any trace, for a plain message.
-    target_kernels(network._abstract_boxed()["params"], lora)
+    _target_kernels(network._abstract_boxed()["params"], lora)
 
   def apply(self, variables: Variables, *inputs, **options) -> Prediction:
     """As the network with the adapters merged; see `MMDiT`."""
@@ -243,6 +243,6 @@ class LoraNetwork(Network):
 
   def _boxed_init(self, key: jax.Array) -> Variables:
     base = super()._boxed_init(key)
-    kernels = target_kernels(base["params"], self.lora)
-    adapters = init_adapters(key, kernels, self.lora)
+    kernels = _target_kernels(base["params"], self.lora)
+    adapters = _init_adapters(key, kernels, self.lora)
     return {"params": adapters, "constants": base["constants"]}

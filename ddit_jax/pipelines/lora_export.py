@@ -14,7 +14,7 @@ from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.pipelines.load import StoredRun
 from ddit_jax.sharding.mesh import MeshConfig
 
-SUFFIX = ".safetensors"
+_SUFFIX = ".safetensors"
 
 _log = logging.getLogger(__name__)
 
@@ -28,9 +28,9 @@ def export_adapter(
     InputError: there are no adapters, or `out` is no new .safetensors file.
   """
   path = _free_path(out)
-  if path.suffix != SUFFIX:
+  if path.suffix != _SUFFIX:
     raise InputError(
-      f"--out={out} must end in {SUFFIX}: it is one file; --merge writes a "
+      f"--out={out} must end in {_SUFFIX}: it is one file; --merge writes a "
       "folder"
     )
   with preparing(), _open_store(checkpoint) as store:
