@@ -1,4 +1,4 @@
-"""The digit world: coloured handwritten digits, drawn and scored in numpy.
+"""The digit world: coloured handwritten digits, rendered and scored in numpy.
 
 Each module imports only modules above it:
 

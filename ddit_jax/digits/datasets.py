@@ -20,11 +20,11 @@ _MAX_DRAWS = 5000
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BalancedAsker:
-  """Asks about random scenes; remembers the answers it has given.
+  """Generates questions about random scenes, with balanced answers.
 
   Attributes:
     world: the sizes.
-    sample: draws a scene.
+    sample: samples a scene.
     rng: source of the questions' choices.
     slack: how far an answer may be ahead of the rarest answer of its kind;
       0 gives exact balance, more needs fewer draws.
@@ -68,9 +68,9 @@ def generator(
   """The random generator of one data set.
 
   Args:
-    purpose: what is drawn, e.g. "POPE images"; each has its own draws.
+    purpose: what is generated, e.g. "POPE images"; each has its own draws.
     split: one of SPLITS.
-    size: number of records; it is only checked and changes no draw.
+    size: number of records; only checked; it does not affect the draws.
     seed: at least 0.
 
   Raises:
@@ -81,7 +81,7 @@ def generator(
       f"there is no split {split!r} of the digits; choose one of {SPLITS}"
     )
   if size < 1:
-    raise ValueError(f"{size} {purpose} were asked for; ask for 1 or more")
+    raise ValueError(f"{size} {purpose} were requested; request 1 or more")
   if seed < 0:
     raise ValueError(f"the seed is {seed}; choose 0 or more")
   address = [zlib.crc32(purpose.encode()), SPLITS.index(split), seed]
@@ -89,18 +89,18 @@ def generator(
 
 
 CAPTION = "caption"
-# Exact balance would reject most scenes; a pool of thousands does not notice
+# Exact balance would reject most scenes; a pool of thousands is not affected by
 # ten more of one answer than of another.
 _BALANCE_SLACK = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TextToImagePool:
-  """Captions and the images they ask for.
+  """Captions and matching images.
 
   Attributes:
     images: uint8 [n, canvas, canvas, 3].
-    captions: n texts; some leave out colours or relations.
+    captions: n texts; some omit colours or relations.
   """
 
   images: np.ndarray
@@ -155,7 +155,7 @@ def image_to_text_pool(
     size: number of records.
     seed: of all draws.
     weights: of each kind of text, "caption" or one of questions.kinds(world);
-      they need not sum to one. Kinds are drawn first, then a scene that
+      they need not sum to one. Kinds are sampled first, then a scene that
       allows the kind, so the weights hold. The answers of each kind are
       balanced.
 

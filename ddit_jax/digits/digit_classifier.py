@@ -17,9 +17,9 @@ from ddit_jax.digits.world import COLORS, Handwriting, World, handwriting
 _SIDE = 12  # pixels of the square a crop is resized to
 _PENALTY = 10.0  # C of the support vector machine
 _NUM_NEIGHBOURS = 3
-_BLOCK = 1024  # segments compared at once; bounds memory to megabytes
+_BLOCK = 1024  # segments compared at once; limits memory to megabytes
 _ACCEPTED_FRACTION = 0.99  # of real crops by unseen writers
-# Never change it: another seed is another judge, and scores do not compare.
+# Never change it: scores from different seeds are not comparable.
 _SEED = 0
 
 
@@ -85,7 +85,7 @@ class DigitClassifier:
 
     Args:
       features: from `segment_features`.
-      digits: what they show.
+      digits: their labels.
       max_distance: largest distance of a digit to the nearest training crop.
     """
     self._machine = svm.SVC(C=_PENALTY, kernel="rbf").fit(features, digits)

@@ -28,7 +28,7 @@ class CaptionItem:
 
   Attributes:
     image: uint8 [canvas, canvas, 3].
-    scene: what it shows.
+    scene: the scene in the image.
     is_held_out: True if the scene holds a composition training never shows.
   """
 
@@ -110,7 +110,7 @@ def pope_items(
 
   Every image has as many "yes" as "no" questions: three each, or one each in
   a one-digit world. The sets share the images and the "yes" questions. The
-  absent digits asked for are random; or the most frequent in training
+  absent digits in "no" questions are random; or the most frequent in training
   ("popular"); or those that appear most often in training together with the
   digits present ("adversarial"; in a one-digit world equal to "popular").
 
@@ -121,7 +121,7 @@ def pope_items(
     seed: of all draws.
 
   Returns:
-    For each of POPE_SETS, the questions of image after image.
+    For each of POPE_SETS, its questions, image by image.
 
   Raises:
     ValueError: the split is unknown or `images` not positive.

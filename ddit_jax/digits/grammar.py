@@ -47,8 +47,8 @@ _SIDES = {
   "below": ("at the bottom", "at the top"),
 }
 _CANONICAL_FRACTION = 0.25
-# How often colours or the relation are left out, about as often as generation
-# prompts do.
+# How often colours or the relation are omitted, about as often as in generation
+# prompts.
 _NO_COLOR_FRACTION_ONE = 0.1
 _NO_COLOR_FRACTION_MORE = 0.4
 _NO_RELATION_FRACTION = 0.5
@@ -77,7 +77,7 @@ def caption(
     scene: what to describe.
     rng: source of every choice.
     is_complete: if True every fact of the scene is stated; if False colours
-      and the relation are sometimes left out, as in prompts.
+      and the relation are sometimes omitted, as in prompts.
   """
   is_one = len(scene.objects) == 1
   no_color = _NO_COLOR_FRACTION_ONE if is_one else _NO_COLOR_FRACTION_MORE
@@ -122,8 +122,8 @@ def references(scene: Scene, seed: int, count: int = 5) -> list[str]:
     if len(found) == count:
       return list(found)
   raise ValueError(
-    f"{count} references were asked for, but only {len(found)} different "
-    f"captions of this scene were found: ask for {len(found)} or fewer"
+    f"{count} references were requested, but only {len(found)} different "
+    f"captions of this scene were found: request {len(found)} or fewer"
   )
 
 

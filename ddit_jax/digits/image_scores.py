@@ -18,7 +18,7 @@ from ddit_jax.digits.prompts import Prompt, scene_for
 from ddit_jax.digits.rendering import render_all
 from ddit_jax.digits.world import World, handwriting
 
-_MIN_REAL_SCENES = 400  # behind an oracle; fewer would blur it
+_MIN_REAL_SCENES = 400  # for an oracle; fewer would make it noisy
 _CONTROLS = ("blank", "noise", "other_prompt")
 
 
@@ -98,7 +98,7 @@ def _judgements(
   prompt i, as is judgement i of the others.
   """
   judge = judge_for(world)
-  # The purpose is part of the seed: its words cannot change.
+  # The purpose is part of the seed: its wording must not change.
   rng = generator(
     "scenes behind a ceiling", "test", size=len(prompts), seed=seed
   )

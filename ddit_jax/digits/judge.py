@@ -1,4 +1,4 @@
-"""Does an image show what its prompt asks for? GenEval's rules on digits."""
+"""Does an image match its prompt? GenEval's rules on digits."""
 
 import dataclasses
 import functools
@@ -17,11 +17,11 @@ UNREADABLE = "unreadable"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Judgement:
-  """Whether an image shows what its prompt asks for.
+  """Whether an image matches its prompt.
 
   Attributes:
     is_correct: True if it does by the first classification of every digit.
-    is_strictly_correct: True if it also does when a digit only counts where
+    is_strictly_correct: True if it also does when a digit counts only where
       both classifications agree.
     reasons: what is wrong by the first classification, one line each.
   """
@@ -50,7 +50,7 @@ class Findings:
     agreed = geneval.judge(metadata, self.agreed)
     return Judgement(
       is_correct=lenient.is_correct,
-      # Agreement alone could forgive a surplus digit on which they disagree.
+      # Agreement alone could ignore a surplus digit on which they disagree.
       is_strictly_correct=lenient.is_correct and agreed.is_correct,
       reasons=lenient.reasons,
     )
@@ -59,7 +59,7 @@ class Findings:
 class Judge:
   """Finds and classifies the digits in images of one world.
 
-  Building one takes about two seconds; `judge_for` builds each only once.
+  Construction takes about two seconds; `judge_for` caches instances.
   """
 
   def __init__(self, world: World):
@@ -69,7 +69,7 @@ class Judge:
   def find(self, images: np.ndarray) -> list[Findings]:
     """The objects in each image, uint8 [n, canvas, canvas, 3].
 
-    Segments that are no digit have the class "unreadable".
+    Segments that are not a digit have the class "unreadable".
 
     Raises:
       ValueError: images of another size or type.

@@ -84,7 +84,7 @@ def rows_by(labels: Sequence[Hashable]) -> dict[Hashable, np.ndarray]:
 def held_out_rows(is_held_out: Sequence[bool]) -> dict[str, np.ndarray]:
   """Rows of all items, of the held-out and of the seen ones, by name suffix.
 
-  Empty sets of rows are left out.
+  Empty sets of rows are omitted.
   """
   flags = np.asarray(is_held_out, bool)
   rows_of = {

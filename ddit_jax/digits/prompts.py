@@ -30,7 +30,7 @@ TAGS = (
   *("single_object", "two_object", "counting"),
   *("colors", "position", "color_attr"),
 )
-# Never change it: another seed is another benchmark.
+# Never change it: a different seed is a different benchmark.
 _SEED = 0
 _POSITIONS_PER_RELATION = {False: 20, True: 5}  # by is_held_out; 100 in all
 _COLOR_ATTRS = {False: 60, True: 40}
@@ -99,9 +99,9 @@ def scene_for(
   *,
   writing: Handwriting,
 ) -> Scene:
-  """A real scene that shows what the prompt asks for and nothing else.
+  """A real scene that matches the prompt exactly.
 
-  Colours the prompt leaves open are drawn from those seen in training.
+  Unspecified colours are sampled from those seen in training.
   """
   wanted = []
   relation = None

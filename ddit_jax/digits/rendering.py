@@ -12,7 +12,7 @@ from ddit_jax.digits.world import HUES, Handwriting, World
 
 _GLYPH_SIZE = 8
 _FULL_INK = 16
-_CHUNK = 1024  # scenes rendered at once; bounds memory to megabytes
+_CHUNK = 1024  # scenes rendered at once; limits memory to megabytes
 
 
 def render_all(
@@ -21,10 +21,10 @@ def render_all(
   """The images of many scenes.
 
   Each glyph is enlarged to its cell by bicubic interpolation directly onto
-  the canvas grid, so a cell may lie between pixels; a pixel belongs to the
+  the canvas grid, so a cell may fall between pixels; a pixel belongs to the
   cell if its centre does. Ink / 16 is the opacity over black. Sampled cells
   neither overlap nor leave the canvas. Where given cells overlap, the brighter
-  value of each channel wins; what leaves the canvas is cut off.
+  value of each channel wins; parts outside the canvas are cropped.
   """
   images = np.empty((len(scenes), world.canvas, world.canvas, 3), np.uint8)
   for start in range(0, len(scenes), _CHUNK):

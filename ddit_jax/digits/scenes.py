@@ -40,7 +40,7 @@ ANY_RELATION = "any"
 PARTNER_FRACTION = 0.4
 _SINGLE_FRACTION = 0.2
 _NUM_DIGITS = len(DIGIT_WORDS)
-# Candidate layouts drawn at once, by number of objects. About one in 3, 30 or
+# Candidate layouts sampled at once, by number of objects. About one in 3, 30 or
 # 1,000 keeps its cells apart (one in 20 for two objects in a given relation).
 _NUM_CANDIDATES = {1: 1, 2: 64, 3: 256, 4: 4096}
 
@@ -87,11 +87,11 @@ def sample_scene(
 
   Args:
     world: the sizes.
-    rng: source of every draw.
+    rng: random generator for all choices.
     writing: whose glyphs to use.
     held_out: if False no composition in the scene is held out; if True
       exactly one is, the one that the kind of scene is about.
-    kind: one of SCENE_KINDS; None draws one the world has room for.
+    kind: one of SCENE_KINDS; None samples one that fits the world.
 
   Seen scenes by training writers show a digit k beside (k + 3) mod 10 more
   often than chance (PARTNER_FRACTION of the multi-object scenes), which makes
@@ -131,7 +131,7 @@ def arrange(
   writing: Handwriting,
   relation: str | None = None,
 ) -> Scene:
-  """A scene of exactly these (digit, colour index); draws places and glyphs.
+  """A scene of exactly these (digit, colour index); samples places and glyphs.
 
   Args:
     contents: one entry per object, 1 to `world.max_objects`.
@@ -146,7 +146,7 @@ def arrange(
   count = len(contents)
   if not 1 <= count <= world.max_objects:
     raise ValueError(
-      f"a scene of {count} digits was asked for, but this world holds 1 to "
+      f"a scene of {count} digits was requested, but this world holds 1 to "
       f"{world.max_objects}: choose another world or another prompt"
     )
   centers = draw_centers(count, world, rng, relation=relation).tolist()
@@ -209,7 +209,7 @@ def draw_centers(
 ) -> np.ndarray:
   """Centres (x, y) of `count` cells in pixels, float64 [count, 2].
 
-  Uniform over all layouts whose cells lie on the canvas and are at least
+  Uniform over all layouts whose cells are on the canvas and are at least
   `world.gap` apart along some axis.
 
   Args:

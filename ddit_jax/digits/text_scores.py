@@ -162,7 +162,7 @@ def pope_metrics(
     seed: of the bootstrap.
 
   Raises:
-    ValueError: the sets or the numbers of answers differ.
+    ValueError: the sets or their lengths differ.
   """
   if not items_by_set or set(items_by_set) != set(answers_by_set):
     raise ValueError(

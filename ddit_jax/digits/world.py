@@ -1,4 +1,4 @@
-"""The digit world: its words, what training never shows, sizes and glyphs."""
+"""The digit world: its words, held-out compositions, sizes and glyphs."""
 
 import dataclasses
 import functools
@@ -68,7 +68,7 @@ class World:
 
   Attributes:
     canvas: side of the square image.
-    digit_size: side of the square cell a digit is drawn in.
+    digit_size: side of the square cell of a digit.
     max_objects: largest number of digits in a scene, 1 to 4.
     jitter_px: only with `max_objects` 1: largest offset of the digit's centre
       from the centre of the canvas, uniform on both axes.
@@ -139,7 +139,7 @@ def clear_relation(dx: float, dy: float) -> str | None:
   """The relation of an object at offset (dx, dy) pixels; y points down.
 
   None on a diagonal (the larger component is less than twice the smaller)
-  and for no offset at all.
+  or for a zero offset.
   """
   wide, high = abs(dx), abs(dy)
   if max(wide, high) == 0 or max(wide, high) < 2 * min(wide, high):
@@ -221,7 +221,7 @@ def handwriting(split: str) -> Handwriting:
   training too. Arrays are read-only because all callers share them.
 
   Raises:
-    ValueError: if `split` is none of SPLITS.
+    ValueError: if `split` is not in SPLITS.
   """
   if split not in SPLITS:
     raise ValueError(

@@ -1,4 +1,4 @@
-"""Published scorers in plain numpy; they know no model and no data set.
+"""Published scorers in plain numpy; independent of models and data sets.
 
 - `bootstrap`: a mean with its bootstrap interval.
 - `vqa_accuracy`: VQA v2 answer normalisation and accuracy.

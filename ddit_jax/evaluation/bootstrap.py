@@ -11,7 +11,7 @@ _DRAWS_PER_BLOCK = 4_000_000  # bounds memory: 32 MB of indices at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-  """A mean and how sure we are of it.
+  """A mean with its confidence interval.
 
   Attributes:
     value: mean over all items.
@@ -39,20 +39,20 @@ def mean_interval(
   """Mean of `values` with its percentile bootstrap interval.
 
   Items of one group (the images of one prompt, the questions of one image)
-  are not independent, so whole groups are drawn with replacement. With strata
-  (the tasks of a benchmark) the mean is the plain mean of the strata's means,
-  and groups are drawn within each stratum.
+  are not independent, so whole groups are resampled with replacement. With
+  strata (the tasks of a benchmark) the mean is the plain mean of the strata's
+  means, and groups are resampled within each stratum.
 
   Args:
     values: one finite score an item, [n].
-    weights: how much each item weighs, [n], at least 0; without it all weigh
+    weights: the weight of each item, [n], at least 0; without it all weigh
       the same. A ratio of sums is a mean so weighted: precision is the mean
-      of matched / stated with weight stated. No weight at all gives 0.
+      of matched / stated with weight stated. Zero total weight gives 0.
     groups: the group of each item, [n]; without it each item is its own group.
     strata: the stratum of each item, [n]; without it there is only one.
-    resamples: how many times the groups are drawn again.
-    level: share of resampled means inside the interval, in (0, 1).
-    seed: of the draws; equal arguments give equal intervals.
+    resamples: number of bootstrap resamples.
+    level: fraction of resampled means inside the interval, in (0, 1).
+    seed: of the resampling; equal arguments give equal intervals.
 
   Raises:
     ValueError: for no values, values or weights that are not finite, negative

@@ -24,12 +24,12 @@ class FactScore:
 
   @property
   def precision(self) -> float:
-    """Share of stated facts that are true; 0 if nothing was stated."""
+    """Fraction of stated facts that are true; 0 if nothing was stated."""
     return self.matched / self.stated if self.stated else 0.0
 
   @property
   def recall(self) -> float:
-    """Share of true facts that were stated; 0 if nothing is true."""
+    """Fraction of true facts that were stated; 0 if nothing is true."""
     return self.matched / self.true if self.true else 0.0
 
   @property

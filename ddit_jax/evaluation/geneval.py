@@ -1,8 +1,8 @@
-"""GenEval's verdict: do the detected boxes show what the prompt asks for?
+"""GenEval's verdict: do the detected boxes match the prompt?
 
 Source: evaluate_images.py and summary_scores.py of djghosh13/geneval at
-af4902f. The detector is not part of this file: boxes, scores and colour names
-come from anywhere, all arithmetic on boxes is float32 as in the original.
+af4902f. The detector is not included: boxes, scores and colour names are given,
+and all arithmetic on boxes is float32 as in the original.
 """
 
 from collections import defaultdict
@@ -34,7 +34,7 @@ class Detection:
     class_name: what it is.
     box: left, top, right, bottom in pixels, y downwards.
     score: the detector's confidence in [0, 1].
-    color: name of its colour; None if nobody looked.
+    color: name of its colour; None if not determined.
   """
 
   class_name: str
@@ -45,11 +45,11 @@ class Detection:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-  """Whether an image shows what its prompt asks for, and what is wrong.
+  """Whether an image matches its prompt, and what is wrong.
 
   Attributes:
     is_correct: True if nothing is wrong.
-    reasons: one line for each thing that is wrong, empty if correct.
+    reasons: one line for each error, empty if correct.
   """
 
   is_correct: bool
@@ -90,7 +90,7 @@ def judge(
 def keep(
   detections: Iterable[Detection], *, tag: str, max_overlap: float = 1
 ) -> dict[str, list[Detection]]:
-  """The detections that count, best first, by class.
+  """The detections to use, best first, by class.
 
   Kept are scores above 0.3 (above 0.9 for counting), at most 16 a class; of
   equal scores the later detection comes first, as in the original.
@@ -111,7 +111,7 @@ def keep(
 
 
 def relations(first: Detection, second: Detection) -> frozenset[str]:
-  """How `first` lies relative to `second`; none, one or two relations.
+  """Position of `first` relative to `second`; none, one or two relations.
 
   The offset of the centres is shrunk by a tenth of the summed sizes on each
   axis, then compared with half the length of the unshrunk offset.
@@ -137,9 +137,9 @@ def relations(first: Detection, second: Detection) -> frozenset[str]:
 def task_scores(
   tags: Sequence[str], is_correct: Sequence[bool]
 ) -> dict[str, float]:
-  """Share of correct images for each task present, and "overall".
+  """Fraction of correct images for each task present, and "overall".
 
-  "overall" is the plain mean of the tasks, whatever their sizes.
+  "overall" is the plain mean of the tasks, regardless of their sizes.
 
   Raises:
     ValueError: for no images or unequal lengths.
@@ -161,7 +161,7 @@ def _wrong_with(
   group: Sequence[Detection],
   earlier_groups: Sequence[Sequence[Detection] | None],
 ) -> list[str]:
-  """What an include clause finds wrong: at most one line."""
+  """The error of an include clause: at most one line."""
   name, count = clause["class"], clause["count"]
   if len(group) < count:
     return [f"expected {name}>={count}, found {len(group)}"]

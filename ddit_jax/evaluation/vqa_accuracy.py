@@ -1,8 +1,8 @@
 """VQA v2 accuracy: answer normalisation and agreement with ten annotators.
 
-Source: vqaEval.py of GT-Vision-Lab/VQA at a013f00, oddities included; other
+Source: vqaEval.py of GT-Vision-Lab/VQA at a013f00, including its quirks; other
 copies (EvalAI, VizWiz, the D-DiT release) normalise differently and their
-numbers must not be mixed with these.
+scores must not be mixed with these.
 """
 
 import re
@@ -24,7 +24,7 @@ _NUMBERS = {"none": "0"} | {
 }
 # Words that are also accepted without their apostrophe. Input is lower-cased
 # before the look-up, so the published keys with a capital ("Im", "Ive",
-# "Id've", "I'dve") can never match and are left out.
+# "Id've", "I'dve") can never match and are omitted.
 _APOSTROPHE_WORDS = """
 ain't aren't can't could've couldn't didn't doesn't don't hadn't hasn't haven't
 he'd he's how'd how'll how's isn't it'd it'll ma'am mightn't might've mustn't
@@ -104,14 +104,14 @@ def question_accuracy(
 
   Each annotator is left out in turn; the prediction earns min(1, matches / 3)
   among the others, and the question the mean. With ten annotators 1, 2, 3
-  and 4 matches give 0.3, 0.6, 0.9 and 1. If all annotators wrote the same,
-  nothing is normalised: "Yes" against ten times "yes" earns 0 (published
-  behaviour, kept).
+  and 4 matches give 0.3, 0.6, 0.9 and 1. If all annotators agree, nothing is
+  normalised: "Yes" against ten times "yes" earns 0 (published behaviour,
+  kept).
 
   Args:
     prediction: the answer to score, as generated.
-    answers: what the annotators wrote, usually ten.
-    identities: what else tells the annotations apart (the answer_id).
+    answers: the annotators' answers, usually ten.
+    identities: ids that distinguish annotations (the answer_id).
       Annotations equal in both are left out together, as the official scorer
       does; without this argument all annotations are distinct.
 
@@ -141,7 +141,7 @@ def question_accuracy(
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusAccuracy:
-  """Accuracy of a result file in per cent, rounded as the scorer rounds.
+  """Accuracy of a result file in per cent, rounded like the official scorer.
 
   Attributes:
     overall: mean over all questions.
@@ -164,7 +164,7 @@ def corpus_accuracy(
   *,
   decimals: int = 2,
 ) -> CorpusAccuracy:
-  """Scores results against annotations in the layout of the v2.0 files.
+  """Scores results against annotations in the format of the v2.0 files.
 
   Args:
     annotations: the "annotations" list: question_id, question_type,
@@ -230,7 +230,7 @@ def _single_line(text: str) -> str:
 
 
 def _without_punctuation(text: str) -> str:
-  """Deletes or blanks each mark; every test looks at the text as given."""
+  """Deletes or blanks each mark; every test uses the original text."""
   has_grouped_digits = _DIGIT_COMMA_DIGIT.search(text) is not None
   result = text
   for mark in _PUNCTUATION:

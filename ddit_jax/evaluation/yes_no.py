@@ -1,4 +1,4 @@
-"""POPE: yes/no answers out of free text, and their confusion scores.
+"""POPE: yes/no answers from free text, and their confusion scores.
 
 Source: evaluate.py of AoiDragon/POPE at 08d957b. The positive class is "yes".
 """
@@ -12,18 +12,18 @@ LABELS = ("yes", "no")
 
 @dataclass(frozen=True, kw_only=True)
 class YesNoScores:
-  """Confusion counts and what follows from them, every score in [0, 1].
+  """Confusion counts and derived scores, every score in [0, 1].
 
   Attributes:
     true_positives: "yes" said where "yes" is right.
     false_positives: "yes" said where "no" is right.
     true_negatives: "no" said where "no" is right.
     false_negatives: "no" said where "yes" is right.
-    accuracy: share of right answers.
-    precision: share of right answers among those that say "yes".
-    recall: share of found answers among those that should be "yes".
+    accuracy: fraction of right answers.
+    precision: fraction of right answers among those that say "yes".
+    recall: fraction of found answers among those that should be "yes".
     f1: harmonic mean of precision and recall.
-    yes_ratio: share of answers that say "yes".
+    yes_ratio: fraction of answers that say "yes".
     undefined: names of the scores above whose denominator is zero; they are
       reported as 0 (the published script stops with a division by zero).
   """
@@ -43,9 +43,9 @@ class YesNoScores:
 def parse_yes_no(text: str) -> str:
   """ "no" if the first sentence has the word No, no or not, else "yes".
 
-  The sentence ends at the first full stop, commas vanish, and words are parted
-  by single blanks only. So "NO", "no!", "Nope" and the empty text are "yes":
-  published behaviour, kept.
+  The sentence ends at the first full stop, commas are removed, and words are
+  split at single spaces only. So "NO", "no!", "Nope" and the empty text are
+  "yes": published behaviour, kept.
   """
   first_sentence = text.split(".")[0].replace(",", "")
   is_negative = not _NO_WORDS.isdisjoint(first_sentence.split(" "))
@@ -84,7 +84,7 @@ def scores_from_counts(
   true_negatives: int,
   false_negatives: int,
 ) -> YesNoScores:
-  """The scores that follow from the four confusion counts.
+  """The scores derived from the four confusion counts.
 
   Raises:
     ValueError: when all counts are zero.

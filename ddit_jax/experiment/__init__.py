@@ -1,8 +1,8 @@
-"""What joins all other folders into runs.
+"""Combines all other packages into runs.
 
 - `config`: the root of a run's config, the nest of all parts.
 - `model`: the network with its encoders.
-- `data`: batches of both tasks as the config says.
+- `data`: batches of both tasks from the config.
 - `pretrained`: frozen encoders, and parameters that a run starts from.
 - `trainer`: `ddit train`: build the parts, restore or initialise, loop.
 - `validation`: validation losses and sample grids.

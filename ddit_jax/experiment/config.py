@@ -1,7 +1,7 @@
 """The root of a run's config: the nest of all parts.
 
 Every setting is a field of the part that uses it and is documented there;
-`config.load` builds the tree from a config file, and refuses unknown keys.
+`config.load` builds the tree from a config file and rejects unknown keys.
 """
 
 import dataclasses
@@ -51,11 +51,11 @@ class SampleConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-  """How much is evaluated, and on whose handwriting.
+  """The amount of evaluation, and the split of handwriting.
 
   Attributes:
-    split: "validation" for choosing settings, "test" for reporting.
-    images_per_prompt: drawings of each prompt.
+    split: "validation" for tuning, "test" for reporting.
+    images_per_prompt: generated images per prompt.
     num_captions: images captioned.
     questions_per_kind: questions of each kind.
     num_pope_images: images of each POPE file, six questions each; 0 leaves
@@ -83,7 +83,7 @@ class Config:
   """A whole run.
 
   Attributes:
-    schema_version: counts the incompatible changes of the keys.
+    schema_version: incremented at incompatible changes of the keys.
     name: shown in reports.
     seed: root of initialisation, data order and training noise.
     init_from: a workdir, or converted weights, whose network this run starts
@@ -161,7 +161,7 @@ class Config:
     """The network between its frozen encoders, if it has any.
 
     Raises:
-      ValueError: network, encoders and image size do not suit each other.
+      ValueError: network, encoders and image size are incompatible.
     """
     model = self.model.make(
       tokenizer,
@@ -175,5 +175,5 @@ class Config:
 
 
 def default_config() -> ConfigDict:
-  """What a config file starts from: every key with its default."""
+  """The base of a config file: every key with its default."""
   return to_config_dict(Config())

@@ -41,17 +41,17 @@ from ddit_jax.models.config import size
 
 TEXT_TO_IMAGE = "text_to_image"
 
-# To be changed with `ImageTransform`, so that older caches are refused.
+# Change it together with `ImageTransform`, so older caches are rejected.
 _IMAGE_TRANSFORM = (
   "short side by antialiased bicubic, centre square, not mirrored"
 )
 _DIGEST_BYTES = 16
-# The `data.tokenizer` that is made of the sources' own words.
+# The `data.tokenizer` that is built from the sources' words.
 _WORDS = "words"
 
 
 def check_can_be_cached(config: Config, task: str) -> None:
-  """Raises ValueError unless the task's images are always the same."""
+  """Raises ValueError unless the task's images are deterministic."""
   given = config.data.tasks()[task]
   if not config.data.sources:
     raise ValueError(
@@ -73,9 +73,9 @@ def check_can_be_cached(config: Config, task: str) -> None:
 
 
 def takes_features(config: Config, task: str) -> bool:
-  """Whether features of clean captions serve the task.
+  """Whether the task can use features of clean captions.
 
-  Masked texts need the text encoder anew at each step, and some networks embed
+  Masked texts need the text encoder at each step, and some networks embed
   their tokens themselves.
   """
   if task != TEXT_TO_IMAGE:
@@ -87,7 +87,7 @@ def takes_features(config: Config, task: str) -> bool:
 
 
 def latents_origin(config: Config, task: str) -> dict[str, Any]:
-  """All that decides the moments of an image."""
+  """All options that determine the moments of an image."""
   return {
     "autoencoder": _encoder_digest(config, "vae"),
     "encoder_dtype": config.model.encoder_dtype,
@@ -99,7 +99,7 @@ def latents_origin(config: Config, task: str) -> dict[str, Any]:
 def features_origin(
   config: Config, task: str, tokenizer: Tokenizer
 ) -> dict[str, Any]:
-  """All that decides the features of a text."""
+  """All options that determine the features of a text."""
   files = {
     name: hashlib.blake2b(data).hexdigest()
     for name, data in tokenizer.files().items()
@@ -113,7 +113,7 @@ def features_origin(
 
 
 def _encoder_digest(config: Config, name: str) -> str:
-  """Of an encoder's configuration and of its weights as the manifest says."""
+  """Hash of an encoder's configuration and of its weights' manifest."""
   folder = _encoders_folder(config)
   config = config_to_record(read_record(folder).configs[name])
   return _digest([config, contents_digest(folder, name)])
@@ -142,8 +142,8 @@ class CacheRequest:
     rows_per_device: images or texts encoded at once; None takes as many as a
       device has in a training step, at most 32.
     num_shards: files of each kind and source; None chooses.
-    max_bad_rate: share of a source's records that may be bad.
-    threads: that read and decode; None takes one a core.
+    max_bad_rate: fraction of a source's records that may be bad.
+    threads: that read and decode; None uses one per core.
   """
 
   task: str
@@ -156,11 +156,11 @@ class CacheRequest:
 
   @property
   def has_features(self) -> bool:
-    """True if T5's features are asked for."""
+    """True if T5's features are requested."""
     return T5 in self.parts
 
   def check(self, config: Config) -> None:
-    """Raises ValueError unless the config's task can be cached like this."""
+    """Raises ValueError unless the config's task supports this cache."""
     check_known([self.task], config.data.tasks(), what="--stream has no")
     check_known(self.parts, (LATENTS, T5), what="--cache has no part")
     check_can_be_cached(config, self.task)
@@ -226,7 +226,7 @@ def open_caches(
 
   Raises:
     ValueError: the task cannot be cached, a source has no cache, or one was
-      made from something else; the line names what differs.
+      made from something else; the message names the difference.
   """
   check_can_be_cached(config, task)
   section = config.data.tasks()[task]
@@ -302,7 +302,7 @@ def _check_origin(
 def _check_alike(
   config: Config, task: str, sources: Mapping[str, Source]
 ) -> None:
-  """A batch cannot have features of some of its rows."""
+  """Raises if only some sources have features; a batch needs all or none."""
   if not takes_features(config, task):
     return
   has_features = {
@@ -335,7 +335,7 @@ def _way_out(config: Config, task: str) -> str:
 
 
 def open_sources(data: DataConfig) -> dict[str, Source]:
-  """The sources of `data.sources`; their indexes are built if need be.
+  """The sources of `data.sources`; their indexes are built if necessary.
 
   Raises:
     ValueError: one of them cannot be opened.
@@ -348,7 +348,7 @@ def make_tokenizer(
   encoders: PretrainedModel | None = None,
   sources: Mapping[str, Source] = types.MappingProxyType({}),
 ) -> Tokenizer:
-  """The tokenizer of a fresh run; a resumed one reads its checkpoint's.
+  """The tokenizer of a new run; a resumed run reads its checkpoint's.
 
   Raises:
     ValueError: its folder or kind cannot be used, or there is none.
@@ -377,7 +377,7 @@ def open_data(
   sources: Mapping[str, Source],
   workdir: pathlib.Path,
 ) -> TrainingData:
-  """What both tasks and the validation batch come from.
+  """The data of both tasks and of the validation batch.
 
   Args:
     config: of the run.
@@ -386,10 +386,10 @@ def open_data(
     workdir: where unreadable records are listed.
 
   Raises:
-    ValueError: a mixture names unknown sources or makes no sense; a cache is
+    ValueError: a mixture names unknown sources or is invalid; a cache is
       missing or was made from something else.
   """
-  # Each process lists what it met itself.
+  # Each process lists its own bad records.
   name = f"bad_records.{jax.process_index()}.jsonl"
   log = ReadLog(workdir / name, config.data.bad_record_limits())
   if not sources:

@@ -1,4 +1,4 @@
-"""A network with what turns pixels and tokens into its inputs."""
+"""A network with the encoders of its inputs, pixels and tokens."""
 
 import dataclasses
 from typing import Literal
@@ -60,7 +60,7 @@ class DualModel:
     return {name: part for name, part in parts.items() if part is not None}
 
   def abstract_variables(self, mesh: Mesh) -> dict[str, Variables]:
-    """Shapes, dtypes and layouts of all parts."""
+    """Shapes, dtypes and shardings of all parts."""
     return {
       name: with_shardings(part.abstract_variables(), part.shardings(mesh))
       for name, part in self.parts().items()
@@ -215,7 +215,7 @@ OF_ENCODERS = "of_encoders"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-  """Which network.
+  """The network and its encoders.
 
   Attributes:
     size: a name of `ddit_jax.models.config`, whose vocabulary and text length
@@ -226,7 +226,7 @@ class ModelConfig:
       random ones, for dry runs.
     encoder_dtype: in which they are kept and compute, "float32" or "bfloat16".
     encoder_placement: "sharded" like the network, or "replicated".
-    has_mask_embedding: True gives the run its own row for T5's mask token,
+    has_mask_embedding: True gives the run its own embedding of T5's mask token,
       see `train.mask_embedding_steps`; False uses T5's.
     execution: precision, rematerialisation, kernels.
   """
@@ -267,7 +267,7 @@ class ModelConfig:
       lora: with a rank, the network's parameters are adapters.
 
     Raises:
-      ValueError: network and encoders do not suit each other.
+      ValueError: network and encoders are incompatible.
     """
     network = Network(
       self._network_config(tokenizer, encoders, max_text_length),
@@ -276,7 +276,7 @@ class ModelConfig:
     )
     parts = {}
     if encoders is not None:
-      # The End-to-End variant embeds its tokens itself.
+      # The End-to-End variant embeds its own tokens.
       needs_text_encoder = network.config.context_dim is not None
       names = ENCODER_PARTS if needs_text_encoder else ("vae",)
       encoders.check_has(names)
@@ -351,10 +351,10 @@ def training_flops(
 
   Args:
     model: the network between its encoders.
-    batch: the global batch, or its shapes. It tells what is cached: moments of
+    batch: the global batch, or its shapes. It shows what is cached: moments of
       latents in place of pixels, features beside tokens.
     is_mask_embedding_trained: whether its step trains a mask embedding.
-    is_network_frozen: True under adapters, whose own products are left out.
+    is_network_frozen: True under adapters, whose own products are not counted.
 
   Returns:
     {"network": ..., "text_encoder": ..., "vae": ...}, of those the model has.
@@ -374,7 +374,7 @@ def training_flops(
 
 
 def _image_loss(model: DualModel, batch: TextToImageBatch):
-  """(part, examples, one example's pass, which way it goes) of the stream."""
+  """(part, examples, one example's pass, its direction) of the task."""
   rows, length = batch.tokens.shape
   # With cached features the null caption alone is encoded, once.
   num_encoded = rows if batch.features is None else 1

@@ -40,7 +40,7 @@ from ddit_jax.sharding.rules import with_shardings
 
 # The frozen parts of a D-DiT.
 ENCODER_PARTS = ("text_encoder", "vae")
-# In a checkpoint of adapters: which parameters they were trained on.
+# In a checkpoint of adapters: the parameters they were trained on.
 BASE_FILE = "lora_base.json"
 
 
@@ -49,7 +49,7 @@ class PretrainedModel:
   """A folder of converted weights whose hashes were verified.
 
   Attributes:
-    folder: one sub-folder a part.
+    folder: one sub-folder per part.
     record: the configurations of the parts.
   """
 
@@ -92,7 +92,7 @@ class PretrainedModel:
     return pretrained_tokenizer("t5", self.folder / "tokenizer")
 
   def encoder(self, name: str, dtype: str) -> PureModule:
-    """T5 or the autoencoder, computing and kept in `dtype`."""
+    """T5 or the autoencoder, computed and stored in `dtype`."""
     config = self.record.configs[name]
     dtypes = {"dtype": dtype, "parameter_dtype": dtype}
     if name == "vae":
@@ -108,10 +108,10 @@ class PretrainedModel:
 
     Args:
       name: of the part.
-      module: what the weights are for.
+      module: the module of the weights.
       mesh: the devices.
       placement: "sharded" by the rule table, like the network; "replicated"
-        takes more memory and saves a gathering at every step.
+        uses more memory and avoids a gather at every step.
     """
     needed = with_shardings(
       module.abstract_variables(), _shardings(module, mesh, placement)
@@ -134,7 +134,7 @@ def _restore_item(folder: pathlib.Path, needed: Any) -> Any:
   """Loads the needed arrays of an Orbax item, cast to the needed dtypes.
 
   Raises:
-    InputError: a needed array is not there.
+    InputError: a needed array is missing.
   """
   args = ocp.args.PyTreeRestore(
     needed,
@@ -174,7 +174,7 @@ class PretrainedParams:
         checkpoint, WORKDIR/checkpoints/STEP.
       weights: "ema" or "params" of a run.
       params: the abstract parameters of the network.
-      is_complete: True refuses parameters that would be newly initialised.
+      is_complete: True rejects parameters that would be newly initialised.
 
     Raises:
       InputError: nothing there, damage, other shapes, or arrays missing.
@@ -252,7 +252,7 @@ class PretrainedParams:
       )
 
   def report(self) -> str:
-    """What is taken, newly initialised and unused; the latter two by name."""
+    """Lists arrays that are loaded, newly initialised or unused."""
     num_cast = sum(self.stored[n][1] != self.needed[n][1] for n in self.taken)
     new, unused = self.newly_initialised, self.unused
     lines = [
@@ -278,14 +278,14 @@ class PretrainedParams:
 
   @functools.cached_property
   def digest(self) -> str:
-    """Hash of the stored parameters, wherever their folder is."""
+    """Hash of the stored parameters, independent of their folder."""
     root = next(
       path for path in self.folder.parents if (path / MANIFEST_NAME).is_file()
     )
     return contents_digest(root, self.folder.relative_to(root).as_posix())
 
   def base_file(self) -> dict[str, bytes]:
-    """What a checkpoint of adapters says about the frozen parameters."""
+    """A checkpoint's metadata about the frozen parameters."""
     body = {"folder": str(self.folder), "digest": self.digest}
     return {BASE_FILE: json.dumps(body, indent=2).encode()}
 

@@ -1,4 +1,4 @@
-"""Several stages of training as one job: each starts from the one before."""
+"""Several stages of training as one job: each starts from the previous one."""
 
 import logging
 import pathlib
@@ -17,7 +17,7 @@ Stages = Mapping[str, Config]
 
 
 def train_stages(stages: Stages, workdir: str) -> bool:
-  """Trains stage after stage, each in its own folder of `workdir`.
+  """Trains the stages in order, each in its own folder of `workdir`.
 
   A stage whose last step is done is skipped, so the same command continues
   where the job was stopped or killed. `init_from` = "stage:NAME" starts from
@@ -31,9 +31,9 @@ def train_stages(stages: Stages, workdir: str) -> bool:
     True if all stages are done, False after a stop signal.
 
   Raises:
-    InputError: the stages do not fit together or with what is in the folder,
+    InputError: the stages are incompatible with each other or with the folder,
       or data or weights of one of them cannot be opened, before any compute;
-      or what `trainer.train` raises.
+      or any error of `trainer.train`.
   """
   folders = {name: pathlib.Path(workdir) / name for name in stages}
   with preparing():
@@ -55,7 +55,7 @@ def train_stages(stages: Stages, workdir: str) -> bool:
 
 
 def _check_references(stages: Stages) -> None:
-  """Raises InputError if a stage starts from one that is not before it."""
+  """Raises InputError unless stages start from earlier stages only."""
   before: list[str] = []
   for name, config in stages.items():
     start = config.init_from
@@ -68,9 +68,9 @@ def _check_references(stages: Stages) -> None:
 
 
 def _check_can_start(names: list[str], stages: Stages) -> None:
-  """Raises InputError for what can be seen of later stages at once.
+  """Checks later stages as far as possible; raises InputError.
 
-  The first of them opens its own before any compute.
+  The first one opens its data and weights before any compute.
   """
   checked = {stages[name].model.encoders_from for name in names[:1]}
   for name in names[1:]:

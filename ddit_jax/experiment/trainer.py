@@ -57,15 +57,15 @@ def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
 
   Args:
     config: of the run.
-    workdir: its folder; a run that is there is continued.
-    steps_before: of earlier stages in this process, see `StopSignal`.
+    workdir: its folder; an existing run is continued.
+    steps_before: steps of earlier stages in this process, see `StopSignal`.
 
   Returns:
     True if the last step is done, False after a stop signal.
 
   Raises:
-    InputError: config, devices or folder do not fit, before any compute; or
-      the data, the losses or the disk made the run stop.
+    InputError: config, devices or folder are incompatible, before any compute;
+      or the data, the losses or the disk stopped the run.
   """
   with contextlib.ExitStack() as stack:
     with preparing():
@@ -97,13 +97,13 @@ class Trainer:
     mesh: all devices.
     tokenizer: of all texts.
     model: the network between its frozen encoders.
-    encoders: where these come from, if there are any.
+    encoders: source of the encoders, if there are any.
     pretrained: parameters that a new run starts from, or that stay frozen
       under adapters; None if there are none.
     null_tokens: the empty caption, int32 [length].
     optimizer: the optax chain.
-    shardings: of the state, without what is frozen.
-    data: the training batches, the validation batch, and what reading met.
+    shardings: of the state, without frozen parameters.
+    data: the training batches, the validation batch, and reading statistics.
     stream: batches of both tasks.
   """
 
@@ -188,7 +188,7 @@ class Trainer:
       row = self.model.frozen_mask_embedding(frozen)
       place = self.shardings.params[MASK_EMBEDDING]
       params = {**params, MASK_EMBEDDING: jax.device_put(row, place)}
-    # A copy, because buffers that the EMA shares could not be donated.
+    # A copy, because buffers shared with the EMA could not be donated.
     ema = jax.tree.map(jnp.copy, params)
     return state.replace(params=params, ema=ema, frozen=frozen)
 
@@ -223,10 +223,10 @@ class Trainer:
 
     Args:
       state: of step `start`; its buffers are donated.
-      stop: requests an orderly end.
+      stop: requests a clean stop.
 
     Raises:
-      InputError: the losses went wrong too often.
+      InputError: too many rollbacks.
     """
     train, start = self.config.train, self.start or 0
     self.folder.write_config(self.config)
@@ -236,7 +236,7 @@ class Trainer:
       MetricWriter(self.folder.path if is_first else None) as writer,
       progress_bar(train.num_steps, initial=start, is_shown=is_first) as bar,
     ):
-      # One for all rollbacks, so that it remembers the losses before them.
+      # Shared by all rollbacks, so that it remembers earlier losses.
       guard = LossGuard(
         self.folder.path,
         self.stream.record_ids,
@@ -268,7 +268,7 @@ class Trainer:
     hooks: list[loop.Hook],
     stop: loop.StopSignal,
   ) -> LossSpike | bool:
-    """Trains; the spike that ended it, or what `fit` returns."""
+    """Trains; returns the spike that ended it, or the result of `fit`."""
     num_steps = self.config.train.num_steps
     with contextlib.closing(DeviceFeed(self.stream, self.mesh)) as feed:
       try:
@@ -282,7 +282,7 @@ class Trainer:
           is_stop_requested=stop.is_requested,
         )
       except LossSpike as spike:
-        # Its traceback would keep the whole state.
+        # Its traceback would keep the whole state alive.
         return spike.with_traceback(None)
     return int(state.step) == num_steps and not stop.was_requested
 
@@ -293,7 +293,7 @@ class Trainer:
     writer: MetricWriter,
     batch: DualBatch,
   ) -> list[loop.Hook]:
-    """What happens after a step, in this order; `batch` is for validation."""
+    """The hooks after a step, in this order; `batch` is for validation."""
     config, train = self.config, self.config.train
     validator = Validator(
       self.model, config.loss, self.null_tokens, batch, writer
@@ -333,7 +333,7 @@ class Trainer:
   ) -> StepLog:
     config, tasks = self.config, self.config.data.tasks()
     has_row = config.model.has_mask_embedding and not self.has_adapters
-    # A training batch has the shapes of the validation batch but for the rows.
+    # A training batch has the validation batch's shapes, except the rows.
     shapes = DualBatch(
       text_to_image=_with_rows(batch.text_to_image, tasks["text_to_image"]),
       image_to_text=_with_rows(batch.image_to_text, tasks["image_to_text"]),
@@ -360,7 +360,7 @@ class Trainer:
 
   @contextlib.contextmanager
   def _saving_if_too_many_skipped(self, progress: loop.Progress):
-    """Skipped batches changed nothing: what was learnt before is sound."""
+    """Skipped batches changed nothing, so the earlier state is valid."""
     try:
       yield
     except TooManySkipped:
@@ -371,7 +371,7 @@ class Trainer:
   def _save(
     self, progress: loop.Progress, losses: dict[str, float] | None
   ) -> None:
-    """Starts a checkpoint; the loop goes on while it is written."""
+    """Starts a checkpoint; the loop continues while it is written."""
     files = self.tokenizer.files()
     if self.has_adapters:
       files |= self.pretrained.base_file()

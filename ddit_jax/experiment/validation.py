@@ -26,9 +26,9 @@ from ddit_jax.train.state import TrainState
 class Validator:
   """Both losses on a fixed batch.
 
-  The diffusion times form a grid: each of as many equal parts of their
-  distributions as there are examples holds one sigma and one text time. Times,
-  noise and masks are the same at every call.
+  The diffusion times form a grid: their distributions are split into as many
+  equal parts as there are examples, with one sigma and one text time each.
+  Times, noise and masks are the same at every call.
 
   Args:
     model: the network between its encoders.
@@ -86,15 +86,15 @@ class Validator:
 class SampleGrid:
   """Images generated from the batch's captions, and texts from its images.
 
-  The sampling settings are the run's, the noise is the same at every call.
+  Uses the run's sampling config, and the same noise at every call.
 
   Args:
     model: the network between its encoders.
     tokenizer: of the texts.
     null_tokens: the empty caption, [length].
     batch: the validation batch on the mesh.
-    size: at most how many of its first examples are shown.
-    config: how to sample.
+    size: maximum number of examples, taken from the start.
+    config: sampling config.
     writer: receives the grids "generated_images" and "answers".
   """
 
@@ -132,7 +132,7 @@ class SampleGrid:
   def _samples(self, state: TrainState, batch: DualBatch):
     variables = state.variables(state.ema)
     batch = jax.tree.map(lambda rows: rows[: self._size], batch)
-    # The names of these keys are part of the draws.
+    # These purposes determine the draws, so they must not change.
     root = key_for(jax.random.key(0), "sample_sheet")
     found = {}
     if batch.text_to_image is not None:

@@ -21,7 +21,7 @@ from ddit_jax.data.schedule import check_schedule_edit
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
 
-# Begins an `init_from` that names an earlier stage of the same job.
+# Prefix of an `init_from` that names an earlier stage of the same job.
 STAGE = "stage:"
 # A run may be resumed with other values of these sections only.
 CHANGEABLE = ("name", "mesh", "train", "sample", "evaluate")
@@ -72,7 +72,7 @@ class RunFolder:
     return self
 
   def __exit__(self, *_: object) -> None:
-    """Gives the lock back."""
+    """Releases the lock."""
     if self._lock is not None:
       self._lock.close()
 
@@ -86,27 +86,27 @@ class RunFolder:
       self.checkpoints, keep_last=keep_last, best_metric="validation/total"
     )
 
-  def check_same_run(self, settings: Config, saved: Config, step: int) -> None:
-    """Refuses to resume a run that would differ from its beginning.
+  def check_same_run(self, config: Config, saved: Config, step: int) -> None:
+    """Raises if resuming would change the run so far.
 
-    Mixtures of `data.sources` may change from `step` on: what was read before
-    stays as it was. Caches may be moved, begun or left.
+    Mixtures of `data.sources` may change from `step` on, but not before it.
+    Caches may be moved, added or removed.
 
     Raises:
-      InputError: a setting differs that shapes what was trained so far.
+      InputError: a setting differs that affects training so far.
     """
-    old, new = dataclasses.asdict(saved), dataclasses.asdict(settings)
+    old, new = dataclasses.asdict(saved), dataclasses.asdict(config)
     for name in ("num_workers", "num_threads"):
-      # Who reads does not change what is read.
+      # The number of readers does not change the data.
       old["data"][name] = new["data"][name]
-    if settings.lora.rank:
+    if config.lora.rank:
       # Frozen weights may be moved: their hash is compared.
       old["init_from"] = new["init_from"]
-    if settings.data.sources:
-      _check_mixtures(settings, saved, step)
-      for name in settings.data.tasks():
+    if config.data.sources:
+      _check_mixtures(config, saved, step)
+      for name in config.data.tasks():
         old["data"][name]["mixture"] = new["data"][name]["mixture"]
-        # Caches may be moved: opening one compares what it holds.
+        # Caches may be moved: opening one compares its contents.
         old["data"][name]["cache"] = new["data"][name]["cache"]
     changed = [
       f"{key} was {before!r} and is {now!r}"
@@ -123,7 +123,7 @@ class RunFolder:
   def check_resumes(
     self, config: Config, store: CheckpointStore, step: int
   ) -> None:
-    """Refuses to resume the run of a checkpoint with this config.
+    """Raises if a checkpoint's run cannot be resumed with this config.
 
     Raises:
       InputError: see `check_same_run`; or the run is beyond its last step.
@@ -151,22 +151,22 @@ class RunFolder:
       return init_from
     return str(self.path.parent / init_from.removeprefix(STAGE))
 
-  def write_config(self, settings: Config) -> None:
-    """Writes the resolved settings, config.json, once a job."""
+  def write_config(self, config: Config) -> None:
+    """Writes the resolved config, config.json, once a job."""
     if jax.process_index() != 0:
       return
-    text = json.dumps(dataclasses.asdict(settings), indent=2)
+    text = json.dumps(dataclasses.asdict(config), indent=2)
     (self.path / "config.json").write_text(text + "\n")
 
 
 @contextlib.contextmanager
 def explaining_stops(store: CheckpointStore) -> Iterator[None]:
-  """Says in one line why training stopped, and from where it can continue."""
+  """Reports in one line why training stopped and where it can continue."""
   try:
     yield
   except Exception as error:
     if jax.process_count() > 1:
-      # The other processes may go on: do not wait for them in a save.
+      # The other processes may continue: do not wait for them in a save.
       store.abandon()
     if isinstance(error, TooManyBadRecords):
       raise
@@ -193,7 +193,7 @@ def _disk_error(error: BaseException | None) -> OSError | None:
   """The full or read-only disk among an error's causes, if it is one."""
   while error is not None:
     number = getattr(error, "errno", None)
-    # TensorStore has no errno, it writes the number into its message.
+    # TensorStore sets no errno, but writes it into its message.
     if found := _TENSORSTORE_ERROR.search(str(error)):
       number = int(found[1])
     if number in _DISK_ERRORS:
@@ -203,7 +203,7 @@ def _disk_error(error: BaseException | None) -> OSError | None:
 
 
 def output_folder(path: str | os.PathLike) -> pathlib.Path:
-  """The folder for results, --out, created if it is not there.
+  """The folder for results, --out, created if it does not exist.
 
   Raises:
     InputError: it cannot be written.
@@ -220,8 +220,8 @@ def output_folder(path: str | os.PathLike) -> pathlib.Path:
   return path
 
 
-def _check_mixtures(settings, saved, step: int) -> None:
-  before, now = saved.data.tasks_on(), settings.data.tasks_on()
+def _check_mixtures(config, saved, step: int) -> None:
+  before, now = saved.data.tasks_on(), config.data.tasks_on()
   for name, stream in now.items():
     if name not in before:
       continue

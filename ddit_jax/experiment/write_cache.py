@@ -1,4 +1,4 @@
-"""What `ddit prepare --cache` does: encodes a stream's sources to disk."""
+"""`ddit prepare --cache`: encodes a task's sources to disk."""
 
 import logging
 import pathlib
@@ -47,7 +47,7 @@ from ddit_jax.sharding.mesh import MeshConfig, batch_ways
 class LocalEncoders:
   """A model's encoders; their weights are read when first used.
 
-  Each process encodes its own rows and waits for no other.
+  Each process encodes its own rows without waiting for the others.
 
   Attributes:
     num_rows: most rows in one call; fewer are padded, so that every call runs
@@ -66,7 +66,7 @@ class LocalEncoders:
     model: with an autoencoder.
     weights: of its encoders.
     placement: see `PretrainedModel.restore`.
-    rows_per_device: rows that one device encodes at once.
+    rows_per_device: rows encoded at once on one device.
     """
     self._model, self._weights, self._placement = model, weights, placement
     self._mesh = MeshConfig().make(jax.local_devices())
@@ -120,15 +120,15 @@ def write_caches(
 
   Args:
     config: of the run that will read them.
-    request: what is written.
+    request: what to write.
     progress: called after every chunk of a source's rows.
 
   Returns:
-    Name of the source to what its cache holds.
+    Name of each source to the contents of its cache.
 
   Raises:
-    InputError: nothing to cache, too little room, too many bad records, or a
-      folder with something else in it.
+    InputError: nothing to cache, too little space, too many bad records, or a
+      folder with other contents.
   """
   with preparing():
     writers = _writers(config, request, progress)
@@ -138,7 +138,7 @@ def write_caches(
 def _writers(
   config: Config, request: CacheRequest, progress: RecordProgress | None
 ) -> dict[str, ShardWriter]:
-  """One a source, checked before anything is encoded."""
+  """One per source, checked before anything is encoded."""
   request.check(config)
   task = config.data.tasks()[request.task]
   weights = config.model.open_encoders()
@@ -203,7 +203,7 @@ def _writers(
 
 
 def _bytes_to_write(writer: ShardWriter, record_bytes: float) -> int:
-  """Size of what is missing, and says how large the cache becomes."""
+  """Size of the missing parts; also logs the size of the cache."""
   num_records, num_parts = len(writer.source), writer.num_parts
   missing = writer.unfinished_parts()
   total, needed = (

@@ -211,7 +211,7 @@ def test_purpose_split_and_seed_make_the_draws_and_size_does_not():
   ("change", "message"),
   [
     ({"split": "val"}, "no split 'val'"),
-    ({"size": 0}, "0 pools were asked for"),
+    ({"size": 0}, "0 pools were requested"),
     ({"seed": -1}, "seed is -1"),
   ],
 )
