@@ -69,7 +69,7 @@ class AbstractStep:
     """The step that `ddit train` would run with this config.
 
     Raises:
-      ValueError: config and mesh do not fit, or the config trains adapters.
+      ValueError: mesh and config are incompatible, or it trains adapters.
     """
     if config.lora.rank:
       raise ValueError(

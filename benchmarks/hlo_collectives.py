@@ -195,7 +195,7 @@ def hlo_collectives(text: str) -> Collectives:
   with other work, counts once: its steps share a channel.
 
   Args:
-    text: what `Compiled.as_text()` gives.
+    text: the output of `Compiled.as_text()`.
 
   Raises:
     ValueError: it is not HLO text.

@@ -14,7 +14,7 @@ def write_tables(tables: Mapping[str, Table], folder: pathlib.Path) -> str:
   """Writes tables.json and tables.md; the Markdown text.
 
   Args:
-    tables: by name; missing evaluations are left out, and each cell has its
+    tables: by name; missing evaluations are omitted, and each cell has its
       number of seeds.
     folder: output folder.
   """

@@ -3,14 +3,14 @@
 Random weights of D-DiT on SD3 medium, bfloat16. Images: from text features to
 pixels, 512 pixels, 28 Euler steps with guidance, by our sampler and by
 diffusers' StableDiffusion3Pipeline with its transformer and decoder under
-torch.compile; text encoders are left out on both sides. Captions: encoder
+torch.compile; text encoders are excluded on both sides. Captions: encoder
 and network at each of 16 steps, ours alone, as diffusers has no such model.
 Rounds alternate, so that other work on the machine affects both alike.
 
   pip install '.[gpu,parity]'
   python benchmarks/sampling_speed.py --batch=1 > sampling_speed.json
 
-Prints one JSON object. Without PyTorch, diffusers is left out with a message.
+Prints one JSON object. Without PyTorch, diffusers is skipped with a message.
 `--size=tiny` is a smoke test.
 """
 

@@ -79,7 +79,7 @@ def _all(stages):
 
 
 def _common():
-  """What all stages share (paper section 4.1 and the release)."""
+  """Common config of all stages (paper section 4.1 and the release)."""
   config = default_config()
   config.model.size = "sd3_medium"
   config.model.encoders_from = _WEIGHTS

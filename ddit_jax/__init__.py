@@ -13,20 +13,20 @@ In reading order:
 - `losses`: the dual loss.
 - `train`: one training step and the loop around it.
 - `sharding`: where arrays live.
-- `checkpoint`: checkpoints that are whole or not there at all.
+- `checkpoint`: atomic, verified checkpoints.
 - `sampling`: images and texts from noise.
 - `conversion`: published weights to checkpoints and back.
 - `evaluation`: published scorers.
-- `monitor`: what a run shows while it trains.
+- `monitor`: metrics and images of a run.
 - `report`: one self-contained report.html.
-- `experiment`: joins all of these into runs.
+- `experiment`: combines all of these into runs.
 - `pipelines`: checkpoints as objects and tasks.
 - `cli`: the command line.
 - `prng`: random keys by purpose and step.
-- `files`: files that appear whole or not at all.
-- `errors`: errors that users are shown as one line.
+- `files`: files that are written atomically.
+- `errors`: errors shown to users as one line.
 
-`ddit_jax.load(path)` gives a checkpoint as an object with a method per task;
+`ddit_jax.load(path)` returns a checkpoint as an object with a method per task;
 docs/library.md shows the parts as a library.
 """
 

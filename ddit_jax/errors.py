@@ -1,4 +1,4 @@
-"""The error of bad input, and the phrases that its messages share."""
+"""The error of bad input, and phrases common to its messages."""
 
 import contextlib
 import difflib
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 
 class InputError(ValueError):
-  """What was given cannot be used; the message is one line with the way out."""
+  """Invalid input; the message is one line that says how to fix it."""
 
 
 @contextlib.contextmanager
@@ -32,10 +32,10 @@ def suggest(name: object, known: Iterable[str]) -> str:
 def check_known(
   names: Iterable[str], known: Iterable[str], *, what: str
 ) -> None:
-  """Checks names that a user wrote.
+  """Checks names given by a user.
 
   Args:
-    names: what was written.
+    names: the given names.
     known: the allowed names.
     what: the beginning of the message, e.g. "filters has no key".
 
@@ -49,7 +49,7 @@ def check_known(
 
 
 def first_few(items: Iterable[object], *, limit: int = 4) -> str:
-  """The first `limit` items and how many more there are, on one line."""
+  """The first `limit` items and the number of others, on one line."""
   items = list(items)
   more = len(items) - limit
   tail = f" and {more} more" if more > 0 else ""

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all; JSON of limited size."""
+"""Atomic writes of files and folders; JSON of limited size."""
 
 import contextlib
 import json
@@ -16,13 +16,13 @@ from ddit_jax.errors import InputError
 def replace_file(
   path: pathlib.Path, data: bytes, *, survives_power_loss: bool = True
 ) -> None:
-  """Writes a file that appears whole or not at all.
+  """Writes a file atomically.
 
   Args:
-    path: a file already there is replaced.
+    path: an existing file is replaced.
     data: its new contents.
     survives_power_loss: True waits for the disk; False is enough where only
-      this process can be killed, or where a damaged file does no harm.
+      this process can be killed, or where a damaged file is harmless.
   """
   partial = path.with_name(f"{path.name}.partial")
   with open(partial, "wb") as file:
@@ -48,7 +48,7 @@ def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
   """A JSON object from a file of limited size.
 
   Raises:
-    ValueError: the file is too large, no JSON, or no object.
+    ValueError: the file is too large, not JSON, or not an object.
   """
   size = path.stat().st_size
   if size > max_bytes:
@@ -63,13 +63,13 @@ def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
   return body
 
 
-# An active writer touches its file more often than this.
+# An active writer updates its file more often than this.
 _SECONDS_UNTIL_ABANDONED = 3600.0
 
 
 @contextlib.contextmanager
 def appearing_file(path: pathlib.Path) -> Iterator[BinaryIO]:
-  """A file to write to that gets its name when the block ends.
+  """A file to write to, renamed to `path` when the block ends.
 
   If the block raises, nothing is left behind. Several processes may write the
   same file: the last one wins. Files that killed writers left more than an hour
@@ -104,10 +104,10 @@ def _remove_abandoned(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def appearing_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A folder to write into that gets its name when the block ends.
+  """A folder to write into, renamed when the block ends.
 
   It is called `destination` + ".partial" until then. An error or an interrupt
-  removes it; a killed process leaves it, and the next one starts it anew.
+  removes it; a killed process leaves it, and the next one starts over.
 
   Raises:
     InputError: `destination` exists and is not an empty folder.
@@ -133,7 +133,7 @@ def appearing_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def check_is_new(folder: pathlib.Path) -> None:
-  """Raises InputError unless nothing or an empty folder is there."""
+  """Raises InputError unless `folder` is absent or empty."""
   is_empty = folder.is_dir() and not any(folder.iterdir())
   if folder.exists() and not is_empty:
     raise InputError(
@@ -144,11 +144,11 @@ def check_is_new(folder: pathlib.Path) -> None:
 def check_free_space(
   path: pathlib.Path, num_bytes: float, *, remedy: str
 ) -> str:
-  """Checks that the disk of a path has room for what will be written.
+  """Checks that the disk of a path has enough free space.
 
   Args:
-    path: where it will be written; need not exist yet.
-    num_bytes: how much.
+    path: output path; need not exist yet.
+    num_bytes: bytes to write.
     remedy: what the user can do other than free some space, e.g. "choose
       another --workdir".
 

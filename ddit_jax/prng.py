@@ -1,7 +1,7 @@
-"""Randomness with an address: a key is a function of (root, purpose, step).
+"""Random keys as a function of (root, purpose, step).
 
-Nothing is carried from step to step, so nothing has to be checkpointed, and a
-new purpose does not shift the draws of the others.
+No state is carried from step to step, so none has to be checkpointed, and a new
+purpose does not change the draws of the others.
 """
 
 import zlib
@@ -9,7 +9,7 @@ import zlib
 import jax
 from jaxtyping import Array, Int, Key
 
-# JAX's keys take 32 bits: a larger seed would silently be another one.
+# JAX's keys take 32 bits: a larger seed would silently wrap around.
 MAX_SEED = 2**32 - 1
 
 
@@ -22,6 +22,6 @@ def key_for(
 
 
 def check_seed(seed: int) -> None:
-  """Raises ValueError unless `seed` makes a key of its own."""
+  """Raises ValueError unless `seed` maps to a unique key."""
   if not 0 <= seed <= MAX_SEED:
     raise ValueError(f"seed must be in 0 to {MAX_SEED}, got {seed}")

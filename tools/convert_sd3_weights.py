@@ -23,7 +23,7 @@ from ddit_jax.conversion.dtypes import OUTPUT_DTYPES
 from ddit_jax.conversion.plan import TARGETS
 
 _BAD_INPUT = 2
-# What shells expect of a program that Ctrl-C ended.
+# Exit code that shells expect after Ctrl-C.
 _STOPPED = 130
 _IMPORT_FLAGS = ("format", "target", "seed", "tokenizer", "vocab_size")
 _EXPORT_FLAGS = ("params",)
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-  """Says in one line what is wrong with the flags."""
+  """Reports errors in flags as one line."""
 
   def error(self, message: str) -> NoReturn:
     """Raises ValueError."""
@@ -124,7 +124,7 @@ def _export(args: argparse.Namespace) -> convert.Outcome:
 
 
 def _peak_memory() -> int:
-  """Bytes of physical memory at the highest, mapped files included.
+  """Peak physical memory in bytes, including mapped files.
 
   Linux's own record of this program is used where there is one: `getrusage`
   also counts the program that started it.

@@ -1,6 +1,6 @@
 """The verbs `train`, `sample`, `evaluate` and `lora`.
 
-What they call is imported when they run, so that `--help` is quick.
+Their imports are deferred until they run, so `--help` is fast.
 """
 
 import argparse
@@ -46,17 +46,17 @@ TRAIN = Verb(
   name="train",
   summary="train a network, or resume the run in a folder",
   description="""
-Trains one network on two tasks at once: drawing images from text, and writing
-text about images. Starts fresh in an empty --workdir, or goes on exactly where
-an earlier run in it stopped. Ctrl-C or SIGTERM saves a checkpoint and exits 0.
+Trains one network on two tasks at once: generating images from text, and text
+from images. Starts in an empty --workdir, or resumes exactly where an earlier
+run in it stopped. Ctrl-C or SIGTERM saves a checkpoint and exits 0.
 
   ddit train --config=configs/digits.py --workdir=runs/digits
 
-A config of several stages (configs/ddit_sd3.py:all) trains one after the other,
-each in a folder of its name; the same command goes on with the right one.
+A config of several stages (configs/ddit_sd3.py:all) trains them in order, each
+in a folder of its name; the same command resumes the right one.
 
-The workdir receives checkpoints/, scalars.jsonl, TensorBoard files and
-config.json.
+Writes checkpoints/, scalars.jsonl, TensorBoard files and config.json to the
+workdir.
 """,
   flags={
     "config": _CONFIG,
@@ -117,7 +117,7 @@ Many at once: --inputs=FILE.jsonl, one JSON object a line with the keys
 "prompt", "image" and "question" that the task needs. Images are written as
 PNG files, texts to results.jsonl, both in --out.
 
---checkpoint also takes what tools/convert_sd3_weights.py wrote; weights of
+--checkpoint also takes the output of tools/convert_sd3_weights.py; weights of
 plain SD3 (--target=sd3) only generate images.
 """,
   flags={
@@ -159,15 +159,15 @@ EVALUATE = Verb(
   name="evaluate",
   summary="score a checkpoint on all three tasks and write a report",
   description="""
-Examines a checkpoint on handwriting it has never seen, in all three tasks, and
-sets every score beside that of an oracle on real scenes, a prior baseline and
+Evaluates a checkpoint on unseen handwriting, in all three tasks, and compares
+every score with that of an oracle on real scenes, a prior baseline and
 controls, with bootstrap intervals.
 
   ddit evaluate --checkpoint=runs/digits --config=configs/digits.py \\
     --out=runs/digits/evaluation
 
-The folder --out receives metrics.json, the generated images, captions and
-answers, and report.html, one file that opens offline.
+Writes metrics.json, the generated images, captions and answers, and
+report.html (one file that opens offline) to the folder --out.
 """,
   flags={
     "checkpoint": Flag("folder of a run, or its checkpoints"),
@@ -201,13 +201,13 @@ LORA = Verb(
   name="lora",
   summary="take a run's adapters out as a file, or merge them",
   description="""
-Takes the adapters out of a run that was trained with lora.rank set: as one
-file that diffusers and PEFT load, or merged into the network.
+Extracts the adapters of a run that was trained with lora.rank set: as one file
+that diffusers and PEFT load, or merged into the network.
 
   ddit lora --checkpoint=runs/lora --out=adapter.safetensors
   ddit lora --checkpoint=runs/lora --merge --out=runs/merged
 
-A merged folder is a checkpoint: ddit sample and init_from take it, and
+A merged folder is a checkpoint: ddit sample and init_from accept it, and
 tools/convert_sd3_weights.py exports its weights with --params.
 """,
   flags={

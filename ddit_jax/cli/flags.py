@@ -14,9 +14,9 @@ class Flag:
   """One --name=value.
 
   Attributes:
-    help: what it is for.
-    kind: of its value; a bool is True where the flag is given, without a value.
-    default: its value where it is not given.
+    help: help text.
+    kind: type of its value; a bool flag takes no value and is then True.
+    default: value if the flag is absent.
     is_repeated: True collects the values of all its occurrences in a list.
   """
 
@@ -33,9 +33,9 @@ class Verb:
   Attributes:
     name: the word.
     summary: one line for the list of verbs.
-    description: what it does, for a newcomer.
+    description: help text for new users.
     flags: by name.
-    run: does the work; takes the parsed flags and the config's overrides, and
+    run: implementation; takes the parsed flags and the config's overrides, and
       returns the exit code.
     required: flags that must have a value.
     takes_config: True if it has --config and its overrides.
@@ -83,7 +83,7 @@ class Verb:
   def require(self, values: argparse.Namespace, *names: str) -> None:
     """Raises InputError unless every named flag has a value."""
     for name in names:
-      # An unset shell variable gives an empty one.
+      # An unset shell variable gives an empty value.
       if not getattr(values, name):
         raise InputError(f"--{name} is missing: {self.flags[name].help}")
 
@@ -108,7 +108,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _argparse_options(flag: Flag) -> dict[str, Any]:
-  # What was not given is left out, so that it can be told from a default.
+  # Absent flags are omitted, so they can be told apart from defaults.
   options = {"default": argparse.SUPPRESS}
   if flag.kind is bool:
     return options | {"action": "store_true"}

@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
   """Runs `ddit` with arguments (default: the process's); the exit code.
 
   Bad input (verb, flag, config key, type, value or path) prints one line on
-  stderr and gives 2.
+  stderr and returns 2.
   """
   argv = sys.argv[1:] if argv is None else argv
   _show_messages()
@@ -57,9 +57,9 @@ def overview() -> str:
 
 
 def _show_messages() -> None:
-  """This package's messages go to stderr as they are, libraries' warnings too.
+  """Sends this package's messages and libraries' warnings to stderr.
 
-  Orbax and Grain log through absl, also about what is as it should be.
+  Orbax and Grain log through absl, including routine messages.
   """
   logging.basicConfig(format="%(message)s")
   logging.getLogger("ddit_jax").setLevel(logging.INFO)

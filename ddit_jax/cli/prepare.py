@@ -14,9 +14,9 @@ from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError, preparing
 
 _DESCRIPTION = """
-Copies a data set of images and texts into ArrayRecord shards, which are read
-fastest in any order and need no index. Images can be shrunk on the way, which
-saves most of the time that loading takes during training.
+Copies a data set of images and texts into ArrayRecord shards, which are fastest
+to read in any order and need no index. Images can be shrunk on the way, which
+saves most of the loading time during training.
 
   ddit prepare --kind=parquet --path=laion/data --out=data/laion \\
     --short_side=256
@@ -24,16 +24,15 @@ saves most of the time that loading takes during training.
 
 The file --source holds one JSON object, the same mapping that a config gives
 for a source: {"kind": "webdataset", "path": "shards/*.tar", ...}. Its filters
-apply, including those that a kind has by default; with --kind and --path only
---max_ratio and --min_short_side do.
+apply, including a kind's defaults; with --kind and --path only --max_ratio and
+--min_short_side apply.
 
-The folder --out receives the shards, bad_records.jsonl and, last,
-dataset.json. A run that was stopped or killed resumes when it is started again
-with the same flags.
+Writes the shards, bad_records.jsonl and, last, dataset.json to --out. A run
+that was stopped or killed resumes when it is started again with the same flags.
 
-With --cache it writes what the frozen encoders of a config make of the images
-and texts of one of its tasks, so that training with data.STREAM.cache=FOLDER
-need not encode them:
+With --cache it writes the outputs of a config's frozen encoders for the images
+and texts of one of its tasks, so that training with data.TASK.cache=FOLDER need
+not encode them:
 
   ddit prepare --cache=latents,t5 --config=configs/ddit_sd3.py:stage1 \\
     --config.data.text_to_image.crop=centre --stream=text_to_image \\
@@ -66,7 +65,7 @@ _FLAGS = {
   "max_ratio": Flag("skip images of a larger ratio of sides", float),
   "min_short_side": Flag("skip images smaller than this, in pixels", int, 0),
   "max_bad_rate": Flag(
-    "stop if more records than this share are bad", float, 0.01
+    "stop if more than this fraction of records is bad", float, 0.01
   ),
   "threads": Flag("shards written at once; one a core if unset", int),
   "cache": Flag(
@@ -178,7 +177,7 @@ def _write_caches(
 
 
 def cache_summary(manifest, folder: pathlib.Path) -> str:
-  """What the `Manifest` of a cache says, for people."""
+  """A summary of a cache's `Manifest`."""
   lines = [
     f"{folder}: latents of {manifest.source['num_records']:,} records, "
     f"{manifest.num_bytes / 1e9:.3g} GB",
@@ -217,7 +216,7 @@ def _bad_records(manifest, folder: str | pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def _progress_bar() -> Iterator[Callable[[int, int], None]]:
-  """A function to call with (records done, records in all) of a source."""
+  """A function to call with (records done, records in total) of a source."""
   from tqdm import tqdm
 
   is_terminal = sys.stderr.isatty()

@@ -17,7 +17,7 @@ _TOY_SIZES = {
   "end_to_end": "toy_end_to_end",
   "of_encoders": "toy_sd3",
 }
-# Kind of source -> texts of generated ones in its place; others ask questions.
+# Kind of source -> texts of its generated replacement; others use questions.
 _TEXTS = {
   "array_record": "captions",
   "image_folder": "captions",

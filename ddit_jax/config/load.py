@@ -2,8 +2,8 @@
 
 A config is a nest of parts. Each part is a frozen dataclass in the module that
 uses it; its fields are the config's keys, its `Literal` types the choices, and
-its `__post_init__` checks the ranges. This file knows none of them: it builds
-any such tree by its type hints.
+`__post_init__` checks the ranges. This module does not know them: it builds any
+such tree from its type hints.
 """
 
 import ast
@@ -24,14 +24,14 @@ from ddit_jax.errors import InputError, suggest
 
 T = TypeVar("T")
 
-# How an override begins on a command line.
+# Prefix of an override on the command line.
 _PREFIX = "--config."
 # The field of a root part that counts the incompatible changes of its keys.
 _VERSION = "schema_version"
 
 
 def to_config_dict(part: Any) -> ConfigDict:
-  """Every field of a part and of the parts inside, so that each can be set."""
+  """Every field of a part and of the parts inside, so each can be set."""
   return ConfigDict(dataclasses.asdict(part))
 
 
@@ -40,20 +40,20 @@ def from_dict(
   values: ConfigDict | Mapping[str, Any],
   source: str = "this config",
 ) -> T:
-  """Builds a part and the parts inside; defaults fill what is not given.
+  """Builds a part and the parts inside; missing fields take defaults.
 
   Args:
     cls: the root of the tree, all of whose fields have defaults.
     values: nested keys and values, e.g. read from JSON.
-    source: what they are, for the message about their version.
+    source: their origin, for the message about their version.
 
   Raises:
     InputError: an unknown key, a wrong type, a value that is not among the
-      choices or out of range, or a schema version that is not read here.
+      choices or out of range, or an unsupported schema version.
   """
   if isinstance(values, ConfigDict):
     values = values.to_dict()
-  # A config of the future may well have keys unknown here: say the cause.
+  # A newer config may have unknown keys, so check the version first.
   if hasattr(cls, _VERSION):
     expected = getattr(cls, _VERSION)
     version = values.get(_VERSION, expected)
@@ -78,7 +78,7 @@ def config_module(path: str | os.PathLike) -> types.ModuleType:
   """A config file as a module, so that another file can vary it.
 
   Raises:
-    Exception: whatever running the file raises.
+    Exception: any error of running the file.
   """
   spec = importlib.util.spec_from_file_location("ddit_config", path)
   module = importlib.util.module_from_spec(spec)
@@ -203,7 +203,7 @@ def _override(values: dict, key: str, text: str) -> None:
 
 
 def _parsed(key: str, text: str, old: Any) -> Any:
-  """The value a text stands for; `from_dict` checks its type."""
+  """Parses a value from text; `from_dict` checks its type."""
   if isinstance(old, str):
     return text
   if isinstance(old, dict):
@@ -245,7 +245,7 @@ def _run_config_file(argument: str) -> ConfigDict:
 
 
 def _place_and_cause(path: pathlib.Path, error: Exception) -> str:
-  """One line that says where a config file failed and why."""
+  """One line with the place and cause of a config file's error."""
   lines = [
     frame.lineno
     for frame in traceback.extract_tb(error.__traceback__)

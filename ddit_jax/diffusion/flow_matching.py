@@ -24,7 +24,7 @@ class FlowMatching:
     logit_mean: m of the logit-normal training times, SD3's
       rf/lognorm(m, 1); above 0 favours noisy images, where the text decides.
     sigma_draw: "independent", or "stratified" over the global batch: the same
-      law with less variance.
+      distribution with less variance.
   """
 
   loss_weighting: Literal["velocity", "sigma_squared"] = "velocity"

@@ -10,13 +10,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedDiffusion:
-  """At time t in (0, 1] a target token is still visible with chance 1 - t.
+  """At time t in (0, 1] a target token is still visible with probability 1 - t.
 
   Attributes:
     mask_count: "bernoulli" masks each target independently; "exact" masks
       exactly ceil(t * n) of n targets, whose weight is n divided by that
       count: the same expected loss with less variance.
-    noise_schedule: "linear" masks with chance t; "log_linear" with
+    noise_schedule: "linear" masks with probability t; "log_linear" with
       (1 - epsilon) * t, the released code's noise. The weight is 1 / t in
       both.
     min_time: smallest training time, in (0, 1).
@@ -35,7 +35,7 @@ class MaskedDiffusion:
       raise ValueError(f"epsilon must be in [0, 1), got {self.epsilon}")
 
   def mask_probability(self, t: Float[Array, "*dims"]) -> Array:
-    """The chance that a target token is masked at time t."""
+    """The probability that a target token is masked at time t."""
     if self.noise_schedule == "log_linear":
       return (1 - self.epsilon) * t
     return t
@@ -88,7 +88,7 @@ class MaskedDiffusion:
 def reveal_probability(
   t: Float[Array, "*dims"], s: Float[Array, "*dims"]
 ) -> Float[Array, "*dims"]:
-  """The chance that a token masked at t is revealed by s < t (eq. 5)."""
+  """The probability that a token masked at t is revealed by s < t (eq. 5)."""
   return (t - s) / t
 
 

@@ -293,7 +293,7 @@ def join_context(
 
   The features of both CLIP encoders are concatenated and padded with zeros to
   T5's width; T5's tokens follow. The pooled vectors are concatenated. Zeros in
-  place of T5's features leave T5 out, as in SD3's training.
+  place of T5's features omit T5, as in SD3's training.
 
   Raises:
     ValueError: the CLIP features differ in length or are wider than T5's.

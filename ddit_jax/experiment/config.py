@@ -134,7 +134,7 @@ class Config:
     lengths = [s.text_length for s in self.data.tasks().values()]
     if len(set(sides)) > 1 or len(set(lengths)) > 1:
       raise ValueError(
-        f"loss.is_merged needs streams of equal shapes, but their images have "
+        f"loss.is_merged needs tasks of equal shapes, but their images have "
         f"{sides[0]} and {sides[1]} pixels and their texts {lengths[0]} and "
         f"{lengths[1]} tokens: make them equal or set loss.is_merged=False"
       )

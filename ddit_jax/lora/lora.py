@@ -32,7 +32,7 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-  """Adapters of low rank on frozen weights: which kernels get one, its size.
+  """Adapters of low rank on frozen weights: targeted kernels and rank.
 
   Attributes:
     rank: of each adapter; 0 trains the whole network. Other ranks keep the
@@ -62,7 +62,7 @@ class LoraConfig:
 
   @property
   def scale(self) -> float:
-    """What down @ up is multiplied by."""
+    """The factor of down @ up."""
     return self.alpha / self.rank
 
 
@@ -105,7 +105,7 @@ def _target_kernels(
 
   Args:
     boxed_params: abstract parameters with their `nn.LogicallyPartitioned`.
-    config: which ones.
+    config: targets and rank.
 
   Raises:
     ValueError: the rank is too large for one of them.
@@ -130,10 +130,10 @@ def _target_kernels(
 def _init_adapters(
   key: jax.Array, kernels: dict[Path, _TargetKernel], config: LoraConfig
 ) -> Any:
-  """Fresh adapters, boxed; "up" is zero, so that nothing changes at first.
+  """New adapters, boxed; "up" is zero, so the initial network is unchanged.
 
-  "down" is uniform in +-1/sqrt(inputs), as PEFT draws it. The dimensions that
-  are a kernel's lie where the kernel's do; the rank is never split.
+  "down" is uniform in +-1/sqrt(inputs), as in PEFT. Dimensions shared with a
+  kernel have the kernel's sharding; the rank is never split.
   """
   tree = {}
   for index, (path, kernel) in enumerate(sorted(kernels.items())):
@@ -161,7 +161,7 @@ def merge(base: Any, adapters: Any, scale: float) -> Any:
 
   Args:
     base: the network's parameters.
-    adapters: what `_init_adapters` gave, unboxed, or trained.
+    adapters: from `_init_adapters`, unboxed, or trained.
     scale: `LoraConfig.scale`.
   """
   merged, flat = flatten_dict(base), flatten_dict(adapters)
@@ -179,8 +179,8 @@ def merge(base: Any, adapters: Any, scale: float) -> Any:
 def _product(down: jax.Array, up: jax.Array, *, num_batch: int) -> jax.Array:
   """down @ up with all dimensions of the kernel, in full precision.
 
-  Products of rank columns cost little, and a merged file must hold the very
-  kernel that was trained.
+  Products of `rank` columns cost little, and a merged file must contain exactly
+  the kernel that was trained.
   """
   batch = tuple(range(num_batch))
   return jax.lax.dot_general(
@@ -192,7 +192,7 @@ def _product(down: jax.Array, up: jax.Array, *, num_batch: int) -> jax.Array:
 
 
 # A dataclass again, so that equality, by which jit finds compiled functions,
-# sees the adapters' settings too.
+# includes the adapters' config.
 @dataclasses.dataclass(frozen=True, kw_only=True, init=False)
 class LoraNetwork(Network):
   """A `Network` whose parameters are adapters alone.
@@ -202,7 +202,7 @@ class LoraNetwork(Network):
   nor counts.
 
   Attributes:
-    network: what is adapted.
+    network: the adapted network.
     lora: rank, scale and targets.
   """
 

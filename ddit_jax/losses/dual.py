@@ -24,7 +24,7 @@ from ddit_jax.prng import key_for
 
 @runtime_checkable
 class NetworkOutput(Protocol):
-  """What the loss reads of the network's output."""
+  """The network outputs that the loss uses."""
 
   velocity: jax.Array | None
   logits: jax.Array | None
@@ -44,7 +44,7 @@ class Model(Protocol):
   def encode(
     self, variables: Any, images: jax.Array, key: jax.Array
   ) -> jax.Array:
-    """Clean latents of pixels or of cached moments, drawn with `key`."""
+    """Clean latents of pixels or of cached moments, sampled with `key`."""
 
   def condition(
     self, variables: Any, text: jax.Array, is_text_clean: bool = False
@@ -67,7 +67,7 @@ class Model(Protocol):
 class CorruptedBatch:
   """A global batch after all random draws; leading axes may be split.
 
-  A stream that is off is None.
+  A task that is off is None.
   """
 
   images: NoisyImages | None
@@ -76,16 +76,16 @@ class CorruptedBatch:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DualLoss:
-  """Draws the corruption, runs the network on both streams, adds the terms.
+  """Draws the corruption, runs the network on both tasks, adds the terms.
 
   Attributes:
     flow_matching: the image diffusion.
     masked_diffusion: the text diffusion.
     text_weight: lambda_text.
-    loss_normalization: what the text loss is divided by, all positions of the
+    loss_normalization: divisor of the text loss, all positions of the
       texts (release) or those that may be masked.
-    condition_dropout: share of captions replaced by the null caption.
-    is_merged: True runs both streams as one batch through the network, which
+    condition_dropout: fraction of captions replaced by the null caption.
+    is_merged: True runs both tasks as one batch through the network, which
       needs equal latent shapes and text lengths.
     text_chunk: positions of each text whose float32 logits exist at once; 0
       means all.
@@ -119,10 +119,10 @@ class DualLoss:
     variables: Any,
     null_tokens: jax.typing.ArrayLike,
   ) -> CorruptedBatch:
-    """All random draws of one step, over the global batch of both streams.
+    """All random draws of one step, over the global batch of both tasks.
 
     Args:
-      batch: images and tokens of the streams that are on.
+      batch: images and tokens of the tasks that are on.
       root: key of the run's randomness.
       step: number of the step.
       model: encodes images to latents and captions to features.
@@ -143,7 +143,7 @@ class DualLoss:
   def losses(
     self, model: Model, variables: Any, corrupted: CorruptedBatch
   ) -> tuple[dict[str, jax.Array], dict[str, Buckets]]:
-    """Each stream's loss, and losses by time.
+    """Each task's loss, and losses by time.
 
     Args:
       model: the network.
@@ -152,7 +152,7 @@ class DualLoss:
         to the global batch's.
 
     Returns:
-      {"image": ..., "text": ...} of the streams that are on, before `weights`;
+      {"image": ..., "text": ...} of the tasks that are on, before `weights`;
       and errors in buckets of sigma and of text time.
     """
     images, texts = corrupted.images, corrupted.texts
@@ -176,11 +176,11 @@ class DualLoss:
 
   @property
   def weights(self) -> dict[str, float]:
-    """By what each stream's loss enters the total (paper eq. 10)."""
+    """The weight of each task's loss in the total (paper eq. 10)."""
     return {"image": 1.0, "text": self.text_weight}
 
   def total(self, losses: dict[str, jax.Array]) -> jax.Array:
-    """The weighted sum of the streams that are on."""
+    """The weighted sum of the tasks that are on."""
     return sum(self.weights[name] * loss for name, loss in losses.items())
 
   def _noisy_images(
@@ -237,7 +237,7 @@ class DualLoss:
 
 
 def _separate_passes(model: Model, variables, images, texts):
-  """(velocity, the text's prediction); None for a stream that is off."""
+  """(velocity, the text's prediction); None for a task that is off."""
   velocity = seen = None
   if images is not None:
     condition = model.condition(variables, images.text, is_text_clean=True)
@@ -281,7 +281,7 @@ def _check_can_merge(images, texts) -> None:
   ) == (latents, texts.tokens.shape[1:]):
     return
   raise ValueError(
-    "merging both streams needs equal shapes, got images "
+    "merging both tasks needs equal shapes, got images "
     f"{images.latents.shape[1:]} and {latents}, texts "
     f"{images.text.shape[1:]} and {texts.tokens.shape[1:]}: set "
     "loss.is_merged=False"

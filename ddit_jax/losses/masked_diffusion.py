@@ -84,7 +84,7 @@ def loss_normalizer(
   loss_mask: Bool[Array, "batch length"],
   loss_normalization: LossNormalization,
 ) -> Float[Array, ""]:
-  """By what the summed text loss of a global batch is divided.
+  """The divisor of a global batch's summed text loss.
 
   Args:
     loss_mask: True where a token may be masked.

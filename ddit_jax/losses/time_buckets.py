@@ -1,4 +1,4 @@
-"""Losses by diffusion time: where on its path the network is wrong."""
+"""Losses by diffusion time: the times at which the network errs."""
 
 import itertools
 import math
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 NUM_BUCKETS = 5
-# How the names of losses in buckets begin.
+# Prefixes of the names of losses in buckets.
 BUCKETED = "loss_by_"
 
 
@@ -19,7 +19,7 @@ class Buckets:
 
   Attributes:
     total: of the values, float32 [NUM_BUCKETS].
-    count: of what they count for, float32 [NUM_BUCKETS].
+    count: the number of values they sum, float32 [NUM_BUCKETS].
   """
 
   total: Float[Array, " buckets"]
@@ -36,7 +36,7 @@ def sort_into_buckets(
   Args:
     values: e.g. each example's squared error.
     times: sigma or text time, in [0, 1].
-    counts: how many numbers a value is the sum of; None means one.
+    counts: number of terms in each value; None means one.
   """
   if counts is None:
     counts = jnp.ones(times.shape, int)
@@ -51,7 +51,7 @@ def sort_into_buckets(
 
 
 def without_empty(scalars: Mapping[str, float]) -> dict[str, float]:
-  """The scalars but for NaN in buckets of a time that nothing fell into."""
+  """The scalars without the NaN of empty buckets."""
   return {
     name: value
     for name, value in scalars.items()
@@ -60,7 +60,7 @@ def without_empty(scalars: Mapping[str, float]) -> dict[str, float]:
 
 
 def bucket_means(name: str, buckets: Buckets) -> dict[str, Float[Array, ""]]:
-  """{"NAME/0.2-0.4": mean}; NaN where nothing fell into a bucket."""
+  """{"NAME/0.2-0.4": mean}; NaN for empty buckets."""
   means = buckets.total / buckets.count
   edges = [number / NUM_BUCKETS for number in range(NUM_BUCKETS + 1)]
   return {

@@ -1,4 +1,4 @@
-"""Named sizes of the MM-DiT, and everything that fixes its shapes."""
+"""Named sizes of the MM-DiT, and the config of its shapes."""
 
 import dataclasses
 
@@ -99,8 +99,8 @@ SIZES: dict[str, MMDiTConfig] = {
   "small": _pixel_size(8, 384, 6, grid=12, patch=4),
   # D-DiT on SD3-medium and T5-XXL (the paper's main model).
   "sd3_medium": MMDiTConfig(depth=24, width=1536, num_heads=24),
-  # The End-to-End variant (Table 9) on SD3's latents: GPT-2's ids and an
-  # embedding of its own instead of T5. The paper gives 1.1 B parameters and the
+  # The End-to-End variant (Table 9) on SD3's latents: GPT-2's ids and a learned
+  # token embedding instead of T5. The paper gives 1.1 B parameters and the
   # tokenizer; depth and width are ours. The mask is GPT-2's vocabulary size,
   # 50257, appended as the last id.
   "end_to_end": MMDiTConfig(

@@ -102,7 +102,7 @@ def _inputs(config: MMDiTConfig, num_patches: int, text_length: int) -> int:
   """Patch, text, time and pooled-text embeddings."""
   width = config.width
   patches = linear_flops(num_patches, _patch_dim(config), width)
-  # Without a text encoder, tokens are looked up, which is no product.
+  # Without a text encoder, tokens are looked up, which is not a product.
   text = linear_flops(text_length, config.context_dim or 0, width)
   vectors = linear_flops(1, SINUSOID_CHANNELS, width)
   vectors += linear_flops(1, width, width)

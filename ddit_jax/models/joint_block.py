@@ -39,7 +39,7 @@ class Modulation(nn.Module):
   @nn.compact
   def __call__(self, vector: Float[Array, "batch features"]) -> list[Vector]:
     def bias_init(_, shape, dtype):
-      # Flax asks for a flat bias and reshapes it afterwards.
+      # Flax initialises a flat bias and reshapes it afterwards.
       bias = jnp.zeros((self.rows, self.width), dtype)
       if self.rows == 6:
         bias = bias.at[2::3].set(self.gate_init)
@@ -123,7 +123,7 @@ class Stream(nn.Module):
   def queries_keys_values(
     self, tokens: Tokens, vector: Vector
   ) -> tuple[tuple[Heads, Heads, Heads], list[Vector]]:
-    """(q, k, v), and the modulation vectors left for `add_results`."""
+    """(q, k, v), and the modulation vectors still needed by `add_results`."""
     rows = self.modulation(vector)
     if self.is_full:
       shift, scale, *later = rows

@@ -96,7 +96,7 @@ _REMAT_POLICIES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Execution:
-  """How the network is run; nothing here changes the function computed.
+  """How the network is executed; does not change the computed function.
 
   Attributes:
     dtype: of the computation; parameters are float32 in both.
@@ -158,7 +158,7 @@ class MMDiT(nn.Module):
       text: the text encoder's features, or token ids if the network embeds
         tokens itself (`config.context_dim` None).
       sigma: image time in [0, 1]; 0 when the image is a clean condition.
-      pooled: SD3's pooled text vector; None leaves its branch out.
+      pooled: SD3's pooled text vector; None omits its branch.
       has_image: False where the learned null image replaces the latents (the
         velocity of such rows is meaningless); None if all rows have an image.
 

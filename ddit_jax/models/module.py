@@ -69,7 +69,7 @@ class PureModule:
     return init(key)
 
   def num_parameters(self) -> int:
-    """The number of trained parameters; constants do not count."""
+    """The number of trained parameters; constants are not counted."""
     leaves = jax.tree.leaves(self.abstract_variables()["params"])
     return sum(math.prod(leaf.shape) for leaf in leaves)
 
@@ -183,7 +183,7 @@ class ParameterCounts:
 
   Attributes:
     parts: number of parameters by part ("text stream", "time embedding", ...),
-      the largest first.
+      largest first.
     stored: values that are stored but not trained (the position table).
   """
 

@@ -1,4 +1,4 @@
-"""What a run shows while it trains.
+"""Metrics and images of a run in progress.
 
 - `device_stats`: speed, utilisation and memory as scalars.
 - `image_grid`: images with a label below each, as one image.

@@ -1,11 +1,11 @@
-"""How much of the devices' speed and memory a run uses, as scalars."""
+"""A run's use of the devices' speed and memory, as scalars."""
 
 from collections.abc import Iterable, Mapping
 
 import jax
 
 GIB = 2**30
-# Scalar -> what a device's statistics call it.
+# Scalar -> its key in a device's statistics.
 _MEMORY = {
   "memory/in_use_gib": "bytes_in_use",
   "memory/peak_gib": "peak_bytes_in_use",
@@ -19,19 +19,19 @@ def speed_scalars(
   num_devices: int,
   peak: float | None,
 ) -> dict[str, float]:
-  """What the model's operations come to in a second.
+  """Model FLOPs per second and utilisation.
 
   Args:
-    steps_per_second: updates a second.
+    steps_per_second: updates per second.
     step_flops: part of the model -> model FLOPs of one update over the global
       batch, recomputation not counted.
-    num_devices: of the whole job.
-    peak: operations a second of one device, see `peak_flops`.
+    num_devices: devices of the whole job.
+    peak: operations per second of one device, see `peak_flops`.
 
   Returns:
     "speed/model_tflops_per_second" of all devices together and
     "speed/tflops_<part>", which add up to it; with a peak "speed/mfu" too,
-    model FLOPs utilisation, as a share of 1.
+    model FLOPs utilisation, as a fraction.
   """
   rates = {part: steps_per_second * flops for part, flops in step_flops.items()}
   total = sum(rates.values())
@@ -43,10 +43,10 @@ def speed_scalars(
 
 
 def memory_scalars(devices: Iterable[jax.Device]) -> dict[str, float]:
-  """GiB of the fullest of these devices.
+  """Memory in GiB of the device that uses most.
 
   Args:
-    devices: of this process; others tell nothing.
+    devices: of this process; others report nothing.
 
   Returns:
     "memory/in_use_gib" now and "memory/peak_gib" since the start; without what
@@ -89,5 +89,5 @@ PEAK_FLOPS: dict[str, float] = {
 
 
 def peak_flops(device_kind: str) -> float | None:
-  """Operations a second of one device; None if its kind is not known."""
+  """Operations per second of one device; None if its kind is not known."""
   return PEAK_FLOPS.get(device_kind)

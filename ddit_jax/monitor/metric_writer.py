@@ -48,7 +48,7 @@ class MetricWriter:
 
   Attributes:
     non_finite_counts: name -> how many of its values were NaN or infinite.
-      They are null in `scalars.jsonl` and as they are in TensorBoard.
+      They are null in `scalars.jsonl` and unchanged in TensorBoard.
   """
 
   def __init__(self, folder: pathlib.Path | None):
@@ -119,7 +119,7 @@ class MetricWriter:
       self._board.add_image(name, image, step, dataformats="HWC")
 
   def truncate_after(self, step: int) -> None:
-    """Drops what an earlier run wrote after the restored step.
+    """Drops values that an earlier run wrote after the restored step.
 
     TensorBoard hides its events after the step; images are overwritten when
     their step comes again.
@@ -177,13 +177,13 @@ def _parse(path: str | os.PathLike, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _board(folder: pathlib.Path, **options: Any):
-  """A `tensorboardX.SummaryWriter` with a file of its own."""
+  """A `tensorboardX.SummaryWriter` with a unique file name."""
   # Imported here because it imports PyTorch, 4 s, wherever that is installed.
   from tensorboardX import SummaryWriter
 
   folder = folder / "tensorboard"
   folder.mkdir(parents=True, exist_ok=True)
-  # File names have the resolution of a second. Without a number of its own a
+  # File names have the resolution of a second. Without a unique number, a
   # second file in one second would overwrite the first.
   number = len(list(folder.iterdir()))
   return SummaryWriter(str(folder), filename_suffix=f".{number}", **options)

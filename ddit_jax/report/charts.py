@@ -17,7 +17,7 @@ _INK = "#80868f"
 # More columns than this cannot be told apart at the chart's width.
 _NUM_COLUMNS = 300
 _MEAN_FRACTION = 1 / 40
-# Text stays text, and "$" in a curve's name is no formula.
+# Text stays text, and "$" in a curve's name is not a formula.
 _RC = {
   "svg.fonttype": "none",
   "svg.hashsalt": "ddit_jax",
@@ -38,10 +38,10 @@ def line_chart(
   y_label: str,
   color: str,
 ) -> tuple[str, str]:
-  """Draws one curve over training steps.
+  """Plots one curve over training steps.
 
   The axis spans the running mean and all but the outermost per cent of the raw
-  values. What is not shown is counted in the note.
+  values. Omitted values are counted in the note.
 
   Args:
     steps: increasing training steps.
@@ -91,10 +91,10 @@ def running_mean(values: Float[np.ndarray, " length"]) -> np.ndarray:
   only its right half at the end.
 
   Args:
-    values: finite numbers.
+    values: finite values.
 
   Returns:
-    As many means.
+    The running means, one per value.
   """
   length = len(values)
   index = np.arange(length)
@@ -127,7 +127,7 @@ def _inline_svg(figure: Figure) -> str:
   nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
   figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
   svg = buffer.getvalue()
-  # A document has one XML head, and an id only once.
+  # A document has only one XML head, and ids are unique.
   return re.sub(r' id="[a-z_]+\d+"', "", svg[svg.index("<svg") :])
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ddit_jax.report import charts
 
-# How a token that is still masked is written in `unmasking["texts"]`.
+# The text of a still masked token in `unmasking["texts"]`.
 MASKED_SIGN = "□"
 
 # Scalar name -> (chart title, vertical axis, colour), in this order.
@@ -48,9 +48,9 @@ def write_report(
   A part without data gets no section. Images are uint8 [height, width, 1 or 3].
 
   Args:
-    path: the HTML file; its folder is made when absent.
+    path: the HTML file; its folder is created if absent.
     title: heading and window title.
-    summary: what was run; blank lines separate paragraphs.
+    summary: description of the run; blank lines separate paragraphs.
     config: the config, nested dicts.
     scalars: the lines of scalars.jsonl: {"step", "time", name: value or None}.
     generated: {"image", "prompt": str, "is_correct": bool or None, "verdict":

@@ -14,7 +14,7 @@ from ddit_jax.sharding.rules import constrain
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageSampling:
-  """The settings of the Euler sampler, with the names of diffusers.
+  """Config of the Euler sampler, with the names of diffusers.
 
   Attributes:
     num_inference_steps: Euler steps.
@@ -126,7 +126,7 @@ def generate_latents(
     texts: ids of the prompts, as the model takes them.
     null_texts: ids of the empty or negative prompt, batch 1.
     noise: standard normal.
-    sampling: the sampler's settings.
+    sampling: the sampler's config.
   """
   # Once per prompt, not once per step.
   condition = model.condition(variables, texts)

@@ -33,8 +33,8 @@ class TextSampling:
     num_steps: network calls; "ancestral" adds one that puts the most likely
       token wherever a mask is left.
     order: "ancestral" reveals each masked position with the posterior's
-      chance (eq. 5); "confidence" reveals the positions whose drawn token is
-      most probable, equally many at each step.
+      probability (eq. 5); "confidence" reveals the positions whose sampled
+      token is most probable, equally many at each step.
     temperature: divides the logits of the draw; 0 takes the most likely
       token.
   """
@@ -59,7 +59,7 @@ def infill(
   mask_id: int,
   sampling: TextSampling,
 ) -> tuple[Int[Array, "batch length"], Int[Array, "steps batch length"]]:
-  """Draws every token outside the prompt; prompt tokens never change.
+  """Samples every token outside the prompt; prompt tokens never change.
 
   Args:
     predict: (tokens) -> logits, with the clean images at sigma 0 bound.
@@ -106,7 +106,7 @@ def generate_tokens(
     prompt_mask: True where the token is given.
     key: randomness of the draws.
     mask_id: the token id that stands for a masked token.
-    sampling: the sampler's settings.
+    sampling: the sampler's config.
     has_image: False where an example has no image; None if all have one.
   """
   clean_time = jnp.zeros(tokens.shape[0])
@@ -177,7 +177,7 @@ def ancestral_update(
   mask_id: int,
   temperature: float,
 ) -> Int[Array, "batch length"]:
-  """Reveals each masked token with `chance`, drawn from `log_p`."""
+  """Reveals each masked token with `chance`, sampled from `log_p`."""
   # Float32 Gumbel noise: coarser noise lowers the temperature silently.
   gumbel = jax.random.gumbel(key, log_p.shape, jnp.float32)
   return ancestral_draw(
@@ -197,7 +197,7 @@ def ancestral_draw(
   *,
   mask_id: int,
 ) -> Int[Array, "batch length"]:
-  """Draws each masked position from its posterior with given Gumbel noise."""
+  """Samples each masked position from its posterior with given Gumbel noise."""
   log_q = log_posterior(log_p, chance, mask_id=mask_id)
   drawn = jnp.argmax(log_q + gumbel, axis=-1).astype(state.dtype)
   return jnp.where(state == mask_id, drawn, state)

@@ -49,7 +49,7 @@ class MeshConfig:
     )
 
   def sizes(self, num_devices: int) -> tuple[int, int, int]:
-    """The size of each axis, with one -1 replaced by what is left.
+    """The size of each axis, with one -1 replaced by the remaining factor.
 
     Raises:
       ValueError: they do not multiply to the number of devices.
@@ -71,7 +71,7 @@ def _free(sizes: dict[str, int]) -> list[str]:
 
 
 def batch_ways(mesh: Mesh) -> int:
-  """Over how many devices the batch dimension is split."""
+  """The number of devices that the batch dimension is split over."""
   return mesh.shape["replica"] * mesh.shape["fsdp"]
 
 

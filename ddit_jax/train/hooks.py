@@ -27,7 +27,7 @@ from ddit_jax.train.loop import Progress
 _log = logging.getLogger(__name__)
 
 _INCIDENTS = "incidents.jsonl"
-# A step's numbers are read once this many more steps are dispatched, so that
+# A step's values are read once this many more steps are dispatched, so that
 # reading them never blocks the devices.
 _LAG = 2
 # A spike is measured against the median of the last _WINDOW total losses, once
@@ -41,8 +41,8 @@ class LossSpike(Exception):
   """A loss far above its recent median.
 
   Attributes:
-    step: where it was seen.
-    data_position: after the batch that gave it.
+    step: step with this loss.
+    data_position: position after its batch.
   """
 
   def __init__(self, step: int, loss: float, median: float, data_position):
@@ -57,14 +57,14 @@ class TooManySkipped(InputError):
 
 
 class LossGuard:
-  """Looks at every step's losses, a few steps later.
+  """Checks every step's losses, a few steps later.
 
   Batches that the step skipped and rollbacks go to `incidents.jsonl`, each
   with its records; process 0 writes the file.
 
   Args:
     folder: the workdir.
-    record_ids: data position after a batch -> its records by stream.
+    record_ids: data position after a batch -> its records by task.
     max_skipped_in_row: more skipped batches in a row stop the run.
     spike_factor: how many times the recent median a total loss may be; 0 sets
       no limit.
@@ -92,7 +92,7 @@ class LossGuard:
 
     Raises:
       LossSpike: its loss is far above the recent median.
-      TooManySkipped: it was skipped, as were too many before it.
+      TooManySkipped: too many batches in a row were skipped.
     """
     metrics = {
       name: value
@@ -104,12 +104,12 @@ class LossGuard:
       self._read_one()
 
   def catch_up(self) -> None:
-    """Reads all steps so far, as before a checkpoint; raises the same."""
+    """Reads all steps so far, e.g. before a checkpoint; raises the same."""
     while self._unread:
       self._read_one()
 
   def roll_back(self, spike: LossSpike, to_step: int | None) -> None:
-    """Lists a rollback and drops the steps that it undoes.
+    """Records a rollback and drops the steps that it undoes.
 
     Args:
       spike: its cause.
@@ -163,12 +163,12 @@ class LossGuard:
     return math.isfinite(limit) and loss > limit
 
   def _note_skipped(self, step, losses, num_in_row, position) -> None:
-    """Lists a skipped batch; raises TooManySkipped if it is one too many."""
+    """Records a skipped batch; raises TooManySkipped above the limit."""
     self._append(
       "skipped_batch",
       position,
       step=step,
-      # NaN is no JSON.
+      # NaN is not valid JSON.
       losses={name: repr(value) for name, value in losses.items()},
     )
     _log.warning(
@@ -196,17 +196,17 @@ class LossGuard:
 
 
 class StepLog:
-  """Writes a step's scalars and moves the progress bar.
+  """Writes a step's scalars and updates the progress bar.
 
   Args:
     writer: receives the scalars.
     bar: shows the losses.
     schedule: number of updates -> learning rate.
-    images_per_step: of the global batch, both streams.
+    images_per_step: of the global batch, both tasks.
     tokens_per_step: likewise.
     step_flops: step -> model FLOPs by part, see `speed_scalars`.
-    num_devices: of the whole job.
-    reader_counts: what reading the data met so far, as scalars.
+    num_devices: devices of the whole job.
+    reader_counts: statistics of reading the data, as scalars.
   """
 
   def __init__(
@@ -229,7 +229,7 @@ class StepLog:
     self.restart(0)
 
   def restart(self, step: int) -> None:
-    """Measures speeds from here; called before the loop begins at `step`."""
+    """Starts measuring speeds; called before the loop begins at `step`."""
     self._last_step, self._last_time = step, time.monotonic()
     self._last_wait = 0.0
 

@@ -14,12 +14,12 @@ from ddit_jax.train.state import TrainState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-  """The loop.
+  """Config of the training loop.
 
   Attributes:
-    num_steps: updates in all.
+    num_steps: total number of updates.
     num_microbatches: parts of a batch whose gradients are added up.
-    has_stream_norms: True logs the gradient norm of each stream alone, which
+    has_stream_norms: True logs the gradient norm of each task alone, which
       holds both gradients at once.
     mask_embedding_steps: steps for which the mask token's own embedding is
       trained, with a backward pass through T5; it is frozen afterwards. -1
@@ -33,7 +33,7 @@ class TrainConfig:
     log_every: steps between lines of scalars.
     validate_every: steps between validation losses of the EMA parameters,
       which also decide which checkpoint is best.
-    sample_grid_size: captions and images of which samples are shown at every
+    sample_grid_size: captions and images to sample from at every
       validation, as grids of images; 0 shows none.
     checkpoint_every: steps between checkpoints.
     keep_last: checkpoints kept besides the best.
@@ -80,7 +80,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:
-  """What a hook sees after a step.
+  """The input of a hook after a step.
 
   Attributes:
     step: steps done.
@@ -109,7 +109,7 @@ class Hook:
   Attributes:
     every: steps between calls.
     act: takes the progress.
-    is_needed_at_stop: False leaves out the extra call when a stop was
+    is_needed_at_stop: False skips the extra call when a stop was
       requested, because the machine may disappear within seconds.
   """
 
@@ -176,14 +176,14 @@ def run_loop(
 
 
 class StopSignal:
-  """A context in which SIGTERM and SIGINT request an orderly stop.
+  """A context in which SIGTERM and SIGINT request a clean stop.
 
   With several processes JAX's own preemption notice is used instead: all
   processes agree on the step at which they stop.
 
   Args:
-    steps_before: of earlier stages in this process. The steps that JAX's
-      preemption notice is asked about must increase.
+    steps_before: of earlier stages in this process. The steps passed to JAX's
+      preemption notice must increase.
 
   Attributes:
     was_requested: True once a stop was requested.

@@ -17,8 +17,8 @@ _MUON_RMS = 0.2
 # this large: SD3's heads are 64 wide, and no size has as many layers.
 _SMALLEST_FACTORED = 64
 # Module -> axes that a kernel sums over, and axes it gives, counted from the
-# end; the others (layers; the rows q, k, v or shift, scale, gate) are matrices
-# of their own.
+# end; the others (layers; the rows q, k, v or shift, scale, gate) are separate
+# matrices.
 _MUON_AXES = {
   "qkv": MuonDimensionNumbers((-4,), (-2, -1)),
   "out": MuonDimensionNumbers((-3, -2), (-1,)),
@@ -44,7 +44,7 @@ class OptimizerConfig:
     learning_rate: after warm-up.
     warmup_steps: linear warm-up from 0.
     decay: "constant", or "linear" / "cosine" to 0 at the last step.
-    decay_fraction: share of all steps, at the end, over which it decays.
+    decay_fraction: fraction of all steps, at the end, over which it decays.
     beta1, beta2, epsilon: of AdamW and of Muon's Adam (Muon's own momentum is
       0.95). Adafactor keeps a first moment if beta1 is not 0, and has its own
       schedule in place of beta2 and epsilon.
@@ -158,13 +158,13 @@ class OptimizerConfig:
 
   @property
   def _moment_dtype(self) -> str | None:
-    """For optax; None keeps float32 as the parameters have it."""
+    """The dtype for optax; None keeps the parameters' float32."""
     is_narrow = self.first_moment_dtype == "bfloat16"
     return self.first_moment_dtype if is_narrow else None
 
 
 def muon_axes(params):
-  """Which axes of a parameter make a matrix; None where Adam is used.
+  """The axes of a parameter that form a matrix; None where Adam is used.
 
   The matrices inside the blocks are Muon's; embeddings, heads, biases and
   scales are Adam's, as its authors advise.

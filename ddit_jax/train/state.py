@@ -1,4 +1,4 @@
-"""Everything that a training step changes, and its shardings."""
+"""The state of training, and its shardings."""
 
 from typing import Any
 
@@ -22,16 +22,16 @@ def moment_shardings(
 
   Counters are replicated. A moment is split as its parameter is; one that is a
   mean over a dimension likewise, without that dimension. Without this, a state
-  made under jit on an Auto mesh would silently be replicated.
+  created under jit on an Auto mesh would silently be replicated.
 
   Args:
-    optimizer: what made the state.
+    optimizer: the optimizer that created the state.
     opt_state: its abstract state.
     params: the abstract parameters.
     shardings: their NamedShardings.
 
   Raises:
-    ValueError: a moment has another shape, so nothing is known about it.
+    ValueError: a moment has another shape, so its sharding is unknown.
   """
   mesh = jax.tree.leaves(shardings)[0].mesh
   replicated = NamedSharding(mesh, PartitionSpec())
@@ -57,7 +57,7 @@ def _moment_sharding(moment, param, sharding: NamedSharding):
   if moment.shape == param.shape:
     return sharding
   mesh, ndim = sharding.mesh, len(param.shape)
-  # What optax keeps in place of the moments that it does not use.
+  # What optax stores in place of unused moments.
   if moment.shape == (1,):
     return NamedSharding(mesh, PartitionSpec(None))
   spec = (*sharding.spec, *(None,) * (ndim - len(sharding.spec)))
@@ -71,7 +71,7 @@ def _moment_sharding(moment, param, sharding: NamedSharding):
       f"a moment of shape {moment.shape} of a parameter of shape {param.shape} "
       "cannot be sharded: choose another optimizer.kind"
     )
-  # Of equal dimensions, keep the one that is split.
+  # Among equal dimensions, keep the one that is split.
   return min(means, key=lambda mean: _local_size(mean, moment.shape))
 
 
@@ -89,7 +89,7 @@ class TrainState:
   Attributes:
     step: batches trained on so far, int32.
     num_skipped: of them, skipped because a loss or gradient was not finite.
-    num_skipped_in_row: skipped since the last batch that was not.
+    num_skipped_in_row: skipped since the last batch that was not skipped.
     params: trained parameters, float32.
     ema: their exponential moving average, float32.
     opt_state: the optimiser's moments.
@@ -149,7 +149,7 @@ def init_state(
   return TrainState(
     **{name: jnp.zeros((), jnp.int32) for name in _COUNTS},
     params=params,
-    # A copy, because buffers that the EMA shares could not be donated.
+    # A copy, because buffers shared with the EMA could not be donated.
     ema=jax.tree.map(jnp.copy, params),
     opt_state=optimizer.init(params),
     constants=variables["constants"],

@@ -33,13 +33,13 @@ class TrainStep:
   """(state, batch) -> (state, metrics); a pure function, meant to be jitted.
 
   Attributes:
-    model: the network that is trained, and what encodes its inputs.
+    model: the trained network with the encoders of its inputs.
     loss: the dual loss.
     optimizer: updates the parameters and their EMA.
-    train: into how many micro-batches a batch is split, and what is measured.
-    seed: root of all of training's randomness.
+    train: number of micro-batches, and optional metrics.
+    seed: root of all random keys of training.
     is_mask_embedding_trained: False keeps `MASK_EMBEDDING` as it is, if there
-      is one, and leaves out the backward pass through the text encoder.
+      is one, and skips the backward pass through the text encoder.
   """
 
   model: TrainableModel
@@ -61,7 +61,7 @@ class TrainStep:
 
     Args:
       state: donated by the caller.
-      batch: the global batch of both streams.
+      batch: the global batch of both tasks.
       null_tokens: the empty caption, [length].
     """
     root = key_for(jax.random.key(self.seed), "training")
@@ -80,7 +80,7 @@ class TrainStep:
   ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The step after all random draws: gradients, optimiser, EMA.
 
-    A loss, gradient or update that is not finite changes nothing but the
+    A loss, gradient or update that is not finite changes only the
     counts.
     """
     grads, metrics = self.gradients(state, corrupted)
@@ -144,7 +144,7 @@ class TrainStep:
     return jax.lax.scan(add_part, zeros, parts)[0]
 
   def _part_gradients(self, state: TrainState, part: CorruptedBatch):
-    """({stream or "both": gradient}, (losses, buckets)) of one micro-batch."""
+    """({task or "both": gradient}, (losses, buckets)) of one micro-batch."""
 
     def loss_of(params, part):
       variables = state.variables(self._without_frozen_gradient(params))
@@ -189,7 +189,7 @@ class TrainStep:
   def _split(self, array: jax.Array) -> jax.Array:
     """[batch, ...] to [parts, batch / parts, ...], each part over all devices.
 
-    Rows are dealt out in turn, so that no example has to change its device
+    Rows are assigned round-robin, so that no example changes its device
     and every part sees all strata of the text times.
     """
     rest = array.shape[1:]

@@ -273,7 +273,7 @@ class TestRefused:
       ),
       (
         {"data__image_to_text__text_length": "12"},
-        "loss.is_merged needs streams of equal shapes",
+        "loss.is_merged needs tasks of equal shapes",
       ),
       ({"data__world": "scenes_48"}, "position table ends at 16"),
     ],

@@ -209,7 +209,7 @@ def test_the_summary_counts_and_names_the_worst():
   case = CaseChecks("a", checks())
   assert len(case_lines(case)) == 5
   assert summary_lines([case]) == [
-    "share of the tolerance used: largest 500.0 % (a far), median 50.0 %",
+    "fraction of the tolerance used: largest 500.0 % (a far), median 50.0 %",
     "optional strict bounds: 1 of 2 kept; over: a over",
     "3 passed, 2 failed",
   ]

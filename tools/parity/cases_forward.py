@@ -106,7 +106,7 @@ def _intermediates(config: MMDiTConfig, variables, latents, text, sigma):
 
 
 def _tables(case: Case, config: MMDiTConfig) -> dict[str, Values]:
-  """The first rows and last columns of a fresh position table; sinusoids."""
+  """The first rows and last columns of a new position table; sinusoids."""
   results = {}
   if "pos_table_sincos" in case.entries:
     rows, columns, _ = case.entries["pos_table_sincos"].shape

@@ -280,7 +280,7 @@ def _samples(
   pooled = jnp.asarray(case["sample/pooled"])
   noise = channels_last(case["sample/init_latents"])
   rows = jnp.arange(1, 1 + noise.shape[0])[:, None]
-  # All layouts give the same shapes.
+  # All formats give the same shapes.
   module = next(iter(networks.values())).module
 
   @jax.jit

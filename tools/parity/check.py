@@ -24,7 +24,7 @@ FAMILIES: dict[str, Callable] = {
   "i_sd3_original": cases_sampling.sd3_base,
   "k_tokenizer": cases_forward.tokenizer_ids,
 }
-# What a computation may raise on recorded arrays that do not fit together.
+# Possible exceptions for recorded arrays that are inconsistent.
 _MISFIT = (ValueError, TypeError, KeyError, IndexError, flax.errors.FlaxError)
 
 
@@ -126,11 +126,11 @@ def summary_lines(cases: Iterable[CaseChecks]) -> list[str]:
   lines = []
   if measured:
     worst = max(measured, key=lambda check: check.used)
-    shares = sorted(check.used for check in measured)
+    fractions = sorted(check.used for check in measured)
     lines.append(
-      f"share of the tolerance used: largest {100 * worst.used:.1f} % "
+      f"fraction of the tolerance used: largest {100 * worst.used:.1f} % "
       f"({worst.entry.case} {worst.entry.name}), median "
-      f"{100 * shares[len(shares) // 2]:.1f} %"
+      f"{100 * fractions[len(fractions) // 2]:.1f} %"
     )
   strict = [c for c in measured if c.is_strict is not None]
   if strict:

@@ -96,9 +96,9 @@ def _compare_one(
 def _used(error: np.ndarray, allowed, may_miss: float) -> float:
   """See `Check.used`."""
   allowed = np.broadcast_to(allowed, error.shape)
-  shares = np.where(error > 0, np.inf, 0.0)
-  np.divide(error, allowed, out=shares, where=allowed > 0)
-  num_free = math.floor(may_miss * shares.size)
-  if num_free >= shares.size:
+  fractions = np.where(error > 0, np.inf, 0.0)
+  np.divide(error, allowed, out=fractions, where=allowed > 0)
+  num_free = math.floor(may_miss * fractions.size)
+  if num_free >= fractions.size:
     return 0.0
-  return float(np.sort(shares, axis=None)[-1 - num_free])
+  return float(np.sort(fractions, axis=None)[-1 - num_free])

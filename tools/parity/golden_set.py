@@ -21,7 +21,7 @@ _STATISTICS_RTOL = 1e-9
 
 
 class GoldenSetError(ValueError):
-  """The folder cannot be used; the message says why."""
+  """The folder is invalid; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
