@@ -243,12 +243,12 @@ def speeds(make: Callable, num_batches: int, batch: int) -> tuple[float, float]:
 def stages(source: JpegExamples, size: int) -> dict[str, float]:
   """Milliseconds of one core for each stage of one image, the minimum."""
   example = source[0]
-  picture = Image.open(io.BytesIO(example.image))
-  picture.load()
-  small = picture.resize((size, size), BICUBIC)
+  image = Image.open(io.BytesIO(example.image))
+  image.load()
+  small = image.resize((size, size), BICUBIC)
   parts = {
     "decode": lambda: Image.open(io.BytesIO(example.image)).load(),
-    "resize": lambda: picture.resize((size, size), BICUBIC),
+    "resize": lambda: image.resize((size, size), BICUBIC),
     "to array": lambda: np.asarray(small),
     "tokenize": lambda: tokenize_and_pad(
       TOKENIZER, "", example.texts[0], TEXT_LENGTH

@@ -102,10 +102,10 @@ def _common():
 
 
 def _streams(config, *, batch_size, image_size, text_length):
-  for stream in (config.data.text_to_image, config.data.image_to_text):
-    stream.batch_size = batch_size
-    stream.image_size = image_size
-    stream.text_length = text_length
+  for task in (config.data.text_to_image, config.data.image_to_text):
+    task.batch_size = batch_size
+    task.image_size = image_size
+    task.text_length = text_length
 
 
 def _stage1(config):

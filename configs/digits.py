@@ -81,9 +81,9 @@ def _gpu(config):
   config.model.execution.dtype = "bfloat16"
   config.data.world = "scenes_48"
   config.data.pool_size = 200_000
-  for stream in (config.data.text_to_image, config.data.image_to_text):
-    stream.batch_size = 256
-    stream.text_length = 64
+  for task in (config.data.text_to_image, config.data.image_to_text):
+    task.batch_size = 256
+    task.text_length = 64
   config.data.validation_size = 512
   config.data.image_to_text.mixture = {
     "0": {

@@ -41,10 +41,10 @@ def get_config(variant: str = "cpu"):
   config.data.validation_size = num_questions
   config.data.text_to_image.batch_size = num_images
   config.data.image_to_text.batch_size = num_questions
-  for stream in (config.data.text_to_image, config.data.image_to_text):
-    stream.image_size = side
-    stream.text_length = 20
-    stream.mixture = {"0": {"shapes": 1.0}}
+  for task in (config.data.text_to_image, config.data.image_to_text):
+    task.image_size = side
+    task.text_length = 20
+    task.mixture = {"0": {"shapes": 1.0}}
   config.loss.is_merged = True
   config.loss.condition_dropout = 1.0
   config.loss.masked_diffusion.mask_count = "exact"

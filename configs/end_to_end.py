@@ -61,9 +61,9 @@ def _phase(name: str, phases):
   config.model.execution.remat = "full"
   config.data.tokenizer = "gpt2:path/to/gpt2"
   config.data.validation_size = 512
-  for stream in (config.data.text_to_image, config.data.image_to_text):
-    stream.image_size = 256
-    stream.text_length = _TEXT_LENGTH
+  for task in (config.data.text_to_image, config.data.image_to_text):
+    task.image_size = 256
+    task.text_length = _TEXT_LENGTH
   config.loss.text_weight = 0.2
   config.loss.text_chunk = 64
   config.train.log_every = 50
@@ -104,6 +104,6 @@ def _joint_filtered(config):
 
 def _on_datacomp(config, path: str) -> None:
   config.data.sources = {"datacomp": {"kind": "webdataset", "path": path}}
-  for stream in (config.data.text_to_image, config.data.image_to_text):
-    stream.batch_size = 512
-    stream.mixture = {"0": {"datacomp": 1.0}}
+  for task in (config.data.text_to_image, config.data.image_to_text):
+    task.batch_size = 512
+    task.mixture = {"0": {"datacomp": 1.0}}

@@ -52,11 +52,11 @@ def get_config(variant: str = "cpu"):
   config.data.sources = {"mine": source}
   config.data.tokenizer = "words"
   config.data.validation_size = batch_size
-  for stream in (config.data.text_to_image, config.data.image_to_text):
-    stream.batch_size = batch_size
-    stream.image_size = side
-    stream.text_length = 32
-    stream.mixture = {"0": {"mine": 1.0}}
+  for task in (config.data.text_to_image, config.data.image_to_text):
+    task.batch_size = batch_size
+    task.image_size = side
+    task.text_length = 32
+    task.mixture = {"0": {"mine": 1.0}}
   config.loss.is_merged = True
   config.loss.masked_diffusion.mask_count = "exact"
   config.loss.flow_matching.sigma_draw = "stratified"

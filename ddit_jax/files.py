@@ -57,7 +57,7 @@ def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
     body = json.loads(path.read_bytes().decode())
   except (ValueError, RecursionError) as error:
     cause = " ".join(str(error).split())
-    raise ValueError(f"{path} is no JSON: {cause}") from error
+    raise ValueError(f"{path} is not JSON: {cause}") from error
   if not isinstance(body, dict):
     raise ValueError(f"{path} must hold a JSON object {{...}}")
   return body

@@ -47,11 +47,11 @@ def test_the_object_is_read(tmp_path):
 @pytest.mark.parametrize(
   ("data", "message"),
   [
-    (b"", "is no JSON"),
-    (b"{\n'a': 1}", "is no JSON"),
-    (b"\xff", "is no JSON"),
-    (b"[" * 100_000, "is no JSON"),
-    (b"9" * 9_000, "is no JSON"),
+    (b"", "is not JSON"),
+    (b"{\n'a': 1}", "is not JSON"),
+    (b"\xff", "is not JSON"),
+    (b"[" * 100_000, "is not JSON"),
+    (b"9" * 9_000, "is not JSON"),
     (b"[1]", "must hold a JSON object"),
   ],
 )

@@ -82,7 +82,7 @@ def _differences(stored: Shapes, wanted: Shapes) -> list[str]:
 
   Args:
     stored: what the checkpoint holds.
-    wanted: what the model asks for.
+    wanted: the requested tree.
 
   Returns:
     Phrases with the leaf's name; empty when the two agree.

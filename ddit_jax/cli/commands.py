@@ -113,7 +113,7 @@ Runs one task of a trained checkpoint:
   ddit sample --checkpoint=runs/digits --task=vqa \\
     --image=seven.png --question="what color is the number?"
 
-Many at once: --inputs=FILE.jsonl, one JSON object a line with the keys
+Many at once: --inputs=FILE.jsonl, one JSON object per line with the keys
 "prompt", "image" and "question" that the task needs. Images are written as
 PNG files, texts to results.jsonl, both in --out.
 

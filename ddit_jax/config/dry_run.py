@@ -101,15 +101,15 @@ def _shrink_data(data: ConfigDict) -> None:
     for name, kind in kinds.items()
   }
   data.max_bad_share = 0.5
-  for stream in (data.text_to_image, data.image_to_text):
-    if stream.batch_size:
-      stream.batch_size = _BATCH_SIZE
+  for task in (data.text_to_image, data.image_to_text):
+    if task.batch_size:
+      task.batch_size = _BATCH_SIZE
     if kinds:
-      stream.image_size = min(stream.image_size, _IMAGE_SIZE)
-      stream.text_length = _TEXT_LENGTH
-    stream.pool_size = 0
-    if "cache" in stream:
-      stream.cache = ""
+      task.image_size = min(task.image_size, _IMAGE_SIZE)
+      task.text_length = _TEXT_LENGTH
+    task.pool_size = 0
+    if "cache" in task:
+      task.cache = ""
 
 
 def _shrink_runs(config: ConfigDict) -> None:

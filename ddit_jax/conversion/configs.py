@@ -136,7 +136,8 @@ class JsonConfig:
     kinds = (float, int) if kind is float else (kind,)
     if type(value) not in kinds:
       raise InputError(
-        f"{self.path} has {name} = {value!r}, which is no {kind.__name__}"
+        f"{self.path} has {name} = {value!r}, which is not of type "
+        f"{kind.__name__}"
       )
     return value
 

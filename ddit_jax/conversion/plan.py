@@ -176,7 +176,7 @@ def _network_for(
   is_ddit = source.format == "ddit_folder"
   if vocab_size is not None and vocab_size < 1:
     raise InputError(
-      f"--vocab_size={vocab_size} is no number of rows: give at least 1"
+      f"--vocab_size={vocab_size} is not a valid number of rows: give 1 or more"
     )
   if vocab_size is not None and (is_ddit or target == "sd3"):
     raise InputError(

@@ -162,15 +162,15 @@ class TextTransform:
       BadRecord: empty_text, if there is none or the sampled one is blank.
     """
     wants_rewritten = rng.random() < self.rewritten_probability
-    share = rng.random()
+    fraction = rng.random()
     texts = example.texts
     if example.rewritten and (wants_rewritten or not texts):
       texts = example.rewritten
-    text = texts[int(share * len(texts))] if texts else ""
+    text = texts[int(fraction * len(texts))] if texts else ""
     if not text.strip():
       raise BadRecord(
         "empty_text",
-        f"the text drawn from {len(texts)} is blank",
+        f"the text sampled from {len(texts)} is blank",
         example.record_id,
       )
     return text

@@ -12,7 +12,7 @@ Each module imports only modules above it:
 - `evaluation_sets`: scenes to caption, questions, and the POPE sets.
 - `segmentation`: connected ink of a generated image.
 - `digit_classifier`: which digit a segment shows.
-- `judge`: does an image show what its prompt asks for?
+- `judge`: does an image match its prompt?
 - `metrics`: a metric with its interval, oracle and prior baseline.
 - `image_scores`: metrics of generated images.
 - `text_scores`: metrics of generated captions and answers.

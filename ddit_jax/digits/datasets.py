@@ -134,13 +134,13 @@ def text_to_image_pool(
   """
   writing = handwriting(split)
   rng = generator("text-to-image records", split, size=size, seed=seed)
-  drawn = [
+  sampled = [
     sample_scene(world, rng, writing=writing, held_out=False)
     for _ in range(size)
   ]
   return TextToImagePool(
-    images=render_all(drawn, world, writing),
-    captions=[grammar.caption(scene, rng) for scene in drawn],
+    images=render_all(sampled, world, writing),
+    captions=[grammar.caption(scene, rng) for scene in sampled],
   )
 
 
@@ -174,7 +174,7 @@ def image_to_text_pool(
     world=world, sample=sample, rng=rng, slack=_BALANCE_SLACK
   )
   kinds = [names[i] for i in rng.choice(len(names), size, p=probabilities)]
-  drawn, prompts, texts = [], [], []
+  sampled, prompts, texts = [], [], []
   for kind in kinds:
     if kind == CAPTION:
       scene, prompt = sample(), ""
@@ -182,11 +182,11 @@ def image_to_text_pool(
     else:
       scene, question = asker.draw(kind)
       prompt, text = questions.prompt_text(question), question.answer
-    drawn.append(scene)
+    sampled.append(scene)
     prompts.append(prompt)
     texts.append(text)
   return ImageToTextPool(
-    images=render_all(drawn, world, writing),
+    images=render_all(sampled, world, writing),
     prompts=prompts,
     texts=texts,
     kinds=kinds,

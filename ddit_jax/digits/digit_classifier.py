@@ -195,7 +195,7 @@ def _training_crops(
   size = world.digit_size
   canvas = size + 2 * max(4, size // 4)
   single = dataclasses.replace(world, canvas=canvas, max_objects=1, jitter_px=0)
-  drawn = render_all(
+  rendered = render_all(
     [
       Scene(
         (
@@ -213,7 +213,7 @@ def _training_crops(
     single,
     writing,
   )
-  distorted = _distort(drawn, distortion, rng, digit_size=size)
+  distorted = _distort(rendered, distortion, rng, digit_size=size)
   found = find_segments(distorted, digit_size=size)
   if lost := sum(not segments for segments in found):
     raise ValueError(

@@ -141,8 +141,8 @@ def _resampled_means(
   means = []
   for start in range(0, resamples, block):
     rows = min(block, resamples - start)
-    drawn = rng.integers(len(sums), size=(rows, len(sums)))
-    means.append(_ratio(sums[drawn].sum(axis=1), sizes[drawn].sum(axis=1)))
+    sampled = rng.integers(len(sums), size=(rows, len(sums)))
+    means.append(_ratio(sums[sampled].sum(axis=1), sizes[sampled].sum(axis=1)))
   return np.concatenate(means)
 
 

@@ -119,10 +119,10 @@ class Config:
         "optimizer.kind is muon, which orthogonalises the blocks' matrices, "
         "but lora trains none of them: use adamw or adafactor"
       )
-    for name, stream in self.data.tasks().items():
-      if stream.batch_size % self.train.num_microbatches:
+    for name, task in self.data.tasks().items():
+      if task.batch_size % self.train.num_microbatches:
         raise ValueError(
-          f"data.{name}.batch_size = {stream.batch_size} is not divisible by "
+          f"data.{name}.batch_size = {task.batch_size} is not divisible by "
           f"train.num_microbatches = {self.train.num_microbatches}"
         )
     self._check_can_merge()
@@ -147,11 +147,11 @@ class Config:
     """
     mesh = self.mesh.make()
     parts = self.train.num_microbatches
-    for name, stream in self.data.tasks_on().items():
+    for name, task in self.data.tasks_on().items():
       label = f"data.{name}.batch_size"
       if parts > 1:
         label += f" / train.num_microbatches ({parts})"
-      check_batch_divides(mesh, stream.batch_size // parts, label)
+      check_batch_divides(mesh, task.batch_size // parts, label)
     check_batch_divides(mesh, self.data.validation_size, "data.validation_size")
     return mesh
 

@@ -178,7 +178,7 @@ class DualModel:
   def encode(
     self, variables, images: jax.Array, key: jax.Array | None = None
   ) -> jax.Array:
-    """Clean latents of `batch.Pictures`: uint8 pixels or cached moments.
+    """Clean latents of `batch.Images`: uint8 pixels or cached moments.
 
     Args:
       variables: of all parts.

@@ -145,7 +145,7 @@ class SampleGrid:
 
   def _generated_images(self, variables, rows: TextToImageBatch, key):
     latents = jax.eval_shape(self._model.encode, variables, rows.images)
-    drawn = generate_latents(
+    sampled = generate_latents(
       self._model,
       variables,
       rows.tokens,
@@ -154,7 +154,7 @@ class SampleGrid:
       sampling=self._config.image,
     )
     return {
-      "generated": self._model.decode(variables, drawn),
+      "generated": self._model.decode(variables, sampled),
       "captions": rows.tokens,
     }
 

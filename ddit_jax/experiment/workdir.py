@@ -222,11 +222,11 @@ def output_folder(path: str | os.PathLike) -> pathlib.Path:
 
 def _check_mixtures(config, saved, step: int) -> None:
   before, now = saved.data.tasks_on(), config.data.tasks_on()
-  for name, stream in now.items():
+  for name, task in now.items():
     if name not in before:
       continue
     try:
-      check_schedule_edit(before[name].mixture, stream.mixture, step)
+      check_schedule_edit(before[name].mixture, task.mixture, step)
     except ValueError as error:
       raise InputError(f"data.{name}.mixture: {error}") from error
 

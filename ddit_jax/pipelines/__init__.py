@@ -1,4 +1,4 @@
-"""Checkpoints as objects and tasks.
+"""Checkpoints as objects with one method per task.
 
 - `load`: a checkpoint or converted weights to a pipeline.
 - `load_sd3`: the same for plain SD3.

@@ -36,7 +36,7 @@ from ddit_jax.report.page import MASKED_SIGN, write_report
 _NUM_SHOWN_IMAGES = 40
 _NUM_SHOWN_TEXTS = 12
 _NUM_UNMASKING_ROWS = 8
-# Training records behind the most frequent answers.
+# Training records from which the most frequent answers are computed.
 _NUM_PRIOR_RECORDS = 4000
 
 
@@ -48,7 +48,7 @@ def evaluate(
   weights: str,
   step: int | None,
 ) -> int:
-  """Evaluates a checkpoint and writes metrics, samples and report; code 0.
+  """Evaluates a checkpoint and writes metrics, samples and report; returns 0.
 
   Raises:
     InputError: the checkpoint does not exist or is of another world, or the
@@ -118,7 +118,7 @@ class Evaluator:
     """Writes metrics.json, the samples and report.html.
 
     Args:
-      folder: where to.
+      folder: output folder.
       scalars: logged in training.
       weights: which weights were evaluated, "ema" or "params".
     """

@@ -23,7 +23,7 @@ from ddit_jax.pipelines.sd3 import Sd3Pipeline
 from ddit_jax.sharding.mesh import MeshConfig
 
 WEIGHTS = ("ema", "params")
-# A D-DiT does not work without these.
+# The required parts of a D-DiT.
 _NEEDED_PARTS = ("network", "text_encoder", "vae", "tokenizer")
 # Length of T5's input in the paper's second stage.
 _PRETRAINED_TEXT_LENGTH = 256
@@ -40,18 +40,18 @@ def load(
   mesh: Mesh | None = None,
   dtype: str = "float32",
 ) -> Pipeline | Sd3Pipeline:
-  """The pipeline of a run's checkpoint or of converted weights.
+  """Loads the pipeline of a run's checkpoint or of converted weights.
 
-  Weights that were converted with --target=sd3 give an `Sd3Pipeline`, which
+  Weights converted with --target=sd3 give an `Sd3Pipeline`, which
   only generates images.
 
   Args:
-    path: a workdir, its checkpoints folder, or what
-      `tools/convert_sd3_weights.py` wrote.
+    path: a workdir, its checkpoints folder, or the output of
+      `tools/convert_sd3_weights.py`.
     weights: "ema" or "params"; converted weights have only one kind.
     step: which checkpoint of a run; the newest if None.
     mesh: devices; all of them along `fsdp` if None.
-    dtype: in which converted weights are held and computed, "float32" or
+    dtype: dtype of converted weights and their computation, "float32" or
       "bfloat16"; a run's checkpoint keeps its own.
 
   Raises:
@@ -142,7 +142,7 @@ def refuse_sd3(path: str | pathlib.Path, purpose: str) -> None:
 
   Args:
     path: a checkpoint.
-    purpose: what needs the text head, for the message.
+    purpose: the task that needs the text head, for the message.
   """
   if holds_sd3(path):
     raise InputError(
@@ -154,14 +154,14 @@ def refuse_sd3(path: str | pathlib.Path, purpose: str) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredRun:
-  """A finished step of a store, with everything but arrays read.
+  """A finished step of a store, with everything except arrays loaded.
 
   Attributes:
-    store: that holds it.
-    step: which one.
+    store: the store of the step.
+    step: its number.
     config: of the run.
     tokenizer: saved with it.
-    encoders: what its frozen encoders come from, if it has any.
+    encoders: source of its frozen encoders, if any.
     model: the network between them.
   """
 
@@ -174,10 +174,10 @@ class StoredRun:
 
   @classmethod
   def open(cls, store: CheckpointStore, step: int | None) -> "StoredRun":
-    """Reads a step's plain files; the newest step's if None.
+    """Reads a step's metadata; the newest step's if None.
 
     Raises:
-      ValueError: there is no such step, or it is damaged.
+      ValueError: the step does not exist or is damaged.
     """
     steps = store.steps()
     if not steps:
@@ -202,7 +202,7 @@ class StoredRun:
     )
 
   def trained(self, weights: str, mesh: Mesh) -> Variables:
-    """The variables of the network that a checkpoint holds.
+    """Restores the network's variables from the checkpoint.
 
     Args:
       weights: "ema" or "params".

@@ -25,7 +25,7 @@ from ddit_jax.sampling.image_sampler import ImageSampling
 _log = logging.getLogger(__name__)
 
 _CLIPS = ("clip_l", "clip_g")
-# SD3 works without T5, but not without these.
+# The required parts of SD3; T5 is optional.
 _NEEDED_PARTS = (
   *("network", "vae", *_CLIPS),
   *(f"tokenizer_{name}" for name in _CLIPS),
@@ -51,12 +51,12 @@ _UNKNOWN_OPTIONS = (
 def load_sd3(
   weights: PretrainedModel, mesh: Mesh, *, dtype: str = "float32"
 ) -> Sd3Pipeline:
-  """The pipeline of plain SD3.
+  """Loads the pipeline of plain SD3.
 
   Args:
     weights: converted with --target=sd3.
     mesh: the devices.
-    dtype: in which weights are held and computed, "float32" or "bfloat16".
+    dtype: dtype of the weights and the computation, "float32" or "bfloat16".
 
   Raises:
     ValueError: parts are missing, damaged, or do not belong together.
@@ -124,7 +124,7 @@ def _tokenizers(weights: PretrainedModel) -> dict[str, PromptTokenizer]:
 
 
 def _check_parts(weights: PretrainedModel) -> None:
-  """Raises InputError that says which parts are missing, and why."""
+  """Raises InputError with the missing parts and the reasons."""
   folder = weights.folder
   needed = list(_NEEDED_PARTS)
   if "text_encoder" in weights.record.configs:
@@ -140,7 +140,7 @@ def _check_parts(weights: PretrainedModel) -> None:
 
 
 def _reason(folder: pathlib.Path, part: str) -> str:
-  """What the converter noted about a part that is not there."""
+  """The converter's note about a missing part."""
   path = folder / REPORT_NAME
   notes = json.loads(path.read_bytes())["notes"] if path.is_file() else []
   found = (note for note in notes if note.startswith(f"{part} "))
@@ -151,11 +151,11 @@ def scheduler_sampling(folder: pathlib.Path) -> ImageSampling:
   """SD3's sampler on the grid of a scheduler's folder.
 
   Args:
-    folder: holds `scheduler_config.json`; SD3's own values stand in for it
-      where the checkpoint came without.
+    folder: holds `scheduler_config.json`; SD3's own values are used if the
+      checkpoint has none.
 
   Raises:
-    ValueError: the file is damaged, or asks for what is not computed.
+    ValueError: the file is damaged, or uses unsupported options.
   """
   path = folder / _SCHEDULER_FILE
   if not path.is_file():

@@ -1,4 +1,4 @@
-"""What `ddit lora` does: a run's adapters as one file, or merged."""
+"""`ddit lora`: exports a run's adapters as one file, or merged."""
 
 import dataclasses
 import logging
@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 def export_adapter(
   checkpoint: str, out: str, *, weights: str, step: int | None
 ) -> int:
-  """Writes the adapters for PEFT and diffusers, and reads them back; 0.
+  """Writes the adapters for PEFT and diffusers, verifies them; returns 0.
 
   Raises:
-    InputError: there are no adapters, or `out` is no new .safetensors file.
+    InputError: there are no adapters, or `out` is not a new .safetensors file.
   """
   path = _free_path(out)
   if path.suffix != _SUFFIX:
@@ -59,11 +59,11 @@ def export_adapter(
 def export_merged(
   checkpoint: str, out: str, *, weights: str, step: int | None
 ) -> int:
-  """Writes a checkpoint of the network with the adapters merged; 0.
+  """Writes a checkpoint of the network with the adapters merged; returns 0.
 
-  `out` becomes what `init_from` and `ddit sample` take; its item of weights,
-  OUT/checkpoints/STEP/WEIGHTS, is what `tools/convert_sd3_weights.py --export`
-  takes as --params.
+  `out` is a valid argument of `init_from` and `ddit sample`; its weights,
+  OUT/checkpoints/STEP/WEIGHTS, are a valid --params of
+  `tools/convert_sd3_weights.py --export`.
 
   Raises:
     InputError: no adapters, another base, or `out` exists.
@@ -110,7 +110,7 @@ def _adapted_run(store: CheckpointStore, step: int | None) -> StoredRun:
 
 
 def _check_written(path: pathlib.Path, adapters, network) -> None:
-  """Compares the file with what it was made of, bit for bit."""
+  """Compares the file with its source arrays, bit for bit."""
   lora, back = read_adapter(path, network.config)
   same = jax.tree.map(np.array_equal, back, adapters)
   if not (jax.tree.all(same) and lora.scale == network.lora.scale):

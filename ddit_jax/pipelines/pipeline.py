@@ -31,7 +31,7 @@ class Pipeline:
     model: the network with its encoders.
     variables: weights of the model's parts, on `mesh`.
     mesh: the devices.
-    step: training steps behind the weights.
+    step: number of training steps.
     image_size: default side of generated images, in pixels.
   """
 
@@ -75,7 +75,7 @@ class Pipeline:
 
     Raises:
       InputError: a prompt is longer than the network's text or has words
-        that the tokenizer does not know, or the size does not suit the
+        that the tokenizer does not know, or the size is incompatible with the
         network's patches.
     """
     length = self.config.data.text_to_image.text_length
@@ -143,10 +143,10 @@ class Pipeline:
     """Fills every token that is not part of the prompt, in any pattern.
 
     Args:
-      images: what the texts are about.
-      tokens: ids; read where `prompt_mask`.
+      images: images that the texts describe.
+      tokens: ids; used where `prompt_mask` is True.
       prompt_mask: True where a token is given.
-      seed: of the draws.
+      seed: of the sampler.
       sample: overrides the checkpoint's sampling config.
 
     Returns:
@@ -163,7 +163,7 @@ class Pipeline:
     )
 
   def encode(self, images: np.ndarray) -> jax.Array:
-    """uint8 images to the latents the network sees."""
+    """uint8 images to the network's latents."""
     return self._encode(self.variables, jnp.asarray(images))
 
   def decode(self, latents: jax.Array) -> np.ndarray:

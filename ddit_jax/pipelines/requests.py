@@ -30,7 +30,7 @@ def read(
   questions: list[str],
   inputs: str | None,
 ) -> list[dict[str, str]]:
-  """Requests from flags and, if given, from a JSONL file.
+  """Collects requests from flags and, if given, from a JSONL file.
 
   One image may have many questions, and one question many images.
 
@@ -58,7 +58,7 @@ def read_image(path: str, side: int) -> np.ndarray:
   """An image file as uint8 [side, side, 3]: centre square, bicubic.
 
   Raises:
-    InputError: there is no such file, it is no image, or its pixels are not
+    InputError: the file does not exist, is not an image, or its pixels are not
       8-bit colours.
   """
   try:
@@ -71,13 +71,13 @@ def read_image(path: str, side: int) -> np.ndarray:
     raise
   except Image.DecompressionBombError as error:
     raise InputError(f"{path} is too large: {error}") from error
-  # What Pillow's decoders raise on damaged files.
+  # Exceptions of Pillow's decoders on damaged files.
   except (OSError, ValueError, SyntaxError) as error:
     raise InputError(f"{path} is not an image that can be read") from error
   if image.size != (side, side):
     if image.width != image.height:
       _log.info("%s is cropped to its centre square", path)
-    # Cropped first, so that nothing outside bleeds in through the filter.
+    # Cropped first, so the filter does not use pixels outside the square.
     short = min(image.size)
     left, top = (image.width - short) // 2, (image.height - short) // 2
     image = image.crop((left, top, left + short, top + short))
@@ -86,7 +86,7 @@ def read_image(path: str, side: int) -> np.ndarray:
 
 
 def _check_pixels(image, path: str) -> None:
-  """Raises InputError unless turning the image to RGB loses nothing."""
+  """Raises InputError unless converting the image to RGB is lossless."""
   if getattr(image, "n_frames", 1) > 1:
     raise InputError(
       f"{path} has {image.n_frames} frames: give one still image"
@@ -145,7 +145,7 @@ def _from_file(path: pathlib.Path, needed) -> list[dict[str, str]]:
     _check_row(row, needed, where)
     rows.append({key: row[key] for key in needed})
   if not rows:
-    raise InputError(f"{path} is empty: write one JSON object a line")
+    raise InputError(f"{path} is empty: write one JSON object per line")
   return rows
 
 
@@ -166,14 +166,14 @@ def generate(
   step: int | None,
   seed: int,
 ) -> int:
-  """Runs the requests and writes their results into `out`; exit code 0.
+  """Runs the requests and writes their results into `out`; returns 0.
 
   Raises:
-    InputError: checkpoint, image files, prompts or folder cannot be used.
+    InputError: the checkpoint, image files, prompts or folder are invalid.
   """
   folder = output_folder(out)
   if task != "t2i":
-    # Before its weights are read, which takes minutes.
+    # Checked before the weights are read, which takes minutes.
     refuse_sd3(checkpoint, f"--task={task}")
   pipeline = load(checkpoint, weights=weights, step=step)
   if task == "t2i":

@@ -22,7 +22,7 @@ from ddit_jax.sharding.mesh import batch_ways
 class Sampler:
   """Both samplers of one model.
 
-  Each compiles once per batch size and settings. A request's results depend on
+  Each compiles once per batch size and config. A request's results depend on
   its place in the list and on the batch size, as each batch has its own key.
 
   Args:
@@ -54,14 +54,14 @@ class Sampler:
     """One image per row of token ids.
 
     Args:
-      texts: the prompts, as the model takes them.
+      texts: the prompts, in the model's input format.
       null_texts: the empty or negative prompt.
       seed: of the noise.
       size: (height, width) in pixels.
       config: of the image sampler, and the batch size.
 
     Raises:
-      InputError: the size does not suit the network.
+      InputError: the size is incompatible with the network.
     """
     with preparing():
       latent_shape = self._model.latent_shape(*size)
@@ -151,7 +151,7 @@ def in_batches(
   """Runs `function` on equal batches of rows; the last one is padded.
 
   Args:
-    function: (rows of a batch on the mesh, key) -> arrays of as many rows.
+    function: (rows of a batch on the mesh, key) -> arrays of equally many rows.
     rows: a tree of numpy arrays [rows, ...].
     root: each batch's key is folded from it.
     mesh: splits a batch.
@@ -176,7 +176,7 @@ def in_batches(
 
 
 def _padded_slice(rows: np.ndarray, *, start: int, size: int) -> np.ndarray:
-  """`size` rows; past the end the last is repeated (its results are cut)."""
+  """`size` rows; past the end the last one repeats (its results are cut)."""
   rows = rows[start : start + size]
   missing = size - len(rows)
   return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])

@@ -37,7 +37,7 @@ class Sd3Model(DualModel):
     clip_l: CLIP's text encoder L.
     clip_g: CLIP's text encoder G.
     t5_length: ids that T5 reads. Where there is no T5 (`text_encoder` None)
-      as many zeros stand for its features, as in SD3's training.
+      zeros of this length replace its features, as in SD3's training.
   """
 
   clip_l: PureModule
@@ -87,7 +87,7 @@ class Sd3Model(DualModel):
   def condition(
     self, variables, ids: Ids
   ) -> Float[Array, "batch packed_length context"]:
-    """Context and pooled vector in one array; `predict` takes it apart."""
+    """Context and pooled vector in one array; `predict` splits it."""
     context, pooled = self.encode_text(variables, ids)
     batch, _, width = context.shape
     num_rows = self._num_pooled_rows
@@ -162,13 +162,13 @@ class Sd3Pipeline:
 
     Args:
       prompts: texts; all three encoders read the same.
-      negative: what guidance steers away from, for all prompts.
+      negative: negative prompt of the guidance, for all prompts.
       seed: of the noise.
       sample: overrides `self.sample`.
       size: (height, width) in pixels; `image_size` squared if None.
 
     Raises:
-      InputError: there are no prompts, or the size does not suit the network.
+      InputError: there are no prompts, or the size does not fit the network.
     """
     if not prompts:
       raise InputError("there are no prompts: give at least one")

@@ -199,8 +199,8 @@ def ancestral_draw(
 ) -> Int[Array, "batch length"]:
   """Samples each masked position from its posterior with given Gumbel noise."""
   log_q = log_posterior(log_p, chance, mask_id=mask_id)
-  drawn = jnp.argmax(log_q + gumbel, axis=-1).astype(state.dtype)
-  return jnp.where(state == mask_id, drawn, state)
+  sampled = jnp.argmax(log_q + gumbel, axis=-1).astype(state.dtype)
+  return jnp.where(state == mask_id, sampled, state)
 
 
 def log_posterior(
@@ -233,7 +233,7 @@ def _by_confidence(predict, start, key, mask_id, sampling):
   def step(state, inputs):
     index, step_key = inputs
     log_p = log_probabilities(predict(state), mask_id)
-    drawn, confidence = _draw(log_p, step_key, sampling.temperature)
+    sampled, confidence = _draw(log_p, step_key, sampling.temperature)
     is_masked = state == mask_id
     # After step i, (i + 1) / num_steps of the masked tokens are revealed,
     # rounded up.
@@ -242,7 +242,7 @@ def _by_confidence(predict, start, key, mask_id, sampling):
     confidence = jnp.where(is_masked, confidence, -jnp.inf)
     ranks = jnp.argsort(jnp.argsort(-confidence, axis=-1), axis=-1)
     is_revealed = is_masked & (ranks < count[:, None])
-    state = jnp.where(is_revealed, drawn.astype(state.dtype), state)
+    state = jnp.where(is_revealed, sampled.astype(state.dtype), state)
     return state, state
 
   steps = jnp.arange(sampling.num_steps)

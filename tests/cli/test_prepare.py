@@ -177,7 +177,7 @@ def test_parquet_to_shards_to_smaller_shards(tmp_path, monkeypatch, capsys):
       ["--out=o", "--source=none.json"],
       "--source=none.json is not a file: give",
     ),
-    (["--out=o", "--source=bad.json"], "bad.json is no JSON"),
+    (["--out=o", "--source=bad.json"], "bad.json is not JSON"),
     (["--out=o", "--kind=unknown", "--path=p"], "no kind 'unknown'"),
     (
       ["--out=o", "--kind=tiny", "--path=p", "--shards=0"],

@@ -112,7 +112,7 @@ def with_fields(sd3_folder, **changes):
     ({"qk_norm": "rms_norm"}, r"SD3\.5"),
     ({"dual_attention_layers": [0]}, r"SD3\.5"),
     ({"num_layers": None}, "lacks the field 'num_layers'"),
-    ({"num_layers": "3"}, r"num_layers = '3', which is no int"),
+    ({"num_layers": "3"}, r"num_layers = '3', which is not of type int"),
     ({"caption_projection_dim": 64}, "caption_projection_dim = 64"),
     ({"out_channels": 8}, "out_channels = 8"),
   ],

@@ -136,7 +136,9 @@ def test_text_head_size_without_tokenizer(single_file):
 
 def test_wanted_rows_that_cannot_be(single_file, ddit_folder):
   for size in (0, -5):
-    with pytest.raises(InputError, match=f"={size} is no number of rows"):
+    with pytest.raises(
+      InputError, match=f"={size} is not a valid number of rows"
+    ):
       plan(single_file, vocab_size=size)
   for path, target in ((ddit_folder, "ddit"), (single_file, "sd3")):
     with pytest.raises(InputError, match="leave it out"):

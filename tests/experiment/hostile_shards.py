@@ -260,7 +260,7 @@ REFUSED_SHARDS = [
   ("compressed tar", "compressed with gzip", compressed),
   ("parquet cut off", "is not a whole parquet file", cut_parquet),
   ("parquet texts that are numbers", "column 'text' is", table(text=[1, 2])),
-  ("dataset.json cut off", "dataset.json is no JSON", prepared(cut_dataset)),
+  ("dataset.json cut off", "dataset.json is not JSON", prepared(cut_dataset)),
   (
     "dataset.json naming ../",
     "is not the name of a shard",

@@ -115,7 +115,7 @@ DEEP = b"[" * 100_000
 HUGE = b"9" * 10_000
 
 HOSTILE = [
-  hostile_entry("line that is no JSON", LEFT_OUT, "bad_json", b'{"image_path'),
+  hostile_entry("line that is not JSON", LEFT_OUT, "bad_json", b'{"image_path'),
   hostile_entry("JSON nested 100,000 deep", LEFT_OUT, "bad_json", DEEP),
   hostile_entry(
     "number of 10,000 digits",

@@ -147,7 +147,7 @@ def test_an_unknown_task(refused):
 
 def test_an_empty_prompt_file(refused):
   assert refused(f"{SAMPLE} --task=t2i --inputs={{}}/empty.jsonl") == (
-    "{}/empty.jsonl is empty: write one JSON object a line"
+    "{}/empty.jsonl is empty: write one JSON object per line"
   )
 
 

@@ -77,7 +77,7 @@ def test_a_file_adds_its_lines(tmp_path):
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    (b"", "in.jsonl is empty: write one JSON object a line"),
+    (b"", "in.jsonl is empty: write one JSON object per line"),
     (b"\n  \n", "in.jsonl is empty"),
     (b'{"prompt": "a"}\n{"prompt": \n', "in.jsonl line 2 is not JSON: "),
     (b'{"promt": "a"}', "in.jsonl line 1 needs a non-empty text 'prompt'"),

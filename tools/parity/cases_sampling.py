@@ -179,13 +179,13 @@ def _one_step(case: Case, ddit: Loaded, mask_probability) -> dict[str, Values]:
   # training; both reveal with the same probability.
   chance = reveal_probability(t, s)
   posterior = jnp.exp(log_posterior(jnp.log(p_x0), chance, mask_id=mask_id))
-  drawn = _update(
+  sampled = _update(
     state, log_p, jnp.asarray(case["uniform"]), chance, mask_id=mask_id
   )
   return {
     "p_x0": p_x0,
-    "x_next_cache": drawn,
-    "x_next_ddpm": drawn,
+    "x_next_cache": sampled,
+    "x_next_ddpm": sampled,
     "q_xs_cache": t * posterior,
     "q_xs_cache_normalised": jnp.where(is_masked, posterior, visible),
     "q_xs_ddpm": mask_probability(t) * posterior,

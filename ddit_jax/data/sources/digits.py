@@ -162,10 +162,10 @@ class DigitTask:
         kind: self._texts(
           {kind: 1.0},
           split="train",
-          size=max(1, round(share * pool_size)),
+          size=max(1, round(weight * pool_size)),
           seed=pool_seed + 1,
         )
-        for kind, share in _largest_shares(self._schedule).items()
+        for kind, weight in _largest_weights(self._schedule).items()
       }
     else:
       readers = {
@@ -190,23 +190,23 @@ class DigitTask:
     They are the same for every seed. Kinds of text have their weights at the
     end of training.
     """
-    drawn = {
+    sampling = {
       "split": "validation",
       "size": self._data.validation_size,
       "seed": _seed(0, _VALIDATION_SEED),
     }
     if self._has_questions:
-      return self._texts(dict(self._schedule.phases[-1].parts), **drawn)
-    return self._images(**drawn)
+      return self._texts(dict(self._schedule.phases[-1].parts), **sampling)
+    return self._images(**sampling)
 
-  def _images(self, **drawn) -> DigitRecords:
-    pool = datasets.text_to_image_pool(self._world, **drawn)
+  def _images(self, **sampling) -> DigitRecords:
+    pool = datasets.text_to_image_pool(self._world, **sampling)
     return text_to_image_records(
       pool.images, pool.captions, self._tokenizer, self._config.text_length
     )
 
-  def _texts(self, weights: Mapping[str, float], **drawn) -> DigitRecords:
-    pool = datasets.image_to_text_pool(self._world, weights=weights, **drawn)
+  def _texts(self, weights: Mapping[str, float], **sampling) -> DigitRecords:
+    pool = datasets.image_to_text_pool(self._world, weights=weights, **sampling)
     return image_to_text_records(
       pool.images,
       pool.prompts,
@@ -216,7 +216,7 @@ class DigitTask:
     )
 
 
-def _largest_shares(schedule: WeightSchedule) -> dict[str, float]:
+def _largest_weights(schedule: WeightSchedule) -> dict[str, float]:
   """Each kind's largest weight in the task at any step."""
   largest: dict[str, float] = {}
   for phase in schedule.phases:

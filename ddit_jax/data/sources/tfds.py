@@ -221,7 +221,7 @@ def _require_image(features: Mapping[str, Any], key: str) -> None:
   image = tfds.features.Image
   images = [k for k, value in features.items() if isinstance(value, image)]
   if key not in images:
-    raise ValueError(f"{key!r} is no image feature: there are {images}")
+    raise ValueError(f"{key!r} is not an image feature: there are {images}")
 
 
 def _label_names(features: Mapping[str, Any], path: str) -> list[str] | None:

@@ -185,10 +185,10 @@ def test_a_lost_shard_of_a_finished_folder_is_noticed(tmp_path):
 def test_damaged_files_are_a_line_with_the_way_out(tmp_path):
   folder = interrupted(tmp_path)
   (folder / "in_progress" / "plan.json").write_text("{")
-  with pytest.raises(InputError, match=r"plan.json is no JSON"):
+  with pytest.raises(InputError, match=r"plan.json is not JSON"):
     writer(folder).write()
   (folder / "dataset.json").write_text("{")
-  with pytest.raises(InputError, match=r"dataset.json is no JSON"):
+  with pytest.raises(InputError, match=r"dataset.json is not JSON"):
     writer(folder).write()
 
 

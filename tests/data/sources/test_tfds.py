@@ -189,7 +189,11 @@ def test_damaged_records_are_bad_records(opened, monkeypatch):
     ("tfds:tiny_petz", {}, "there is no TFDS data set 'tiny_petz', neither"),
     ("tfds:tiny_pets:test", {}, r"no split 'test': it has \['train'\]"),
     ("tfds:tiny_pets:train[", {}, "no split"),
-    ("tfds:tiny_pets", {"image_key": "jpg"}, r"'jpg' is no image .*\['image'"),
+    (
+      "tfds:tiny_pets",
+      {"image_key": "jpg"},
+      r"'jpg' is not an image .*\['image'",
+    ),
     ("tfds:tiny_pets", {"text_key": "text"}, "no feature 'text': there are"),
     ("tfds:tiny_pets", {"text_key": "captions/x"}, "no feature 'captions/x'"),
     ("tfds:tiny_pets", {"text_key": "caption/x"}, "no feature 'caption/x'"),
