@@ -52,7 +52,7 @@ def check_restorable(item: str, tree: Any) -> None:
   """
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   if not leaves:
-    raise ValueError(f"item {item!r} asks for no arrays: leave it out")
+    raise ValueError(f"item {item!r} requests no arrays: omit it")
   for path, leaf in leaves:
     is_abstract = isinstance(leaf, jax.ShapeDtypeStruct)
     if not is_abstract or leaf.sharding is None:

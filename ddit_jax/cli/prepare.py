@@ -67,7 +67,7 @@ _FLAGS = {
   "max_bad_rate": Flag(
     "stop if more than this fraction of records is bad", float, 0.01
   ),
-  "threads": Flag("shards written at once; one a core if unset", int),
+  "threads": Flag("shards written at once; one per core if unset", int),
   "cache": Flag(
     "write a cache of the frozen encoders' outputs: latents, or latents,t5"
   ),

@@ -69,7 +69,7 @@ class Outcome:
   """What a conversion or an export did.
 
   Attributes:
-    lines: the report, a line a tensor.
+    lines: the report, one line per tensor.
     nbytes: bytes of all arrays written.
     largest_array: size of the largest array written, in bytes.
   """

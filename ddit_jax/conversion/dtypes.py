@@ -126,7 +126,7 @@ def _largest_magnitude(name: str, array: np.ndarray) -> float:
     first = np.unravel_index(is_broken.argmax(), array.shape)
     raise InputError(
       f"tensor {name} holds {what} ({np.count_nonzero(is_broken):,} of its "
-      f"{array.size:,} numbers, the first at {[int(i) for i in first]}): it is "
+      f"{array.size:,} values, the first at {[int(i) for i in first]}): it is "
       "broken or was saved after a diverged run; fetch it again or use an "
       "earlier one"
     )

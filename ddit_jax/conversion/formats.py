@@ -35,7 +35,7 @@ OTHER_MODELS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
   (
     "a checkpoint of scaled eight-bit floats",
     ("scaled_fp8", ".scale_weight", ".weight_scale"),
-    "its numbers mean nothing without their scales",
+    "its values are meaningless without their scales",
     "use a file in fp16 or bf16, or in fp8 without scales",
   ),
   (
@@ -161,7 +161,7 @@ def open_checkpoint(
   if wanted not in (None, source.format):
     raise InputError(
       f"{path} is a {FORMATS[source.format].title}, not the "
-      f"{FORMATS[wanted].title} that --format asks for"
+      f"{FORMATS[wanted].title} requested by --format"
     )
   return source
 

@@ -155,13 +155,13 @@ def report_lines(
   for (stored, kept), count in sorted(casts.counts.items()):
     lines.append(
       f"cast  {stored} to {kept}: {count['tensors']} tensors, "
-      f"{count['numbers']:,} numbers, largest {count['largest']:.6g}, "
+      f"{count['numbers']:,} values, largest {count['largest']:.6g}, "
       f"{count['flushed']:,} became zero"
     )
   lines += [f"note  {note}" for note in notes]
   for status, rows in report.items():
     total = sum(numbers for _, numbers, _ in rows)
-    lines.append(f"{status}: {len(rows)} tensors, {total:,} numbers")
+    lines.append(f"{status}: {len(rows)} tensors, {total:,} values")
   return lines
 
 

@@ -117,13 +117,14 @@ class DataConfig:
     if self.num_workers < 0 or self.num_threads < ONE_PER_CORE:
       raise ValueError(
         f"num_workers is {self.num_workers} and num_threads "
-        f"{self.num_threads}: write 0 or more, or num_threads=-1 for one a core"
+        f"{self.num_threads}: write 0 or more, or num_threads=-1 for one "
+        "per core"
       )
     for name, task in self.tasks().items():
       if task.cache and not self.sources:
         raise ValueError(
-          f"{name}.cache is {task.cache!r}, but the digit world is drawn as it "
-          "goes: leave it empty, or name data.sources"
+          f"{name}.cache is {task.cache!r}, but the digit world is generated "
+          "on the fly: leave it empty, or name data.sources"
         )
     if not self.tasks_on():
       raise ValueError(

@@ -318,7 +318,7 @@ def _download(kind: str, name: str) -> pathlib.Path:
     )
   except (OSError, ValueError) as error:
     raise ValueError(
-      f"{name} is no folder here and the hub did not give it "
+      f"{name} is not a local folder and the hub did not give it "
       f"({_line(error)}): give a folder that holds {TOKENIZER_FILE}"
     ) from error
   return pathlib.Path(folder)

@@ -138,7 +138,7 @@ class CacheRequest:
   Attributes:
     task: "text_to_image" or "image_to_text"; its mixture names the sources.
     parts: LATENTS, or LATENTS and T5.
-    out: folder that receives one folder a source.
+    out: folder that receives one folder per source.
     rows_per_device: images or texts encoded at once; None takes as many as a
       device has in a training step, at most 32.
     num_shards: files of each kind and source; None chooses.
@@ -171,7 +171,7 @@ class CacheRequest:
       )
     if self.has_features and not takes_features(config, self.task):
       raise ValueError(
-        f"--cache asks for t5, but {self.task} of this config takes no "
+        f"--cache requests t5, but {self.task} of this config takes no "
         "features of clean captions (masked texts are encoded at each step, "
         "and some networks embed tokens themselves): write --cache=latents"
       )

@@ -116,7 +116,7 @@ class DualModel:
     unit = self.pixels_per_patch
     if height % unit or width % unit or height < unit or width < unit:
       raise ValueError(
-        f"images of {height} x {width} pixels do not suit this model: make "
+        f"images of {height} x {width} pixels do not fit this model: make "
         f"both sides multiples of {unit}"
       )
     config = self.network.config

@@ -184,7 +184,7 @@ def explaining_stops(store: CheckpointStore) -> Iterator[None]:
       else f"the checkpoint of step {step} is intact"
     )
     raise InputError(
-      f"the workdir cannot be written any more ({cause.strerror}); {left}: "
+      f"the workdir is no longer writable ({cause.strerror}); {left}: "
       "free some space and give the same command again"
     ) from error
 

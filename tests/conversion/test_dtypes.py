@@ -51,7 +51,7 @@ def test_nan_is_found_wherever_it_is(dtype, sign):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_infinity_is_refused(dtype, sign):
   array = np.array([[1, 2], [sign * np.inf, np.inf]]).astype(dtype)
-  line = r"infinity \(2 of its 4 numbers, the first at \[1, 0\]"
+  line = r"infinity \(2 of its 4 values, the first at \[1, 0\]"
   with pytest.raises(InputError, match=line):
     cast("x", array, array.dtype)
 

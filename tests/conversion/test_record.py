@@ -112,7 +112,7 @@ def test_lines_say_where_how_and_why(plan, casts):
   assert "y_embedder.mlp.0.weight  pooled-text branch" in text
   assert "embed_tokens.weight  duplicate of shared.weight" in text
   assert (
-    "cast  float16 to float32: 1 tensors, 5 numbers, largest 2.5, 1 became zero"
+    "cast  float16 to float32: 1 tensors, 5 values, largest 2.5, 1 became zero"
   ) in lines
   assert "note  a remark" in lines
   assert lines[-3].startswith("mapped: ") and lines[-1].startswith("unused: ")

@@ -240,5 +240,5 @@ def test_a_full_disk_is_one_line(tmp_path):
   )
   assert done.returncode == 2, done.stderr
   line = done.stderr.strip().splitlines()[-1]
-  assert "the workdir cannot be written any more (File too large)" in line
+  assert "the workdir is no longer writable (File too large)" in line
   assert "no checkpoint was finished: free some space" in line

@@ -91,7 +91,7 @@ class CachedSource:
     except (KeyError, TypeError, ValueError) as error:
       raise InputError(
         f"{folder} is damaged ({type(error).__name__}: {error}): write the "
-        "cache anew"
+        "cache again"
       ) from error
     self._latents, self._features = (
       ShardReader([(folder, shard) for shard in manifest.of_kind(kind)])

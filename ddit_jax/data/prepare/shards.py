@@ -168,7 +168,7 @@ def read_dataset(folder: str | os.PathLike, fmt: FolderFormat) -> Manifest:
   if found != (fmt.name, fmt.version):
     raise InputError(
       f"{path} is {found[0]!r} version {found[1]!r}, this program reads "
-      f"{fmt.name!r} version {fmt.version}: run {fmt.command} anew"
+      f"{fmt.name!r} version {fmt.version}: run {fmt.command} again"
     )
   try:
     manifest = Manifest(
@@ -180,10 +180,10 @@ def read_dataset(folder: str | os.PathLike, fmt: FolderFormat) -> Manifest:
   except (KeyError, TypeError, ValueError) as error:
     raise InputError(
       f"{path} is damaged ({type(error).__name__}: {error}): run "
-      f"{fmt.command} anew"
+      f"{fmt.command} again"
     ) from error
   if body.get("fingerprint") != shards_fingerprint(manifest.shards):
-    raise InputError(f"{path} was changed: run {fmt.command} anew")
+    raise InputError(f"{path} was changed: run {fmt.command} again")
   return manifest
 
 
@@ -220,7 +220,7 @@ def check_shards(
     raise InputError(
       f"{folder} does not match its {DATASET_NAME}: {named}"
       f"{f' and {more} more' if more > 0 else ''}: copy it again or prepare it "
-      "anew"
+      "again"
     )
 
 

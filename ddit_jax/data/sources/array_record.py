@@ -123,5 +123,5 @@ def _check_hashes(folder: pathlib.Path, shards: Sequence[Shard]) -> None:
     if found != shard.blake2b:
       raise ValueError(
         f"{folder / shard.name} was changed or damaged: its hash is {found} "
-        f"instead of {shard.blake2b}; copy it again or prepare it anew"
+        f"instead of {shard.blake2b}; copy it again or prepare it again"
       )

@@ -241,8 +241,8 @@ class PackedDocuments:
     """Rows of `length` tokens; the first time, all tokens are counted.
 
     Raises:
-      ValueError: the documents fill no row, or their numbers of tokens cannot
-        be kept anywhere.
+      ValueError: the documents fill no row, or their token counts cannot
+        be stored anywhere.
     """
     key = _digest(self._documents, tokenizer), length
     if key in self._rows:
@@ -254,7 +254,7 @@ class PackedDocuments:
       )
     except OSError as error:
       raise ValueError(
-        f"{self.name}: its numbers of tokens cannot be kept: {error}; set "
+        f"{self.name}: its token counts cannot be stored: {error}; set "
         "index_folder of this source"
       ) from error
     self._rows[key] = rows

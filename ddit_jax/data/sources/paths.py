@@ -390,7 +390,7 @@ class SafeFolder:
   def _open(self, path: str, record_id: str) -> int:
     """A descriptor of a regular file that may be read."""
     if is_unsafe(path):
-      detail = f"{path!r} is no path below the folder"
+      detail = f"{path!r} is not a path below the folder"
       raise BadRecord("unsafe_path", detail, record_id)
     try:
       real = os.path.realpath(self._inside + path, strict=True)

@@ -1,4 +1,4 @@
-"""An index of the samples in tar shards: built once, 32 bytes a sample.
+"""An index of the samples in tar shards: built once, 32 bytes per sample.
 
 NAME.tarindex is a JSON file with the shards, rules and counts that belong to
 the records in NAME.records. It is written last, so its presence implies theirs.

@@ -101,7 +101,7 @@ def shard_samples(path: str, rules: SampleRules) -> ShardSamples:
   """Reads a shard's headers, and texts and image headers as rules need them.
 
   The sample at which a damaged shard breaks off is skipped as "corrupt_shard".
-  Holds 32 bytes a sample and the names of one sample.
+  Holds 32 bytes per sample and the names of one sample.
 
   Raises:
     OSError: the file cannot be read.

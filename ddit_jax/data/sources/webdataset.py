@@ -35,7 +35,7 @@ _THREADS = 16
 class WebDatasetSource:
   """The samples of tar shards, one `os.pread` for each part of a sample.
 
-  The index is memory-mapped: 32 bytes a sample on disk, and in memory only
+  The index is memory-mapped: 32 bytes per sample on disk, and in memory only
   the pages that the system caches.
 
   Attributes:

@@ -104,5 +104,5 @@ def test_damaged_options_are_refused(tmp_path, moments):
   body = json.loads(path.read_text())
   body["options"]["moments"] = moments
   path.write_text(json.dumps(body))
-  with pytest.raises(InputError, match=r"is damaged .*write the cache anew"):
+  with pytest.raises(InputError, match=r"is damaged .*write the cache again"):
     CachedSource("tiny", tmp_path, removed={})

@@ -135,7 +135,7 @@ def test_damage_is_a_line_with_the_way_out(folder, change, message):
   path.write_text(json.dumps(change(json.loads(path.read_text()))))
   with pytest.raises(ValueError, match=message) as caught:
     read_dataset(folder, FORMAT)
-  assert "anew" in str(caught.value) and "\n" not in str(caught.value)
+  assert "again" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_equal_datasets_have_equal_files(folder, tmp_path_factory):
