@@ -191,7 +191,7 @@ def _orientation(exif: bytes) -> int:
       if tag == _ORIENTATION_TAG and kind == _SHORT:
         return value
   except struct.error:
-    # Damaged EXIF is no reason to lose an image: decoders ignore it too.
+    # Damaged EXIF does not make an image bad: decoders ignore it too.
     return 1
   return 1
 

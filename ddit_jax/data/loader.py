@@ -121,7 +121,7 @@ def usable_cores() -> int:
 class TaskLoader:
   """This process's rows of one task's global batches, in the mixture's order.
 
-  Its state is one integer, the same on every process whatever their number,
+  Its state is one integer, the same on every process for any number of them,
   and that of Grain's `ElasticIterator`. Unlike there, a process may read any
   rows, and records are read singly or in chunks, so that the first batch comes
   soon and what is read ahead is a bounded number of records, not of batches.

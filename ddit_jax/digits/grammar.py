@@ -103,7 +103,7 @@ def caption(
       first_side=first_side,
       second_side=second_side,
     )
-    if form == 2:  # already a whole sentence, which no frame can hold
+    if form == 2:  # already a complete sentence, which fits no frame
       return inner
   be = "are" if phrases[0].split()[0] in _MANY else "is"
   return _FRAMES[frame].format(inner, be=be)

@@ -31,7 +31,7 @@ class Detection:
   """One detected object.
 
   Attributes:
-    class_name: what it is.
+    class_name: class of the object.
     box: left, top, right, bottom in pixels, y downwards.
     score: the detector's confidence in [0, 1].
     color: name of its colour; None if not determined.

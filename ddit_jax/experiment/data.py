@@ -55,7 +55,7 @@ def check_can_be_cached(config: Config, task: str) -> None:
   given = config.data.tasks()[task]
   if not config.data.sources:
     raise ValueError(
-      "a cache holds images of data.sources, and the digit world draws its "
+      "a cache holds images of data.sources, and the digit world generates its "
       f"own: set data.{task}.cache='' or name data.sources"
     )
   if not config.model.encoders_from:
@@ -166,8 +166,8 @@ class CacheRequest:
     check_can_be_cached(config, self.task)
     if LATENTS not in self.parts:
       raise ValueError(
-        f"--cache={','.join(self.parts)} lacks latents, beside which all else "
-        "is kept: write --cache=latents,t5"
+        f"--cache={','.join(self.parts)} lacks latents, which every cache "
+        "contains: write --cache=latents,t5"
       )
     if self.has_features and not takes_features(config, self.task):
       raise ValueError(

@@ -352,7 +352,7 @@ def training_flops(
   Args:
     model: the network between its encoders.
     batch: the global batch, or its shapes. It shows what is cached: moments of
-      latents in place of pixels, features beside tokens.
+      latents in place of pixels, features in addition to tokens.
     is_mask_embedding_trained: whether its step trains a mask embedding.
     is_network_frozen: True under adapters, whose own products are not counted.
 

@@ -155,7 +155,7 @@ class PretrainedParams:
 
   Attributes:
     folder: the Orbax item that holds them.
-    stored: name -> shape and dtype of what it holds.
+    stored: name -> shape and dtype of each stored array.
     needed: the same of the network's parameters.
   """
 

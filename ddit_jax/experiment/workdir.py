@@ -146,7 +146,7 @@ class RunFolder:
       )
 
   def resolved(self, init_from: str) -> str:
-    """Where pretrained weights are; "stage:NAME" is a folder beside this."""
+    """Where pretrained weights are; "stage:NAME" is a sibling folder."""
     if not init_from.startswith(STAGE):
       return init_from
     return str(self.path.parent / init_from.removeprefix(STAGE))

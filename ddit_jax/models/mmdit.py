@@ -272,7 +272,7 @@ class MMDiT(nn.Module):
     """Puts the null image into rows without an image; (tokens, key mask).
 
     The null image fills the first tokens of such a row. The key mask hides the
-    others, so the text sees exactly what it would see without latents.
+    others, so the text is processed exactly as without latents.
     """
     null_image = self.get_variable("params", "null_image")
     num_tokens = image_tokens.shape[1]

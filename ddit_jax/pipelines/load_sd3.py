@@ -166,12 +166,12 @@ def scheduler_sampling(folder: pathlib.Path) -> ImageSampling:
     num_train_timesteps = int(fields["num_train_timesteps"])
   except (ValueError, KeyError, TypeError) as error:
     raise ValueError(
-      f"{path} does not tell shift and num_train_timesteps: {error!r}"
+      f"{path} does not give shift and num_train_timesteps: {error!r}"
     ) from error
   used = [name for name in _UNKNOWN_OPTIONS if fields.get(name)]
   if used:
     raise ValueError(
-      f"{path} asks for {', '.join(used)}, which SD3 does not use and is not "
-      "computed: take SD3's own scheduler"
+      f"{path} sets {', '.join(used)}, which SD3 does not use and is not "
+      "supported: use SD3's own scheduler"
     )
   return ImageSampling(shift=shift, num_train_timesteps=num_train_timesteps)

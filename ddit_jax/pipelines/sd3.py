@@ -181,7 +181,7 @@ class Sd3Pipeline:
     )
 
   def prompt_ids(self, prompts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Ids [prompts, length] for each encoder; logs what it cannot read."""
+    """Ids [prompts, length] for each encoder; logs lost and unknown ids."""
     encoded = {
       name: [tokenizer.encode(prompt) for prompt in prompts]
       for name, tokenizer in self.tokenizers.items()

@@ -271,7 +271,7 @@ def test_a_summary_without_features_is_short(tmp_path):
     ),
     (
       ["--cache=latents", CONFIG, STREAM, "--out=o"],
-      "a cache holds images of data.sources, and the digit world draws its",
+      "a cache holds images of data.sources, and the digit world generates its",
     ),
     (
       ["--cache=latents", CONFIG, "--config.sead=1", STREAM, "--out=o"],

@@ -28,7 +28,7 @@ from ddit_jax.data.config import DataConfig, TaskConfig
     (
       DataConfig,
       {"text_to_image": TaskConfig(batch_size=8, cache="x")},
-      "^text_to_image.cache is 'x', but the digit world is drawn",
+      "^text_to_image.cache is 'x', but the digit world is generated",
     ),
     (
       DataConfig,

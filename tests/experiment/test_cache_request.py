@@ -46,7 +46,7 @@ def test_what_makes_no_sense_is_refused(run, tmp_path, changes, message):
 
 
 def test_the_digit_world_has_no_images_to_cache(tmp_path):
-  with pytest.raises(ValueError, match="the digit world draws its own"):
+  with pytest.raises(ValueError, match="the digit world generates its own"):
     cached_run.request(tmp_path).check(tiny_run.settings())
 
 

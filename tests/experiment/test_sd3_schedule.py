@@ -27,9 +27,9 @@ def test_without_a_file_it_is_sd3s(tmp_path):
 @pytest.mark.parametrize(
   "fields, message",
   [
-    ({"use_dynamic_shifting": True}, "asks for use_dynamic_shifting, which"),
+    ({"use_dynamic_shifting": True}, "sets use_dynamic_shifting, which"),
     ({"use_karras_sigmas": True, "shift_terminal": 0.1}, "shift_terminal, use"),
-    ({"shift": None}, "does not tell shift and num_train"),
+    ({"shift": None}, "does not give shift and num_train"),
     ({"shift": -1.0}, "shift must be positive"),
   ],
 )

@@ -150,7 +150,7 @@ def prepare(
     out: a new or empty folder, or one that this source and these options
       began or finished before.
     options: how records are processed.
-    threads: at work at once, each on its own shard; None uses all cores, at
+    threads: threads, each writing its own shard; None uses all cores, at
       most MAX_THREADS.
     max_bad_rate: fraction of the source's records that may be bad. They are
       skipped, counted by reason and listed in bad_records.jsonl.

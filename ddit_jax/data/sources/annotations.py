@@ -136,7 +136,7 @@ Entry = dict[str, Any]
 
 
 def read_json_file(path: str | os.PathLike) -> Any:
-  """The value of a whole file.
+  """Parses a complete JSON file.
 
   Raises:
     ValueError: it is not JSON, too large, nested too deeply, or an object has a
@@ -156,7 +156,7 @@ def read_json_file(path: str | os.PathLike) -> Any:
 
 
 def read_list(path: str | os.PathLike) -> list:
-  """The list of a whole file; ValueError as `read_json_file`, or no list."""
+  """Parses a file's JSON list; errors as `read_json_file`, or not a list."""
   value = read_json_file(path)
   if not isinstance(value, list):
     raise ValueError(

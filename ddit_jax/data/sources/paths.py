@@ -176,7 +176,7 @@ def index_folder(
   """A folder that can be written; created if it does not exist.
 
   Args:
-    beside: the folder of what is indexed, taken if it can be written.
+    beside: the folder of the indexed files, used if it is writable.
     wanted: the folder in the config; None chooses.
     cache: name below ~/.cache/ddit_jax (or $XDG_CACHE_HOME/ddit_jax), where
       indexes go whose own folder cannot be written.
@@ -237,7 +237,7 @@ _MAX_OPEN = 128
 
 
 class ChangedFile(ValueError):
-  """A file that is not what it was when it was indexed."""
+  """A file that has changed since it was indexed."""
 
 
 def reason_of(error: Exception, *, changed: str) -> str:

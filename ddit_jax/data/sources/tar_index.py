@@ -166,7 +166,7 @@ def write_index(
     "counts": counts,
     "report": dataclasses.asdict(report),
   }
-  # Several processes may write it at once, all the same.
+  # Several processes may write it at once, with equal contents.
   with appearing_file(path) as file:
     file.write(json.dumps(body).encode())
 

@@ -110,7 +110,7 @@ def shard_samples(path: str, rules: SampleRules) -> ShardSamples:
   found, rows = ShardSamples(), array.array("I")
   descriptor = os.open(path, os.O_RDONLY)
   try:
-    # The walk is a sample ahead of what is read: two windows, each forwards.
+    # The walk is one sample ahead of the reads: two forward windows.
     reader = WindowReader(descriptor)
     for key, parts, reason in _samples(WindowReader(descriptor), found):
       reason = reason or _reason(parts, reader, rules)

@@ -340,7 +340,7 @@ def _fields(
 
 
 def _header(path: str, *, what: str) -> dict[str, Any]:
-  """The object of a whole official file."""
+  """The object of an official file."""
   file = existing_file(path, what=what)
   value = read_json_file(file)
   if not isinstance(value, dict):
@@ -388,7 +388,7 @@ def _turns(
 ) -> Iterator[tuple[str | None, str | None]]:
   """(question, answer) of each pair of turns.
 
-  (None, None) stands for turns that are no such pair; the answer alone is None
+  (None, None) stands for turns that are no pair; the answer alone is None
   where the conversation ends with a question.
   """
   turns = entry.get("conversations")
