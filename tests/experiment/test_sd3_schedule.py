@@ -47,5 +47,5 @@ def test_options_that_are_off_are_no_other_schedule(tmp_path):
 def test_a_damaged_file_is_named(tmp_path):
   write_scheduler(tmp_path)
   (tmp_path / "scheduler" / "scheduler_config.json").write_text("{")
-  with pytest.raises(ValueError, match=r"scheduler_config\.json does not tell"):
+  with pytest.raises(ValueError, match=r"scheduler_config\.json does not give"):
     scheduler_sampling(tmp_path / "scheduler")
