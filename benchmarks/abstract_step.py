@@ -128,7 +128,7 @@ def _frozen(config: Config, model: DualModel, mesh: Mesh):
 
 
 def _batch(config: Config, model: DualModel, mesh: Mesh) -> DualBatch:
-  """As the data pipeline's; every text of the text loss has an image."""
+  """A batch as from the data pipeline; every text has an image."""
   data, rows = config.data, NamedSharding(mesh, partition_spec("batch"))
   sides = config.data.image_sides
   dtype = config.model.encoder_dtype

@@ -36,7 +36,7 @@ def replace_file(
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
-  """Makes the names in a folder survive a power loss."""
+  """Syncs a folder's entries, so they survive a power loss."""
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(descriptor)

@@ -152,7 +152,7 @@ class CheckpointStore:
     self._delete_redundant()
 
   def close(self) -> None:
-    """Waits for the save under way and releases all threads."""
+    """Waits for the save in progress and releases all threads."""
     if self._manager is None:
       return
     try:
@@ -176,12 +176,12 @@ class CheckpointStore:
     return self._folder
 
   def steps(self) -> list[int]:
-    """All finished steps, ascending; a save under way is not among them."""
+    """All finished steps, ascending; excludes a save in progress."""
     finished = step_folders.finished_steps(self._folder)
     return [step for step in finished if step != self._pending]
 
   def unfinished_steps(self) -> list[int]:
-    """Steps without a manifest, ascending; a save under way is not among."""
+    """Steps without a manifest, ascending; excludes a save in progress."""
     unfinished = step_folders.unfinished_steps(self._folder)
     return [step for step in unfinished if step != self._pending]
 
@@ -209,7 +209,7 @@ class CheckpointStore:
     """Restores the requested items of a step onto the given shardings.
 
     First every file's hash is compared with the manifest (the processes share
-    the reading), then all names, shapes and dtypes with what is stored.
+    the reading), then all names, shapes and dtypes with the stored ones.
 
     Args:
       step: a finished step.
@@ -221,7 +221,7 @@ class CheckpointStore:
 
     Raises:
       ValueError: an abstract leaf without a sharding.
-      CheckpointError: no such step or item, damage, or another model's tree.
+      CheckpointError: a missing step or item, damage, or another model's tree.
     """
     for item, tree in abstract_items.items():
       tree_match.check_restorable(item, tree)
@@ -291,7 +291,7 @@ class CheckpointStore:
   def _check_save(
     self, state: dict[str, Any], **plain: Any
   ) -> dict[str, bytes]:
-    """Refuses what cannot be saved; returns the plain files' contents."""
+    """Checks that everything can be saved; returns the plain files."""
     if self._manager is None or self._read_only:
       word = "read-only" if self._read_only else "closed"
       raise CheckpointError(f"the store of {self._folder} is {word}")
@@ -337,7 +337,7 @@ class CheckpointStore:
     self._see_the_same_folder()
 
   def _see_the_same_folder(self) -> None:
-    """No process lists the folder before process 0 has changed it."""
+    """Waits, so no process lists the folder before process 0 changed it."""
     multihost_utils.sync_global_devices("ddit_jax.checkpoint.folder")
     if self._manager is not None:
       self._manager.reload()

@@ -21,7 +21,7 @@ Shapes = dict[str, tuple[tuple[int, ...], np.dtype]]
 
 
 def check_savable(item: str, tree: Any) -> None:
-  """Raises if Orbax could not store `tree`, or would store it wrongly.
+  """Raises if Orbax cannot store `tree` correctly.
 
   Raises:
     ValueError: no leaves; a leaf that is not an array, is empty, or is a typed
@@ -35,7 +35,7 @@ def check_savable(item: str, tree: Any) -> None:
     name = _name(path)
     _check_savable_leaf(f"{item}:{name}", leaf)
     if name in seen:
-      # Orbax would write both leaves to one place.
+      # Orbax would write both leaves to the same path.
       raise ValueError(
         f"item {item!r} has two leaves called {name!r}: rename the key that "
         "contains a dot"
@@ -44,7 +44,7 @@ def check_savable(item: str, tree: Any) -> None:
 
 
 def check_restorable(item: str, tree: Any) -> None:
-  """Raises unless every leaf of `tree` says shape, dtype and sharding.
+  """Raises unless every leaf of `tree` has a shape, dtype and sharding.
 
   Raises:
     ValueError: no leaves, or a leaf that is not a `jax.ShapeDtypeStruct` with
@@ -72,16 +72,16 @@ def tree_shapes(tree: Any) -> Shapes:
 
 
 def stored_shapes(item_folder: pathlib.Path) -> Shapes:
-  """The same facts of a stored item, read without loading any array."""
+  """The same for a stored item, without loading any array."""
   metadata = ocp.PyTreeCheckpointHandler().metadata(item_folder)
   return tree_shapes(metadata.tree)
 
 
 def _differences(stored: Shapes, wanted: Shapes) -> list[str]:
-  """One phrase for each leaf that is absent, unexpected, or of another kind.
+  """One phrase for each leaf that is missing, unexpected, or different.
 
   Args:
-    stored: what the checkpoint holds.
+    stored: names, shapes and dtypes in the checkpoint.
     wanted: the requested tree.
 
   Returns:
@@ -107,7 +107,7 @@ def check_fit(step_folder: pathlib.Path, item: str, tree: Any) -> None:
     tree: the abstract tree that is to be restored.
 
   Raises:
-    CheckpointError: no such item, or up to five of the differing leaves.
+    CheckpointError: the item is missing, or leaves differ (up to five named).
   """
   if not (step_folder / item / "_METADATA").is_file():
     have = sorted(path.parent.name for path in step_folder.glob("*/_METADATA"))
@@ -123,7 +123,7 @@ def check_fit(step_folder: pathlib.Path, item: str, tree: Any) -> None:
 
 
 def restore_args(tree: Any) -> ocp.args.PyTreeRestore:
-  """How Orbax is asked to restore a checked tree onto its shardings."""
+  """Orbax's restore arguments for a checked tree and its shardings."""
   return ocp.args.PyTreeRestore(
     tree,
     restore_args=ocp.checkpoint_utils.construct_restore_args(tree),
@@ -131,7 +131,7 @@ def restore_args(tree: Any) -> ocp.args.PyTreeRestore:
 
 
 def check_restored(item: str, tree: Any, wanted: Any) -> None:
-  """Raises if a leaf did not become an array of the wanted kind and place.
+  """Raises unless all leaves are arrays of the requested kind and sharding.
 
   For some unknown names Orbax returns the abstract leaf itself, which must not
   reach training.

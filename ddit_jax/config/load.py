@@ -133,7 +133,7 @@ def load_config(cls: type[T], argument: str, overrides: Mapping[str, str]) -> T:
 def load_job(
   cls: type[T], argument: str, overrides: Mapping[str, str]
 ) -> T | dict[str, T]:
-  """As `load_config`; a job of several stages gives its stages in order.
+  """Like `load_config`, but returns all stages of a job, in order.
 
   Overrides that begin with "stages.NAME." apply to one stage, "order" is the
   names of the stages to run, and all others apply to every stage.

@@ -417,7 +417,7 @@ def _shape(tensors: _Tensors, name: str, ndim: int) -> tuple[int, ...]:
 
 
 def _count(tensors: _Tensors, prefix: str) -> int:
-  """How many modules PREFIX0., PREFIX1., ... there are."""
+  """The number of modules PREFIX0., PREFIX1., ..."""
   numbers = {
     name.removeprefix(prefix).split(".")[0]
     for name in tensors

@@ -41,7 +41,7 @@ OnProgress = Callable[[int], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConvertOptions:
-  """How to convert.
+  """Options of a conversion.
 
   Attributes:
     format: name or letter of the format that the source must have; None
@@ -66,7 +66,7 @@ class ConvertOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
-  """What a conversion or an export did.
+  """The result of a conversion or an export.
 
   Attributes:
     lines: the report, one line per tensor.

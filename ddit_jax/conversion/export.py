@@ -66,7 +66,7 @@ _BLOCKS_KEPT = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-  """How to export.
+  """Options of an export.
 
   Attributes:
     format: key or letter of the format, "a" or "c".

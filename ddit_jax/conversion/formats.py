@@ -103,7 +103,7 @@ class Checkpoint:
   """A checkpoint that can be converted.
 
   Attributes:
-    path: as the user gave it.
+    path: path given by the user.
     format: a key of `key_map.FORMATS`.
     networks: by our names, "network" first.
     plain_folders: our folder name -> their folder of files to be copied.

@@ -350,7 +350,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _damage(path: pathlib.Path, error: Exception) -> str:
-  """What is wrong with a file that is not a valid safetensors file."""
+  """Describes why a file is not a valid safetensors file."""
   with open(path, "rb") as file:
     beginning = file.read(32).lstrip().lower()
   # A valid header's length may begin like another format: it was tried first.

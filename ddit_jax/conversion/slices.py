@@ -187,7 +187,7 @@ def _split_block(path: str) -> Block:
 
 
 def _with_std(init: str, shape: tuple[int, ...]) -> str:
-  """Puts a number in the place of "1/sqrt(width)" or "1/sqrt(inputs)"."""
+  """Replaces "1/sqrt(width)" or "1/sqrt(inputs)" by its value."""
   for word, count in (("width", shape[-1]), ("inputs", math.prod(shape[:-1]))):
     init = init.replace(f"1/sqrt({word})", f"{count**-0.5:.6g}")
   return init

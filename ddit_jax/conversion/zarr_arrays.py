@@ -80,7 +80,7 @@ def create_arrays(
   folder: pathlib.Path,
   arrays: Mapping[str, tuple[tuple[int, ...], np.dtype, bool]],
 ) -> ZarrArrays:
-  """Makes a folder of arrays, to be written block by block.
+  """Creates a folder of arrays, to be written block by block.
 
   Args:
     folder: does not exist yet.

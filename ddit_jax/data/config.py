@@ -14,7 +14,7 @@ from ddit_jax.errors import suggest
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-  """What one of the two tasks reads.
+  """The data of one of the two tasks.
 
   Attributes:
     batch_size: global batch size; 0 turns the task and its loss off.
@@ -70,7 +70,7 @@ class TaskConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
-  """What both tasks read.
+  """The data of both tasks.
 
   Attributes:
     world: the digit world, see `ddit_jax.digits.world`; only used without
@@ -164,7 +164,7 @@ class DataConfig:
     return WORLDS[self.world]
 
   def bad_record_limits(self) -> BadRecordLimits:
-    """How many records may be unreadable."""
+    """Limits on bad records."""
     return BadRecordLimits(max_bad_share=self.max_bad_share)
 
   def plan_reading(self, record_bytes: int, num_rows: int) -> ReadPlan:

@@ -244,7 +244,7 @@ class Filters:
 
 
 def with_hint(left_out: Mapping[str, int]) -> str:
-  """What an index skipped, and how to keep it if filters are the cause."""
+  """Describes skipped records, and the filters to change to keep them."""
   counts = ", ".join(f"{n} {why}" for why, n in left_out.items())
   if not {"short_side", "ratio"} & left_out.keys():
     return counts

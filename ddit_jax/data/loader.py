@@ -44,7 +44,7 @@ RowsOf = Callable[[int], Sequence[int]]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ReadPlan:
-  """Who reads a task's records, and how far ahead of the batches.
+  """The workers that read a task's records, and how far they prefetch.
 
   Attributes:
     chunk: records read as a unit; divides this process's rows.

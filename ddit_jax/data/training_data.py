@@ -1,4 +1,4 @@
-"""What a run reads: batches of both tasks and a validation batch."""
+"""The data of a run: batches of both tasks and a validation batch."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A classifier that tells which digit a segment of an image shows."""
+"""A classifier for the digit in a segment of an image."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ _SEED = 0
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Distortion:
-  """How one copy of the training handwriting is distorted.
+  """The distortion of one copy of the training handwriting.
 
   Attributes:
     warp: fraction of the largest rotation, shear and stretch.

@@ -251,7 +251,7 @@ def _draw_kind(world: World, rng: np.random.Generator) -> str:
 
 
 def _partner_probability(world: World) -> float:
-  """How often two digits must be partners, given that digits differ.
+  """The probability of partners, given that digits differ.
 
   "counting" scenes cannot have partners, so the others have them more often:
   overall in PARTNER_FRACTION of the multi-object scenes.
@@ -330,7 +330,7 @@ def _add_digits(digits, rng, *, max_objects, are_partners) -> tuple[int, ...]:
 
 
 def _num_held_out(digits: tuple[int, ...]) -> int:
-  """How many held-out pairs of digits and held-out counts appear."""
+  """The number of held-out pairs of digits and held-out counts."""
   counts = collections.Counter(digits)
   pairs = itertools.combinations(counts, 2)
   return sum(itertools.starmap(is_held_out_digits, pairs)) + sum(

@@ -10,7 +10,7 @@ Fact = tuple[Hashable, ...]  # kind first: ("digit", 7), ("pair", 7, "red")
 
 @dataclass(frozen=True, kw_only=True)
 class FactScore:
-  """How well stated facts agree with true ones, summed over all items.
+  """Agreement of stated facts with true ones, summed over all items.
 
   Attributes:
     matched: facts that are both stated and true.

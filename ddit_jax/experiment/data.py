@@ -250,7 +250,7 @@ def task_transform(
   Args:
     config: of the run.
     task: "text_to_image" or "image_to_text".
-    cache: what `open_caches` gave; {} reads images.
+    cache: from `open_caches`; {} reads images.
     tokenizer: of the run.
   """
   section = config.data.tasks()[task]
@@ -382,7 +382,7 @@ def open_data(
   Args:
     config: of the run.
     tokenizer: of its texts.
-    sources: what `open_sources` gave.
+    sources: from `open_sources`.
     workdir: where unreadable records are listed.
 
   Raises:

@@ -262,7 +262,7 @@ class ModelConfig:
 
     Args:
       tokenizer: the text head has one row for each of its ids.
-      encoders: what `open_encoders` gave.
+      encoders: from `open_encoders`.
       max_text_length: tokens of the longest text.
       lora: with a rank, the network's parameters are adapters.
 
@@ -386,7 +386,7 @@ def _image_loss(model: DualModel, batch: TextToImageBatch):
 
 
 def _text_loss(model: DualModel, batch: ImageToTextBatch, is_row_trained: bool):
-  """As `_image_loss`."""
+  """Like `_image_loss`, for the text loss."""
   rows, length = batch.tokens.shape
   way = "passed_through" if is_row_trained else "forward"
   return [

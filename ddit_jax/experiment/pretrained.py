@@ -194,7 +194,7 @@ class PretrainedParams:
   def of_run(
     cls, path: str, weights: str, network: Network, store: CheckpointStore
   ) -> "PretrainedParams | None":
-    """What `init_from` names, if this start of the run needs it.
+    """Opens the parameters of `init_from` if this start needs them.
 
     A run of adapters needs its frozen network at every start, other runs only
     at their first.

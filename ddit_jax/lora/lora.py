@@ -224,7 +224,7 @@ class LoraNetwork(Network):
     _target_kernels(network._abstract_boxed()["params"], lora)
 
   def apply(self, variables: Variables, *inputs, **options) -> Prediction:
-    """As the network with the adapters merged; see `MMDiT`."""
+    """Applies the network with the adapters merged; see `MMDiT`."""
     return self.network.apply(self.merged(variables), *inputs, **options)
 
   def text_logits(self, variables: Variables, text_hidden) -> jax.Array:

@@ -254,7 +254,7 @@ def _separate_passes(model: Model, variables, images, texts):
 
 
 def _merged_pass(model: Model, variables, images, texts):
-  """As `_separate_passes`, with one batch through the network."""
+  """Like `_separate_passes`, but with one merged batch."""
   _check_can_merge(images, texts)
   size = images.text.shape[0]
   has_image = None

@@ -126,7 +126,7 @@ def _mlp(config: MMDiTConfig, tokens: int) -> int:
 
 
 def _missing_in_last_text_block(config: MMDiTConfig, text_length: int) -> int:
-  """What SD3's last text block lacks: output, MLP, four modulation vectors."""
+  """Parts that SD3's last text block lacks: output, MLP, four modulations."""
   width = config.width
   output = linear_flops(text_length, width, width)
   return output + _mlp(config, text_length) + linear_flops(1, width, 4 * width)

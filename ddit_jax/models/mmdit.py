@@ -269,7 +269,7 @@ class MMDiT(nn.Module):
   def _or_null_image(
     self, image_tokens: Tokens, has_image: Bool[Array, " batch"]
   ) -> tuple[Tokens, Bool[Array, "batch tokens"]]:
-    """Puts the null image into rows without an image; (tokens, key mask).
+    """Inserts the null image in rows without an image; (tokens, key mask).
 
     The null image fills the first tokens of such a row. The key mask hides the
     others, so the text is processed exactly as without latents.

@@ -27,7 +27,7 @@ Predict = Callable[
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextSampling:
-  """How masked positions are revealed.
+  """Config of the text sampler.
 
   Attributes:
     num_steps: network calls; "ancestral" adds one that puts the most likely
@@ -163,7 +163,7 @@ def without_noise(
   *,
   mask_id: int,
 ) -> Int[Array, "batch length"]:
-  """Puts the most likely token where a mask is left."""
+  """Replaces remaining masks by the most likely token."""
   best = jnp.argmax(log_p, axis=-1).astype(state.dtype)
   return jnp.where(state == mask_id, best, state)
 

@@ -53,7 +53,7 @@ class LossSpike(Exception):
 
 
 class TooManySkipped(InputError):
-  """Too many batches in a row gave no finite loss or gradient."""
+  """Too many consecutive batches had a non-finite loss or gradient."""
 
 
 class LossGuard:

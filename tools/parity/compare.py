@@ -14,7 +14,7 @@ Values = np.ndarray | Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Check:
-  """How far an array of ours is from the recorded one.
+  """The error of one of our arrays against the recorded one.
 
   Attributes:
     entry: the recorded array.

@@ -102,7 +102,7 @@ def decode_cached(data: bytes, where: str) -> CachedRecord:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayFormat:
-  """How an array of a cache is stored.
+  """The storage format of a cache's arrays.
 
   Attributes:
     shape: of one record's array.

@@ -117,7 +117,7 @@ class _Stopped(Exception):
 
 
 class _Tally:
-  """How many records are done, and which are bad; for all threads."""
+  """Counts finished and bad records; thread-safe."""
 
   def __init__(
     self, num_records: int, max_bad_rate: float, progress: RecordProgress | None
@@ -419,7 +419,7 @@ class ShardWriter:
 def _plan(
   source: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """What determines the bytes; the source's name does not."""
+  """The options that determine the bytes, without the source's name."""
   facts = {
     f"source_{key}": source.get(key) for key in ("fingerprint", "num_records")
   }

@@ -126,7 +126,7 @@ def _shown(value: Any) -> str:
 
 SUFFIXES = (".json", ".jsonl", ".csv")
 
-# A JSON file is parsed whole, which takes several times its size.
+# Parsing a JSON file takes several times its size in memory.
 _MAX_JSON_BYTES = 2**34
 _MAX_LINE_BYTES = 2**26
 # Of one cell; the module's own limit is too small for long captions.

@@ -272,7 +272,7 @@ class DigitExamples:
     )
 
   def fingerprint(self) -> str:
-    """Of the kind of texts; the scenes are always the same."""
+    """Depends on the kind of texts; the scenes are fixed."""
     return hashlib.sha256(f"digits {self._texts}".encode()).hexdigest()
 
 

@@ -234,7 +234,7 @@ class PackedDocuments:
     return self._documents[index]
 
   def fingerprint(self) -> str:
-    """Of the documents."""
+    """Digest of the documents."""
     return self._documents.fingerprint()
 
   def rows(self, tokenizer: Tokenizer, length: int) -> PackedTexts:

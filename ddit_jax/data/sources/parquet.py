@@ -28,7 +28,7 @@ from ddit_jax.data.sources.paths import (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParquetColumns:
-  """Which columns make an example.
+  """The columns of an example.
 
   Attributes:
     image: encoded images, binary or a struct with a field "bytes"; None for

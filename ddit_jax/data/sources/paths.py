@@ -304,7 +304,7 @@ MAX_IMAGE_BYTES = 2**28
 
 
 def is_unsafe(path: str) -> bool:
-  """Whether a relative path leads out of its folder, as it is written."""
+  """Whether a relative path leads out of its folder, before resolving links."""
   return (
     not path
     or "\0" in path

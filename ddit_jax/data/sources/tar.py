@@ -185,7 +185,7 @@ def _number(field: bytes, offset: int) -> int:
 def _extension(
   reader: WindowReader, kind: int, start: int, size: int
 ) -> dict[str, bytes | int]:
-  """What an extension header says of the next member."""
+  """The next member's fields from an extension header."""
   if size > _MAX_EXTENSION_BYTES:
     raise DamagedTar(f"an extension header of {size} bytes at byte {start}")
   body = reader.read(start, size)

@@ -1,4 +1,4 @@
-"""Which samples of a tar shard are used, and where their parts are."""
+"""Selects the samples of a tar shard and locates their parts."""
 
 import array
 import collections

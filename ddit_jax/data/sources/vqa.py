@@ -403,7 +403,7 @@ def _turns(
 
 
 def _said(turns: list, position: int, speaker: str) -> str | None:
-  """What a turn says, or None if it is not this speaker's."""
+  """The text of a turn, or None if it is another speaker's."""
   turn = turns[position] if position < len(turns) else None
   if not isinstance(turn, dict) or turn.get("from") != speaker:
     return None
