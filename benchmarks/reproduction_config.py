@@ -34,7 +34,7 @@ def get_config(variant: str = "small_dual"):
   """The complete config of a variant.
 
   Raises:
-    ValueError: no such variant.
+    ValueError: the variant is unknown.
   """
   grid, _, stage = variant.partition("_")
   if grid not in LENGTHS or stage not in LENGTHS[grid]:

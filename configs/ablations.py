@@ -57,7 +57,7 @@ def get_config(variant: str = "generation_7m"):
   """The complete config of a variant.
 
   Raises:
-    ValueError: no such variant.
+    ValueError: the variant is unknown.
   """
   variants = _variants()
   name, is_dry = chosen_variant(

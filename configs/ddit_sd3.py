@@ -42,7 +42,7 @@ def get_config(variant: str = "stage1"):
   """The complete config of a variant.
 
   Raises:
-    ValueError: no such variant.
+    ValueError: the variant is unknown.
   """
   stages = {
     "stage1": _stage1,

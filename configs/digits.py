@@ -23,7 +23,7 @@ def get_config(variant: str = "cpu"):
   """The complete config of a variant.
 
   Raises:
-    ValueError: no such variant.
+    ValueError: the variant is unknown.
   """
   variants = {"cpu": _cpu, "gpu": _gpu}
   name, is_dry = chosen_variant(

@@ -26,7 +26,7 @@ def get_config(variant: str = "cpu"):
   """The complete config of a variant.
 
   Raises:
-    ValueError: no such variant.
+    ValueError: the variant is unknown.
   """
   variants = {"cpu": ("tiny", 16, 32, 64), "gpu": ("small", 48, 128, 256)}
   name, is_dry = chosen_variant(

@@ -37,7 +37,7 @@ def get_config(variant: str = "joint"):
   """The complete config of a variant.
 
   Raises:
-    ValueError: no such variant.
+    ValueError: the variant is unknown.
   """
   phases = {"text": _text, "joint": _joint, "joint_filtered": _joint_filtered}
   name, is_dry = chosen_variant(

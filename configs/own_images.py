@@ -26,7 +26,7 @@ def get_config(variant: str = "cpu"):
   """The complete config of a variant.
 
   Raises:
-    ValueError: no such variant.
+    ValueError: the variant is unknown.
   """
   cpu, gpu = ("tiny", 16, 32), ("small", 48, 256)
   variants = {

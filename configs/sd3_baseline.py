@@ -39,7 +39,7 @@ def get_config(variant: str = "stage1"):
   """The complete config of a variant.
 
   Raises:
-    ValueError: no such variant.
+    ValueError: the variant is unknown.
   """
   name, is_dry = chosen_variant(
     "configs/sd3_baseline.py", variant, _BEFORE, default="stage1"

@@ -42,7 +42,7 @@ def chosen_variant(
     default: one of them.
 
   Raises:
-    ValueError: there is no such variant.
+    ValueError: the variant is unknown.
   """
   is_dry = variant == _SUFFIX or variant.endswith(f"_{_SUFFIX}")
   name = variant

@@ -126,7 +126,7 @@ def format_name(text: str) -> str:
   """Resolves a format's key or letter to its key in `FORMATS`.
 
   Raises:
-    InputError: there is no such format.
+    InputError: the format is unknown.
   """
   for name, known in FORMATS.items():
     if text in (name, known.letter):
@@ -145,7 +145,7 @@ def open_checkpoint(
     wanted: the name or letter of the format that it must have, or None.
 
   Raises:
-    InputError: nothing is there, it is of no known format or not of the wanted
+    InputError: the path is missing, of an unknown format or not of the wanted
       one, or a file is damaged.
   """
   wanted = format_name(wanted) if wanted is not None else None

@@ -243,10 +243,10 @@ class Filters:
     return "ratio" if max(ratio, 1 / ratio) > self.max_ratio else None
 
 
-def with_hint(left_out: Mapping[str, int]) -> str:
+def with_hint(skipped: Mapping[str, int]) -> str:
   """Describes skipped records, and the filters to change to keep them."""
-  counts = ", ".join(f"{n} {why}" for why, n in left_out.items())
-  if not {"short_side", "ratio"} & left_out.keys():
+  counts = ", ".join(f"{n} {why}" for why, n in skipped.items())
+  if not {"short_side", "ratio"} & skipped.keys():
     return counts
   values = f"{Filters.min_short_side} and {Filters.max_ratio}"
   return (

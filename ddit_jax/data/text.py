@@ -159,7 +159,7 @@ class TextTransform:
     """One of the texts; always takes two draws from `rng`.
 
     Raises:
-      BadRecord: empty_text, if there is none or the sampled one is blank.
+      BadRecord: empty_text, if there are no texts or the sampled one is blank.
     """
     wants_rewritten = rng.random() < self.rewritten_probability
     fraction = rng.random()

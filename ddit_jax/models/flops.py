@@ -78,7 +78,7 @@ def mmdit_flops(
       skip what the unused stream does after the attention.
 
   Raises:
-    ValueError: no such head.
+    ValueError: a head is unknown.
   """
   if set(heads) - set(_HEADS):
     raise ValueError(f"heads must be among {_HEADS}, got {heads}")

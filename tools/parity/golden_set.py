@@ -72,7 +72,7 @@ class Case:
     """An input.
 
     Raises:
-      GoldenSetError: there is none of this name.
+      GoldenSetError: no input has this name.
     """
     if name not in self.entries or self.entries[name].role != "input":
       raise GoldenSetError(f"case {self.name} has no input array {name}")
@@ -140,7 +140,7 @@ class GoldenSet:
     """Names of the wanted cases (full, or the letters before "_"), or all.
 
     Raises:
-      GoldenSetError: there is no such case.
+      GoldenSetError: the case is unknown.
     """
     if wanted is None:
       return list(self.entries)

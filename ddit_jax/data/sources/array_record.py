@@ -76,7 +76,7 @@ def open_array_record(
       always compared.
 
   Raises:
-    ValueError: nothing is there, a folder is not finished, or a shard is
+    ValueError: the path is missing, a folder is unfinished, or a shard is
       missing, of another size, changed or not listed in dataset.json.
   """
   if not isinstance(path, str | os.PathLike):

@@ -284,7 +284,7 @@ def open_digits(name: str, *, texts: str = "captions") -> Source:
     texts: "captions", "questions", or "documents" without images.
 
   Raises:
-    ValueError: there are no such texts.
+    ValueError: `texts` is unknown.
   """
   if texts not in _KINDS:
     raise ValueError(f"unknown texts {texts!r}: {suggest(texts, _KINDS)}")

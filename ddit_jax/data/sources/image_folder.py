@@ -34,7 +34,7 @@ class _Candidate(NamedTuple):
   ratio: float | None
 
 
-# A candidate, or the reason why there is none.
+# A candidate, or the reason that the record is skipped.
 _Candidates = Iterator[_Candidate | str]
 
 
@@ -72,7 +72,7 @@ def open_image_folder(
       "linked_folder".
 
   Raises:
-    ValueError: nothing is there, the list is none, or no record is left.
+    ValueError: a missing path, an invalid list, or no remaining records.
   """
   chosen = filters_from(filters)
   if not isinstance(path, str | os.PathLike):

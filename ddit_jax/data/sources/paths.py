@@ -36,7 +36,7 @@ def list_files(
     suffixes: e.g. (".tar",).
 
   Raises:
-    ValueError: a name has no file, or a file is there twice.
+    ValueError: a name matches no file, or a file is listed twice.
   """
   if isinstance(path, str | os.PathLike):
     path = [path]
