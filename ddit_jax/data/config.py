@@ -84,7 +84,7 @@ class DataConfig:
       run stops.
     num_workers: processes that read and decode the sources of each task; 0
       does it in threads. Pillow and tokenizers release Python's lock, so
-      processes pay only where threads no longer use all cores.
+      processes help only if threads do not use all cores.
     num_threads: threads that read and decode, in each worker process if there
       are any; -1 uses one per core, or none in worker processes.
     pool_size: scenes generated once for each task that sets no number itself.

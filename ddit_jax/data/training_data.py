@@ -57,7 +57,7 @@ class Task(Protocol):
 
 
 class SourceTask:
-  """One task's records from opened sources, mixed as the config says."""
+  """One task's records from opened sources, mixed by the config."""
 
   is_in_memory = False
 

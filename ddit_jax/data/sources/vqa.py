@@ -62,7 +62,7 @@ def open_vqav2(
     images: folder of the split's images.
     image_pattern: an image's file below it; {subset} is the questions file's
       data_subtype, e.g. train2014.
-    instruction: stands between question and "A:"; "" for none.
+    instruction: text between question and "A:"; "" for none.
     follow_links: True reads images through links that leave the folder.
 
   Raises:
@@ -188,7 +188,7 @@ def open_easy_vqa(
   Args:
     name: name in the config.
     split: "train" or "test".
-    instruction: stands between question and "A:"; "" for none.
+    instruction: text between question and "A:"; "" for none.
 
   Raises:
     ValueError: no such split, or the package is not installed.
@@ -388,7 +388,7 @@ def _turns(
 ) -> Iterator[tuple[str | None, str | None]]:
   """(question, answer) of each pair of turns.
 
-  (None, None) stands for turns that are no pair; the answer alone is None
+  (None, None) marks turns that are no pair; the answer alone is None
   where the conversation ends with a question.
   """
   turns = entry.get("conversations")

@@ -60,7 +60,7 @@ class WebDatasetSource:
     """Opens no shard yet.
 
     Args:
-      name: as the config calls it.
+      name: name in the config.
       folder: common to all shards.
       shards: in the order of the index.
       rules: the index was built with.
