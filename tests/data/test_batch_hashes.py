@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddit_jax.config.load import load
+from ddit_jax.config.load import load_config
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
 from tests import tiny_run
@@ -69,7 +69,7 @@ GOLDEN = {
 
 def config_of(name: str) -> Config:
   if name.startswith("own_images"):
-    return load(Config, OWN_IMAGES, {})
+    return load_config(Config, OWN_IMAGES, {})
   if name == "digits":
     return tiny_run.settings()
   return tiny_run.settings(seed="3", data__text_to_image__pool_size="30")
