@@ -22,13 +22,13 @@ def test_names_shapes_and_dtypes_of_a_nested_tree():
 def test_each_kind_of_difference_is_one_phrase():
   stored = {"a": ((2,), F32), "b": ((2,), F32), "old": ((), F32)}
   wanted = {"a": ((3,), F32), "b": ((2,), BF16), "new": ((), F32)}
-  assert tree_match.differences(stored, wanted) == [
+  assert tree_match._differences(stored, wanted) == [
     "new is missing",
     "old is unexpected",
     "a has shape (2,), the model (3,)",
     "b has dtype float32, the model bfloat16",
   ]
-  assert tree_match.differences(stored, stored) == []
+  assert tree_match._differences(stored, stored) == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -140,7 +141,7 @@ def test_a_frozen_mask_row_is_the_bases():
   )
   adapted = LoraNetwork(plain, LoraConfig(rank=1, alpha=1.0))
   assert "mask_embedding" not in adapted.abstract_variables()["params"]
-  base = {"mask_embedding": np.arange(5.0)}
+  base = {"mask_embedding": jnp.arange(5.0)}
   row = adapted.mask_embedding({"params": {}, "base": base})
   np.testing.assert_array_equal(row, np.arange(5.0))
 

@@ -89,5 +89,5 @@ def test_wrong_keys_are_one_line(options, message, folder):
 
 def test_a_folder_that_cannot_be_made_is_one_line(folder):
   source = opened(folder, index_folder=str(folder / "texts.txt" / "x"))
-  with pytest.raises(ValueError, match=r"cannot be kept: .*set index_folder"):
+  with pytest.raises(ValueError, match=r"cannot be stored: .*set index_folder"):
     source.rows(word_tokenizer(["a"]), 4)

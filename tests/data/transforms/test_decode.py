@@ -40,7 +40,7 @@ def test_no_prefix_of_a_file_decodes_or_escapes():
   for data in (pictures.JPEG, pictures.PNG, pictures.LOSSLESS_WEBP):
     for length in range(0, len(data) - 16, 7):
       with pytest.raises(BadRecord):
-        decode(data[:length], "x")
+        decode_image(data[:length], "x")
 
 
 def test_flipped_bytes_raise_nothing_but_bad_records():
@@ -51,7 +51,7 @@ def test_flipped_bytes_raise_nothing_but_bad_records():
       for place in rng.integers(0, len(data), 3):
         damaged[place] = rng.integers(256)
       try:
-        assert decode(bytes(damaged), "x").mode == "RGB"
+        assert decode_image(bytes(damaged), "x").mode == "RGB"
       except BadRecord as error:
         assert error.reason in (
           "not_an_image",
@@ -66,7 +66,7 @@ def test_a_bomb_is_refused_before_memory_is_taken():
   with pytest.raises(
     BadRecord, match=r"60000 x 60000 pixels, at most 89478485"
   ):
-    decode(data, "x")
+    decode_image(data, "x")
   assert tracemalloc.get_traced_memory()[1] < 2**20
   tracemalloc.stop()
 
@@ -77,7 +77,7 @@ def test_a_bomb_is_refused_before_memory_is_taken():
 def test_the_limit_counts_pixels(data):
   assert decoded(data, max_pixels=40 * 30).shape == (30, 40, 3)
   with pytest.raises(BadRecord, match="40 x 30 pixels, at most 1199"):
-    decode(data, "x", max_pixels=40 * 30 - 1)
+    decode_image(data, "x", max_pixels=40 * 30 - 1)
 
 
 def test_plain_pictures_are_as_pillow_opens_them():
