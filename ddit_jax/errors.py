@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import typing
 from collections.abc import Iterable, Iterator
 
 
@@ -46,6 +47,19 @@ def check_known(
   for name in names:
     if name not in known:
       raise ValueError(f"{what} {name!r}: {suggest(name, known)}")
+
+
+def check_choices(part: object) -> None:
+  """Checks every field of a dataclass whose type is a `Literal`.
+
+  Raises:
+    ValueError: for the first field whose value is not among its choices.
+  """
+  for name, kind in typing.get_type_hints(type(part)).items():
+    if typing.get_origin(kind) is typing.Literal:
+      choices, value = typing.get_args(kind), getattr(part, name)
+      if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
 
 
 def first_few(items: Iterable[object], *, limit: int = 4) -> str:

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ddit_jax.errors import check_choices
+
 # Steps of the released code's grid of training times.
 NUM_TRAIN_TIMESTEPS = 1000
 
@@ -31,6 +33,9 @@ class FlowMatching:
   sigma_grid: Literal["continuous", "thousand"] = "continuous"
   logit_mean: float = 0.0
   sigma_draw: Literal["independent", "stratified"] = "independent"
+
+  def __post_init__(self):
+    check_choices(self)
 
   def noisy_latents(
     self,

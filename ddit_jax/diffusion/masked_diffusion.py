@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ddit_jax.errors import check_choices
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedDiffusion:
@@ -29,6 +31,7 @@ class MaskedDiffusion:
   epsilon: float = 1e-3
 
   def __post_init__(self):
+    check_choices(self)
     if not 0 < self.min_time < 1:
       raise ValueError(f"min_time must be in (0, 1), got {self.min_time}")
     if not 0 <= self.epsilon < 1:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from ddit_jax.config.load import to_config_dict
 from ddit_jax.data.config import DataConfig
 from ddit_jax.data.tokenizers import Tokenizer
+from ddit_jax.errors import check_choices
 from ddit_jax.experiment.model import DualModel, ModelConfig
 from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.lora.lora import LoraConfig
@@ -71,6 +72,7 @@ class EvaluateConfig:
   seed: int = 0
 
   def __post_init__(self):
+    check_choices(self)
     names = ("images_per_prompt", "num_captions", "questions_per_kind")
     _check_positive({n: getattr(self, n) for n in names})
     if self.num_pope_images < 0:
@@ -108,6 +110,7 @@ class Config:
   evaluate: EvaluateConfig = EvaluateConfig()
 
   def __post_init__(self):
+    check_choices(self)
     check_seed(self.seed)
     if self.lora.rank and not self.init_from:
       raise ValueError(

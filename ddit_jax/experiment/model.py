@@ -13,6 +13,7 @@ from ddit_jax.data.pixel_codec import PixelCodec
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.encoders.flops import t5_flops, vae_encoder_flops
 from ddit_jax.encoders.vae import Posterior
+from ddit_jax.errors import check_choices
 from ddit_jax.experiment.pretrained import (
   ENCODER_PARTS,
   PretrainedModel,
@@ -237,6 +238,9 @@ class ModelConfig:
   encoder_placement: Literal["sharded", "replicated"] = "sharded"
   has_mask_embedding: bool = False
   execution: Execution = Execution()
+
+  def __post_init__(self):
+    check_choices(self)
 
   def open_encoders(self) -> PretrainedModel | None:
     """The converted weights whose frozen encoders are used, if any.

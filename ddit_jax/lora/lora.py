@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ddit_jax.errors import check_choices
 from ddit_jax.models.mmdit import Prediction
 from ddit_jax.models.module import Network, Variables
 
@@ -47,6 +48,7 @@ class LoraConfig:
   targets: Literal["attention", "mlp", "attention,mlp"] = "attention"
 
   def __post_init__(self):
+    check_choices(self)
     if self.rank < 0:
       raise ValueError(f"rank is negative: {self.rank}; 0 is off")
     if self.alpha <= 0:

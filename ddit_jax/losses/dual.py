@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
+from ddit_jax.errors import check_choices
 from ddit_jax.losses import flow_matching, masked_diffusion
 from ddit_jax.losses.flow_matching import NoisyImages
 from ddit_jax.losses.masked_diffusion import (
@@ -100,6 +101,7 @@ class DualLoss:
   text_chunk: int = 0
 
   def __post_init__(self):
+    check_choices(self)
     if not 0 <= self.condition_dropout <= 1:
       raise ValueError(
         f"condition_dropout must be in [0, 1], got {self.condition_dropout}"
@@ -163,11 +165,11 @@ class DualLoss:
     losses, buckets = {}, {}
     if images is not None:
       errors = flow_matching.squared_errors(velocity, images.velocity)
-      losses["image"] = (images.weight * errors).sum()
+      losses["image"] = flow_matching.image_loss(errors, images)
       buckets[f"{BUCKETED}sigma"] = sort_into_buckets(errors, images.sigma)
     if texts is not None:
       likelihoods = self._log_likelihoods(model, variables, seen, texts)
-      losses["text"] = -(texts.weight * likelihoods).sum()
+      losses["text"] = masked_diffusion.text_loss(likelihoods, texts)
       num_masked = texts.is_masked.sum(axis=-1)
       buckets[f"{BUCKETED}text_time"] = sort_into_buckets(
         -likelihoods, texts.t, counts=num_masked

@@ -86,10 +86,10 @@ def noisy_images(
 
 
 def image_loss(
-  velocity: Float[Array, "batch height width channels"], images: NoisyImages
+  errors: Float[Array, " batch"], images: NoisyImages
 ) -> Float[Array, ""]:
-  """The image loss of the predicted velocities, float32."""
-  return (images.weight * squared_errors(velocity, images.velocity)).sum()
+  """The image loss, float32; `errors` are those of `squared_errors`."""
+  return (images.weight * errors).sum()
 
 
 def squared_errors(

@@ -71,13 +71,10 @@ def mask_texts(
 
 
 def text_loss(
-  logits: Float[Array, "batch length vocab"],
-  texts: MaskedTexts,
-  mask_id: int,
+  log_likelihoods: Float[Array, " batch"], texts: MaskedTexts
 ) -> Float[Array, ""]:
-  """The text loss of the predicted logits, float32."""
-  likelihoods = token_log_likelihoods(logits, texts, mask_id).sum(axis=-1)
-  return -(texts.weight * likelihoods).sum()
+  """The text loss, float32, of each text's summed `log_likelihoods`."""
+  return -(texts.weight * log_likelihoods).sum()
 
 
 def loss_normalizer(

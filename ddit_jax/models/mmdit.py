@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from ddit_jax.errors import check_choices
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.embeddings import (
   PatchEmbedding,
@@ -112,6 +113,7 @@ class Execution:
   attention_kernel: AttentionKernel = "auto"
 
   def __post_init__(self):
+    check_choices(self)
     if self.scan_unroll < 1:
       raise ValueError(f"scan_unroll must be positive: {self.scan_unroll}")
 

@@ -17,6 +17,7 @@ from ddit_jax.diffusion.masked_diffusion import (
   log_probabilities,
   reveal_probability,
 )
+from ddit_jax.errors import check_choices
 
 _END_TIME = 1e-5
 
@@ -44,6 +45,7 @@ class TextSampling:
   temperature: float = 1.0
 
   def __post_init__(self):
+    check_choices(self)
     if self.num_steps < 1:
       raise ValueError(f"num_steps must be positive, got {self.num_steps}")
     if self.temperature < 0:

@@ -10,6 +10,8 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
+from ddit_jax.errors import check_choices
+
 # AdamW's steps have about this root mean square, so Muon's are scaled to it
 # and both take the same learning rates (Liu et al. 2025, section 2.2).
 _MUON_RMS = 0.2
@@ -68,6 +70,7 @@ class OptimizerConfig:
   ema_decay: float = 0.9999
 
   def __post_init__(self):
+    check_choices(self)
     for name in ("learning_rate", "epsilon", "clip_norm", "decay_fraction"):
       if getattr(self, name) <= 0:
         raise ValueError(f"{name} must be positive, got {getattr(self, name)}")

@@ -22,12 +22,12 @@ MAY_IMPORT = {
   "monitor": {"errors", "files"},
   "checkpoint": {"errors", "files"},
   "sharding": set(),
-  "diffusion": set(),
+  "diffusion": {"errors"},
   "data": {"batch", "digits", "errors", "files", "sharding"},
-  "models": {"sharding"},
+  "models": {"errors", "sharding"},
   "encoders": {"models", "sharding"},
-  "losses": {"batch", "diffusion", "prng"},
-  "sampling": {"diffusion", "sharding"},
+  "losses": {"batch", "diffusion", "errors", "prng"},
+  "sampling": {"diffusion", "errors", "sharding"},
   "train": {
     "batch",
     "errors",
@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "lora",
     "models",
   },
-  "lora": {"models"},
+  "lora": {"errors", "models"},
 }
 # The composition roots: they may use every part above, and these.
 ROOTS = {

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import pkgutil
+import typing
 
 import pytest
 
@@ -209,3 +210,25 @@ def test_the_null_caption_holds_no_word(settings, tokenizer):
     null.tolist()
     == [tokenizer.end_id] * settings.data.image_to_text.text_length
   )
+
+
+def choices(part):
+  """(part, field) of every `Literal` in a tree of parts."""
+  for name, kind in typing.get_type_hints(type(part)).items():
+    value = getattr(part, name)
+    if dataclasses.is_dataclass(value):
+      yield from choices(value)
+    elif typing.get_origin(kind) is typing.Literal:
+      yield part, name
+
+
+@pytest.mark.parametrize(
+  ("part", "name"),
+  [case for case in choices(Config()) if case[1] != "crop"],
+  ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_part_built_in_python_refuses_an_unknown_choice(
+  part, name, unchecked_shapes
+):
+  with pytest.raises(ValueError, match=f"^{name} must be one of"):
+    dataclasses.replace(part, **{name: "other"})

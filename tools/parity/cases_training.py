@@ -172,7 +172,7 @@ def _whole_texts(case: Case, ddit: Loaded, diffusion) -> dict[str, Values]:
     "logits": logits,
     "log_p_x0": log_p,
     "token_loss": _token_losses(log_p, case["t"], diffusion),
-    "loss": masked_diffusion.text_loss(logits, texts, ddit.mask_id),
+    "loss": masked_diffusion.text_loss(log_p.sum(-1), texts),
   }
 
 
@@ -189,9 +189,9 @@ def _instruction_tuning(
   return {
     "sft/xt": texts.tokens,
     "sft/token_loss": _token_losses(log_p, case["t"], diffusion),
-    "sft/loss": masked_diffusion.text_loss(logits, texts, ddit.mask_id),
+    "sft/loss": masked_diffusion.text_loss(log_p.sum(-1), texts),
     "sft/loss_mean_over_label_tokens": masked_diffusion.text_loss(
-      logits, by_target, ddit.mask_id
+      log_p.sum(-1), by_target
     ),
   }
 
@@ -204,7 +204,7 @@ def _real_vocabulary(case: Case, real: Loaded, diffusion) -> dict[str, Values]:
     "rv/logsumexp": jax.nn.logsumexp(logits, axis=-1),
     "rv/argmax": logits.argmax(axis=-1),
     "rv/token_loss": _token_losses(log_p, case["rv/t"], diffusion),
-    "rv/loss": masked_diffusion.text_loss(logits, texts, real.mask_id),
+    "rv/loss": masked_diffusion.text_loss(log_p.sum(-1), texts),
   }
   for name in case.outputs():
     if match := _EVERY.fullmatch(name):
@@ -267,10 +267,10 @@ def image_loss(
     "velocity_pred": channels_first(velocity),
     "per_sample_loss_reference": loss.flow_matching.loss_weight(images.sigma)
     * errors,
-    "loss_reference": flow_matching.image_loss(velocity, images),
+    "loss_reference": flow_matching.image_loss(errors, images),
     "velocity_target": channels_first(images.velocity),
     "per_sample_velocity_mse": errors,
-    "velocity_mse": flow_matching.image_loss(velocity, by_paper),
+    "velocity_mse": flow_matching.image_loss(errors, by_paper),
   }
 
 
