@@ -227,16 +227,19 @@ class TaskLoader:
       num_threads=plan.num_threads, prefetch_buffer_size=plan.num_ahead
     )
     workers = grain.MultiprocessingOptions(num_workers=plan.num_workers)
-    chunks = self.mixture.rows(self._rows, self._position).batch(
-      plan.chunk, drop_remainder=True, batch_fn=stack_records
-    )
     shared = grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED_BYTES)
+    units, join = self.mixture.rows(self._rows, self._position), stack_records
+    if plan.chunk > 1 or plan.num_workers:
+      units, join = (
+        units.batch(plan.chunk, drop_remainder=True, batch_fn=stack_records),
+        _join,
+      )
     return (
       grain.experimental.WithOptionsIterDataset(
-        chunks.to_iter_dataset(threads), shared
+        units.to_iter_dataset(threads), shared
       )
       .mp_prefetch(workers)
-      .batch(len(self._rows) // plan.chunk, batch_fn=_join)
+      .batch(len(self._rows) // plan.chunk, batch_fn=join)
     )
 
 
