@@ -74,7 +74,7 @@ NEED_TORCH = [
   "conversion",
   "parity",
   "models/test_against_diffusers.py",
-  "models/test_pure_module.py",
+  "models/test_module.py",
 ]
 collect_ignore = [] if HAS_TORCH else NEED_TORCH
 
