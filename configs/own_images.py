@@ -42,11 +42,8 @@ def get_config(variant: str = "cpu"):
   config = default_config()
   config.name = f"own_images:{name}"
   config.model.size = size
-  source = {
-    "kind": "image_folder",
-    "path": "path/to/images",
-    "filters": {"min_short_side": side},
-  }
+  config.data.filters = {"min_short_side": side}
+  source = {"kind": "image_folder", "path": "path/to/images"}
   if name.endswith("_prepared"):
     source = {"kind": "array_record", "path": "path/to/shards"}
   config.data.sources = {"mine": source}

@@ -182,28 +182,51 @@ def _overridden(
   values = dataclasses.asdict(from_dict(cls, config))
   try:
     for key, text in overrides.items():
-      _override(values, key, text)
+      _override(cls, values, key, text)
     return from_dict(cls, values)
   except InputError as error:
     raise InputError(f"{where}{error}") from error
 
 
-def _override(values: dict, key: str, text: str) -> None:
+def _override(cls: type, values: dict, key: str, text: str) -> None:
   *sections, last = key.split(".")
+  kind: Any = cls
   for depth, name in enumerate(sections):
+    if _takes_any_key(kind) and name:
+      values.setdefault(name, {})
     if not isinstance(values.get(name), dict):
       where = ".".join(sections[: depth + 1])
       raise InputError(
         f"unknown config section {where}: {suggest(name, values)}"
       )
-    values = values[name]
-  if last not in values:
+    values, kind = values[name], _kind_of(kind, name)
+  is_new = last not in values
+  if is_new and not (_takes_any_key(kind) and last):
     raise InputError(f"unknown config key {key}: {suggest(last, values)}")
-  values[last] = _parsed(key, text, values[last])
+  values[last] = _parsed(key, text, values.get(last), _kind_of(kind, last))
 
 
-def _parsed(key: str, text: str, old: Any) -> Any:
-  """Parses a value from text; `from_dict` checks its type."""
+def _takes_any_key(kind: Any) -> bool:
+  """Whether values of this type are mappings whose keys the user chooses."""
+  return kind is object or typing.get_origin(kind) is dict
+
+
+def _kind_of(kind: Any, key: str) -> Any:
+  """The type of a part's or a mapping's value."""
+  if dataclasses.is_dataclass(kind):
+    return typing.get_type_hints(kind)[key]
+  return typing.get_args(kind)[1] if typing.get_args(kind) else object
+
+
+def _parsed(key: str, text: str, old: Any, kind: Any) -> Any:
+  """Parses a value from text; `from_dict` checks its type.
+
+  Args:
+    key: for messages.
+    text: of the command line.
+    old: the value before; None if there was none.
+    kind: the type. Where it is any, words that are no Python value are a text.
+  """
   if isinstance(old, str):
     return text
   if isinstance(old, dict):
@@ -212,9 +235,10 @@ def _parsed(key: str, text: str, old: Any) -> Any:
     is_boolean = text.lower() in ("true", "false")
     return ast.literal_eval(text.capitalize() if is_boolean else text)
   except (ValueError, SyntaxError):
-    raise InputError(
-      f"{key} must be {type(old).__name__}, got {text!r}"
-    ) from None
+    if kind is object:
+      return text
+    name = getattr(kind, "__name__", str(kind))
+    raise InputError(f"{key} must be {name}, got {text!r}") from None
 
 
 def _run_config_file(argument: str) -> ConfigDict:

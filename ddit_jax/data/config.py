@@ -5,6 +5,7 @@ from typing import Literal
 
 from ddit_jax.data.bad_records import BadRecordLimits
 from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.image_header import filters_from
 from ddit_jax.data.loader import ONE_PER_CORE, ReadPlan, plan_reading
 from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import Tokenizer
@@ -77,6 +78,8 @@ class DataConfig:
       `sources`.
     sources: name -> mapping for `ddit_jax.data.sources.registry`; {} generates
       scenes of the digit world.
+    filters: of the sources that set none, where their kind takes filters; see
+      `ddit_jax.data.image_header.Filters`.
     tokenizer: "KIND:FOLDER", KIND "t5" or "gpt2"; "words" is built from the
       words of small `sources`; "" uses T5's of `model.encoders_from` or, if
       that is empty, the digit world's.
@@ -97,6 +100,7 @@ class DataConfig:
   sources: dict[str, dict[str, object]] = dataclasses.field(
     default_factory=dict
   )
+  filters: dict[str, object] = dataclasses.field(default_factory=dict)
   tokenizer: str = ""
   max_bad_share: float = 0.01
   num_workers: int = 0
@@ -114,6 +118,7 @@ class DataConfig:
         raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
     self.bad_record_limits()
     self.digit_world()
+    filters_from(self.filters)
     if self.num_workers < 0 or self.num_threads < ONE_PER_CORE:
       raise ValueError(
         f"num_workers is {self.num_workers} and num_threads "

@@ -116,9 +116,13 @@ def _named(words: Sequence[str]) -> str:
 # Longer texts are not captions or answers, and take seconds to tokenize.
 MAX_CHARACTERS = 100_000
 
+# Tags join words by underscores or digits ("left_hand", "facing_right2").
+_LETTER = r"[^\W\d_]"
 _SIDE = re.compile(
-  r"\b(?:left|right|clockwise|anti-?clockwise|counter-?clockwise)"
-  r"(?:s|most|ward|wards|hand|handed|side)?\b",
+  rf"(?<!{_LETTER})"
+  r"(?:left|right|(?:(?:anti|counter)[-_ ]?)?clockwise)"
+  r"(?:s|most|ward|wards|hand|handed|side)?"
+  rf"(?!{_LETTER})",
   re.IGNORECASE,
 )
 
@@ -126,7 +130,8 @@ _SIDE = re.compile(
 def names_a_side(*texts: str) -> bool:
   """Whether a text says left or right, which mirroring would make false.
 
-  Whole words only: "bright" names no side, "left-hand" and "rightmost" do.
+  Whole words only: "bright" names no side; "left-hand", "rightmost" and the
+  tag "looking_left" do.
   """
   return any(_SIDE.search(text) for text in texts)
 

@@ -52,16 +52,27 @@ class Tokenizer:
 
     They become <unk>, or are special tokens, which no text may contain.
     """
-    encoding = self.backend.encode(text, add_special_tokens=False)
     added = self.backend.get_added_tokens_decoder()
     special = {id_ for id_, token in added.items() if token.special}
     special.add(self.backend.token_to_id(UNKNOWN))
+    # Offsets of what is normalised already count every character.
+    text = self._normalised(text)
+    encoding = self.backend.encode(text, add_special_tokens=False)
     found = (
       text[start:stop]
       for id_, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
       if id_ in special
     )
     return list(dict.fromkeys(found))
+
+  def words(self, text: str) -> list[str]:
+    """How a text is normalised and split before it is looked up."""
+    split = self.backend.pre_tokenizer.pre_tokenize_str(self._normalised(text))
+    return [word for word, _ in split]
+
+  def _normalised(self, text: str) -> str:
+    normalizer = self.backend.normalizer
+    return text if normalizer is None else normalizer.normalize_str(text)
 
   def tokens(self, ids: Sequence[int]) -> list[str]:
     """The printable form of each id."""
@@ -135,12 +146,20 @@ def word_tokenizer(words: Iterable[str]) -> Tokenizer:
 
   Ids: <pad>, </s>, <unk>, the words in the given order, <extra_id_0>. Text is
   split at blanks, and the marks "?", ",", "." and "!" are separate words;
-  letters keep their case.
+  letters keep their case. Texts are brought into Unicode's form NFC, so that a
+  letter typed with a combining accent is the same as the accented letter.
 
   Raises:
     ValueError: a word is given twice, or is a special token.
   """
-  from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+  from tokenizers import (
+    AddedToken,
+    Regex,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+  )
   from tokenizers import Tokenizer as Backend
 
   words = list(words)
@@ -150,6 +169,7 @@ def word_tokenizer(words: Iterable[str]) -> Tokenizer:
     raise ValueError(f"the word list has the special tokens {special}")
   vocab = {word: i for i, word in enumerate([PAD, END, UNKNOWN, *words, MASK])}
   backend = Backend(models.WordLevel(vocab, unk_token=UNKNOWN))
+  backend.normalizer = normalizers.NFC()
   backend.pre_tokenizer = pre_tokenizers.Sequence(
     [
       pre_tokenizers.WhitespaceSplit(),
@@ -351,11 +371,11 @@ def tokenizer_of_sources(sources: Iterable[Source]) -> Tokenizer:
       "t5:FOLDER"
     )
   # A tokenizer without words shows how texts are split.
-  split = word_tokenizer([]).backend.pre_tokenizer.pre_tokenize_str
+  tokenizer = word_tokenizer([])
   counts: dict[str, int] = {}
   for source in sources:
     for text in _texts(source):
-      for word, _ in split(text):
+      for word in tokenizer.words(text):
         if word not in SPECIAL_TOKENS:
           counts[word] = counts.get(word, 0) + 1
   if not 0 < len(counts) <= MAX_WORDS:

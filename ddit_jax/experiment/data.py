@@ -23,7 +23,11 @@ from ddit_jax.data.prepare.cached_source import (
 )
 from ddit_jax.data.prepare.shards import plan_differences
 from ddit_jax.data.reader import Transform
-from ddit_jax.data.sources.registry import open_source
+from ddit_jax.data.sources.registry import (
+  SOURCE_KINDS,
+  keys_of,
+  open_source,
+)
 from ddit_jax.data.tokenizers import (
   Tokenizer,
   pretrained_tokenizer,
@@ -340,7 +344,20 @@ def open_sources(data: DataConfig) -> dict[str, Source]:
   Raises:
     ValueError: one of them cannot be opened.
   """
-  return {name: open_source(name, spec) for name, spec in data.sources.items()}
+  return {
+    name: open_source(name, _with_filters(spec, data.filters))
+    for name, spec in data.sources.items()
+  }
+
+
+def _with_filters(
+  spec: Mapping[str, Any], filters: Mapping[str, Any]
+) -> Mapping[str, Any]:
+  """A source's mapping with `data.filters`, if it takes any and has none."""
+  kind = spec.get("kind")
+  if filters and kind in SOURCE_KINDS and "filters" in keys_of(kind):
+    return {"filters": dict(filters), **spec}
+  return spec
 
 
 def make_tokenizer(

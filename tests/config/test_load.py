@@ -210,6 +210,55 @@ def test_bad_overrides_are_named(overrides, message):
   assert message in complaint(DIGITS, overrides)
 
 
+def test_overrides_add_keys_where_the_user_names_them():
+  changes = {
+    "data.sources.mine.image_key": "photo",
+    "data.sources.mine.follow_links": "true",
+    "data.sources.mine.images": "'2024'",
+    "data.sources.mine.filters.max_ratio": "9",
+    "data.sources.more.kind": "parquet",
+    "data.text_to_image.mixture.0.more": "0.5",
+    "data.text_to_image.mixture.700.more": "1",
+  }
+  data = load_config(Config, "configs/own_images.py", changes).data
+  assert data.sources == {
+    "mine": {
+      "kind": "image_folder",
+      "path": "path/to/images",
+      "image_key": "photo",
+      "follow_links": True,
+      "images": "2024",
+      "filters": {"max_ratio": 9},
+    },
+    "more": {"kind": "parquet"},
+  }
+  assert data.text_to_image.mixture == {
+    "0": {"mine": 1.0, "more": 0.5},
+    "700": {"more": 1.0},
+  }
+
+
+@pytest.mark.parametrize(
+  ("key", "text", "message"),
+  [
+    ("data.text_to_image.mixture.0.x", "much", "0.x must be float, got 'much'"),
+    ("data.text_to_image.mixture.0.x", "[1]", "0.x must be float, got [1]"),
+    (
+      "data.text_to_image.mixture.0.x.y",
+      "1",
+      "unknown config key data.text_to_image.m",
+    ),
+    ("data.sources.mine.path.x", "1", "unknown config section data.sources.m"),
+    ("data.sources.mine", "1", "data.sources.mine is a section: set one of"),
+    ("data.sources.mine.", "1", "unknown config key data.sources.mine.: "),
+    ("data.sources..path", "1", "unknown config section data.sources.: "),
+    ("data.sources.new", "1", "data.sources.new must be a mapping, got 1"),
+  ],
+)
+def test_bad_overrides_of_such_keys_are_named(key, text, message):
+  assert message in complaint("configs/own_images.py", {key: text})
+
+
 def test_code_in_an_override_is_not_run():
   code = "__import__('os').getpid()"
   assert "must be int" in complaint(DIGITS, {"seed": code})

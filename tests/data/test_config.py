@@ -24,6 +24,11 @@ from ddit_jax.data.config import DataConfig, TaskConfig
     (DataConfig, {"max_bad_share": 1.5}, "^max_bad_share must be in"),
     (DataConfig, {"num_workers": -1}, "^num_workers is -1"),
     (DataConfig, {"num_threads": -2}, "num_threads -2: write 0 or more"),
+    (
+      DataConfig,
+      {"filters": {"max_ration": 2}},
+      "^filters has no key .*ratio'",
+    ),
     (DataConfig, {"world": "one_digti"}, "did you mean 'one_digit'"),
     (
       DataConfig,

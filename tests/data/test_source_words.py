@@ -53,6 +53,19 @@ def test_special_tokens_in_texts_are_no_words():
   assert tokenizer.mask_id in tokenizer.encode(texts[1])
 
 
+def test_a_word_in_two_unicode_forms_is_one_word():
+  composed, combining = "caf\u00e9", "cafe\u0301"
+  tokenizer = tokenizer_of_sources([Texts([composed, combining])])
+  (id_,) = tokenizer.encode(composed)
+  assert tokenizer.encode(combining) == [id_]
+  assert tokenizer.tokens([id_]) == [composed]
+  assert tokenizer.unknown_pieces(f"a {combining}") == []
+  assert tokenizer.unknown_pieces("a cafe\u0300") == ["caf\u00e8"]
+  # Also after the tokenizer was stored.
+  stored = tokenizers.from_files(tokenizer.files())
+  assert stored.encode(combining) == [id_]
+
+
 def test_large_or_empty_sets_are_refused(monkeypatch):
   with pytest.raises(ValueError, match="have 0 words"):
     tokenizer_of_sources([Texts([None])])

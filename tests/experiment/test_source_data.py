@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddit_jax.data.config import DataConfig
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
 from ddit_jax.experiment.trainer import train
@@ -99,6 +100,21 @@ def test_the_unreadable_picture_is_replaced_listed_and_counted(finished):
   assert last["step"] == tiny_run.NUM_STEPS
 
 
+def test_common_filters_reach_the_kinds_that_take_filters(pictures):
+  folder = {"kind": "image_folder", "path": str(pictures)}
+  sources = {
+    "plain": folder,
+    "own": {**folder, "filters": {"min_short_side": 0}},
+    "digits": {"kind": "digits"},
+  }
+  data = DataConfig(sources=sources, filters={"min_short_side": 20})
+  opened = open_sources(data)
+  assert [len(source) for source in opened.values()] == [12, 12, 64]
+  data = dataclasses.replace(data, filters={"min_short_side": 21})
+  with pytest.raises(ValueError, match=r"plain: .* 12 short_side"):
+    open_sources(data)
+
+
 @pytest.mark.slow
 def test_a_resumed_run_is_bit_identical(pictures, finished, tmp_path):
   early = dataclasses.replace(
@@ -131,7 +147,6 @@ def test_its_checkpoint_knows_its_words_and_its_image_size(finished):
   [
     ({"tokenizer": ""}, "data.tokenizer is '': write KIND:FOLDER"),
     ({"tokenizer": "gpt"}, "data.tokenizer is 'gpt': write KIND:FOLDER"),
-    ({"max_bad_share": 2.0}, r"max_bad_share must be in \[0, 1\]"),
     (
       {"sources": {"squares": {"kind": "image_foldr", "path": "x"}}},
       "did you mean 'image_folder'",

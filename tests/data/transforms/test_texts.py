@@ -138,6 +138,10 @@ def test_any_text_gives_tokens_or_a_bad_record(prompt, text):
     "the hands go counter-clockwise",
     "anticlockwise",
     "two\nlefts",
+    "1girl, looking_left, solo",
+    "hand_on_right_hip",
+    "left_counter_clockwise",
+    "facing_left2",
   ],
 )
 def test_sides_are_named(text):
@@ -147,7 +151,15 @@ def test_sides_are_named(text):
 
 @pytest.mark.parametrize(
   "text",
-  ["", "a bright cleft", "upright", "copyright", "righteous", "leftover"],
+  [
+    "",
+    "a bright cleft",
+    "upright",
+    "copyright",
+    "righteous",
+    "leftover",
+    "b_righteous",
+  ],
 )
 def test_other_words_name_no_side(text):
   assert not names_a_side(text)
