@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from ddit_jax.conversion.formats import Checkpoint
 from ddit_jax.conversion.key_map import FORMATS
-from ddit_jax.errors import InputError
+from ddit_jax.data.tokenizers import pretrained_tokenizer
+from ddit_jax.errors import InputError, preparing
 from ddit_jax.models.config import MMDiTConfig
 
 T5_TOKENIZER = "tokenizer"
@@ -16,9 +17,6 @@ SD3_TOKENIZERS = {
   for ours, theirs in FORMATS["sd3_folder"].plain_folders.items()
   if ours.startswith(T5_TOKENIZER)
 }
-_MASK_TOKEN = "<extra_id_0>"
-# T5's tokenizer needs any one of them.
-_T5_FILES = ("tokenizer.json", "spiece.model")
 # Either one is a complete CLIP tokenizer.
 _CLIP_FILES = ({"tokenizer.json"}, {"vocab.json", "merges.txt"})
 # Rows of T5's padded embedding table -> ids of its tokenizer.
@@ -127,33 +125,11 @@ def check_head(vocab_size: int, tokenizer: pathlib.Path | None) -> None:
 
 @functools.cache
 def tokenizer_size(folder: pathlib.Path) -> int:
-  """The number of ids of T5's tokenizer.
+  """The number of ids of T5's tokenizer, as training and sampling read it.
 
   Raises:
     InputError: the folder cannot be read, or the mask token is not the last
       id, as D-DiT needs.
   """
-  if not any((folder / name).is_file() for name in _T5_FILES):
-    raise InputError(
-      f"{folder} holds no tokenizer ({' or '.join(_T5_FILES)}): give the "
-      "folder that does"
-    )
-  # Imported here: it takes seconds, and few conversions need it.
-  from transformers import AutoTokenizer
-
-  try:
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-  except Exception as error:
-    # The parsers may raise any exception; the cause stays attached.
-    reason = str(error).splitlines()[0]
-    raise InputError(
-      f"{folder} is not a readable tokenizer folder ({reason}): fetch it again"
-    ) from error
-  size = len(tokenizer)
-  mask_id = tokenizer.convert_tokens_to_ids(_MASK_TOKEN)
-  if mask_id != size - 1:
-    raise InputError(
-      f"the tokenizer in {folder} has {size} ids and {_MASK_TOKEN} is "
-      f"{mask_id}, but the mask token must be the last id: give T5's own"
-    )
-  return size
+  with preparing():
+    return pretrained_tokenizer("t5", folder).vocab_size

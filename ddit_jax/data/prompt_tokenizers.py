@@ -193,7 +193,7 @@ def _load(folder: pathlib.Path):
 
   try:
     return transformers.CLIPTokenizer.from_pretrained(
-      folder, local_files_only=True
+      folder, local_files_only=True, trust_remote_code=False
     )
   except Exception as error:
     # The parsers may raise any exception.

@@ -4,10 +4,11 @@ Based on the `tokenizers` library: T5's and GPT-2's own files are written for
 it, so all tokenizers share one implementation.
 """
 
+import base64
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ddit_jax.data.example import BadRecord, Source
 
@@ -88,15 +89,45 @@ def from_files(files: dict[str, bytes]) -> Tokenizer:
   """The inverse of `Tokenizer.files`.
 
   Raises:
-    ValueError: the file is missing or lacks a special token.
+    ValueError: the file is missing, damaged, or lacks a special token.
   """
-  from tokenizers import Tokenizer as Backend
-
   if TOKENIZER_FILE not in files:
     raise ValueError(
       f"no {TOKENIZER_FILE} among the tokenizer's files {sorted(files)}"
     )
-  return from_backend(Backend.from_str(files[TOKENIZER_FILE].decode("utf-8")))
+  return from_backend(_read_backend(files[TOKENIZER_FILE]))
+
+
+def _read_backend(data: bytes):
+  """A `tokenizers.Tokenizer` from the contents of its file.
+
+  Raises:
+    ValueError: they are damaged; the library itself raises plain exceptions.
+  """
+  from tokenizers import Tokenizer as Backend
+  from tokenizers import normalizers
+
+  try:
+    text = data.decode("utf-8")
+    body = json.loads(text)
+    # A damaged one would end the library in a panic, with its own traceback.
+    for table in _character_tables(body):
+      normalizers.Precompiled(table)
+    return Backend.from_str(text)
+  except Exception as error:
+    raise ValueError(f"damaged {TOKENIZER_FILE}: {_line(error)}") from error
+
+
+def _character_tables(body: object) -> Iterator[bytes]:
+  """Sentencepiece's normalisation tables in a tokenizer's JSON."""
+  if isinstance(body, list):
+    for value in body:
+      yield from _character_tables(value)
+  elif isinstance(body, dict):
+    if "precompiled_charsmap" in body:
+      yield base64.b64decode(body["precompiled_charsmap"] or "")
+    for value in body.values():
+      yield from _character_tables(value)
 
 
 def from_backend(backend) -> Tokenizer:
@@ -241,9 +272,7 @@ def _read(kind: str, folder: pathlib.Path):
   try:
     if (folder / TOKENIZER_FILE).is_file():
       # It is a complete tokenizer, which transformers would alter.
-      from tokenizers import Tokenizer as Backend
-
-      return Backend.from_file(str(folder / TOKENIZER_FILE))
+      return _read_backend((folder / TOKENIZER_FILE).read_bytes())
     if all((folder / name).is_file() for name in own_files):
       return _read_own_files(kind, folder)
   except ValueError:
@@ -268,7 +297,9 @@ def _read_own_files(kind: str, folder: pathlib.Path):
   import transformers
 
   tokenizer_class = getattr(transformers, _KINDS[kind].class_name)
-  loaded = tokenizer_class.from_pretrained(folder, local_files_only=True)
+  loaded = tokenizer_class.from_pretrained(
+    folder, local_files_only=True, trust_remote_code=False
+  )
   backend = loaded.backend_tokenizer
   # If a file is unusable, transformers continues with an empty vocabulary.
   if backend.get_vocab_size() < num_stored:

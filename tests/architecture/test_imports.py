@@ -39,6 +39,7 @@ MAY_IMPORT = {
   },
   "conversion": {
     "checkpoint",
+    "data",
     "encoders",
     "errors",
     "files",

@@ -20,6 +20,8 @@ from ddit_jax.conversion.tokenizers import (
   tokenizer_folders,
   tokenizer_size,
 )
+from ddit_jax.data.prompt_tokenizers import clip_tokenizer
+from ddit_jax.data.tokenizers import pretrained_tokenizer
 from ddit_jax.errors import InputError
 from tests import clip_tokenizer_files
 from tests.conversion import checkpoints
@@ -202,16 +204,54 @@ def test_mask_must_be_the_last_id(tmp_path):
   backend = Tokenizer(models.WordLevel(vocabulary, unk_token="</s>"))
   tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
   tokenizer.save_pretrained(tmp_path / "t")
-  with pytest.raises(InputError, match=r"<extra_id_0> is 1, but the mask"):
+  with pytest.raises(
+    InputError, match=r"<extra_id_0> has id 1 but must be the"
+  ):
     tokenizer_size(tmp_path / "t")
 
 
 def test_folder_without_tokenizer(tmp_path):
-  with pytest.raises(InputError, match=r"no tokenizer .tokenizer.json or"):
+  with pytest.raises(InputError, match=r"needs tokenizer.json or spiece.model"):
     tokenizer_size(tmp_path)
 
 
 def test_unreadable_folder(tmp_path):
   (tmp_path / "tokenizer.json").write_text("{")
-  with pytest.raises(InputError, match="not a readable tokenizer folder"):
+  with pytest.raises(InputError, match="damaged tokenizer"):
     tokenizer_size(tmp_path)
+
+
+def with_own_code(folder, trace):
+  """Makes a tokenizer's folder name classes of its own, which leave a trace."""
+  (folder / "evil.py").write_text(
+    "import transformers\n"
+    f"open({str(trace)!r}, 'w').close()\n"
+    "class Tok(transformers.PreTrainedTokenizerFast): pass\n"
+    "class Conf(transformers.PretrainedConfig): model_type = 'evil'\n"
+  )
+  classes = {"AutoConfig": "evil.Conf", "AutoTokenizer": ["evil.Tok"] * 2}
+  for name in ("tokenizer_config.json", "config.json"):
+    path = folder / name
+    fields = json.loads(path.read_bytes()) if path.exists() else {}
+    fields |= {"auto_map": classes, "tokenizer_class": "Tok"}
+    path.write_text(json.dumps(fields | {"model_type": "evil"}))
+
+
+def test_no_code_of_a_tokenizer_runs_and_nothing_asks(
+  whole, tmp_path, monkeypatch
+):
+  def ask(*_):
+    raise AssertionError("a question on the terminal")
+
+  monkeypatch.setattr("builtins.input", ask)
+  trace = tmp_path / "trace"
+  for name in SD3_TOKENIZERS.values():
+    with_own_code(whole / name, trace)
+  options = ConvertOptions()
+  plan = plan_import(whole, options)
+  ours = tmp_path / "ours"
+  convert(plan, ours, options)
+  assert plan.networks[0].config.vocab_size == checkpoints.VOCABULARY
+  pretrained_tokenizer("t5", ours / "tokenizer")
+  clip_tokenizer(whole / "tokenizer")
+  assert not trace.exists()

@@ -171,7 +171,7 @@ def test_damaged_files_are_refused(t5_folder, gpt2_folder, tmp_path):
   with pytest.raises(ValueError, match="damaged files"):
     pretrained_tokenizer("t5", empty)
   (empty / "tokenizer.json").write_text("{")
-  with pytest.raises(ValueError, match="damaged files"):
+  with pytest.raises(ValueError, match="damaged tokenizer"):
     pretrained_tokenizer("t5", empty)
   merges = copied(gpt2_folder, tmp_path / "merges") / "merges.txt"
   merges.write_text("\n".join(merges.read_text().split("\n")[:5]))
@@ -230,3 +230,48 @@ def test_no_id_is_a_constant_in_the_code():
   with open(our_tokenizers.__file__, encoding="utf-8") as file:
     source = file.read()
   assert not any(text in source for text in ("32099", "32100", "50256", "255"))
+
+
+def damaged(change):
+  """The contents of a word tokenizer's file after a change."""
+  body = json.loads(word_tokenizer(["a", "red"]).backend.to_str())
+  change(body)
+  return json.dumps(body).encode()
+
+
+def set_pattern(body, pattern):
+  steps = body["pre_tokenizer"]["pretokenizers"]
+  steps[1]["pattern"] = {"Regex": pattern}
+
+
+@pytest.mark.parametrize(
+  "data",
+  [
+    b"",
+    b"\xff",
+    b"[" * 100_000,
+    b'{"version": ' + b"9" * 5000 + b"}",
+    damaged(lambda body: set_pattern(body, "(")),
+    damaged(lambda body: set_pattern(body, "\ud800")),
+    damaged(lambda body: body["model"]["vocab"].update({"a": -1})),
+    damaged(lambda body: body["model"].update({"type": "BPE", "merges": [1]})),
+    damaged(
+      lambda body: body.update(
+        normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}
+      )
+    ),
+    damaged(
+      lambda body: body.update(
+        decoder={"type": "Replace", "pattern": {"Regex": "["}, "content": ""}
+      )
+    ),
+  ],
+)
+def test_a_damaged_tokenizer_json_is_one_line(data, tmp_path, capfd):
+  with pytest.raises(ValueError, match=r"damaged tokenizer\.json") as caught:
+    from_files({"tokenizer.json": data})
+  assert "\n" not in str(caught.value)
+  (tmp_path / "tokenizer.json").write_bytes(data)
+  with pytest.raises(ValueError, match=r"damaged tokenizer\.json"):
+    pretrained_tokenizer("t5", tmp_path)
+  assert capfd.readouterr().err == ""
