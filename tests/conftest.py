@@ -6,6 +6,7 @@ run before anything imports the package or starts JAX.
 
 import importlib.util
 import os
+import pathlib
 import shutil
 import tempfile
 
@@ -66,6 +67,27 @@ def unchecked_shapes():
   jaxtyping.config.update("jaxtyping_disable", True)
   yield
   jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def on_one_device(monkeypatch):
+  """Training sees the first device only."""
+  from tests import tiny_run
+
+  tiny_run.use_first_device(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> pathlib.Path:
+  """The workdir of an undisturbed run on one device. Not to be changed."""
+  from ddit_jax.experiment import trainer
+  from tests import tiny_run
+
+  workdir = tmp_path_factory.mktemp("trained") / "run"
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    tiny_run.use_first_device(monkeypatch)
+    assert trainer.train(tiny_run.settings(), str(workdir))
+  return workdir
 
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None

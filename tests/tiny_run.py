@@ -12,6 +12,7 @@ import orbax.checkpoint as ocp
 
 from ddit_jax.config.load import load_config
 from ddit_jax.experiment.config import Config
+from ddit_jax.sharding.mesh import MeshConfig
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "digits.py")
@@ -44,6 +45,16 @@ def settings(**overrides: str) -> Config:
   """The tiny run's settings; "__" in a name stands for a dot."""
   dotted = {name.replace("__", "."): x for name, x in overrides.items()}
   return load_config(Config, CONFIG, OVERRIDES | dotted)
+
+
+def use_first_device(monkeypatch) -> None:
+  """Training sees the first device only."""
+  make = MeshConfig.make
+
+  def first_only(config, devices=None):
+    return make(config, devices or jax.devices()[:1])
+
+  monkeypatch.setattr(MeshConfig, "make", first_only)
 
 
 def flags(**overrides: str) -> list[str]:

@@ -37,7 +37,7 @@ from ddit_jax.data.schedule import parse_schedule
 from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
-from tests.data.transforms import pictures
+from tests.data import pictures
 
 # Grain shuffles small sources slowly: a thousand cost less than twenty.
 COUNT = 1000

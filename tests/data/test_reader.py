@@ -14,7 +14,7 @@ from ddit_jax.data.reader import RecordReader
 from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.data.transforms import ImageToTextTransform
-from tests.data.transforms import pictures
+from tests.data import pictures
 
 TOKENIZER = word_tokenizer([str(number) for number in range(40)])
 

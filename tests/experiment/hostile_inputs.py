@@ -6,7 +6,7 @@ import math
 import pathlib
 from collections.abc import Callable
 
-from tests.data.transforms import pictures
+from tests.data import pictures
 
 ANY_SIZE = {"min_short_side": 0, "max_ratio": math.inf}
 SOUND = {"image_path": "sound.png", "caption": "a red square"}

@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from tests.data.transforms import pictures
+from tests.data import pictures
 from tests.experiment.hostile_inputs import (
   LEFT_OUT,
   REPLACED,

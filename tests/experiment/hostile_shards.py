@@ -12,7 +12,7 @@ from pyarrow import parquet
 from ddit_jax.data.example import Example
 from ddit_jax.data.prepare.prepare import PrepareOptions, prepare
 from ddit_jax.data.sources.registry import open_source
-from tests.data.transforms import pictures
+from tests.data import pictures
 from tests.experiment.hostile_inputs import (
   ANY_SIZE,
   LEFT_OUT,

@@ -5,7 +5,7 @@ import math
 import os
 import pathlib
 
-from tests.data.transforms import pictures
+from tests.data import pictures
 from tests.experiment.hostile_inputs import (
   ANY_SIZE,
   LEFT_OUT,

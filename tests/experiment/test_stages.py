@@ -56,9 +56,7 @@ def two_stages(**overrides):
 def finished(tmp_path_factory):
   """The undisturbed job. Not to be changed."""
   with pytest.MonkeyPatch.context() as monkeypatch:
-    from tests.experiment.conftest import use_first_device
-
-    use_first_device(monkeypatch)
+    tiny_run.use_first_device(monkeypatch)
     workdir = tmp_path_factory.mktemp("stages")
     assert train_stages(two_stages(), str(workdir))
   return workdir
@@ -184,9 +182,7 @@ def test_the_recipe_killed_in_any_stage_ends_bit_identical(
 def recipe(tmp_path_factory):
   """The undisturbed four stages at toy size."""
   with pytest.MonkeyPatch.context() as monkeypatch:
-    from tests.experiment.conftest import use_first_device
-
-    use_first_device(monkeypatch)
+    tiny_run.use_first_device(monkeypatch)
     workdir = tmp_path_factory.mktemp("recipe")
     train_stages(
       load_job(Config, "configs/ddit_sd3.py:all_dry", {}), str(workdir)

@@ -16,9 +16,7 @@ pytestmark = pytest.mark.usefixtures("on_one_device")
 def workdir(tmp_path_factory):
   """A run with sample grids at steps 4 and 6."""
   with pytest.MonkeyPatch.context() as monkeypatch:
-    from tests.experiment.conftest import use_first_device
-
-    use_first_device(monkeypatch)
+    tiny_run.use_first_device(monkeypatch)
     folder = tmp_path_factory.mktemp("grids")
     train(tiny_run.settings(train__sample_grid_size="3"), str(folder))
   return folder

@@ -16,7 +16,7 @@ from ddit_jax.data.prepare.cache_writer import (
 from ddit_jax.data.prepare.shard_writer import ShardWriter
 from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
-from tests.data.transforms import pictures
+from tests.data import pictures
 
 NUM_RECORDS, SIZE, LENGTH, WIDTH = 23, 8, 4, 3
 TOKENIZER = word_tokenizer(["a", "b", "c", "d", "e", "f"])

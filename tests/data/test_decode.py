@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image import decode_image
-from tests.data.transforms import pictures
-from tests.data.transforms.pictures import chunk, encoded, jpeg, pixels, png
+from tests.data import pictures
+from tests.data.pictures import chunk, encoded, jpeg, pixels, png
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 

@@ -17,7 +17,7 @@ from ddit_jax.pipelines import evaluate
 from ddit_jax.pipelines import requests as generating
 from ddit_jax.pipelines.load import holds_sd3, load, refuse_sd3
 from tests import tiny_run
-from tests.experiment import sd3_files
+from tests.pipelines import sd3_files
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from ddit_jax.encoders.clip import clip_text_encoder, join_context
 from ddit_jax.models.module import Network
-from tests.experiment import sd3_files
+from tests.pipelines import sd3_files
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Records of both streams, from hand-made examples."""
+"""Records of both tasks, from hand-made examples."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from ddit_jax.data.image import ImageTransform
 from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
-from tests.data.transforms.pictures import encoded, pixels
+from tests.data.pictures import encoded, pixels
 
 TOKENIZER = word_tokenizer(["Q:", "A:", "?", "a", "b", "left"])
 END = TOKENIZER.end_id

@@ -11,8 +11,8 @@ from PIL import Image
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image import ImageTransform, resized_size, resized_square
-from tests.data.transforms import pictures
-from tests.data.transforms.pictures import encoded, jpeg, pixels
+from tests.data import pictures
+from tests.data.pictures import encoded, jpeg, pixels
 
 BICUBIC = Image.Resampling.BICUBIC
 

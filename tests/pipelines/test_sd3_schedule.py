@@ -5,7 +5,7 @@ import pytest
 
 from ddit_jax.pipelines.load_sd3 import scheduler_sampling
 from ddit_jax.sampling.image_sampler import ImageSampling
-from tests.experiment.sd3_files import write_scheduler
+from tests.pipelines.sd3_files import write_scheduler
 
 
 def test_the_shift_is_the_files(tmp_path):

@@ -12,7 +12,7 @@ from ddit_jax.pipelines.load import load
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
 from ddit_jax.sampling.image_sampler import ImageSampling
 from ddit_jax.sharding.mesh import MeshConfig
-from tests.experiment import sd3_files
+from tests.pipelines import sd3_files
 
 PROMPTS = ["a red cat", "a dog", "a red cat"]
 
