@@ -9,7 +9,7 @@ executed: the ideal time is a lower bound, not a measurement.
   pip install '.[tpu]'
   python benchmarks/compile_full_step.py --mesh=8,8,1 > plan.json
   python benchmarks/compile_full_step.py --config=configs/ddit_sd3.py:stage3 \\
-    --topology=v5p:4x4x4 --mesh=1,64,1 --config.train.has_stream_norms=False
+    --topology=v5p:4x4x4 --mesh=1,64,1 --config.train.has_task_norms=False
 
 Prints one JSON object, and a table to stderr. If the step does not fit, the
 object has the compiler's error message instead of memory and collectives.

@@ -60,7 +60,7 @@ class Option:
   num_microbatches: int = 1
   remat: str = "none"
   text_chunk: int = 0
-  has_stream_norms: bool = False
+  has_task_norms: bool = False
   is_merged: bool = False
   is_mask_embedding_trained: bool = False
   text_length: int = LENGTH
@@ -76,8 +76,8 @@ OPTIONS = {
   "remat_full": Option(remat="full"),
   "text_chunk_32": Option(text_chunk=32),
   "text_chunk_16": Option(text_chunk=16),
-  "stream_norms": Option(has_stream_norms=True),
-  "merged_streams": Option(is_merged=True),
+  "task_norms": Option(has_task_norms=True),
+  "merged_tasks": Option(is_merged=True),
   "remat_full_micro_batches_4_chunk_16": Option(
     remat="full", num_microbatches=4, text_chunk=16
   ),
@@ -138,7 +138,7 @@ class Runner:
       train=TrainConfig(
         num_steps=100,
         num_microbatches=option.num_microbatches,
-        has_stream_norms=option.has_stream_norms,
+        has_task_norms=option.has_task_norms,
       ),
       seed=0,
       is_mask_embedding_trained=option.is_mask_embedding_trained,

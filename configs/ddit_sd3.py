@@ -101,7 +101,7 @@ def _common():
   return config
 
 
-def _streams(config, *, batch_size, image_size, text_length):
+def _tasks(config, *, batch_size, image_size, text_length):
   for task in (config.data.text_to_image, config.data.image_to_text):
     task.batch_size = batch_size
     task.image_size = image_size
@@ -113,7 +113,7 @@ def _stage1(config):
   config.data.sources = {
     "datacomp": {"kind": "webdataset", "path": "data/recap_datacomp/*.tar"}
   }
-  _streams(config, batch_size=512, image_size=256, text_length=64)
+  _tasks(config, batch_size=512, image_size=256, text_length=64)
   config.data.text_to_image.mixture = {"0": {"datacomp": 1.0}}
   config.data.image_to_text.mixture = {"0": {"datacomp": 1.0}}
   config.loss.text_weight = 0.2
@@ -125,7 +125,7 @@ def _stage1(config):
 def _stage2(config):
   config.init_from = "runs/stage1"
   config.data.sources = _captioned()
-  _streams(config, batch_size=512, image_size=256, text_length=256)
+  _tasks(config, batch_size=512, image_size=256, text_length=256)
   captioned = {"0": {"sharegpt4v": 1.3, "openimages": 1.9}}
   config.data.text_to_image.mixture = captioned
   config.data.image_to_text.mixture = captioned
@@ -146,7 +146,7 @@ def _stage2_highres(config):
     "laion": {"kind": "webdataset", "path": "data/laion_1024/*.tar"},
     "midjourney": {"kind": "webdataset", "path": "data/midjourney/*.tar"},
   }
-  _streams(config, batch_size=768, image_size=512, text_length=256)
+  _tasks(config, batch_size=768, image_size=512, text_length=256)
   config.data.text_to_image.mixture = {"0": {"laion": 9.0, "midjourney": 1.0}}
   config.data.validation_size = 768
   config.train.mask_embedding_steps = 0
@@ -183,7 +183,7 @@ def _stage3(config):
       "images": f"{vqa}/vizwiz_images",
     },
   }
-  _streams(config, batch_size=512, image_size=512, text_length=128)
+  _tasks(config, batch_size=512, image_size=512, text_length=128)
   # That of stage 2, frozen.
   config.model.has_mask_embedding = True
   config.train.mask_embedding_steps = 0

@@ -35,7 +35,7 @@ and texts of one of its tasks, so that training with data.TASK.cache=FOLDER need
 not encode them:
 
   ddit prepare --cache=latents,t5 --config=configs/ddit_sd3.py:stage1 \\
-    --config.data.text_to_image.crop=centre --stream=text_to_image \\
+    --config.data.text_to_image.crop=centre --task=text_to_image \\
     --out=cache/stage1
 """
 
@@ -51,7 +51,7 @@ _ONLY_COPYING = (
   "max_ratio",
   "min_short_side",
 )
-_ONLY_CACHING = ("config", "stream", "rows_per_device", "distributed")
+_ONLY_CACHING = ("config", "task", "rows_per_device", "distributed")
 
 
 _FLAGS = {
@@ -72,7 +72,7 @@ _FLAGS = {
     "write a cache of the frozen encoders' outputs: latents, or latents,t5"
   ),
   "config": Flag("with --cache: config file, FILE.py[:variant]"),
-  "stream": Flag("with --cache: text_to_image or image_to_text"),
+  "task": Flag("with --cache: text_to_image or image_to_text"),
   "rows_per_device": Flag(
     "with --cache: images or texts that a device encodes at once; as in a "
     "training step if unset, at most 32",
@@ -144,7 +144,7 @@ def _write_caches(
   values: argparse.Namespace, overrides: dict[str, str], given: list[str]
 ) -> int:
   """Writes the caches of one task's sources."""
-  VERB.require(values, "config", "stream", "out")
+  VERB.require(values, "config", "task", "out")
   for name in given:
     if name in _ONLY_COPYING:
       raise InputError(
@@ -160,7 +160,7 @@ def _write_caches(
   from ddit_jax.experiment.write_cache import write_caches
 
   request = CacheRequest(
-    task=values.stream,
+    task=values.task,
     parts=tuple(values.cache.split(",")),
     out=values.out,
     rows_per_device=values.rows_per_device,
@@ -172,7 +172,7 @@ def _write_caches(
     written = write_caches(config, request, progress)
   for name, manifest in written.items():
     print(cache_summary(manifest, pathlib.Path(values.out) / name))
-  print(f"to train on them: --config.data.{values.stream}.cache={values.out}")
+  print(f"to train on them: --config.data.{values.task}.cache={values.out}")
   return 0
 
 

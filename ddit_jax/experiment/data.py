@@ -165,7 +165,7 @@ class CacheRequest:
 
   def check(self, config: Config) -> None:
     """Raises ValueError unless the config's task supports this cache."""
-    check_known([self.task], config.data.tasks(), what="--stream has no")
+    check_known([self.task], config.data.tasks(), what="--task has no")
     check_known(self.parts, (LATENTS, T5), what="--cache has no part")
     check_can_be_cached(config, self.task)
     if LATENTS not in self.parts:
@@ -332,7 +332,7 @@ def _check_alike(
 def _way_out(config: Config, task: str) -> str:
   parts = "latents,t5" if takes_features(config, task) else "latents"
   return (
-    f"write a cache with ddit prepare --cache={parts} --stream={task} "
+    f"write a cache with ddit prepare --cache={parts} --task={task} "
     "--out=NEW_FOLDER and this config, or read the images with "
     f"data.{task}.cache=''"
   )

@@ -19,7 +19,7 @@ class TrainConfig:
   Attributes:
     num_steps: total number of updates.
     num_microbatches: parts of a batch whose gradients are added up.
-    has_stream_norms: True logs the gradient norm of each task alone, which
+    has_task_norms: True logs the gradient norm of each task alone, which
       holds both gradients at once.
     mask_embedding_steps: steps for which the mask token's own embedding is
       trained, with a backward pass through T5; it is frozen afterwards. -1
@@ -41,7 +41,7 @@ class TrainConfig:
 
   num_steps: int = 1000
   num_microbatches: int = 1
-  has_stream_norms: bool = True
+  has_task_norms: bool = True
   mask_embedding_steps: int = -1
   max_skipped_in_row: int = 10
   spike_factor: float = 0.0

@@ -157,7 +157,7 @@ class TrainStep:
       "text": part.replace(images=None),
     }
     is_dual = None not in (part.images, part.texts)
-    if not self.train.has_stream_norms or self.loss.is_merged or not is_dual:
+    if not self.train.has_task_norms or self.loss.is_merged or not is_dual:
       grads, seen = differentiate(state.params, part)
       return {"both": grads}, seen
     results = {k: differentiate(state.params, v) for k, v in alone.items()}

@@ -213,7 +213,7 @@ def test_flags_are_checked_without_heavy_imports():
 
 
 CONFIG = f"--config={tiny_run.CONFIG}"
-STREAM = "--stream=text_to_image"
+TASK = "--task=text_to_image"
 
 
 def test_flags_reach_the_request(tmp_path, run, monkeypatch):
@@ -229,7 +229,7 @@ def test_flags_reach_the_request(tmp_path, run, monkeypatch):
     "--cache=latents,t5",
     CONFIG,
     "--config.seed=5",
-    STREAM,
+    TASK,
     f"--out={tmp_path / 'out'}",
     "--shards=3",
     "--rows_per_device=7",
@@ -263,21 +263,21 @@ def test_a_summary_without_features_is_short(tmp_path):
   ("flags", "line"),
   [
     (["--cache=latents"], "--config is missing"),
-    (["--cache=latents", CONFIG], "--stream is missing"),
-    (["--cache=latents", CONFIG, STREAM], "--out is missing"),
+    (["--cache=latents", CONFIG], "--task is missing"),
+    (["--cache=latents", CONFIG, TASK], "--out is missing"),
     (
-      ["--cache=latents", CONFIG, STREAM, "--out=o", "--short_side=9"],
+      ["--cache=latents", CONFIG, TASK, "--out=o", "--short_side=9"],
       "--short_side is for copying images: with --cache the config says",
     ),
     (
-      ["--cache=latents", CONFIG, STREAM, "--out=o"],
+      ["--cache=latents", CONFIG, TASK, "--out=o"],
       "a cache holds images of data.sources, and the digit world generates its",
     ),
     (
-      ["--cache=latents", CONFIG, "--config.sead=1", STREAM, "--out=o"],
+      ["--cache=latents", CONFIG, "--config.sead=1", TASK, "--out=o"],
       "unknown config key sead: did you mean",
     ),
-    (["--out=o", STREAM], "--stream is for caches: add --cache=latents, or"),
+    (["--out=o", TASK], "--task is for caches: add --cache=latents, or"),
     (["--out=o", "--config.seed=1"], "--config.seed is for caches: add --cac"),
   ],
 )

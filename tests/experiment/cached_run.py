@@ -50,7 +50,7 @@ def settings(
   pictures: pathlib.Path,
   weights: pathlib.Path,
   *,
-  stream: dict | None = None,
+  task: dict | None = None,
   **changes: str,
 ) -> Config:
   """A run's settings.
@@ -58,7 +58,7 @@ def settings(
   Args:
     pictures: what `write_pictures` wrote.
     weights: what `write_weights` wrote.
-    stream: changes to both streams.
+    task: changes to both tasks.
     changes: as in `tiny_run.settings`.
   """
   base = tiny_run.settings(
@@ -80,7 +80,7 @@ def settings(
     "text_length": 12,
     "mixture": {"0": {"plain": 1.0, "many": 1.0}},
     "rewritten_probability": 0.5,
-  } | (stream or {})
+  } | (task or {})
   data = base.data
   data = dataclasses.replace(
     data,
@@ -99,16 +99,16 @@ def cached_settings(
   files: tuple[pathlib.Path, pathlib.Path],
   cache: pathlib.Path,
   *,
-  stream: dict | None = None,
+  task: dict | None = None,
   **changes: str,
 ) -> Config:
-  """As `settings`, with both streams from a cache."""
-  stream = {"cache": str(cache)} | (stream or {})
-  return settings(*files, stream=stream, **changes)
+  """As `settings`, with both tasks from a cache."""
+  task = {"cache": str(cache)} | (task or {})
+  return settings(*files, task=task, **changes)
 
 
 def request(out: pathlib.Path, **changes) -> CacheRequest:
-  """Latents and T5's features of the image stream."""
+  """Latents and T5's features of the image task."""
   given = CacheRequest(
     task="text_to_image",
     parts=("latents", "t5"),

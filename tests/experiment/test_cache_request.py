@@ -54,10 +54,10 @@ def test_sources_are_those_of_the_mixture_with_images(run, tmp_path):
   request = cached_run.request(tmp_path)
   opened = open_sources(run.data)
   assert [*request.sources(run, opened)] == ["many", "plain"]
-  stream = dataclasses.replace(
+  task = dataclasses.replace(
     run.data.text_to_image, mixture={"0": {"plian": 1.0}}
   )
-  data = dataclasses.replace(run.data, text_to_image=stream)
+  data = dataclasses.replace(run.data, text_to_image=task)
   with pytest.raises(ValueError, match="'plian': did you mean 'plain'"):
     request.sources(dataclasses.replace(run, data=data), opened)
   opened["many"].has_images = opened["plain"].has_images = False

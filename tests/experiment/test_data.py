@@ -1,4 +1,4 @@
-"""A stream's caches: opened, compared with the run, and refused."""
+"""A task's caches: opened, compared with the run, and refused."""
 
 import dataclasses
 import pathlib
@@ -30,10 +30,10 @@ def other_weights(weights: pathlib.Path, folder: pathlib.Path, part: str):
   return folder
 
 
-def opened(run, stream="text_to_image", tokenizer=None):
+def opened(run, task="text_to_image", tokenizer=None):
   sources = open_sources(run.data)
   tokenizer = tokenizer or run.model.open_encoders().tokenizer
-  return open_caches(run, stream, sources, tokenizer)
+  return open_caches(run, task, sources, tokenizer)
 
 
 def test_a_copy_of_the_weights_and_of_the_cache_will_do(
@@ -47,7 +47,7 @@ def test_a_copy_of_the_weights_and_of_the_cache_will_do(
 
 
 @pytest.mark.parametrize(
-  ("part", "stream", "named"),
+  ("part", "task", "named"),
   [
     ("vae", "text_to_image", "autoencoder"),
     ("vae", "image_to_text", "autoencoder"),
@@ -55,13 +55,13 @@ def test_a_copy_of_the_weights_and_of_the_cache_will_do(
   ],
 )
 def test_other_weights_are_refused(
-  cached_files, caches, tmp_path, part, stream, named
+  cached_files, caches, tmp_path, part, task, named
 ):
   pictures, weights = cached_files
   other = other_weights(weights, tmp_path / "other", part)
   run = cached_run.cached_settings((pictures, other), caches[0])
-  with pytest.raises(ValueError, match=rf"data.{stream}.cache.*\({named} '"):
-    opened(run, stream)
+  with pytest.raises(ValueError, match=rf"data.{task}.cache.*\({named} '"):
+    opened(run, task)
   if part == "text_encoder":
     # Masked texts are encoded at each step.
     assert opened(run, "image_to_text")
@@ -89,14 +89,14 @@ def test_another_source_is_refused(cached_files, caches, tmp_path):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"stream": {"image_size": 32}}, "image_size 16 instead of 32"),
-    ({"stream": {"text_length": 10}}, "text_length 12 instead of 10"),
+    ({"task": {"image_size": 32}}, "image_size 16 instead of 32"),
+    ({"task": {"text_length": 10}}, "text_length 12 instead of 10"),
     (
       {"model__encoder_dtype": "float32"},
       "encoder_dtype 'bfloat16' instead of 'float32'",
     ),
-    ({"stream": {"crop": "random"}}, r"cache holds each image once: set data"),
-    ({"stream": {"flip_probability": 0.5}}, "flip_probability=0.5, but a cac"),
+    ({"task": {"crop": "random"}}, r"cache holds each image once: set data"),
+    ({"task": {"flip_probability": 0.5}}, "flip_probability=0.5, but a cac"),
     ({"loss__is_merged": "True"}, "set loss.is_merged=False"),
     ({"model__encoders_from": ""}, "model.encoders_from is empty"),
   ],
@@ -108,7 +108,7 @@ def test_other_settings_are_refused(cached_files, caches, changes, message):
     opened(run, tokenizer=tokenizer)
 
 
-def test_caches_of_one_stream_are_alike(cached_files, caches, tmp_path):
+def test_caches_of_one_task_are_alike(cached_files, caches, tmp_path):
   mixed = shutil.copytree(caches[0], tmp_path / "mixed")
   shutil.rmtree(mixed / "many")
   run = cached_run.settings(*cached_files)
@@ -131,11 +131,11 @@ def test_texts_without_images_need_no_cache(cached_files, caches, tmp_path):
   texts = {"kind": "plain_text", "path": str(tmp_path / "texts.txt")}
   texts["documents"] = "line"
   run = cached_run.cached_settings(cached_files, caches[0])
-  stream = dataclasses.replace(
+  task = dataclasses.replace(
     run.data.image_to_text, mixture={"0": {"plain": 1.0, "texts": 1.0}}
   )
   sources = run.data.sources | {"texts": texts}
-  data = dataclasses.replace(run.data, sources=sources, image_to_text=stream)
+  data = dataclasses.replace(run.data, sources=sources, image_to_text=task)
   run = dataclasses.replace(run, data=data)
   tokenizer = converted_weights.TOKENIZER
   opened_sources = open_sources(run.data)

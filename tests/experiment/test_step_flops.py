@@ -68,7 +68,7 @@ def traced(model, batch):
     model=model,
     loss=DualLoss(),
     optimizer=OptimizerConfig(),
-    train=TrainConfig(num_steps=10, has_stream_norms=False),
+    train=TrainConfig(num_steps=10, has_task_norms=False),
     seed=0,
   )
   state = abstract_state(model.network, step.chain)

@@ -1,4 +1,4 @@
-"""A run on packed texts without any image, and streams that are off."""
+"""A run on packed texts without any image, and tasks that are off."""
 
 import dataclasses
 import itertools

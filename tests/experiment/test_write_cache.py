@@ -62,8 +62,8 @@ def test_the_networks_inputs_are_the_same_bits(cached_files, caches, tmp_path):
   ours = first_batch(
     cached_run.cached_settings(cached_files, caches[0]), tmp_path / "ours"
   )
-  for stream in ("text_to_image", "image_to_text"):
-    before, after = getattr(raw, stream), getattr(ours, stream)
+  for task in ("text_to_image", "image_to_text"):
+    before, after = getattr(raw, task), getattr(ours, task)
     np.testing.assert_array_equal(after.tokens, before.tokens)
     assert after.images.shape == (8, 4, 4, 32)
   np.testing.assert_array_equal(
@@ -75,11 +75,9 @@ def test_the_networks_inputs_are_the_same_bits(cached_files, caches, tmp_path):
   frozen = run.model.restore_encoders(model, encoders, mesh)
   draw = jax.jit(model.encode)
   with jax.set_mesh(mesh):
-    for stream in ("text_to_image", "image_to_text"):
+    for task in ("text_to_image", "image_to_text"):
       drawn = [
-        draw(
-          frozen, to_mesh(getattr(b, stream).images, mesh), jax.random.key(7)
-        )
+        draw(frozen, to_mesh(getattr(b, task).images, mesh), jax.random.key(7))
         for b in (raw, ours)
       ]
       np.testing.assert_array_equal(*drawn)
@@ -115,7 +113,7 @@ def raw_losses(cached_files, tmp_path_factory):
 
 def test_training_refuses_before_it_compiles(cached_files, caches, tmp_path):
   run = cached_run.cached_settings(
-    cached_files, caches[0], stream={"text_length": 10}
+    cached_files, caches[0], task={"text_length": 10}
   )
   with pytest.raises(InputError, match="ddit prepare --cache=latents,t5 "):
     train(run, str(tmp_path))

@@ -64,7 +64,7 @@ def train_step(num_microbatches: int) -> TrainStep:
     train=TrainConfig(
       num_steps=STEPS,
       num_microbatches=num_microbatches,
-      has_stream_norms=False,
+      has_task_norms=False,
     ),
     seed=0,
   )

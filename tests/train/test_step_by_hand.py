@@ -114,7 +114,7 @@ def train_step(num_microbatches: int, model) -> TrainStep:
     train=TrainConfig(
       num_steps=NUM_STEPS,
       num_microbatches=num_microbatches,
-      has_stream_norms=False,
+      has_task_norms=False,
     ),
     seed=0,
   )

@@ -47,7 +47,7 @@ def batch(*, is_broken=False, has_images=True, has_texts=True) -> DualBatch:
 
 
 def train_step(model=None, loss=None, **changes) -> TrainStep:
-  options = {"num_steps": 10, "has_stream_norms": False} | changes
+  options = {"num_steps": 10, "has_task_norms": False} | changes
   return TrainStep(
     model=model or Breakable(network=NETWORK, mask_id=VOCAB - 1),
     loss=loss or DualLoss(text_weight=0.5),
@@ -87,7 +87,7 @@ def test_a_broken_batch_never_reaches_the_weights(num_microbatches):
 @pytest.mark.parametrize("num_microbatches", [1, 2])
 def test_norms_of_each_stream_are_those_of_the_stream_alone(num_microbatches):
   options = {
-    "has_stream_norms": True,
+    "has_task_norms": True,
     "num_microbatches": num_microbatches,
   }
   state = fresh()
