@@ -31,7 +31,7 @@ from PIL import Image
 
 from ddit_jax.data.bad_records import ReadLog
 from ddit_jax.data.example import Example, Source
-from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.image import ImageConfig, ImageTransform
 from ddit_jax.data.loader import TaskLoader, plan_reading
 from ddit_jax.data.mixture import Mixture, source_seed
 from ddit_jax.data.prepare.cache_format import ArrayFormat
@@ -47,7 +47,7 @@ from ddit_jax.data.prepare.cached_source import (
 )
 from ddit_jax.data.reader import RecordReader
 from ddit_jax.data.schedule import parse_schedule
-from ddit_jax.data.text import TextTransform, tokenize_and_pad
+from ddit_jax.data.text import TextConfig, TextTransform, tokenize_and_pad
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.data.transforms import TextToImageTransform
 
@@ -111,7 +111,9 @@ def write_cache(source: Source, size: int, folder: str) -> CachedSource:
   moments = ArrayFormat((side, side, MOMENT_CHANNELS), "bfloat16")
   numbers = np.random.default_rng(0).integers(-9, 10, moments.shape)
   reader = RowReader(
-    source=source, images=ImageTransform(size=size), texts=None
+    source=source,
+    images=ImageTransform(config=ImageConfig(image_size=size)),
+    texts=None,
   )
   encoders = RowEncoders(
     images=lambda rows: np.stack([numbers.astype(np.float32)] * len(rows)),
@@ -132,7 +134,9 @@ def write_cache(source: Source, size: int, folder: str) -> CachedSource:
   return CachedSource(source.name, folder, removed={})
 
 
-TEXTS = TextTransform(tokenizer=TOKENIZER, length=TEXT_LENGTH)
+TEXTS = TextTransform(
+  tokenizer=TOKENIZER, config=TextConfig(text_length=TEXT_LENGTH)
+)
 
 
 def cached_batches(source: CachedSource, args):
@@ -146,7 +150,9 @@ def cached_batches(source: CachedSource, args):
 
 def decoded_batches(source: JpegExamples, args, jpeg_decoding: str, **who):
   """(next batch, stop, images decoded so far) of this package."""
-  images = ImageTransform(size=args.size, jpeg_decoding=jpeg_decoding)
+  images = ImageTransform(
+    config=ImageConfig(image_size=args.size), jpeg_decoding=jpeg_decoding
+  )
   transform = TextToImageTransform(images=images, texts=TEXTS)
   return our_batches(source, transform, args, **who)
 

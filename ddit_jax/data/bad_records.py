@@ -24,29 +24,20 @@ class TooManyBadRecords(InputError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BadRecordLimits:
-  """Limits on bad records.
+class BadRecordLimit:
+  """The limit on bad records.
 
   Attributes:
     max_bad_share: fraction of a source's reads that may fail; more stop the
       run.
-    min_reads: reads of a source before its fraction is checked.
-    max_lines: lines in the file of bad records; others are only counted.
   """
 
   max_bad_share: float = 0.01
-  min_reads: int = 1000
-  max_lines: int = 10_000
 
   def __post_init__(self):
     if not 0 <= self.max_bad_share <= 1:
       raise ValueError(
         f"max_bad_share must be in [0, 1], got {self.max_bad_share}"
-      )
-    if self.min_reads < 1 or self.max_lines < 0:
-      raise ValueError(
-        f"min_reads must be at least 1 and max_lines at least 0, got "
-        f"{self.min_reads} and {self.max_lines}"
       )
 
 
@@ -56,13 +47,23 @@ class ReadLog:
   Bad records are listed as JSON lines in one file; resumed runs append to it.
   """
 
-  def __init__(self, path: pathlib.Path, limits: BadRecordLimits | None = None):
+  def __init__(
+    self,
+    path: pathlib.Path,
+    limit: BadRecordLimit = BadRecordLimit(),
+    *,
+    min_reads: int = 1000,
+    max_lines: int = 10_000,
+  ):
     """Args:
     path: the JSONL file; its folder exists. Each process needs its own.
-    limits: what stops the run.
+    limit: what stops the run.
+    min_reads: reads of a source, at least 1, before its fraction is checked.
+    max_lines: lines in the file; further bad records are only counted.
     """
     self._path = path
-    self._limits = limits or BadRecordLimits()
+    self._max_bad_share = limit.max_bad_share
+    self._min_reads, self._max_lines = min_reads, max_lines
     self._lock = threading.Lock()
     self._counts: collections.Counter[str] = collections.Counter()
     self._num_lines = _num_lines(path)
@@ -105,7 +106,7 @@ class ReadLog:
       return dict(self._counts)
 
   def _list(self, source: str, error: BadRecord) -> None:
-    if self._num_lines >= self._limits.max_lines:
+    if self._num_lines >= self._max_lines:
       self._counts["unlisted_bad_records"] += 1
       return
     line = {
@@ -121,11 +122,10 @@ class ReadLog:
   def _check_share(self, source: str, error: BadRecord) -> None:
     reads = self._counts[f"{source}/reads"]
     bad = self._counts[f"{source}/bad"]
-    limits = self._limits
-    if reads >= limits.min_reads and bad > limits.max_bad_share * reads:
+    if reads >= self._min_reads and bad > self._max_bad_share * reads:
       raise TooManyBadRecords(
         f"{bad} of {reads} records of {source!r} could not be read, the last "
-        f"for {error.reason}, and at most {limits.max_bad_share:.2%} may fail: "
+        f"for {error.reason}, and at most {self._max_bad_share:.2%} may fail: "
         f"see {self._path}, then correct or filter the source, or raise "
         "data.max_bad_share"
       )

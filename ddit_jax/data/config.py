@@ -1,33 +1,25 @@
 """The `data` section of a config: what both tasks read, and how."""
 
 import dataclasses
-from typing import Literal
 
-from ddit_jax.data.bad_records import BadRecordLimits
-from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.bad_records import BadRecordLimit
+from ddit_jax.data.image import ImageConfig
 from ddit_jax.data.image_header import filters_from
 from ddit_jax.data.loader import ONE_PER_CORE, ReadPlan, plan_reading
-from ddit_jax.data.text import TextTransform
-from ddit_jax.data.tokenizers import Tokenizer
+from ddit_jax.data.text import TextConfig
 from ddit_jax.digits.world import WORLDS, World
 from ddit_jax.errors import suggest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskConfig:
+class TaskConfig(ImageConfig, TextConfig):
   """The data of one of the two tasks.
 
   Attributes:
     batch_size: global batch size; 0 turns the task and its loss off.
-    image_size: side of the square images of `data.sources`, in pixels; the
-      digit world has its own.
-    text_length: tokens per text.
     mixture: step -> name -> weight, from that step on. Names are those of
       `data.sources`; in the digit world they are kinds of text ("caption" and
       the kinds of question), and its text-to-image task needs none.
-    crop: "centre" or "random" square of an image.
-    flip_probability: of mirroring an image whose text names no side.
-    rewritten_probability: of taking a rewritten caption where there is one.
     cache: folder written by `ddit prepare --cache`, whose encoder outputs
       replace the images; "" reads and encodes the images.
     pool_size: digit-world scenes generated once for this task; 0 uses
@@ -35,12 +27,7 @@ class TaskConfig:
   """
 
   batch_size: int
-  image_size: int = 256
-  text_length: int = 10
   mixture: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
-  crop: Literal["centre", "random"] = "centre"
-  flip_probability: float = 0.0
-  rewritten_probability: float = 1.0
   cache: str = ""
   pool_size: int = 0
 
@@ -48,29 +35,12 @@ class TaskConfig:
     for name in ("batch_size", "pool_size"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is negative: {getattr(self, name)}")
-    # They check the other values.
-    self.image_transform()
-    self.text_transform(tokenizer=None)
-
-  def image_transform(self) -> ImageTransform:
-    """Image files to pixels."""
-    return ImageTransform(
-      size=self.image_size,
-      crop=self.crop,
-      flip_probability=self.flip_probability,
-    )
-
-  def text_transform(self, tokenizer: Tokenizer) -> TextTransform:
-    """Texts to tokens."""
-    return TextTransform(
-      tokenizer=tokenizer,
-      length=self.text_length,
-      rewritten_probability=self.rewritten_probability,
-    )
+    ImageConfig.__post_init__(self)
+    TextConfig.__post_init__(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(BadRecordLimit):
   """The data of both tasks.
 
   Attributes:
@@ -83,8 +53,6 @@ class DataConfig:
     tokenizer: "KIND:FOLDER", KIND "t5" or "gpt2"; "words" is built from the
       words of small `sources`; "" uses T5's of `model.encoders_from` or, if
       that is empty, the digit world's.
-    max_bad_share: fraction of a source's records that may be bad before the
-      run stops.
     num_workers: processes that read and decode the sources of each task; 0
       does it in threads. Pillow and tokenizers release Python's lock, so
       processes help only if threads do not use all cores.
@@ -102,7 +70,6 @@ class DataConfig:
   )
   filters: dict[str, object] = dataclasses.field(default_factory=dict)
   tokenizer: str = ""
-  max_bad_share: float = 0.01
   num_workers: int = 0
   num_threads: int = ONE_PER_CORE
   pool_size: int = 20000
@@ -116,7 +83,7 @@ class DataConfig:
     for name in ("pool_size", "validation_size"):
       if getattr(self, name) < 1:
         raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-    self.bad_record_limits()
+    super().__post_init__()
     self.digit_world()
     filters_from(self.filters)
     if self.num_workers < 0 or self.num_threads < ONE_PER_CORE:
@@ -167,10 +134,6 @@ class DataConfig:
       hint = suggest(self.world, WORLDS)
       raise ValueError(f"world {self.world!r} is unknown: {hint}")
     return WORLDS[self.world]
-
-  def bad_record_limits(self) -> BadRecordLimits:
-    """Limits on bad records."""
-    return BadRecordLimits(max_bad_share=self.max_bad_share)
 
   def plan_reading(self, record_bytes: int, num_rows: int) -> ReadPlan:
     """See `loader.plan_reading`."""

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import io
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -21,6 +22,7 @@ from ddit_jax.data.image_header import (
   HeaderError,
   image_size_of_bytes,
 )
+from ddit_jax.errors import check_choices
 
 _EXIF_ORIENTATION = 0x0112
 # EXIF 2.32, table 6: rotations of the stored image to upright.
@@ -170,10 +172,33 @@ def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
   return pixels if turn is None else pixels.transpose(turn)
 
 
-CROPS = ("centre", "random")
-JPEG_DECODINGS = ("exact", "draft")
-
 _BICUBIC = Image.Resampling.BICUBIC
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+  """How a square is made of any image.
+
+  Attributes:
+    image_size: side of the square images of `data.sources`, in pixels; the
+      digit world has its own.
+    crop: "centre", or "random" (sampled at each visit) square of an image.
+    flip_probability: of mirroring an image whose text names no side. Mirroring
+      also mirrors writing: use 0 for images of text.
+  """
+
+  image_size: int = 256
+  crop: Literal["centre", "random"] = "centre"
+  flip_probability: float = 0.0
+
+  def __post_init__(self):
+    check_choices(self)
+    if self.image_size < 1:
+      raise ValueError(f"image_size must be positive, got {self.image_size}")
+    if not 0 <= self.flip_probability <= 1:
+      raise ValueError(
+        f"flip_probability must be in [0, 1], got {self.flip_probability}"
+      )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,35 +210,33 @@ class ImageTransform:
   is cropped.
 
   Attributes:
-    size: pixels of the square's side.
-    crop: "centre", or "random" (sampled at each visit).
-    flip_probability: of mirroring, where the text allows it. Mirroring also
-      mirrors writing: use 0 for images of text.
+    config: of the square.
     jpeg_decoding: "exact", or "draft": JPEGs are decoded at a half, quarter
       or eighth where that is still enough; faster, other pixels.
     max_pixels: of the decoded and of the resized image.
   """
 
-  size: int
-  crop: str = "centre"
-  flip_probability: float = 0.0
-  jpeg_decoding: str = "exact"
+  config: ImageConfig = ImageConfig()
+  jpeg_decoding: Literal["exact", "draft"] = "exact"
   max_pixels: int = MAX_PIXELS
 
   def __post_init__(self):
-    _check_choice("crop", self.crop, CROPS)
-    _check_choice("jpeg_decoding", self.jpeg_decoding, JPEG_DECODINGS)
-    if self.size < 1:
-      raise ValueError(f"image_size must be positive, got {self.size}")
-    if not 0 <= self.flip_probability <= 1:
-      raise ValueError(
-        f"flip_probability must be in [0, 1], got {self.flip_probability}"
-      )
+    check_choices(self)
     if not self.size**2 <= self.max_pixels <= MAX_PIXELS:
       raise ValueError(
         f"max_pixels must be in {self.size**2} to {MAX_PIXELS} (Pillow's "
         f"limit against decompression bombs), got {self.max_pixels}"
       )
+
+  @property
+  def size(self) -> int:
+    """Pixels of the square's side."""
+    return self.config.image_size
+
+  @property
+  def flips(self) -> bool:
+    """True if images may be mirrored."""
+    return self.config.flip_probability > 0
 
   def __call__(
     self,
@@ -244,10 +267,10 @@ class ImageTransform:
       )
     left, top = width - self.size, height - self.size
     corner = int(rng.integers(left + 1)), int(rng.integers(top + 1))
-    if self.crop == "centre":
+    if self.config.crop == "centre":
       corner = left // 2, top // 2
     square = resized_square(image, self.size, corner)
-    if rng.random() < self.flip_probability and may_flip:
+    if rng.random() < self.config.flip_probability and may_flip:
       square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(square)
 
@@ -272,11 +295,6 @@ def resized_square(
     return resized
   left, top = corner
   return resized.crop((left, top, left + size, top + size))
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-  if value not in choices:
-    raise ValueError(f"{name} must be one of {choices}, got {value!r}")
 
 
 def reencoded(

@@ -137,28 +137,44 @@ def names_a_side(*texts: str) -> bool:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TextTransform:
-  """Samples one text of an example and tokenizes it.
+class TextConfig:
+  """Which text of an example is taken, and its length.
 
   Attributes:
-    tokenizer: encodes texts.
-    length: tokens per text.
+    text_length: tokens per text.
     rewritten_probability: of sampling among an example's rewritten captions,
       if it has any, instead of its own texts.
   """
 
-  tokenizer: Tokenizer
-  length: int
+  text_length: int = 10
   rewritten_probability: float = 1.0
 
   def __post_init__(self):
-    if self.length < 1:
-      raise ValueError(f"text_length must be positive, got {self.length}")
+    if self.text_length < 1:
+      raise ValueError(f"text_length must be positive, got {self.text_length}")
     if not 0 <= self.rewritten_probability <= 1:
       raise ValueError(
         "rewritten_probability must be in [0, 1], got "
         f"{self.rewritten_probability}"
       )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextTransform:
+  """Samples one text of an example and tokenizes it.
+
+  Attributes:
+    tokenizer: encodes texts.
+    config: of the texts.
+  """
+
+  tokenizer: Tokenizer
+  config: TextConfig = TextConfig()
+
+  @property
+  def length(self) -> int:
+    """Tokens per text."""
+    return self.config.text_length
 
   def draw(self, example: Example, rng: np.random.Generator) -> str:
     """One of the texts; always takes two draws from `rng`.
@@ -166,7 +182,7 @@ class TextTransform:
     Raises:
       BadRecord: empty_text, if there are no texts or the sampled one is blank.
     """
-    wants_rewritten = rng.random() < self.rewritten_probability
+    wants_rewritten = rng.random() < self.config.rewritten_probability
     fraction = rng.random()
     texts = example.texts
     if example.rewritten and (wants_rewritten or not texts):

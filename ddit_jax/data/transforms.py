@@ -127,7 +127,7 @@ def num_lost_tokens(tokenized: TokenizedText) -> int:
 
 def _may_flip(images: ImageTransform, *texts: str) -> bool:
   """Searches the texts only if images may be mirrored."""
-  return images.flip_probability > 0 and not names_a_side(*texts)
+  return images.flips and not names_a_side(*texts)
 
 
 def _image_bytes(images: ImageTransform) -> int:

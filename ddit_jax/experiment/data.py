@@ -15,6 +15,7 @@ from ddit_jax.conversion.record import config_to_record, read_record
 from ddit_jax.data.bad_records import ReadLog
 from ddit_jax.data.config import DataConfig
 from ddit_jax.data.example import Source, has_images
+from ddit_jax.data.image import ImageTransform
 from ddit_jax.data.prepare.cached_source import (
   CachedImageToTextTransform,
   CachedSource,
@@ -28,6 +29,7 @@ from ddit_jax.data.sources.registry import (
   keys_of,
   open_source,
 )
+from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import (
   Tokenizer,
   pretrained_tokenizer,
@@ -258,12 +260,12 @@ def task_transform(
     tokenizer: of the run.
   """
   section = config.data.tasks()[task]
-  texts = section.text_transform(tokenizer)
+  texts = TextTransform(tokenizer=tokenizer, config=section)
   is_image_loss = task == TEXT_TO_IMAGE
   caches = [s for s in cache.values() if isinstance(s, CachedSource)]
   if not caches:
     kind = TextToImageTransform if is_image_loss else ImageToTextTransform
-    return kind(images=section.image_transform(), texts=texts)
+    return kind(images=ImageTransform(config=section), texts=texts)
   images = StoredMoments(moments=caches[0].moments)
   if not is_image_loss:
     return CachedImageToTextTransform(images=images, texts=texts)
@@ -408,7 +410,7 @@ def open_data(
   """
   # Each process lists its own bad records.
   name = f"bad_records.{jax.process_index()}.jsonl"
-  log = ReadLog(workdir / name, config.data.bad_record_limits())
+  log = ReadLog(workdir / name, config.data)
   if not sources:
     return TrainingData.of_digits(
       config.data, tokenizer=tokenizer, seed=config.seed, log=log

@@ -159,7 +159,7 @@ def _writers(
   rows, columns, channels = model.latent_shape(side, side)
   texts = feature = features = None
   if request.has_features:
-    texts = TextTransform(tokenizer=tokenizer, length=task.text_length)
+    texts = TextTransform(tokenizer=tokenizer, config=task)
     width = model.text_encoder.module.config.width
     feature = ArrayFormat((task.text_length, width), dtype)
     features = features_origin(config, request.task, tokenizer)
@@ -167,7 +167,7 @@ def _writers(
   for name, source in sources.items():
     encoder = CacheEncoder(
       reader=RowReader(
-        source=source, images=ImageTransform(size=side), texts=texts
+        source=source, images=ImageTransform(config=task), texts=texts
       ),
       encoders=RowEncoders(
         images=local.moments, texts=local.features, num_rows=local.num_rows

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ddit_jax.data.example import BadRecord
-from ddit_jax.data.image import ImageTransform, resized_size, resized_square
+from ddit_jax.data.image import (
+  ImageConfig,
+  ImageTransform,
+  resized_size,
+  resized_square,
+)
 from tests.data import pictures
 from tests.data.pictures import encoded, jpeg, pixels
 
@@ -66,7 +71,7 @@ def test_a_square_is_pillows_resize_and_crop(width, height, size, place):
 )
 def test_real_sizes_are_pillows_resize_and_crop(sides):
   data = jpeg(*sides)
-  found = visit(ImageTransform(size=256), data)
+  found = visit(ImageTransform(config=ImageConfig(image_size=256)), data)
   assert (found.shape, found.dtype) == ((256, 256, 3), np.uint8)
   expected = by_pillow(Image.open(io.BytesIO(data)), 256)
   np.testing.assert_array_equal(found, expected)
@@ -89,21 +94,23 @@ def test_a_random_crop_reaches_both_ends_and_repeats_with_its_seed():
   ramp = np.zeros((8, 24, 3), np.uint8)
   ramp[:] = 10 * np.arange(24, dtype=np.uint8)[:, None]
   data = encoded(ramp)
-  transform = ImageTransform(size=8, crop="random")
+  transform = ImageTransform(config=ImageConfig(image_size=8, crop="random"))
   lefts = [visit(transform, data, seed)[0, 0, 0] // 10 for seed in range(300)]
   assert set(lefts) == set(range(17))
   assert lefts == [
     visit(transform, data, seed)[0, 0, 0] // 10 for seed in range(300)
   ]
-  centre = ImageTransform(size=8)
+  centre = ImageTransform(config=ImageConfig(image_size=8))
   assert {visit(centre, data, seed)[0, 0, 0] // 10 for seed in range(9)} == {8}
 
 
 def test_flips_have_their_share_and_keep_to_what_may_be_flipped():
   data = encoded(pixels(8, 8))
-  plain = visit(ImageTransform(size=8), data)
+  plain = visit(ImageTransform(config=ImageConfig(image_size=8)), data)
   np.testing.assert_array_equal(plain, pixels(8, 8))
-  transform = ImageTransform(size=8, flip_probability=0.25)
+  transform = ImageTransform(
+    config=ImageConfig(image_size=8, flip_probability=0.25)
+  )
   flipped = 0
   for seed in range(400):
     found = visit(transform, data, seed)
@@ -118,7 +125,9 @@ def test_flips_have_their_share_and_keep_to_what_may_be_flipped():
 @pytest.mark.parametrize("crop", ["centre", "random"])
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_options_do_not_shift_the_draws_of_others(crop, flip):
-  transform = ImageTransform(size=8, crop=crop, flip_probability=flip)
+  transform = ImageTransform(
+    config=ImageConfig(image_size=8, crop=crop, flip_probability=flip)
+  )
   rng, reference = np.random.default_rng(5), np.random.default_rng(5)
   transform(pictures.JPEG, rng, record_id="x", may_flip=bool(flip))
   reference.integers(10 - 8 + 1), reference.integers(1), reference.random()
@@ -127,8 +136,13 @@ def test_options_do_not_shift_the_draws_of_others(crop, flip):
 
 def test_a_draft_is_close_and_not_equal():
   data = jpeg(256, 192, quality=95)
-  exact = visit(ImageTransform(size=64), data).astype(int)
-  draft = visit(ImageTransform(size=64, jpeg_decoding="draft"), data)
+  exact = visit(ImageTransform(config=ImageConfig(image_size=64)), data).astype(
+    int
+  )
+  draft = visit(
+    ImageTransform(config=ImageConfig(image_size=64), jpeg_decoding="draft"),
+    data,
+  )
   # Measured: 1.3 grey levels on average.
   assert 0 < np.abs(exact - draft).mean() < 3
 
@@ -138,9 +152,11 @@ def test_a_sliver_is_refused_before_it_is_blown_up():
   with pytest.raises(
     BadRecord, match="3000 x 1 becomes 768000 x 256"
   ) as caught:
-    visit(ImageTransform(size=256), data)
+    visit(ImageTransform(config=ImageConfig(image_size=256)), data)
   assert caught.value.reason == "image_too_large"
-  assert visit(ImageTransform(size=16), data).shape == (16, 16, 3)
+  assert visit(
+    ImageTransform(config=ImageConfig(image_size=16)), data
+  ).shape == (16, 16, 3)
 
 
 @pytest.mark.parametrize("name", pictures.HOSTILE)
@@ -148,21 +164,36 @@ def test_hostile_files_are_refused_in_both_decodings(name):
   data, reason = pictures.HOSTILE[name]
   for decoding in ("exact", "draft"):
     with pytest.raises(BadRecord) as caught:
-      visit(ImageTransform(size=8, jpeg_decoding=decoding), data)
+      visit(
+        ImageTransform(
+          config=ImageConfig(image_size=8), jpeg_decoding=decoding
+        ),
+        data,
+      )
     assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"size": 0}, "size must be positive, got 0"),
-    ({"size": 8, "crop": "center"}, "one of .*'centre', 'random'.*'center'"),
-    ({"size": 8, "jpeg_decoding": "fast"}, "jpeg_decoding must be one of"),
-    ({"size": 8, "flip_probability": 1.5}, r"in \[0, 1\], got 1.5"),
-    ({"size": 8, "max_pixels": 63}, "max_pixels must be in 64 to 89478485"),
-    ({"size": 8, "max_pixels": 10**9}, "got 1000000000"),
+    ({"image_size": 0}, "size must be positive, got 0"),
+    ({"crop": "center"}, "one of .*'centre', 'random'.*'center'"),
+    ({"flip_probability": 1.5}, r"in \[0, 1\], got 1.5"),
   ],
 )
 def test_senseless_settings_are_refused(options, message):
   with pytest.raises(ValueError, match=message):
-    ImageTransform(**options)
+    ImageConfig(**options)
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"jpeg_decoding": "fast"}, "jpeg_decoding must be one of"),
+    ({"max_pixels": 63}, "max_pixels must be in 64 to 89478485"),
+    ({"max_pixels": 10**9}, "got 1000000000"),
+  ],
+)
+def test_senseless_options_are_refused(options, message):
+  with pytest.raises(ValueError, match=message):
+    ImageTransform(config=ImageConfig(image_size=8), **options)

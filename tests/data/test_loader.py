@@ -16,12 +16,12 @@ import pytest
 from grain.experimental import ElasticIterator
 
 from ddit_jax.data.bad_records import (
-  BadRecordLimits,
+  BadRecordLimit,
   ReadLog,
   TooManyBadRecords,
 )
 from ddit_jax.data.example import BadRecord, Example, TrainingRecord
-from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.image import ImageConfig, ImageTransform
 from ddit_jax.data.loader import (
   DualLoader,
   ReadPlan,
@@ -34,7 +34,7 @@ from ddit_jax.data.loader import (
 from ddit_jax.data.mixture import Mixture, source_seed
 from ddit_jax.data.reader import RecordReader
 from ddit_jax.data.schedule import parse_schedule
-from ddit_jax.data.text import TextTransform
+from ddit_jax.data.text import TextConfig, TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from tests.data import pictures
@@ -384,8 +384,12 @@ def files_loader(
   path, kind=TextToImageTransform, *, plan=THREADS, rows=None, **options
 ):
   transform = kind(
-    images=ImageTransform(size=SIZE, crop="random", flip_probability=0.5),
-    texts=TextTransform(tokenizer=TOKENIZER, length=LENGTH),
+    images=ImageTransform(
+      config=ImageConfig(image_size=SIZE, crop="random", flip_probability=0.5)
+    ),
+    texts=TextTransform(
+      tokenizer=TOKENIZER, config=TextConfig(text_length=LENGTH)
+    ),
   )
   readers = {
     name: RecordReader(Files(name, **options), transform, seed=1)
@@ -397,7 +401,7 @@ def files_loader(
     batch_size=BATCH,
     seed_of=lambda name: source_seed(2, name),
   )
-  log = ReadLog(path / "bad.jsonl", BadRecordLimits(max_bad_share=1.0))
+  log = ReadLog(path / "bad.jsonl", BadRecordLimit(max_bad_share=1.0))
   return TaskLoader(mixed, log, rows=rows, plan=plan)
 
 

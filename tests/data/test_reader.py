@@ -9,9 +9,9 @@ import pytest
 
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.data.example import BadRecord, Example, TrainingRecord
-from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.image import ImageConfig, ImageTransform
 from ddit_jax.data.reader import RecordReader
-from ddit_jax.data.text import TextTransform
+from ddit_jax.data.text import TextConfig, TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.data.transforms import ImageToTextTransform
 from tests.data import pictures
@@ -154,8 +154,10 @@ def test_real_and_hostile_files_together():
       )
 
   transform = ImageToTextTransform(
-    images=ImageTransform(size=16, crop="random", flip_probability=0.5),
-    texts=TextTransform(tokenizer=TOKENIZER, length=3),
+    images=ImageTransform(
+      config=ImageConfig(image_size=16, crop="random", flip_probability=0.5)
+    ),
+    texts=TextTransform(tokenizer=TOKENIZER, config=TextConfig(text_length=3)),
   )
   found = RecordReader(Files(99), transform, seed=4)
   visits = range(150)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ddit_jax.data.example import BadRecord, Example
-from ddit_jax.data.image import ImageTransform
-from ddit_jax.data.text import TextTransform
+from ddit_jax.data.image import ImageConfig, ImageTransform
+from ddit_jax.data.text import TextConfig, TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.data.transforms import (
   ImageToTextTransform,
@@ -13,7 +13,9 @@ from ddit_jax.data.transforms import (
   TextOnlyTransform,
 )
 
-TEXTS = TextTransform(tokenizer=word_tokenizer(["a", "b"]), length=5)
+TEXTS = TextTransform(
+  tokenizer=word_tokenizer(["a", "b"]), config=TextConfig(text_length=5)
+)
 RNG = np.random.default_rng(0)
 
 
@@ -28,7 +30,9 @@ def num_bytes(record) -> int:
 
 def test_a_text_alone_is_laid_out_as_beside_an_image():
   alone = TextOnlyTransform(texts=TEXTS)
-  beside = ImageToTextTransform(images=ImageTransform(size=4), texts=TEXTS)
+  beside = ImageToTextTransform(
+    images=ImageTransform(config=ImageConfig(image_size=4)), texts=TEXTS
+  )
   for one in (example(), example(prompt="a a"), example(texts=("a " * 9,))):
     found, expected = alone(one, RNG), beside(one, RNG)
     assert set(found.arrays) == {"tokens", "loss_mask"}
@@ -56,7 +60,9 @@ def test_every_token_of_a_packed_row_is_a_target():
 
 
 def test_beside_images_a_row_has_what_an_example_without_one_has():
-  beside = ImageToTextTransform(images=ImageTransform(size=4), texts=TEXTS)
+  beside = ImageToTextTransform(
+    images=ImageTransform(config=ImageConfig(image_size=4)), texts=TEXTS
+  )
   expected = beside(example(), RNG).arrays
   transform = PackedRowTransform(length=5, no_image=beside.no_image())
   record = transform(np.zeros(5, np.int32), RNG)

@@ -8,7 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddit_jax.data.example import BadRecord, Example
-from ddit_jax.data.text import MAX_CHARACTERS, TextTransform, names_a_side
+from ddit_jax.data.text import (
+  MAX_CHARACTERS,
+  TextConfig,
+  TextTransform,
+  names_a_side,
+)
 from ddit_jax.data.tokenizers import word_tokenizer
 
 TOKENIZER = word_tokenizer(["Q:", "A:", "?", "a", "b", "c", "d"])
@@ -17,7 +22,8 @@ A, B, C, D = (TOKENIZER.encode(word)[0] for word in "abcd")
 
 
 def transform(**options):
-  return TextTransform(**({"tokenizer": TOKENIZER, "length": 4} | options))
+  config = TextConfig(**({"text_length": 4} | options))
+  return TextTransform(tokenizer=TOKENIZER, config=config)
 
 
 def example(texts=(), rewritten=()):
@@ -77,7 +83,7 @@ def test_a_blank_text_is_a_bad_record(found):
 
 
 def test_prompt_text_and_padding_are_laid_out():
-  found = transform(length=6).tokenize_and_pad("Q: a ? A: ", "b", "r")
+  found = transform(text_length=6).tokenize_and_pad("Q: a ? A: ", "b", "r")
   prompt = TOKENIZER.encode("Q: a ? A: ")
   assert found.tokens.tolist() == [*prompt, B, END]
   assert found.tokens.dtype == np.int32
@@ -86,7 +92,7 @@ def test_prompt_text_and_padding_are_laid_out():
 
 
 def test_a_long_text_is_cut_and_counted():
-  found = transform(length=2).tokenize_and_pad("", "a b c d", "r")
+  found = transform(text_length=2).tokenize_and_pad("", "a b c d", "r")
   assert found.tokens.tolist() == [A, B]
   assert found.num_truncated == 3  # two words and the end token
 
@@ -119,7 +125,7 @@ def test_unknown_words_are_no_error():
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_text_gives_tokens_or_a_bad_record(prompt, text):
   try:
-    found = transform(length=8).tokenize_and_pad(prompt, text, "r")
+    found = transform(text_length=8).tokenize_and_pad(prompt, text, "r")
   except BadRecord:
     return
   assert found.tokens.shape == found.loss_mask.shape == (8,)
@@ -168,7 +174,7 @@ def test_other_words_name_no_side(text):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"length": 0}, "length must be positive, got 0"),
+    ({"text_length": 0}, "length must be positive, got 0"),
     ({"rewritten_probability": -0.1}, r"in \[0, 1\], got -0.1"),
   ],
 )

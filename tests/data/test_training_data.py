@@ -5,9 +5,9 @@ import pytest
 
 from ddit_jax.data.config import TaskConfig
 from ddit_jax.data.example import Example, has_images
-from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.image import ImageConfig, ImageTransform
 from ddit_jax.data.sources.registry import open_source
-from ddit_jax.data.text import TextTransform
+from ddit_jax.data.text import TextConfig, TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.data.training_data import SourceTask, source_readers
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
@@ -16,8 +16,10 @@ from tests.source_files import encoded
 LENGTH = 3
 TOKENIZER = word_tokenizer(["a", "b"])
 PARTS = {
-  "images": ImageTransform(size=4),
-  "texts": TextTransform(tokenizer=TOKENIZER, length=LENGTH),
+  "images": ImageTransform(config=ImageConfig(image_size=4)),
+  "texts": TextTransform(
+    tokenizer=TOKENIZER, config=TextConfig(text_length=LENGTH)
+  ),
 }
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ddit_jax.data.example import BadRecord, Example
-from ddit_jax.data.image import ImageTransform
-from ddit_jax.data.text import TextTransform
+from ddit_jax.data.image import ImageConfig, ImageTransform
+from ddit_jax.data.text import TextConfig, TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from tests.data.pictures import encoded, pixels
@@ -25,8 +25,12 @@ EXAMPLE = Example(
 
 def transform(kind, flip_probability=0.0, length=LENGTH):
   return kind(
-    images=ImageTransform(size=SIZE, flip_probability=flip_probability),
-    texts=TextTransform(tokenizer=TOKENIZER, length=length),
+    images=ImageTransform(
+      config=ImageConfig(image_size=SIZE, flip_probability=flip_probability)
+    ),
+    texts=TextTransform(
+      tokenizer=TOKENIZER, config=TextConfig(text_length=length)
+    ),
   )
 
 

@@ -36,7 +36,7 @@ def test_the_steps_equal_a_loop(guidance):
     {"scale": 0.5},
     jnp.asarray(texts, jnp.float32),
     jnp.asarray(null, jnp.float32),
-    noise,
+    jnp.asarray(noise),
     sampling=sampling,
   )
   want = noise.astype(np.float64)

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import numpy as np
 
@@ -130,11 +131,11 @@ class StoredMoments:
 
   Attributes:
     moments: of one image.
-    flip_probability: 0, as a cache holds no mirrored images.
+    flips: False, as a cache holds no mirrored images.
   """
 
   moments: ArrayFormat
-  flip_probability: float = 0.0
+  flips: ClassVar[bool] = False
 
   def __call__(
     self,

@@ -1,7 +1,5 @@
 """Training records from a cache, beside those from the images themselves."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -12,12 +10,16 @@ from ddit_jax.data.prepare.cached_source import (
   StoredMoments,
 )
 from ddit_jax.data.reader import RecordReader
+from ddit_jax.data.text import TextConfig, TextTransform
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from tests.data.prepare import tiny_cache as tiny
 
 MOMENTS = StoredMoments(moments=tiny.MOMENTS)
 # Draws own texts, too.
-TEXTS = dataclasses.replace(tiny.TEXTS, rewritten_probability=0.5)
+TEXTS = TextTransform(
+  tokenizer=tiny.TOKENIZER,
+  config=TextConfig(text_length=tiny.LENGTH, rewritten_probability=0.5),
+)
 PAIRS = {
   "text_to_image": (
     TextToImageTransform(images=tiny.IMAGES, texts=TEXTS),

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 
 from ddit_jax.data.example import BadRecord, Example
-from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.image import ImageConfig, ImageTransform
 from ddit_jax.data.prepare.cache_format import ArrayFormat
 from ddit_jax.data.prepare.cache_writer import (
   CacheEncoder,
@@ -14,14 +14,16 @@ from ddit_jax.data.prepare.cache_writer import (
   RowReader,
 )
 from ddit_jax.data.prepare.shard_writer import ShardWriter
-from ddit_jax.data.text import TextTransform
+from ddit_jax.data.text import TextConfig, TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
 from tests.data import pictures
 
 NUM_RECORDS, SIZE, LENGTH, WIDTH = 23, 8, 4, 3
 TOKENIZER = word_tokenizer(["a", "b", "c", "d", "e", "f"])
-IMAGES = ImageTransform(size=SIZE)
-TEXTS = TextTransform(tokenizer=TOKENIZER, length=LENGTH)
+IMAGES = ImageTransform(config=ImageConfig(image_size=SIZE))
+TEXTS = TextTransform(
+  tokenizer=TOKENIZER, config=TextConfig(text_length=LENGTH)
+)
 # Index to what is wrong with it.
 UNREADABLE, CUT_IMAGE, NO_IMAGE, BLANK_TEXT, LONG_TEXT = 3, 7, 11, 13, 17
 MOMENTS = ArrayFormat((2, 2, 6), "bfloat16")
