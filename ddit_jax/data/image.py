@@ -21,6 +21,8 @@ from ddit_jax.data.image_header import (
   MAX_PIXELS,
   HeaderError,
   image_size_of_bytes,
+  not_an_image,
+  without_metadata,
 )
 from ddit_jax.errors import check_choices
 
@@ -50,8 +52,10 @@ def decode_image(
   Transparent pixels are blended onto white, as in a browser.
   (`convert("RGB")` alone would show the colour stored there, mostly black.)
   16-bit greys keep their upper eight bits, as Pillow does with 16-bit colours.
-  Colour profiles are not applied; the first frame of an animation is used. A
-  file that was written with too few pixels but ends correctly is not detected:
+  Colour profiles are not applied, and neither they nor texts can make an image
+  bad, however large or damaged. The first frame of an animation is used, and
+  the first picture of a JPEG that holds several (phones' MPO files). A file
+  that was written with too few pixels but ends correctly is not detected:
   libjpeg and Pillow fill the rest with grey or black.
 
   Args:
@@ -68,19 +72,27 @@ def decode_image(
   """
   parser = _parser(data)
   if parser is None:
-    start = data[:8].hex(" ") or "nothing"
-    raise BadRecord(
-      "not_an_image", f"JPEG, PNG or WebP expected, found {start}", record_id
-    )
+    error = not_an_image(data[:16])
+    raise BadRecord(error.reason, str(error), record_id)
   if parser is WebPImageFile:
     _check_webp_header(data, max_pixels, record_id)
-  with _pillows_errors(record_id):
+
+  def decoded(data: bytes) -> Image.Image:
     image = parser(io.BytesIO(data))
     _check_size(image.size, max_pixels, record_id)
     if draft_side is not None:
       image.draft(None, (draft_side, draft_side))
     image.load()
     return _upright(_to_rgb(image), image)
+
+  with _pillows_errors(record_id):
+    try:
+      return decoded(data)
+    except Exception as error:
+      if parser is not PngImageFile or isinstance(error, BadRecord):
+        raise
+    # Pillow refuses long and damaged metadata, which viewers pass over.
+    return decoded(without_metadata(data))
 
 
 @contextlib.contextmanager

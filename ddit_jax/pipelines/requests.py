@@ -5,8 +5,17 @@ import logging
 import pathlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from ddit_jax.data.example import BadRecord
+from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.image_header import (
+  HeaderError,
+  image_size_of_bytes,
+  is_animation,
+)
+from ddit_jax.data.sources.annotations import TextError, json_lines
+from ddit_jax.data.sources.paths import SafeFolder, file_facts
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.workdir import output_folder
 from ddit_jax.pipelines.load import load, refuse_sd3
@@ -55,52 +64,32 @@ def read(
 
 
 def read_image(path: str, side: int) -> np.ndarray:
-  """An image file as uint8 [side, side, 3]: centre square, bicubic.
+  """An image file as uint8 [side, side, 3], as training reads it.
 
   Raises:
-    InputError: the file does not exist, is not an image, or its pixels are not
-      8-bit colours.
+    InputError: the file does not exist, or training would not take it either.
   """
+  file = pathlib.Path(path).expanduser()
+  folder = SafeFolder(file.parent, follow_links=True)
   try:
-    with Image.open(path) as image:
-      _check_pixels(image, path)
-      image = ImageOps.exif_transpose(image).convert("RGB")
-  except FileNotFoundError as error:
-    raise InputError(f"there is no image file {path}") from error
-  except InputError:
-    raise
-  except Image.DecompressionBombError as error:
-    raise InputError(f"{path} is too large: {error}") from error
-  # Exceptions of Pillow's decoders on damaged files.
-  except (OSError, ValueError, SyntaxError) as error:
-    raise InputError(f"{path} is not an image that can be read") from error
-  if image.size != (side, side):
-    if image.width != image.height:
-      _log.info("%s is cropped to its centre square", path)
-    # Cropped first, so the filter does not use pixels outside the square.
-    short = min(image.size)
-    left, top = (image.width - short) // 2, (image.height - short) // 2
-    image = image.crop((left, top, left + short, top + short))
-    image = image.resize((side, side), Image.Resampling.BICUBIC)
-  return np.asarray(image)
-
-
-def _check_pixels(image, path: str) -> None:
-  """Raises InputError unless converting the image to RGB is lossless."""
-  if getattr(image, "n_frames", 1) > 1:
-    raise InputError(
-      f"{path} has {image.n_frames} frames: give one still image"
+    data = folder.read(file.name, path)
+    pixels = ImageTransform(size=side)(
+      data, np.random.default_rng(0), record_id=path, may_flip=False
     )
-  if image.has_transparency_data:
-    smallest_alpha = image.convert("RGBA").getextrema()[3][0]
-    if smallest_alpha < 255:
-      raise InputError(
-        f"{path} has transparent pixels: put it on a background first"
-      )
-  elif image.mode not in ("1", "L", "P", "RGB"):
+    size = image_size_of_bytes(data)
+  except BadRecord as error:
+    if error.reason == "missing_file":
+      raise InputError(f"there is no image file {path}") from error
     raise InputError(
-      f"{path} has the colour mode {image.mode}: convert it to 8-bit RGB first"
-    )
+      f"{path} cannot be used: {error.detail} ({error.reason})"
+    ) from error
+  except HeaderError as error:
+    raise InputError(f"{path} cannot be used: {error}") from error
+  if is_animation(data):
+    _log.info("%s is an animation: its first frame is used", path)
+  if size.height != size.width:
+    _log.info("%s is cropped to its centre square", path)
+  return pixels
 
 
 def _from_flags(needed, given) -> list[dict[str, str]]:
@@ -130,18 +119,15 @@ def _from_flags(needed, given) -> list[dict[str, str]]:
 
 def _from_file(path: pathlib.Path, needed) -> list[dict[str, str]]:
   try:
-    lines = path.read_text(encoding="utf-8").splitlines()
-  except (OSError, UnicodeDecodeError) as error:
+    file_facts(path)
+    lines = list(json_lines(path))
+  except (OSError, ValueError) as error:
     raise InputError(f"--inputs={path} cannot be read: {error}") from error
   rows = []
-  for number, line in enumerate(lines, 1):
-    if not line.strip():
-      continue
+  for number, row in lines:
     where = f"{path} line {number}"
-    try:
-      row = json.loads(line)
-    except json.JSONDecodeError as error:
-      raise InputError(f"{where} is not JSON: {error.msg}") from error
+    if isinstance(row, TextError):
+      raise InputError(f"{where} is {row}")
     _check_row(row, needed, where)
     rows.append({key: row[key] for key in needed})
   if not rows:
@@ -151,7 +137,7 @@ def _from_file(path: pathlib.Path, needed) -> list[dict[str, str]]:
 
 def _check_row(row, needed, where: str) -> None:
   for key in needed:
-    value = row.get(key) if isinstance(row, dict) else None
+    value = row.get(key)
     if not isinstance(value, str) or not value.strip():
       raise InputError(f"{where} needs a non-empty text {key!r}")
 

@@ -3,6 +3,7 @@
 import io
 import tracemalloc
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image, ImageOps
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image import decode_image
+from ddit_jax.data.image_header import image_size_of_bytes
 from tests.data import pictures
 from tests.data.pictures import chunk, encoded, jpeg, pixels, png
 
@@ -186,6 +188,35 @@ def test_orientation_six_was_taken_with_the_camera_on_its_side():
 def test_broken_exif_data_do_not_lose_a_picture(exif):
   data = jpeg(exif=exif)
   np.testing.assert_array_equal(decoded(data), decoded(pictures.JPEG))
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+@pytest.mark.parametrize(
+  "metadata",
+  [
+    chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(2**21))),
+    chunk(b"zTXt", b"name\0\0" + zlib.compress(bytes(2**21))),
+    chunk(b"iTXt", b"name\0\1\0\0\0" + zlib.compress(bytes(2**21))),
+    chunk(b"tEXt", b"a wrong checksum")[:-4] + b"\0\0\0\0",
+    chunk(b"gAMA", b"\0"),
+  ],
+  ids=["profile", "text", "unicode", "checksum", "gamma"],
+)
+def test_metadata_do_not_lose_a_png(metadata, place):
+  """Pillow refuses profiles and texts of over a megabyte."""
+  data = pictures.PNG
+  split = data.index(b"IDAT") - 4 if place == "before" else len(data) - 12
+  found = decoded(data[:split] + metadata + data[split:])
+  np.testing.assert_array_equal(found, decoded(data))
+
+
+def test_bytes_between_the_parts_of_a_jpeg_do_not_lose_it():
+  data = pictures.JPEG
+  for junk in (b"\0", b"\0" * 70_000, b"\xff\0noise", b"\xff" * 9000):
+    odd = data[:20] + junk + data[20:]
+    assert data[20:22] == b"\xff\xdb"
+    np.testing.assert_array_equal(decoded(odd), decoded(data))
+    assert image_size_of_bytes(odd) == (30, 40)
 
 
 def test_an_unknown_orientation_is_left_alone():

@@ -1,12 +1,13 @@
 """Texts of untrusted files, and files that list records: JSON, JSONL, CSV."""
 
+import codecs
 import contextlib
 import csv
 import json
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image_header import ImageSize
@@ -27,16 +28,61 @@ class TextError(ValueError):
     self.reason = reason
 
 
-def text_of_bytes(data: bytes) -> str:
-  """Decodes UTF-8, with or without byte order mark, and strips it.
+# Codecs that pass over the mark; the marks of UTF-32 begin with one of UTF-16.
+_ENCODINGS = {
+  codecs.BOM_UTF8: "utf-8-sig",
+  codecs.BOM_UTF32_LE: "utf-32",
+  codecs.BOM_UTF32_BE: "utf-32",
+  codecs.BOM_UTF16_LE: "utf-16",
+  codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def _encoding(start: bytes) -> str:
+  """The encoding that a byte order mark names; UTF-8 without one."""
+  for mark, name in _ENCODINGS.items():
+    if start.startswith(mark):
+      return name
+  return "utf-8"
+
+
+@contextlib.contextmanager
+def _open_text(path: str | os.PathLike, *, newline: str) -> Iterator[TextIO]:
+  """A text file in the encoding that its byte order mark names.
+
+  Bytes that are not UTF-8 become halves of surrogate pairs, which the readers
+  of single texts refuse: one bad line costs one record.
 
   Raises:
-    TextError: it is not UTF-8.
+    ValueError: it is not in the encoding of its mark.
+  """
+  with open(path, "rb") as file:
+    encoding = _encoding(file.read(4))
+  errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
+  with open(path, encoding=encoding, errors=errors, newline=newline) as file:
+    try:
+      yield file
+    except UnicodeDecodeError as error:
+      raise ValueError(f"{path} is cut off or damaged: {error}") from error
+
+
+def text_of_bytes(data: bytes) -> str:
+  """Decodes UTF-8, or what a byte order mark names, and strips it.
+
+  Raises:
+    TextError: it is not UTF-8, or not in the encoding of its mark.
   """
   try:
-    return data.decode("utf-8-sig").strip()
+    return data.decode(_encoding(data)).strip()
   except UnicodeDecodeError as error:
-    raise TextError("bad_text", f"not UTF-8: {error}") from error
+    raise TextError("bad_text", _not_unicode(error)) from error
+
+
+def _not_unicode(error: UnicodeDecodeError) -> str:
+  where = f"byte {error.start} is {error.object[error.start]:#04x}"
+  if error.encoding.startswith("utf-8"):
+    return f"not UTF-8 ({where}): save it as UTF-8"
+  return f"not the {error.encoding} that its first bytes name ({where})"
 
 
 def clean_text(value: Any) -> str:
@@ -73,7 +119,9 @@ def parse_json(data: bytes | str) -> Any:
     TextError: it is invalid, nested too deeply, or has a duplicate key.
   """
   try:
-    text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
+    text = data.decode(_encoding(data)) if isinstance(data, bytes) else data
+    # Refuses what `_open_text` made of bytes that are not UTF-8.
+    text.encode()
     return _DECODER.decode(text)
   # The parser's depth is limited by Python's own recursion limit.
   except (ValueError, RecursionError) as error:
@@ -128,7 +176,7 @@ SUFFIXES = (".json", ".jsonl", ".csv")
 
 # Parsing a JSON file takes several times its size in memory.
 _MAX_JSON_BYTES = 2**34
-_MAX_LINE_BYTES = 2**26
+_MAX_LINE = 2**26
 # Of one cell; the module's own limit is too small for long captions.
 _MAX_CELL_BYTES = 2**24
 
@@ -178,7 +226,7 @@ def entries(path: pathlib.Path) -> Iterator[tuple[str, Entry | TextError]]:
   if suffix == ".json":
     numbered = enumerate(map(_object, read_list(path)))
   elif suffix == ".jsonl":
-    numbered = _json_lines(path)
+    numbered = json_lines(path)
   elif suffix == ".csv":
     numbered = _csv_rows(path)
   else:
@@ -205,15 +253,23 @@ def _object(value: Any) -> Entry | TextError:
   return TextError("bad_json", f"not an object but {type(value).__name__}")
 
 
-def _json_lines(path: pathlib.Path) -> Iterator[tuple[int, Entry | TextError]]:
-  """Blank lines are skipped."""
-  with open(path, "rb") as file:
+def json_lines(
+  path: str | os.PathLike,
+) -> Iterator[tuple[int, Entry | TextError]]:
+  """(line, its object or the reason there is none) of each line.
+
+  Only line feeds end a line, and blank lines are skipped.
+
+  Raises:
+    ValueError: a line is too long.
+  """
+  with _open_text(path, newline="\n") as file:
     number = 0
-    while line := file.readline(_MAX_LINE_BYTES):
+    while line := file.readline(_MAX_LINE):
       number += 1
-      if len(line) == _MAX_LINE_BYTES:
+      if len(line) == _MAX_LINE:
         raise ValueError(
-          f"{path}: line {number} is longer than {_MAX_LINE_BYTES} bytes: is "
+          f"{path}: line {number} is longer than {_MAX_LINE} characters: is "
           "it a JSON list? Then name it .json"
         )
       if not line.strip():
@@ -241,17 +297,8 @@ def _header(path: pathlib.Path, rows: Iterator[list[str]]) -> list[str]:
 
 @contextlib.contextmanager
 def _csv_reader(path: pathlib.Path) -> Iterator[Any]:
-  """A `csv.reader`, whose errors name the line.
-
-  Bytes that are not UTF-8 become halves of surrogate pairs, which `clean_text`
-  rejects, so one bad row costs one record.
-  """
-  with (
-    open(
-      path, encoding="utf-8-sig", errors="surrogateescape", newline=""
-    ) as file,
-    _long_cells(),
-  ):
+  """A `csv.reader`, whose errors name the line."""
+  with _open_text(path, newline="") as file, _long_cells():
     rows = csv.reader(file, strict=True)
     try:
       yield rows

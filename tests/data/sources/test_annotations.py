@@ -97,11 +97,11 @@ def test_what_is_no_list_is_refused(name, data, message, tmp_path):
 
 def test_sizes_are_limited(tmp_path, monkeypatch):
   monkeypatch.setattr(annotations, "_MAX_JSON_BYTES", 10)
-  monkeypatch.setattr(annotations, "_MAX_LINE_BYTES", 10)
+  monkeypatch.setattr(annotations, "_MAX_LINE", 10)
   monkeypatch.setattr(annotations, "_MAX_CELL_BYTES", 10)
   with pytest.raises(ValueError, match="write it as JSON lines"):
     read(tmp_path / "l.json", b'[{"a": "12345"}]')
-  with pytest.raises(ValueError, match="line 2 is longer than 10 bytes"):
+  with pytest.raises(ValueError, match="line 2 is longer than 10 char"):
     read(tmp_path / "l.jsonl", b'{"a": 1}\n{"a": 123}\n')
   with pytest.raises(ValueError, match="line 2: field larger"):
     read(tmp_path / "l.csv", b"a\n12345678901\n")
