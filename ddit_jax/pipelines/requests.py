@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from ddit_jax.data.example import BadRecord
-from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.image import ImageConfig, ImageTransform
 from ddit_jax.data.image_header import (
   HeaderError,
   image_size_of_bytes,
@@ -73,7 +73,7 @@ def read_image(path: str, side: int) -> np.ndarray:
   folder = SafeFolder(file.parent, follow_links=True)
   try:
     data = folder.read(file.name, path)
-    pixels = ImageTransform(size=side)(
+    pixels = ImageTransform(config=ImageConfig(image_size=side))(
       data, np.random.default_rng(0), record_id=path, may_flip=False
     )
     size = image_size_of_bytes(data)

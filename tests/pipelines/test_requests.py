@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.image import ImageConfig, ImageTransform
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines.requests import read, read_image
 from tests.data.pictures import encoded, png
@@ -187,7 +187,7 @@ def animated():
 def test_an_image_is_read_as_training_reads_it(tmp_path, make):
   path = tmp_path / "x"
   path.write_bytes(make())
-  trained = ImageTransform(size=8)(
+  trained = ImageTransform(config=ImageConfig(image_size=8))(
     make(), np.random.default_rng(0), record_id="x", may_flip=False
   )
   np.testing.assert_array_equal(read_image(str(path), 8), trained)
