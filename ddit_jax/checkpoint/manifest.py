@@ -21,6 +21,14 @@ _FORMAT = 1
 _DIGEST_BYTES = 32
 _HASHED_AT_ONCE = 2**22
 _NAMED_PROBLEMS = 5
+# What reading a damaged file as JSON with a hash of itself may raise.
+_NOT_A_MANIFEST = (
+  ValueError,
+  KeyError,
+  TypeError,
+  AttributeError,
+  RecursionError,
+)
 
 
 class CheckpointError(ValueError):
@@ -95,6 +103,11 @@ def verify_manifest(
   if problems:
     raise CheckpointError(_damage_line(folder, problems))
   return body["extra"]
+
+
+def listed_files(folder: str | os.PathLike) -> list[str]:
+  """Names of the files in a folder's manifest; raises as `verify_manifest`."""
+  return list(_read_manifest(_existing(folder) / MANIFEST_NAME)["files"])
 
 
 def contents_digest(folder: str | os.PathLike, below: str) -> str:
@@ -174,7 +187,7 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
   try:
     body = json.loads(path.read_bytes())
     digest = body.pop("self")
-  except (ValueError, KeyError, AttributeError) as error:
+  except _NOT_A_MANIFEST as error:
     raise CheckpointError(f"{path} is damaged ({error!r})") from error
   if digest != _body_digest(body):
     raise CheckpointError(f"{path} is damaged (its own hash differs)")
@@ -192,7 +205,9 @@ def _wrong_sizes(folder: pathlib.Path, listed: dict[str, Any]) -> list[str]:
     if not path.exists():
       continue  # already reported as missing
     size = path.stat().st_size
-    if size != entry["bytes"]:
+    if not path.is_file():
+      problems.append(f"{name} is not a file")
+    elif size != entry["bytes"]:
       word = "truncated" if size < entry["bytes"] else "longer"
       problems.append(
         f"{name} is {word} ({size} bytes, written were {entry['bytes']})"
@@ -206,12 +221,22 @@ def _altered(
   index, count = share
   names = sorted(listed)[index::count]
   with concurrent.futures.ThreadPoolExecutor() as threads:
-    found = threads.map(lambda name: hash_file(folder / name), names)
+    reasons = threads.map(
+      lambda name: _why_not_the_same(folder / name, listed[name]), names
+    )
     return [
-      f"{name} is altered (its hash differs)"
-      for name, entry in zip(names, found, strict=True)
-      if entry != listed[name]
+      f"{name} {reason}"
+      for name, reason in zip(names, reasons, strict=True)
+      if reason
     ]
+
+
+def _why_not_the_same(path: pathlib.Path, entry: dict[str, Any]) -> str:
+  try:
+    is_same = hash_file(path) == entry
+  except OSError as error:
+    return f"cannot be read ({error.strerror})"
+  return "" if is_same else "is altered (its hash differs)"
 
 
 def _damage_line(folder: pathlib.Path, problems: list[str]) -> str:

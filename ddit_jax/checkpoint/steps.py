@@ -12,7 +12,12 @@ import pathlib
 import shutil
 from typing import Any
 
-from ddit_jax.checkpoint.manifest import MANIFEST_NAME, CheckpointError
+from ddit_jax.checkpoint.manifest import (
+  MANIFEST_NAME,
+  CheckpointError,
+  listed_files,
+  verify_manifest,
+)
 
 PLAIN_FOLDER = "plain"
 _FILES_FOLDER = "files"
@@ -150,19 +155,56 @@ def step_folder(folder: pathlib.Path, step: int) -> pathlib.Path:
 
 
 def finished_steps(folder: pathlib.Path) -> list[int]:
-  """Steps with a manifest, ascending."""
-  return [step for step in _steps(folder) if _has_manifest(folder, step)]
+  """Steps with a manifest of arrays, ascending."""
+  return [step for step in _steps(folder) if _is_finished(folder, step)]
 
 
 def unfinished_steps(folder: pathlib.Path) -> list[int]:
-  """Steps without a manifest, ascending."""
-  return [step for step in _steps(folder) if not _has_manifest(folder, step)]
+  """The other steps, ascending."""
+  return [step for step in _steps(folder) if not _is_finished(folder, step)]
+
+
+def check_is_committed(step_folder: pathlib.Path, items: list[str]) -> None:
+  """Raises unless Orbax has written all items of a step.
+
+  Raises:
+    CheckpointError: a failed or interrupted save left some out.
+  """
+  missing = [item for item in items if not (step_folder / item).is_dir()]
+  if missing:
+    raise CheckpointError(
+      f"{step_folder} lacks {', '.join(missing)}: saving it was interrupted"
+    )
+
+
+def verify_step(
+  folder: pathlib.Path,
+  step: int,
+  *,
+  below: str = "",
+  share: tuple[int, int] = (0, 1),
+) -> None:
+  """Compares a step's files with its manifest, see `verify_manifest`.
+
+  Raises:
+    CheckpointError: damage; or the folder holds another step, because it was
+      renamed, swapped or linked.
+  """
+  path = step_folder(folder, step)
+  saved = verify_manifest(path, below=below, share=share).get("step")
+  if saved != step:
+    raise CheckpointError(
+      f"{path} holds step {saved}, by its manifest: give it its own name again "
+      "or use another checkpoint"
+    )
 
 
 def best_of(
   folder: pathlib.Path, steps: list[int], *, metric: str, is_higher: bool
-) -> int | None:
+) -> tuple[int | None, list[int]]:
   """The step with the best finite value of a metric; the earlier of equals.
+
+  Metrics are read only from steps where they are as written.
 
   Args:
     folder: the store's folder.
@@ -171,16 +213,23 @@ def best_of(
     is_higher: True when a higher value is better.
 
   Returns:
-    The step, or None when no step has a finite value.
+    The step, or None when no step has a finite value; and the steps whose
+    metrics are damaged.
   """
   sign = -1.0 if is_higher else 1.0
-  scored = []
+  scored, damaged = [], []
   for step in steps:
+    try:
+      verify_step(folder, step, below=PLAIN_FOLDER)
+    except CheckpointError as error:
+      _log.warning("step %d cannot be the best: %s", step, error)
+      damaged.append(step)
+      continue
     found = read_metrics(step_folder(folder, step)) or {}
     value = found.get(metric, math.nan)
     if math.isfinite(value):
       scored.append((sign * value, step))
-  return min(scored)[1] if scored else None
+  return (min(scored)[1] if scored else None), damaged
 
 
 def delete_steps(folder: pathlib.Path, steps: list[int]) -> None:
@@ -198,20 +247,27 @@ def finish_deleting(folder: pathlib.Path) -> None:
       _remove(doomed)
 
 
-def set_aside(folder: pathlib.Path, step: int) -> pathlib.Path:
-  """Renames an unfinished step, to free its number without losing data.
+def set_aside(folder: pathlib.Path, step: int, word: str) -> pathlib.Path:
+  """Renames a step that cannot be used, to free its number and lose nothing.
+
+  Args:
+    folder: the store's folder.
+    step: the step.
+    word: why, e.g. "unfinished".
 
   Returns:
-    The new path.
+    The new path, e.g. 100.unfinished-0.
   """
   number = 0
-  while (new := folder / f"{step}.unfinished-{number}").exists():
+  while (new := folder / f"{step}.{word}-{number}").exists():
     number += 1
   os.replace(step_folder(folder, step), new)
   return new
 
 
 def _remove(doomed: pathlib.Path) -> None:
+  if doomed.is_symlink():
+    doomed.unlink()
   shutil.rmtree(doomed, ignore_errors=True)
   if doomed.exists():  # a reader may hold its files open on a network disk
     _log.warning(
@@ -228,5 +284,12 @@ def _steps(folder: pathlib.Path) -> list[int]:
   )
 
 
-def _has_manifest(folder: pathlib.Path, step: int) -> bool:
-  return (step_folder(folder, step) / MANIFEST_NAME).is_file()
+def _is_finished(folder: pathlib.Path, step: int) -> bool:
+  path = step_folder(folder, step)
+  if not (path / MANIFEST_NAME).is_file():
+    return False
+  try:
+    names = listed_files(path)
+  except CheckpointError:
+    return True  # A damaged manifest is reported by who wants to use the step.
+  return any(not name.startswith(f"{PLAIN_FOLDER}/") for name in names)

@@ -10,6 +10,7 @@ import logging
 import operator
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from ddit_jax.checkpoint import tree_match
 from ddit_jax.checkpoint.manifest import (
   CheckpointError,
   raise_on_all,
-  verify_manifest,
+  raising_on_all,
   write_manifest,
 )
 
@@ -70,6 +71,9 @@ class CheckpointStore:
     self._read_only = read_only
     self._pending: int | None = None
     self._finisher: concurrent.futures.Future | None = None
+    # A step whose files were just compared with its manifest.
+    self._verified: int | None = None
+    # Orbax saves in this thread, where no signal can interrupt it halfway.
     self._thread = concurrent.futures.ThreadPoolExecutor(max_workers=1)
     self._manager: ocp.CheckpointManager | None = None
     self._prepare_folder()
@@ -126,28 +130,30 @@ class CheckpointStore:
       )
     self._set_unfinished_aside()  # a failed save of this very step, say
     items = {k: ocp.args.PyTreeSave(tree) for k, tree in state.items()}
-    self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+    args = ocp.args.Composite(**items)
+    save = self._manager.save
+    self._thread.submit(save, step, args=args, force=True).result()
     self._pending = step
-    if jax.process_index() == 0:
-      self._finisher = self._thread.submit(self._finish, step, contents)
+    self._finisher = self._thread.submit(
+      _finish, self._manager, step, list(items), contents
+    )
 
   def wait(self) -> None:
     """Waits for the save in progress and deletes the steps it made redundant.
+
+    An interrupt ends the wait but not the save: `close` waits for it again.
 
     Raises:
       Exception: the failure of that save; its step does not count.
     """
     if self._pending is None:
       return
-    step, self._pending = self._pending, None
-    finisher, self._finisher = self._finisher, None
     error = None
     try:
-      self._manager.wait_until_finished()
-      if finisher is not None:
-        finisher.result()
+      self._finisher.result()
     except Exception as caught:
       error = caught
+    step, self._pending, self._finisher = self._pending, None, None
     raise_on_all(error, doing=f"saving step {step}")
     self._delete_redundant()
 
@@ -159,7 +165,7 @@ class CheckpointStore:
       self.wait()
     finally:
       manager, self._manager = self._manager, None
-      manager.close()
+      self._thread.submit(manager.close).result()
       self._thread.shutdown()
 
   def abandon(self) -> None:
@@ -189,6 +195,43 @@ class CheckpointStore:
     """The newest finished step, or None."""
     return max(self.steps(), default=None)
 
+  def newest_whole_step(self) -> int | None:
+    """The newest step whose files are those that were written, or None.
+
+    Newer steps that are damaged, or are another step under a wrong name, are
+    reported and set aside: the run repeats what led to them. For a writer.
+
+    Raises:
+      CheckpointError: no step is whole; nothing is changed.
+    """
+    damaged = {}
+    for step in reversed(self.steps()):
+      try:
+        self.verify(step)
+      except CheckpointError as error:
+        damaged[step] = error
+        continue
+      used = f"step {step} is used instead"
+      self._set_aside(
+        "damaged", {k: f"{e}; {used}" for k, e in damaged.items()}
+      )
+      return step
+    if damaged:
+      raise CheckpointError(f"{next(iter(damaged.values()))}; none is whole")
+    return None
+
+  def verify(self, step: int) -> None:
+    """Compares every file of a step with its manifest; processes share it.
+
+    Raises:
+      CheckpointError: damage, or the folder is another step's.
+    """
+    with raising_on_all(f"verifying step {step}"):
+      share = (jax.process_index(), jax.process_count())
+      self._finished_folder(step)
+      step_folders.verify_step(self._folder, step, share=share)
+    self._verified = step
+
   def best_step(self) -> int | None:
     """The finished step with the best metric (the earlier one of equals).
 
@@ -196,12 +239,8 @@ class CheckpointStore:
     """
     if self._best_metric is None:
       return None
-    return step_folders.best_of(
-      self._folder,
-      self.steps(),
-      metric=self._best_metric,
-      is_higher=self._best_is_higher,
-    )
+    best, _ = self._best_and_unreadable()
+    return best
 
   def restore(
     self, step: int, abstract_items: dict[str, Any]
@@ -226,13 +265,9 @@ class CheckpointStore:
     for item, tree in abstract_items.items():
       tree_match.check_restorable(item, tree)
     folder = self._finished_folder(step)
-    error = None
-    try:
-      share = (jax.process_index(), jax.process_count())
-      verify_manifest(folder, share=share)
-    except CheckpointError as caught:
-      error = caught
-    raise_on_all(error, doing=f"verifying step {step}")
+    if self._verified != step:
+      self.verify(step)
+    self._verified = None
     for item, tree in abstract_items.items():
       tree_match.check_fit(folder, item, tree)
     restored = self._manager.restore(
@@ -285,7 +320,9 @@ class CheckpointStore:
 
   def _plain_checked(self, step: int) -> pathlib.Path:
     folder = self._finished_folder(step)
-    verify_manifest(folder, below=step_folders.PLAIN_FOLDER)
+    step_folders.verify_step(
+      self._folder, step, below=step_folders.PLAIN_FOLDER
+    )
     return folder
 
   def _check_save(
@@ -309,31 +346,38 @@ class CheckpointStore:
       )
     return step_folders.encode_plain(**plain)
 
-  def _finish(self, step: int, contents: dict[str, bytes]) -> None:
-    """Runs in a thread of process 0, after Orbax has committed the arrays."""
-    self._manager.wait_until_finished()
-    folder = step_folders.step_folder(self._folder, step)
-    step_folders.write_plain(folder, contents)
-    write_manifest(folder, extra={"step": step})
+  def _best_and_unreadable(self) -> tuple[int | None, list[int]]:
+    if self._best_metric is None:
+      return None, []
+    return step_folders.best_of(
+      self._folder,
+      self.steps(),
+      metric=self._best_metric,
+      is_higher=self._best_is_higher,
+    )
 
   def _delete_redundant(self) -> None:
     steps = self.steps()
-    kept = {*steps[-self._keep_last :], self.best_step()}
+    best, unreadable = self._best_and_unreadable()
+    kept = {*steps[-self._keep_last :], best, *unreadable}
     redundant = [step for step in steps if step not in kept]
     if jax.process_index() == 0:
       step_folders.delete_steps(self._folder, redundant)
     self._see_the_same_folder()
 
   def _set_unfinished_aside(self) -> None:
+    reasons = {
+      step: f"step {step} was never finished (a run was killed?)"
+      for step in self.unfinished_steps()
+    }
+    self._set_aside("unfinished", reasons)
+
+  def _set_aside(self, word: str, reasons: Mapping[int, str]) -> None:
+    """Process 0 reports and renames unusable steps; all must call it."""
     if jax.process_index() == 0:
-      for step in self.unfinished_steps():
-        new = step_folders.set_aside(self._folder, step)
-        _log.warning(
-          "step %d was never finished (a run was killed?): it is now %s and "
-          "can be deleted",
-          step,
-          new,
-        )
+      for step, reason in reasons.items():
+        new = step_folders.set_aside(self._folder, step, word)
+        _log.warning("%s: it is now %s and can be deleted", reason, new)
     self._see_the_same_folder()
 
   def _see_the_same_folder(self) -> None:
@@ -341,6 +385,21 @@ class CheckpointStore:
     multihost_utils.sync_global_devices("ddit_jax.checkpoint.folder")
     if self._manager is not None:
       self._manager.reload()
+
+
+def _finish(
+  manager: ocp.CheckpointManager,
+  step: int,
+  items: list[str],
+  contents: dict[str, bytes],
+) -> None:
+  """Waits until Orbax has committed the arrays; process 0 adds the manifest."""
+  manager.wait_until_finished()
+  if jax.process_index() == 0:
+    folder = step_folders.step_folder(pathlib.Path(manager.directory), step)
+    step_folders.check_is_committed(folder, items)
+    step_folders.write_plain(folder, contents)
+    write_manifest(folder, extra={"step": step})
 
 
 def _manager(folder: pathlib.Path, *, read_only: bool) -> ocp.CheckpointManager:

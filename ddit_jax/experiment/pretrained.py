@@ -20,6 +20,7 @@ from ddit_jax.checkpoint.manifest import (
   contents_digest,
   verify_manifest,
 )
+from ddit_jax.checkpoint.steps import verify_step
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.checkpoint.tree_match import Shapes, stored_shapes, tree_shapes
 from ddit_jax.config.dry_run import TOY_WEIGHTS
@@ -308,7 +309,7 @@ def _item_folder(path: str, weights: str) -> pathlib.Path:
   if PretrainedModel.is_at(path):
     return PretrainedModel.open(path).folder / "network" / "params"
   folder = pathlib.Path(path)
-  if not (folder.name.isdigit() and folder.parent.name == "checkpoints"):
+  if not (folder.name.isdecimal() and folder.parent.name == "checkpoints"):
     folder = _newest_step(path)
   item = folder / weights
   if not item.is_dir():
@@ -316,7 +317,7 @@ def _item_folder(path: str, weights: str) -> pathlib.Path:
       f"init_from: {folder} has no {weights}: give a workdir, one of its "
       "checkpoints, or converted weights"
     )
-  verify_manifest(folder)
+  verify_step(folder.parent, int(folder.name))
   return item
 
 

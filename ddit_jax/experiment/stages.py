@@ -4,6 +4,7 @@ import logging
 import pathlib
 from collections.abc import Mapping
 
+from ddit_jax.checkpoint.manifest import CheckpointError
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment import trainer
@@ -40,6 +41,8 @@ def train_stages(stages: Stages, workdir: str) -> bool:
     _check_references(stages)
     done = [n for n in stages if _is_complete(stages[n], folders[n])]
     _check_order(list(stages), done)
+    if done and not _can_be_followed(done[-1], stages, folders):
+      done.pop()
     _check_can_start([n for n in stages if n not in done], stages)
   steps_before = 0
   for name, config in stages.items():
@@ -100,6 +103,21 @@ def _is_complete(config: Config, folder: pathlib.Path) -> bool:
     with RunFolder(folder) as run:
       run.check_resumes(config, store, step)
   return step == config.train.num_steps
+
+
+def _can_be_followed(
+  name: str, stages: Stages, folders: Mapping[str, pathlib.Path]
+) -> bool:
+  """False if the next stage would start from damaged weights of this one."""
+  later = [n for n in stages if stages[n].init_from == STAGE + name]
+  if not later or checkpoints_in(folders[later[0]]).is_dir():
+    return True
+  with CheckpointStore(checkpoints_in(folders[name]), read_only=True) as store:
+    try:
+      store.verify(stages[name].train.num_steps)
+    except CheckpointError:
+      return False
+  return True
 
 
 def _check_order(names: list[str], done: list[str]) -> None:

@@ -71,6 +71,7 @@ def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
     with preparing():
       folder = stack.enter_context(RunFolder(workdir))
       store = stack.enter_context(folder.open_store(config.train.keep_last))
+      store.newest_whole_step()  # From here on the latest step is whole.
       with raising_on_all("preparing the run"):
         trainer = Trainer.build(config, folder, store)
       state, start = None, trainer.start
@@ -255,7 +256,7 @@ class Trainer:
         self.store.wait()
         if not isinstance(outcome, LossSpike):
           return outcome
-        start = self.store.latest_step()
+        start = self.store.newest_whole_step()
         guard.roll_back(outcome, start)
         # The loop's state is gone by now, so there is room for this one.
         state = self.restore(start, outcome.data_position)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ddit_jax.checkpoint import steps as step_folders
-from ddit_jax.checkpoint.manifest import CheckpointError
+from ddit_jax.checkpoint.manifest import CheckpointError, write_manifest
 
 CONFIG = {"schema_version": 1, "width": 64, "betas": [0.9, 0.95], "name": None}
 
@@ -90,7 +90,8 @@ def add_step(folder, step, *, metrics=None, is_finished=True):
   )
   step_folders.write_plain(folder / str(step), contents)
   if is_finished:
-    (folder / str(step) / "manifest.json").write_text("{}")
+    (folder / str(step) / "arrays").touch()
+    write_manifest(folder / str(step), extra={"step": step})
 
 
 def test_only_whole_numbers_with_a_manifest_are_finished(tmp_path):
@@ -100,8 +101,20 @@ def test_only_whole_numbers_with_a_manifest_are_finished(tmp_path):
   for name in ("007", "x", "5.orbax-checkpoint-tmp", "6.deleting"):
     (tmp_path / name).mkdir()
     (tmp_path / name / "manifest.json").write_text("{}")
+  # As a save that was interrupted before its arrays were there.
+  add_step(tmp_path, 50)
+  (tmp_path / "50" / "arrays").unlink()
+  write_manifest(tmp_path / "50", extra={"step": 50})
   assert step_folders.finished_steps(tmp_path) == [3, 20, 100]
-  assert step_folders.unfinished_steps(tmp_path) == [40]
+  assert step_folders.unfinished_steps(tmp_path) == [40, 50]
+
+
+def test_a_link_to_a_step_is_removed_and_not_what_it_links_to(tmp_path):
+  add_step(tmp_path, 1)
+  (tmp_path / "2").symlink_to(tmp_path / "1")
+  step_folders.delete_steps(tmp_path, [2])
+  assert [path.name for path in tmp_path.iterdir()] == ["1"]
+  step_folders.verify_step(tmp_path, 1)
 
 
 @pytest.mark.parametrize(("is_higher", "best"), [(True, 20), (False, 10)])
@@ -112,16 +125,13 @@ def test_the_best_step_ignores_what_is_not_finite(tmp_path, is_higher, best):
   add_step(tmp_path, 50, metrics={"other": 9.0})
   add_step(tmp_path, 60)
   steps = step_folders.finished_steps(tmp_path)
-  found = step_folders.best_of(
-    tmp_path, steps, metric="score", is_higher=is_higher
-  )
-  assert found == best
-  assert (
-    step_folders.best_of(
-      tmp_path, [5, 50, 60], metric="score", is_higher=is_higher
-    )
-    is None
-  )
+  kind = {"metric": "score", "is_higher": is_higher}
+  assert step_folders.best_of(tmp_path, steps, **kind) == (best, [])
+  assert step_folders.best_of(tmp_path, [5, 50, 60], **kind) == (None, [])
+  path = tmp_path / str(best) / "plain" / "metrics.json"
+  path.write_text(path.read_text().replace("0", "1"))
+  found, damaged = step_folders.best_of(tmp_path, steps, **kind)
+  assert (found, damaged) == ({20: 30, 10: 40}[best], [best])
 
 
 def test_an_interrupted_deletion_is_no_step_and_is_finished_later(
@@ -156,7 +166,7 @@ def test_a_step_that_cannot_be_deleted_yet_is_reported(
 def test_setting_aside_frees_the_number_and_loses_nothing(tmp_path):
   for expected in ("7.unfinished-0", "7.unfinished-1"):
     add_step(tmp_path, 7, is_finished=False)
-    new = step_folders.set_aside(tmp_path, 7)
+    new = step_folders.set_aside(tmp_path, 7, "unfinished")
     assert new == tmp_path / expected
     assert (new / "plain" / "config.json").is_file()
   assert step_folders.unfinished_steps(tmp_path) == []

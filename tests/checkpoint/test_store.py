@@ -1,6 +1,9 @@
 """A store gives back exactly what was saved, or says why it cannot."""
 
+import os
 import pathlib
+import signal
+import time
 
 import jax
 import jax.numpy as jnp
@@ -257,6 +260,106 @@ def test_a_step_without_its_manifest_is_reported_and_never_offered(
     assert store.unfinished_steps() == []
     save(store, 10)
   assert (saved / "10.unfinished-0" / "params").is_dir()
+
+
+@pytest.fixture
+def two(tmp_path):
+  """A store with steps 10 and 20."""
+  with CheckpointStore(tmp_path) as store:
+    save(store, 10)
+    save(store, 20)
+  return tmp_path
+
+
+def flip_a_bit(path):
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def largest_file(folder):
+  files = [path for path in folder.rglob("*") if path.is_file()]
+  return max(files, key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("name", ["params", "plain", "manifest.json"])
+def test_a_damaged_newest_step_is_reported_and_the_one_before_is_used(
+  two, caplog, name
+):
+  path = two / "20" / name
+  flip_a_bit(path if path.is_file() else largest_file(path))
+  with CheckpointStore(two) as store:
+    assert store.newest_whole_step() == 10
+    assert_same(store.restore(10, abstract(state_of(10))), state_of(10))
+    assert store.latest_step() == 10
+    save(store, 20)
+  with CheckpointStore(two) as store:
+    assert store.newest_whole_step() == 20
+  [line] = caplog.messages
+  assert "20 is damaged" in line or "manifest.json is damaged" in line
+  assert "; step 10 is used instead: it is now " in line
+  assert line.endswith("20.damaged-0 and can be deleted")
+
+
+def test_the_only_step_is_not_set_aside_when_it_is_damaged(saved):
+  flip_a_bit(largest_file(saved / "10" / "params"))
+  with CheckpointStore(saved) as store:
+    with pytest.raises(CheckpointError, match=r"its hash differs.*none is who"):
+      store.newest_whole_step()
+    assert store.steps() == [10]
+
+
+def test_a_step_under_another_name_is_no_step(two):
+  wanted = abstract(state_of(10))
+  (two / "20").rename(two / "21")
+  (two / "22").symlink_to(two / "10")
+  with CheckpointStore(two) as store:
+    for step, holds in [(21, 20), (22, 10)]:
+      message = f"{step} holds step {holds}, by its manifest"
+      with pytest.raises(CheckpointError, match=message):
+        store.restore(step, wanted)
+      with pytest.raises(CheckpointError, match=message):
+        store.data_position(step)
+    assert store.newest_whole_step() == 10
+  assert {path.name for path in two.iterdir()} == {
+    *("10", "21.damaged-0", "22.damaged-0"),
+  }
+
+
+def test_swapped_steps_are_both_refused(two):
+  with CheckpointStore(two) as store:
+    save(store, 30)
+  (two / "20").rename(two / "x")
+  (two / "30").rename(two / "20")
+  (two / "x").rename(two / "30")
+  with CheckpointStore(two, keep_last=9) as store:
+    with pytest.raises(CheckpointError, match="none is whole"):
+      store.newest_whole_step()
+
+
+def test_an_interrupt_ends_the_wait_but_not_the_save(tmp_path, monkeypatch):
+  write_manifest = store_module.write_manifest
+
+  def slowly(*args, **facts):
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.3)
+    write_manifest(*args, **facts)
+
+  monkeypatch.setattr(store_module, "write_manifest", slowly)
+  with pytest.raises(KeyboardInterrupt), CheckpointStore(tmp_path) as store:
+    save(store, 10)
+    store.wait()
+  with CheckpointStore(tmp_path) as store:
+    assert store.newest_whole_step() == 10
+
+
+def test_arrays_that_never_came_are_no_step(tmp_path, monkeypatch):
+  with CheckpointStore(tmp_path) as store:
+    monkeypatch.setattr(store._manager, "save", lambda *_, **__: None)
+    save(store, 10)
+    with pytest.raises(CheckpointError, match="lacks params, opt_state, rng"):
+      store.wait()
+  assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_use_is_refused_at_once(saved, tmp_path):

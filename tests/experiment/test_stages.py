@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import shutil
 import signal
 
@@ -101,6 +102,25 @@ def test_a_job_may_be_moved(finished, tmp_path, caplog):
   caplog.set_level("INFO", "ddit_jax")
   train_stages(two_stages(), str(tmp_path / "moved"))
   assert "at step 4 of 6" in caplog.text
+
+
+def test_a_stage_whose_weights_are_damaged_is_trained_to_its_end_again(
+  finished, tmp_path, monkeypatch
+):
+  trained = []
+
+  def train(config, workdir, *, steps_before):
+    trained.append(pathlib.Path(workdir).name)
+    return True
+
+  monkeypatch.setattr(trainer, "train", train)
+  shutil.copytree(finished / "images", tmp_path / "images")
+  train_stages(two_stages(), str(tmp_path))
+  assert trained == ["both"]
+  for path in (tmp_path / "images" / "checkpoints" / "4").rglob("d/*"):
+    path.write_bytes(bytes(path.stat().st_size))
+  train_stages(two_stages(), str(tmp_path))
+  assert trained == ["both", "images", "both"]
 
 
 def test_a_stop_during_the_last_step_ends_the_job(tmp_path, monkeypatch):
