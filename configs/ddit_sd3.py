@@ -96,7 +96,6 @@ def _common():
   config.data.text_to_image.crop = "random"
   config.train.log_every = 50
   config.train.validate_every = 2000
-  config.train.sample_grid_size = 8
   config.train.checkpoint_every = 2000
   return config
 

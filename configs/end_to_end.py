@@ -68,7 +68,6 @@ def _phase(name: str, phases):
   config.loss.text_chunk = 64
   config.train.log_every = 50
   config.train.validate_every = 2000
-  config.train.sample_grid_size = 8
   config.train.checkpoint_every = 2000
   phases[name](config)
   return config

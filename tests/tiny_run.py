@@ -29,6 +29,7 @@ OVERRIDES = {
   "train.num_steps": LAST_STEP,
   "train.log_every": "1",
   "train.validate_every": "4",
+  "train.sample_grid_size": "0",
   "train.checkpoint_every": "2",
   "train.keep_last": "9",
   "sample.image.num_inference_steps": "2",

@@ -4,6 +4,7 @@ Their imports are deferred until they run, so `--help` is fast.
 """
 
 import argparse
+import pathlib
 
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.config.load import load_config, load_job
@@ -18,14 +19,17 @@ def _train(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   from ddit_jax.experiment.config import Config
 
   job = load_job(Config, values.config, overrides)
-  from ddit_jax.experiment import stages, trainer
+  from ddit_jax.experiment import run_report, stages, trainer
 
   if values.distributed:
     join_cluster()
+  workdir = pathlib.Path(values.workdir)
   if isinstance(job, dict):
     stages.train_stages(job, values.workdir)
+    run_report.write_run_reports(workdir / name for name in job)
   else:
     trainer.train(job, values.workdir)
+    run_report.write_run_reports([workdir])
   return 0
 
 
@@ -55,8 +59,10 @@ run in it stopped. Ctrl-C or SIGTERM saves a checkpoint and exits 0.
 A config of several stages (configs/ddit_sd3.py:all) trains them in order, each
 in a folder of its name; the same command resumes the right one.
 
-Writes checkpoints/, scalars.jsonl, TensorBoard files and config.json to the
-workdir.
+Writes checkpoints/, scalars.jsonl, TensorBoard files, sample grids and
+config.json to the workdir; at its end and at a stop also report.html, which
+shows curves, samples and config (training.html where an evaluation lies in the
+same folder).
 """,
   flags={
     "config": _CONFIG,

@@ -73,13 +73,9 @@ def mean_interval(
   means, resampled = [], []
   for stratum in range(stratum_of.max() + 1):
     rows = stratum_of == stratum
-    sums = np.bincount(group_of[rows], (scores * sizes)[rows])
-    totals = np.bincount(group_of[rows], sizes[rows])
-    is_here = np.bincount(group_of[rows]) > 0
+    sums, totals = _group_sums(scores[rows], sizes[rows], group_of[rows])
     means.append(_ratio(sums.sum(), totals.sum()))
-    resampled.append(
-      _resampled_means(sums[is_here], totals[is_here], rng, resamples)
-    )
+    resampled.append(_resampled_means(sums, totals, rng, resamples))
   low, high = np.quantile(
     np.mean(resampled, axis=0), [(1 - level) / 2, (1 + level) / 2]
   )
@@ -128,6 +124,17 @@ def _indices(
     ],
     np.int64,
   )
+
+
+def _group_sums(
+  scores: Float[np.ndarray, " items"],
+  sizes: Num[np.ndarray, " items"],
+  group_of: Int64[np.ndarray, " items"],
+) -> tuple[Float[np.ndarray, " groups"], Float[np.ndarray, " groups"]]:
+  """Sums of the weighted scores and of the weights of each group present."""
+  is_here = np.bincount(group_of) > 0
+  sums = np.bincount(group_of, scores * sizes)
+  return sums[is_here], np.bincount(group_of, sizes)[is_here]
 
 
 def _resampled_means(

@@ -6,6 +6,7 @@
 - `pretrained`: frozen encoders, and parameters that a run starts from.
 - `trainer`: `ddit train`: build the parts, restore or initialise, loop.
 - `validation`: validation losses and sample grids.
+- `run_report`: the page of a run's curves, samples and config.
 - `stages`: several stages of training, each started from the one before.
 - `workdir`: the workdir of a run: its lock, resuming, full disks.
 - `write_cache`: `ddit prepare --cache`: encodes a task's sources to disk.

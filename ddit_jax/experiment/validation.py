@@ -124,7 +124,12 @@ class SampleGrid:
       captions = [self._tokenizer.decode(row) for row in found["captions"]]
       grids["generated_images"] = labelled_grid(found["generated"], captions)
     if "answers" in found:
-      rows = zip(found["answers"], found["prompt_mask"], strict=True)
+      rows = zip(
+        found["answers"],
+        found["references"],
+        found["prompt_mask"],
+        strict=True,
+      )
       labels = [answer_label(self._tokenizer, *row) for row in rows]
       grids["answers"] = labelled_grid(found["images"], labels)
     self._writer.write_images(progress.step, grids)
@@ -179,13 +184,31 @@ class SampleGrid:
       sampling=self._config.text,
       has_image=rows.has_image,
     )
-    return {"answers": answers, "images": images, "prompt_mask": prompt_mask}
+    return {
+      "answers": answers,
+      "references": rows.tokens,
+      "images": images,
+      "prompt_mask": prompt_mask,
+    }
 
 
 def answer_label(
-  tokenizer: Tokenizer, tokens: np.ndarray, prompt_mask: np.ndarray
+  tokenizer: Tokenizer,
+  tokens: np.ndarray,
+  reference: np.ndarray,
+  prompt_mask: np.ndarray,
 ) -> str:
-  """ "QUESTION > ANSWER", or the text alone if there is no prompt."""
-  answer = answer_text(tokenizer, tokens, prompt_mask)
+  """ "QUESTION > ANSWER", and below "reference: TEXT".
+
+  Args:
+    tokenizer: of the texts.
+    tokens: the prompt and the generated text, int32 [length].
+    reference: the same prompt and the text of the data, int32 [length].
+    prompt_mask: True on the prompt, bool [length].
+  """
+  answer, wanted = (
+    answer_text(tokenizer, text, prompt_mask) for text in (tokens, reference)
+  )
   prompt = tokenizer.decode(tokens[prompt_mask]) if prompt_mask.any() else ""
-  return f"{prompt} > {answer}" if prompt else answer
+  shown = f"{prompt} > {answer}" if prompt else answer
+  return f"{shown}\nreference: {wanted}"

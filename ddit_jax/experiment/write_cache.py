@@ -185,21 +185,30 @@ def _writers(
       rows_per_device=rows_per_device,
       max_bad_rate=request.max_bad_rate,
       progress=progress,
-      processes=Processes(
-        index=jax.process_index(),
-        count=jax.process_count(),
-        barrier=multihost_utils.sync_global_devices,
-      ),
+      processes=_this_job(),
     )
     needed += _bytes_to_write(writers[name], record_bytes)
+  _check_space(request.out, needed)
+  return writers
+
+
+def _this_job() -> Processes:
+  return Processes(
+    index=jax.process_index(),
+    count=jax.process_count(),
+    barrier=multihost_utils.sync_global_devices,
+  )
+
+
+def _check_space(out: str, needed: int) -> None:
+  """Logs the free space; InputError if it is too little."""
   facts = check_free_space(
-    pathlib.Path(request.out),
+    pathlib.Path(out),
     needed,
     remedy="choose another disk, a smaller image_size or text_length, or "
     "--cache=latents without T5's features",
   )
-  _log.info("%s in %s", facts, request.out)
-  return writers
+  _log.info("%s in %s", facts, out)
 
 
 def _bytes_to_write(writer: ShardWriter, record_bytes: float) -> int:

@@ -1,4 +1,4 @@
-"""Images with a line of text under each, as one image."""
+"""Arrays as images, alone and in a grid with labels."""
 
 import math
 import textwrap
@@ -12,14 +12,40 @@ _FONT_SIZE, _LINE_HEIGHT = 13, 16
 _CHARACTERS, _MAX_LINES = 36, 6
 
 
+def pillow_image(image: np.ndarray, name: str) -> Image.Image:
+  """An array of pixels as a Pillow image.
+
+  Args:
+    image: uint8 [height, width, 1 or 3].
+    name: of the image, for the error.
+
+  Raises:
+    ValueError: an array of another kind.
+  """
+  is_valid = (
+    isinstance(image, np.ndarray)
+    and image.dtype == np.uint8
+    and image.ndim == 3
+    and image.shape[2] in (1, 3)
+    and image.size > 0
+  )
+  if not is_valid:
+    seen = f"{getattr(image, 'dtype', type(image))} {np.shape(image)}"
+    raise ValueError(
+      f"image {name} is {seen}: pass uint8 [height, width, 1 or 3]"
+    )
+  pixels = image[:, :, 0] if image.shape[2] == 1 else image
+  return Image.fromarray(np.ascontiguousarray(pixels))
+
+
 def labelled_grid(
   images: np.ndarray, labels: Sequence[str], *, num_columns: int = 4
 ) -> np.ndarray:
-  """A grid of tiles, row by row; long labels end in "…".
+  """A grid of tiles, row by row; long paragraphs of labels end in "…".
 
   Args:
     images: uint8 [number, height, width, 3]; shown 256 pixels wide.
-    labels: as many texts.
+    labels: as many texts; a line break starts a paragraph.
     num_columns: tiles side by side.
 
   Returns:
@@ -53,6 +79,9 @@ def labelled_grid(
 
 
 def _wrapped(label: str) -> list[str]:
-  return textwrap.wrap(
-    label, _CHARACTERS, max_lines=_MAX_LINES, placeholder=" …"
-  ) or [""]
+  wrap = textwrap.TextWrapper(
+    _CHARACTERS, max_lines=_MAX_LINES, placeholder=" …"
+  )
+  return [
+    line for part in label.split("\n") for line in wrap.wrap(part) or [""]
+  ]

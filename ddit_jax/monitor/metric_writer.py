@@ -10,9 +10,9 @@ import time
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ddit_jax.files import replace_file
+from ddit_jax.monitor.image_grid import pillow_image
 
 _log = logging.getLogger(__name__)
 
@@ -111,11 +111,10 @@ class MetricWriter:
       return
     for name, image in images.items():
       _check_name(name)
-      _check_image(name, image)
+      picture = pillow_image(image, name)
       path = self._folder / "images" / name / f"{step:08d}.png"
       path.parent.mkdir(parents=True, exist_ok=True)
-      pixels = image[:, :, 0] if image.shape[2] == 1 else image
-      Image.fromarray(np.ascontiguousarray(pixels)).save(path)
+      picture.save(path)
       self._board.add_image(name, image, step, dataformats="HWC")
 
   def truncate_after(self, step: int) -> None:
@@ -200,19 +199,4 @@ def _check_name(name: str) -> None:
   if name in _RESERVED or not _NAME.fullmatch(name):
     raise ValueError(
       f"name {name!r} is reserved or not path-like, such as loss/image"
-    )
-
-
-def _check_image(name: str, image: np.ndarray) -> None:
-  is_valid = (
-    isinstance(image, np.ndarray)
-    and image.dtype == np.uint8
-    and image.ndim == 3
-    and image.shape[2] in (1, 3)
-    and image.size > 0
-  )
-  if not is_valid:
-    seen = f"{getattr(image, 'dtype', type(image))} {np.shape(image)}"
-    raise ValueError(
-      f"image {name} is {seen}: pass uint8 [height, width, 1 or 3]"
     )

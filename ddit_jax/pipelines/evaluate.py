@@ -27,12 +27,23 @@ from ddit_jax.digits.metrics import Metrics
 from ddit_jax.digits.world import WORLDS
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.run_report import train_seconds
 from ddit_jax.experiment.workdir import output_folder
 from ddit_jax.monitor.metric_writer import read_scalars
 from ddit_jax.pipelines.load import load, refuse_sd3
 from ddit_jax.pipelines.pipeline import Pipeline
-from ddit_jax.report.page import MASKED_SIGN, write_report
+from ddit_jax.report.page import MASKED_SIGN, Report, write_report
 
+# The first six that were measured head the report.
+_HEADLINE = (
+  "generation/overall",
+  "generation/digit_and_color_heldout_pairs",
+  "caption/digit_and_color",
+  "vqa/accuracy",
+  "vqa/what_number",
+  "pope/accuracy",
+  "vqa/what_color",
+)
 _NUM_SHOWN_IMAGES = 40
 _NUM_SHOWN_TEXTS = 12
 _NUM_UNMASKING_ROWS = 8
@@ -66,7 +77,7 @@ def evaluate(
   path = checkpoints_in(checkpoint).parent / "scalars.jsonl"
   scalars = read_scalars(path) if path.is_file() else []
   evaluator = Evaluator(config, pipeline)
-  evaluator.seconds["train"] = _train_seconds(scalars)
+  evaluator.seconds["train"] = train_seconds(scalars)
   evaluator.run()
   evaluator.write(folder, scalars, weights)
   print(_table(evaluator.metrics))
@@ -81,11 +92,11 @@ class Evaluator:
   Attributes:
     metrics: by name, see `digits.metrics.metric_record`.
     seconds: how long each task took.
-    generated: a record per generated image, see `write_report`.
+    generated: a record per generated image, see `Report`.
     captions: a record per captioned image, for captions.jsonl.
     answers: a record per question, for answers.jsonl.
     answered: the images the report shows with captions and answers.
-    unmasking: how one caption appears, see `write_report`.
+    unmasking: how one caption appears, see `Report`.
   """
 
   def __init__(self, config: Config, pipeline: Pipeline):
@@ -140,8 +151,7 @@ class Evaluator:
     _write_lines(folder / "generation.jsonl", self._write_images(folder))
     _write_lines(folder / "captions.jsonl", self.captions)
     _write_lines(folder / "answers.jsonl", self.answers)
-    write_report(
-      folder / "report.html",
+    report = Report(
       title=f"D-DiT on {self._config.name}",
       summary=(
         f"{self._pipeline.model.network.num_parameters():,} parameters, "
@@ -155,8 +165,10 @@ class Evaluator:
       answered=self.answered,
       unmasking=self.unmasking,
       metrics=self.metrics,
+      headline=[name for name in _HEADLINE if name in self.metrics][:6],
       seconds=self.seconds,
     )
+    write_report(folder / "report.html", report)
 
   def _write_images(self, folder: pathlib.Path) -> list[dict]:
     """Writes generated/*.png; the records with file names instead of pixels."""
@@ -317,16 +329,6 @@ class Evaluator:
 
 def _reference(item: CaptionItem) -> str:
   return grammar.references(item.scene, seed=0, count=1)[0]
-
-
-def _train_seconds(scalars: list[dict]) -> float:
-  """Time in the training loop, from the logged speeds; pauses not counted."""
-  seconds, last = 0.0, 0
-  for row in scalars:
-    if speed := row.get("speed/steps_per_second"):
-      seconds += (row["step"] - last) / speed
-      last = row["step"]
-  return seconds
 
 
 def _write_lines(path: pathlib.Path, rows: list[dict]) -> None:

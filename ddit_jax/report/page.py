@@ -1,19 +1,22 @@
 """write_report: one HTML file with everything inside it."""
 
 import base64
+import dataclasses
 import io
 import json
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
-from PIL import Image
+from markupsafe import Markup, escape
 
+from ddit_jax.files import replace_file
+from ddit_jax.monitor.image_grid import pillow_image
 from ddit_jax.report import charts
 
 # The text of a still masked token in `unmasking["texts"]`.
@@ -24,50 +27,86 @@ _CURVES = {
   "loss/image": ("Image loss", "flow matching loss", "#3b82f6"),
   "loss/text": ("Text loss", "masked diffusion loss", "#e8590c"),
   "loss/total": ("Total loss", "weighted sum of both", "#868e96"),
+  "validation/total": ("Validation loss", "weighted sum, EMA", "#868e96"),
   "speed/steps_per_second": ("Speed", "steps per second", "#12a594"),
 }
+# Generated images in sight; the others are folded.
+_NUM_UNFOLDED = 10
 _OTHER_COLOR = "#12a594"
+# Scalar name -> label of its smoothed end.
+_LAST = {
+  "loss/image": "last image loss",
+  "loss/text": "last text loss",
+  "validation/total": "last validation loss",
+  "speed/steps_per_second": "steps per second",
+}
+Metrics = Mapping[str, dict[str, Any]]
 _NOT_CURVES = ("step", "time")
 
 
-def write_report(
-  path: str | os.PathLike,
-  *,
-  title: str,
-  summary: str,
-  config: dict[str, Any],
-  scalars: Sequence[dict[str, Any]],
-  generated: Sequence[dict[str, Any]] = (),
-  answered: Sequence[dict[str, Any]] = (),
-  unmasking: dict[str, Any] | None = None,
-  metrics: dict[str, dict[str, Any]] | None = None,
-  seconds: dict[str, float] | None = None,
-) -> None:
-  """Writes a page that needs no network, no script and no other file.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+  """What a page shows; a part without data gets no section.
 
-  A part without data gets no section. Images are uint8 [height, width, 1 or 3].
+  Images are uint8 [height, width, 1 or 3].
 
-  Args:
-    path: the HTML file; its folder is created if absent.
+  Attributes:
     title: heading and window title.
     summary: description of the run; blank lines separate paragraphs.
     config: the config, nested dicts.
     scalars: the lines of scalars.jsonl: {"step", "time", name: value or None}.
+    grids: description -> an image of labelled samples, shown at full width.
     generated: {"image", "prompt": str, "is_correct": bool or None, "verdict":
       str} for each generated image.
     answered: {"image", "caption": str, "reference": str, "answers":
-      [(question, answer, expected), ...]} for each image.
+      [(question, answer, reference), ...]} for each image.
     unmasking: how one text appears: {"image", "prompt": str, "times": one
       number in [0, 1] per row, "texts": tokens per row, masked ones written
       as `MASKED_SIGN`}.
     metrics: name -> {"value", "n", "interval": [low, high], "oracle",
       "prior_baseline", and optionally "controls": {name: value}}. Shown as per
       cent if all are in [0, 1]; None is allowed for all but "value" and "n".
+      The part of a name before its first "/" is its group.
+    headline: names of the metrics shown as large numbers, at most six; without
+      metrics these are the last losses, the speed and the time.
     seconds: phase -> seconds, in the order they ran.
+  """
+
+  title: str
+  summary: str
+  config: Mapping[str, Any]
+  scalars: Sequence[dict[str, Any]]
+  grids: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  generated: Sequence[dict[str, Any]] = ()
+  answered: Sequence[dict[str, Any]] = ()
+  unmasking: dict[str, Any] | None = None
+  metrics: Metrics = dataclasses.field(default_factory=dict)
+  headline: Sequence[str] = ()
+  seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+  def __post_init__(self):
+    for phase, value in self.seconds.items():
+      if not (math.isfinite(value) and value >= 0):
+        raise ValueError(
+          f"phase {phase!r} took {value} seconds: not a duration"
+        )
+    if self.unmasking:
+      times, texts = self.unmasking["times"], self.unmasking["texts"]
+      if len(times) != len(texts):
+        raise ValueError("unmasking needs one text for each time")
+    if unknown := set(self.headline) - set(self.metrics):
+      raise ValueError(f"headline names no metric: {sorted(unknown)}")
+
+
+def write_report(path: str | os.PathLike, report: Report) -> None:
+  """Writes a page that needs no network, no script and no other file.
+
+  Args:
+    path: the HTML file; its folder is created if absent.
+    report: what the page shows.
 
   Raises:
-    ValueError: a record lacks a key, an image is of another type or shape, or
-      a duration is negative or not finite.
+    ValueError: a record lacks a key, or an image is of another type or shape.
   """
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader("ddit_jax.report", "."),
@@ -80,27 +119,24 @@ def write_report(
     "number": number,
     "duration": duration,
     "image": _image_source,
+    "name": breakable,
   }
-  for phase, value in (seconds or {}).items():
-    if not (math.isfinite(value) and value >= 0):
-      raise ValueError(f"phase {phase!r} took {value} seconds: not a duration")
-  if unmasking and len(unmasking["times"]) != len(unmasking["texts"]):
-    raise ValueError("unmasking needs one text for each time")
-  curves = _curves(scalars)
+  rows = {name: _metric_row(name, m) for name, m in report.metrics.items()}
+  curves = _curves(report.scalars)
   try:
     page = environment.get_template("template.html").render(
-      title=title,
-      paragraphs=[part for part in summary.split("\n\n") if part.strip()],
-      key_figures=_key_figures(scalars, seconds or {}),
-      metrics=[_metric_row(*item) for item in (metrics or {}).items()],
-      generated=generated,
-      answered=answered,
-      unmasking=unmasking,
-      masked_sign=MASKED_SIGN,
-      main_curves=[curve for curve in curves if curve["name"] in _CURVES],
-      other_curves=[curve for curve in curves if curve["name"] not in _CURVES],
-      seconds=seconds or {},
-      config=flat_config(config),
+      vars(report)
+      | {
+        "paragraphs": [p for p in report.summary.split("\n\n") if p.strip()],
+        "headline": [rows[name] for name in report.headline],
+        "groups": _groups(rows),
+        "run_figures": _run_figures(report.scalars, report.seconds),
+        "masked_sign": MASKED_SIGN,
+        "num_unfolded": _NUM_UNFOLDED,
+        "main_curves": [c for c in curves if c["name"] in _CURVES],
+        "other_curves": [c for c in curves if c["name"] not in _CURVES],
+        "config": flat_config(report.config),
+      }
     )
   except jinja2.UndefinedError as error:
     raise ValueError(
@@ -108,7 +144,21 @@ def write_report(
     ) from error
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(page, encoding="utf-8")
+  replace_file(path, page.encode())
+
+
+def breakable(name: str) -> Markup:
+  """A name that a narrow column breaks after its signs, never in a word."""
+  return Markup(re.sub(r"(?<=[/_.])(?=\w)", "<wbr>", str(escape(name))))
+
+
+def _groups(rows: Mapping[str, dict]) -> dict[str, list[dict]]:
+  """The metrics' rows by the first part of their names."""
+  groups: dict[str, list[dict]] = {}
+  for name, row in rows.items():
+    group, slash, _ = name.partition("/")
+    groups.setdefault(group if slash else "metrics", []).append(row)
+  return groups
 
 
 def number(value: float | None) -> str:
@@ -144,21 +194,8 @@ def flat_config(config: dict[str, Any], path: str = "") -> dict[str, str]:
 
 def _image_source(image: np.ndarray) -> str:
   """The pixels as a data URI with a PNG inside."""
-  is_image = (
-    isinstance(image, np.ndarray)
-    and image.dtype == np.uint8
-    and image.ndim == 3
-    and image.shape[2] in (1, 3)
-    and image.size > 0
-  )
-  if not is_image:
-    seen = f"{getattr(image, 'dtype', type(image))} {np.shape(image)}"
-    raise ValueError(
-      f"a report image is {seen}: pass uint8 [height, width, 1 or 3]"
-    )
-  pixels = image[:, :, 0] if image.shape[2] == 1 else image
   buffer = io.BytesIO()
-  Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="PNG")
+  pillow_image(image, "of a report").save(buffer, format="PNG")
   return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
@@ -209,17 +246,17 @@ def _finite(*values: float | None) -> list[float]:
   return [x for x in values if x is not None and math.isfinite(x)]
 
 
-def _key_figures(
-  scalars: Sequence[dict[str, Any]], seconds: dict[str, float]
+def _run_figures(
+  scalars: Sequence[dict[str, Any]], seconds: Mapping[str, float]
 ) -> dict[str, str]:
+  """The ends of the curves, and the time."""
   figures = {}
   if scalars:
     figures["training steps"] = number(max(line["step"] for line in scalars))
-  for name in ("image", "text"):
-    values = _finite(*(line.get(f"loss/{name}") for line in scalars))
+  for name, label in _LAST.items():
+    values = _finite(*(line.get(name) for line in scalars))
     if values:
-      mean = charts.running_mean(np.array(values))[-1]
-      figures[f"last {name} loss"] = number(mean)
+      figures[label] = number(charts.running_mean(np.array(values))[-1])
   if seconds:
     figures["total time"] = duration(sum(seconds.values()))
   return figures

@@ -48,7 +48,7 @@ class TrainConfig:
   max_rollbacks: int = 3
   log_every: int = 20
   validate_every: int = 500
-  sample_grid_size: int = 0
+  sample_grid_size: int = 8
   checkpoint_every: int = 500
   keep_last: int = 2
 

@@ -18,7 +18,7 @@ MAY_IMPORT = {
   "config": {"errors"},
   "evaluation": set(),
   "digits": {"evaluation"},
-  "report": set(),
+  "report": {"files", "monitor"},
   "monitor": {"errors", "files"},
   "checkpoint": {"errors", "files"},
   "sharding": set(),

@@ -61,14 +61,19 @@ def test_training_itself_is_not_changed(workdir, trained):
   tiny_run.assert_bit_identical(workdir, trained, tiny_run.NUM_STEPS)
 
 
-def test_a_label_shows_question_and_answer():
+def test_a_label_shows_question_answer_and_reference():
   settings = tiny_run.settings()
   tokenizer = make_tokenizer(settings.data)
   question = tokenizer.encode("Q: what number is it? A:")
   answer = tokenizer.encode("seven")
   tokens = np.array([*question, *answer, tokenizer.end_id, tokenizer.end_id])
   prompt_mask = np.arange(len(tokens)) < len(question)
-  label = answer_label(tokenizer, tokens, prompt_mask)
-  assert label.endswith("> seven") and "what number is it?" in label
-  alone = answer_label(tokenizer, tokens[len(question) :], np.zeros(3, bool))
-  assert alone == "seven"
+  reference = tokens.copy()
+  reference[len(question)] = tokenizer.encode("two")[0]
+  label = answer_label(tokenizer, tokens, reference, prompt_mask)
+  shown, below = label.split("\n")
+  assert shown.endswith("> seven") and "what number is it?" in shown
+  assert below == "reference: two"
+  rows = (row[len(question) :] for row in (tokens, reference))
+  alone = answer_label(tokenizer, *rows, np.zeros(3, bool))
+  assert alone == "seven\nreference: two"

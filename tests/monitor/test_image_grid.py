@@ -38,6 +38,13 @@ def test_a_long_label_is_wrapped_and_cut():
   assert long.shape[0] == short.shape[0] + 5 * 16
 
 
+def test_a_line_break_starts_a_paragraph():
+  one = labelled_grid(tiles(RED), ["a seven"])
+  two = labelled_grid(tiles(RED), ["a seven\nreference: a two"])
+  assert two.shape[0] == one.shape[0] + 16
+  np.testing.assert_array_equal(two[: one.shape[0] - 8], one[:-8])
+
+
 @pytest.mark.parametrize("labels", [["one"], ["one", "two", "three"]])
 def test_another_number_of_labels_is_refused(labels):
   with pytest.raises(ValueError, match="2 images and"):

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from ddit_jax.report import page
-from ddit_jax.report.page import MASKED_SIGN, write_report
+from ddit_jax.report.page import MASKED_SIGN, Report, write_report
 
 EVIL = "</title></style><script>alert('x')</script><img src=x onerror=\"y\">&"
 IMAGE = np.full((8, 8, 3), 200, np.uint8)
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "wbr"}
 METRIC = {
   "value": 0.75,
   "n": 480,
@@ -68,7 +68,7 @@ def written(tmp_path, **parts):
   """The HTML of a report with only these parts."""
   path = tmp_path / "report.html"
   empty = {"title": "t", "summary": "", "config": {}, "scalars": []}
-  write_report(path, **(empty | parts))
+  write_report(path, Report(**(empty | parts)))
   return path.read_text(encoding="utf-8")
 
 
@@ -96,6 +96,7 @@ def full_report(tmp_path, text, **changes):
       }
       for step in range(1, 50)
     ],
+    "grids": {text: IMAGE},
     "generated": [GENERATED | {"prompt": text, "verdict": text}],
     "answered": [
       {
@@ -112,6 +113,7 @@ def full_report(tmp_path, text, **changes):
       "texts": [[MASKED_SIGN], [text]],
     },
     "metrics": {text: METRIC | {"oracle": None, "controls": {text: 0.2}}},
+    "headline": [text],
     "seconds": {text: 3.0},
   }
   return written(tmp_path, **(parts | changes))
@@ -122,7 +124,7 @@ def test_all_sections_are_there_and_linked(tmp_path):
   links = parser.values("href")
   sections = {link[1:] for link in links if link[1:] in parser.values("id")}
   assert sections == {
-    *("results", "images", "texts", "unmasking"),
+    *("samples", "images", "results", "texts", "unmasking"),
     *("training", "time", "config"),
   }
   assert parser.tags.count("h1") == 1
@@ -137,6 +139,8 @@ def test_hostile_text_stays_text_everywhere(tmp_path):
   assert "script" not in evil.tags
   # Ticks of the charts may differ; everything else is the same page.
   svg = {"svg", "g", "path", "use", "defs", "text", "rect", "clippath"}
+  # So may the places where a name is broken.
+  svg |= {"wbr"}
   assert [tag for tag in evil.tags if tag not in svg] == [
     tag for tag in plain.tags if tag not in svg
   ]
@@ -153,7 +157,7 @@ def test_nothing_is_loaded_from_outside(tmp_path):
   without_names = re.sub(r'xmlns(:xlink)?="[^"]*"', "", text)
   assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", without_names)
   sources = parser.values("src")
-  assert len(sources) == 3
+  assert len(sources) == 4
   assert all(s.startswith("data:image/png;base64,") for s in sources)
   assert all(link.startswith("#") for link in parser.values("href"))
   assert not {"link", "iframe", "object", "script"} & set(parser.tags)
@@ -184,6 +188,73 @@ def test_key_figures_are_the_smoothed_ends(tmp_path):
     ("training steps", "400"),
     ("last image loss", "0.25"),
   ]
+
+
+NAMES = (
+  *("generation/overall", "generation/digit_and_color_heldout_pairs"),
+  *("caption/digit_and_color", "vqa/accuracy", "vqa/what_number"),
+  *("pope/accuracy", "pope/random/f1", "perplexity"),
+)
+
+
+def scored(tmp_path):
+  """A report with pictures, eight metrics, and six of them as headline."""
+  return written(
+    tmp_path,
+    generated=[GENERATED],
+    answered=[ANSWERED],
+    metrics=dict.fromkeys(NAMES, METRIC),
+    headline=NAMES[:6],
+    scalars=[{"step": 1, "time": 0.0, "loss/image": 1.0}],
+  )
+
+
+def test_pictures_come_first_then_six_numbers_then_the_table(tmp_path):
+  text = scored(tmp_path)
+  picture, number, table = (
+    text.index(part) for part in ("<img", "<dt>generation", "<table")
+  )
+  assert picture < number < table
+  assert text[:table].count("<dt>") == 6
+  # The ends of the curves stand beside the curves.
+  assert text.index("<dt>training steps") > text.index('id="training"')
+
+
+def test_more_than_ten_generated_images_are_folded(tmp_path):
+  text = written(tmp_path, generated=[GENERATED] * 13)
+  shown, folded = text.split("<summary>3 more</summary>")
+  assert (shown.count("<img"), folded.count("<img")) == (10, 3)
+  parse(text)
+  assert "<summary>" not in written(tmp_path, generated=[GENERATED] * 10)
+
+
+def test_the_table_is_folded_in_groups(tmp_path):
+  text = scored(tmp_path)
+  results = text[text.index('id="results"') : text.index('id="texts"')]
+  found = re.findall(r"<summary><b>(\w+)</b> \((\d metrics?)\)", results)
+  assert found == [
+    ("generation", "2 metrics"),
+    ("caption", "1 metric"),
+    ("vqa", "2 metrics"),
+    ("pope", "2 metrics"),
+    ("metrics", "1 metric"),
+  ]
+  assert results.count("<details>") == results.count("<table>") == 5
+  assert "<details open" not in text
+  assert results.count('<th scope="row">') == len(NAMES)
+
+
+def test_names_break_after_their_signs_only(tmp_path):
+  text = scored(tmp_path)
+  name = "generation/digit_and_color_heldout_pairs"
+  parts = re.split("(?<=[/_])", name)
+  assert text.count("<wbr>".join(parts)) == 2
+  # No rule allows a break inside a word of a name: not in header cells,
+  # titles of figures and curves.
+  style = re.sub(r"/\*.*?\*/", "", text[: text.index("</style>")])
+  rules = re.findall(r"([^{}]+)\{[^{}]*overflow-wrap:anywhere", style)
+  assert [rule.split() for rule in rules] == [["code,", "figcaption.free"]]
+  assert "word-break" not in text
 
 
 def bar(text):
@@ -254,7 +325,8 @@ def test_generated_images_are_counted_without_the_unjudged(tmp_path):
 def test_answers_are_compared_with_what_was_expected(tmp_path):
   items = [ANSWERED, ANSWERED | {"answers": []}]
   text = written(tmp_path, answered=items)
-  assert "<b>six</b> (not two)" in text and "(not yes)" not in text
+  rows = re.findall(r"<td>(.*?)</td><td><b>(.*?)</b></td><td>(.*?)</td>", text)
+  assert rows == [("is it red?", "yes", "yes"), ("what number?", "six", "two")]
   assert text.count("<table") == 1
   assert 'alt="Image described as: a red two"' in text
 
@@ -284,6 +356,7 @@ def test_new_tokens_are_marked_once_and_masked_ones_are_boxes(tmp_path):
     ({"generated": [{"image": IMAGE, "prompt": "p"}]}, "is_correct"),
     ({"answered": [{"image": IMAGE}]}, "incomplete.*reference"),
     ({"unmasking": {"times": [1, 0], "texts": [[]]}}, "one text for each"),
+    ({"headline": ["x"]}, "headline names no metric: .'x'"),
     ({"seconds": {"train": -1.0}}, "phase 'train'"),
     ({"seconds": {"train": math.nan}}, "phase 'train'"),
     ({"generated": [GENERATED | {"image": IMAGE / 255}]}, "pass uint8"),

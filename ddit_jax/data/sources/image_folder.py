@@ -92,13 +92,21 @@ def open_image_folder(
     keys = image_key, caption_key, rewritten_key
     _check_columns(file, keys)
     candidates = _listed(file, keys)
+  table, removed = _table(_filtered(candidates, folder, chosen))
+  return FileSource(name, table, images=folder, removed=removed)
+
+
+def _table(
+  found: Iterator[FileRecord | str],
+) -> tuple[RecordTable, collections.Counter[str]]:
+  """The records, and how many were skipped for each reason."""
   removed, table = collections.Counter(), RecordTable()
-  for kept in _filtered(candidates, folder, chosen):
+  for kept in found:
     if isinstance(kept, str):
       removed[kept] += 1
     else:
       table.append(kept)
-  return FileSource(name, table, images=folder, removed=removed)
+  return table, removed
 
 
 def _check_columns(file: pathlib.Path, keys: tuple[str, str, str]) -> None:

@@ -48,53 +48,29 @@ def open_vqav2(
   images: str,
   image_pattern: str = COCO_PATTERN,
   instruction: str = SHORT_ANSWER,
+  answer_key: str = OKVQA_ANSWERS[0],
   follow_links: bool = False,
 ) -> FileSource:
-  """Opens VQA v2: v2_OpenEnded_mscoco_*_questions.json and its annotations.
+  """Opens VQA v2 or OK-VQA: official questions and their annotations.
 
   Skipped and counted, besides what cannot be used: "no_answer" (a question
   without annotation) and "no_question" (an annotation without question).
 
   Args:
     name: name in the config.
-    questions: official questions file.
-    annotations: official annotations file, with ten answers a question.
+    questions: e.g. v2_OpenEnded_mscoco_train2014_questions.json.
+    annotations: its annotations, with ten answers a question.
     images: folder of the split's images.
     image_pattern: an image's file below it; {subset} is the questions file's
       data_subtype, e.g. train2014.
     instruction: text between question and "A:"; "" for none.
+    answer_key: of OK-VQA's answers: "answer", the stemmed words that the
+      official score compares with, or "raw_answer".
     follow_links: True reads images through links that leave the folder.
 
   Raises:
     ValueError: a file is missing or of another form, the pattern is wrong, or
       no question can be used.
-  """
-  return open_okvqa(
-    name,
-    questions=questions,
-    annotations=annotations,
-    images=images,
-    image_pattern=image_pattern,
-    instruction=instruction,
-    follow_links=follow_links,
-  )
-
-
-def open_okvqa(
-  name: str,
-  *,
-  questions: str,
-  annotations: str,
-  images: str,
-  image_pattern: str = COCO_PATTERN,
-  instruction: str = SHORT_ANSWER,
-  answer_key: str = OKVQA_ANSWERS[0],
-  follow_links: bool = False,
-) -> FileSource:
-  """Opens OK-VQA: OpenEnded_mscoco_*_questions.json and its annotations.
-
-  As `open_vqav2`, but `answer_key` chooses between "answer", the stemmed words
-  that the official score compares with, and "raw_answer".
   """
   if answer_key not in OKVQA_ANSWERS:
     raise ValueError(
@@ -109,6 +85,9 @@ def open_okvqa(
     instruction=instruction,
     subset=str(header.get("data_subtype", "")),
   )
+
+
+open_okvqa = open_vqav2
 
 
 def open_textvqa(

@@ -1,0 +1,101 @@
+"""The report of a training run, made of what lies in its workdir."""
+
+import json
+import logging
+import pathlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from ddit_jax.monitor.metric_writer import read_scalars
+from ddit_jax.report.page import Report, write_report
+
+_log = logging.getLogger(__name__)
+
+# Drawn for a run; each curve takes a tenth of a second, and a machine that
+# asked for a stop may disappear within seconds.
+_CURVES = (
+  *("loss/total", "loss/image", "loss/text", "validation/total"),
+  *("grad_norm", "learning_rate", "speed/steps_per_second"),
+)
+_GRIDS = ("generated_images", "answers")
+
+
+def write_run_reports(workdirs: Iterable[pathlib.Path]) -> None:
+  """Writes the report of each run that went on since its last report.
+
+  Process 0 writes. A page that cannot be written is logged and stops nothing.
+
+  Args:
+    workdirs: of the runs; those without scalars are left out.
+  """
+  if jax.process_index() != 0:
+    return
+  for folder in workdirs:
+    scalars, path = folder / "scalars.jsonl", report_path(folder)
+    if not scalars.is_file() or _is_newer(path, scalars):
+      continue
+    try:
+      write_report(path, run_report(folder))
+    except (OSError, ValueError) as error:
+      _log.warning("%s cannot be written: %s", path, error)
+    else:
+      _log.info("report: %s", path)
+
+
+def report_path(workdir: pathlib.Path) -> pathlib.Path:
+  """report.html; training.html beside an evaluation, which has its own."""
+  is_evaluated = (workdir / "metrics.json").exists()
+  return workdir / ("training.html" if is_evaluated else "report.html")
+
+
+def run_report(workdir: pathlib.Path) -> Report:
+  """Curves, the newest sample grids and the config of a run.
+
+  Raises:
+    OSError: a file cannot be read.
+    ValueError: a file is damaged.
+  """
+  config = json.loads((workdir / "config.json").read_text())
+  lines = read_scalars(workdir / "scalars.jsonl")
+  step = max((line["step"] for line in lines), default=0)
+  return Report(
+    title=config["name"],
+    summary=f"{step:,} of {config['train']['num_steps']:,} training steps, "
+    f"seed {config['seed']}.",
+    config=config,
+    scalars=[
+      {k: v for k, v in line.items() if k in ("step", "time", *_CURVES)}
+      for line in lines
+    ],
+    grids=_newest_grids(workdir / "images"),
+    seconds={"train": train_seconds(lines)},
+  )
+
+
+def train_seconds(scalars: Sequence[dict[str, Any]]) -> float:
+  """Time in the training loop, from the logged speeds; pauses not counted."""
+  seconds, last = 0.0, 0
+  for row in scalars:
+    if speed := row.get("speed/steps_per_second"):
+      seconds += (row["step"] - last) / speed
+      last = row["step"]
+  return seconds
+
+
+def _newest_grids(folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """The last image of each kind of grid, with a description."""
+  grids = {}
+  for name in _GRIDS:
+    if paths := sorted((folder / name).glob("[0-9]*.png")):
+      title = f"{name.replace('_', ' ')}, step {int(paths[-1].stem):,}"
+      with Image.open(paths[-1]) as image:
+        grids[title] = np.asarray(image.convert("RGB"))
+  return grids
+
+
+def _is_newer(path: pathlib.Path, other: pathlib.Path) -> bool:
+  return path.exists() and path.stat().st_mtime >= other.stat().st_mtime
