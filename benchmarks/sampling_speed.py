@@ -33,6 +33,7 @@ from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.config import MMDiTConfig, size
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network
+from ddit_jax.prng import row_keys
 from ddit_jax.sampling.image_sampler import ImageSampling, sample_latents
 from ddit_jax.sampling.text_sampler import TextSampling, infill
 from ddit_jax.sharding.mesh import MeshConfig
@@ -150,7 +151,7 @@ class Ours:
       predict,
       tokens,
       jnp.zeros(tokens.shape, bool),
-      key,
+      row_keys(key, jnp.arange(self._batch)),
       mask_id=sizes.network.vocab_size - 1,
       sampling=sampling,
     )[0]

@@ -7,7 +7,7 @@ purpose does not change the draws of the others.
 import zlib
 
 import jax
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Int, Integer, Key
 
 # JAX's keys take 32 bits: a larger seed would silently wrap around.
 MAX_SEED = 2**32 - 1
@@ -19,6 +19,16 @@ def key_for(
   """The key of one purpose at one step, e.g. ("image_noise", 7)."""
   named = jax.random.fold_in(root, zlib.crc32(purpose.encode()))
   return jax.random.fold_in(named, step)
+
+
+def row_keys(
+  root: Key[Array, ""], indices: Integer[Array, " rows"]
+) -> Key[Array, " rows"]:
+  """A key for each row, a function of its index alone.
+
+  So a row's draws depend neither on the rows beside it nor on the batch size.
+  """
+  return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(root, indices)
 
 
 def check_seed(seed: int) -> None:

@@ -77,15 +77,18 @@ same folder).
 
 
 def _sample(values: argparse.Namespace, overrides: dict[str, str]) -> int:
-  del overrides
   from ddit_jax.pipelines import requests
-  from ddit_jax.prng import check_seed
 
   if values.task not in requests.NEEDED:
     hint = suggest(values.task, requests.NEEDED)
     raise InputError(f"unknown task {values.task!r}: {hint}")
   with preparing():
-    check_seed(values.seed)
+    options = requests.Options(
+      sample=_sample_changes(values, overrides),
+      indices=_integers("indices", values.indices, ","),
+      size=_integers("size", values.size, "x"),
+      **{name: getattr(values, name) for name in _PLAIN_OPTIONS},
+    )
   rows = requests.read(
     values.task,
     prompts=values.prompt,
@@ -100,9 +103,70 @@ def _sample(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     out=values.out,
     weights=values.weights,
     step=values.step,
-    seed=values.seed,
+    options=options,
   )
 
+
+# Flags of `ddit sample` that are fields of `requests.Options`.
+_PLAIN_OPTIONS = ("seed", "num_images", "negative", "instruction")
+# Flags that only one task takes.
+_TASK_OF = {
+  "size": "t2i",
+  "num_images": "t2i",
+  "negative": "t2i",
+  "instruction": "vqa",
+}
+
+
+def _sample_changes(
+  values: argparse.Namespace, overrides: dict[str, str]
+) -> dict[str, str]:
+  """Changes of the sampling config, after checking that the task uses them."""
+  from ddit_jax.pipelines.requests import SHORT_NAMES
+
+  task = values.task
+  for name, other in _TASK_OF.items():
+    if name in values.given and task != other:
+      raise InputError(f"--task={task} does not take --{name}")
+  unused = "text" if task == "t2i" else "image"
+  for key in overrides:
+    if key.partition(".")[0] == unused:
+      raise InputError(f"--task={task} does not use --sample.{key}")
+  changes = dict(overrides)
+  for name in sorted(values.given & _SHORT_FLAGS.keys()):
+    key = SHORT_NAMES[task].get(name)
+    if key is None:
+      raise InputError(f"--task={task} does not take --{name}")
+    if key in changes:
+      raise InputError(f"--{name} and --sample.{key} set the same: keep one")
+    changes[key] = getattr(values, name)
+  return changes
+
+
+def _integers(
+  name: str, text: str | None, separator: str
+) -> tuple[int, ...] | None:
+  """The integers of "16x24" or "0,2"; None if unset."""
+  if text is None:
+    return None
+  try:
+    return tuple(map(int, text.split(separator)))
+  except ValueError:
+    raise InputError(
+      f"--{name} must be integers joined by {separator!r}, got {text!r}"
+    ) from None
+
+
+# Short names of fields of the sampling config, see `requests.SHORT_NAMES`; they
+# have the fields' types and defaults.
+_SHORT_FLAGS = {
+  "batch_size": Flag("images or texts at once; fewer take less memory"),
+  "guidance": Flag("t2i: scale of classifier-free guidance; 1 is none"),
+  "order": Flag("caption, vqa: in which order tokens are revealed"),
+  "shift": Flag("t2i: resolution shift of the times"),
+  "steps": Flag("steps of the image or of the text sampler"),
+  "temperature": Flag("caption, vqa: of the draws; 0 is the most likely token"),
+}
 
 SAMPLE = Verb(
   name="sample",
@@ -125,6 +189,13 @@ PNG files, texts to results.jsonl, both in --out.
 
 --checkpoint also takes the output of tools/convert_sd3_weights.py; weights of
 plain SD3 (--target=sd3) only generate images.
+
+Results depend on the seed and on their number in the list, which is also the
+name of the image file: --indices=7 draws the eighth image of the same call
+again. The sampling config is the checkpoint's; flags change single fields:
+
+  ddit sample --checkpoint=runs/digits --task=t2i --prompt="a red seven" \\
+    --guidance=2 --steps=50 --num_images=4
 """,
   flags={
     "checkpoint": Flag(
@@ -139,10 +210,18 @@ plain SD3 (--target=sd3) only generate images.
     "weights": _WEIGHTS,
     "step": _STEP,
     "seed": Flag("of the draws", int, 0),
+    "indices": Flag("numbers of the results wanted, e.g. 0,7; all if unset"),
+    "size": Flag("t2i: side of the images in pixels, or HEIGHTxWIDTH"),
+    "num_images": Flag("t2i: images per prompt", int, 1),
+    "negative": Flag("t2i: negative prompt", str, ""),
+    "instruction": Flag(
+      "vqa: what follows each question; as in training if unset"
+    ),
+    **_SHORT_FLAGS,
   },
   run=_sample,
   required=("checkpoint", "task"),
-  takes_config=False,
+  section="sample",
 )
 
 
@@ -225,5 +304,5 @@ tools/convert_sd3_weights.py exports its weights with --params.
   },
   run=_lora,
   required=("checkpoint", "out"),
-  takes_config=False,
+  section="",
 )

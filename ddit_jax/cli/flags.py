@@ -38,7 +38,7 @@ class Verb:
     run: implementation; takes the parsed flags and the config's overrides, and
       returns the exit code.
     required: flags that must have a value.
-    takes_config: True if it has --config and its overrides.
+    section: name of the overrides it takes, --SECTION.KEY=VALUE; "" for none.
   """
 
   name: str
@@ -47,7 +47,7 @@ class Verb:
   flags: Mapping[str, Flag]
   run: Callable[[argparse.Namespace, dict[str, str]], int]
   required: tuple[str, ...] = ()
-  takes_config: bool = True
+  section: str = "config"
 
   def parse(self, argv: list[str]) -> argparse.Namespace:
     """Flags from arguments.
@@ -95,9 +95,9 @@ class Verb:
       is_shown = flag.kind is not bool and flag.default is not None
       default = f" (default {flag.default})" if is_shown else ""
       lines.append(_wrapped(f"--{name}: {flag.help}{default}"))
-    if self.takes_config:
+    if self.section:
       lines.append(
-        _wrapped("--config.KEY=VALUE: overrides one key of the config")
+        _wrapped(f"--{self.section}.KEY=VALUE: overrides one key of the config")
       )
     return "\n".join(lines)
 

@@ -78,6 +78,6 @@ def _dispatch(argv: list[str]) -> int:
     print(verb.help_text())
     return 0
   overrides = {}
-  if verb.takes_config:
-    rest, overrides = split_overrides(rest)
+  if verb.section:
+    rest, overrides = split_overrides(rest, verb.section)
   return verb.run(verb.parse(rest), overrides)

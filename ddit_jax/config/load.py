@@ -24,8 +24,6 @@ from ddit_jax.errors import InputError, suggest
 
 T = TypeVar("T")
 
-# Prefix of an override on the command line.
-_PREFIX = "--config."
 # The field of a root part that counts the incompatible changes of its keys.
 _VERSION = "schema_version"
 
@@ -86,22 +84,24 @@ def config_module(path: str | os.PathLike) -> types.ModuleType:
   return module
 
 
-def split_overrides(argv: list[str]) -> tuple[list[str], dict[str, str]]:
-  """Separates `--config.a.b=value` arguments from the rest.
+def split_overrides(
+  argv: list[str], section: str = "config"
+) -> tuple[list[str], dict[str, str]]:
+  """Separates `--SECTION.a.b=value` arguments from the rest.
 
   Raises:
     InputError: an override without "=" or given twice.
   """
-  rest, overrides = [], {}
+  rest, overrides, prefix = [], {}, f"--{section}."
   for argument in argv:
-    if not argument.startswith(_PREFIX):
+    if not argument.startswith(prefix):
       rest.append(argument)
       continue
-    key, equals, value = argument.removeprefix(_PREFIX).partition("=")
+    key, equals, value = argument.removeprefix(prefix).partition("=")
     if not equals:
-      raise InputError(f"{argument} has no value: write --config.{key}=VALUE")
+      raise InputError(f"{argument} has no value: write {prefix}{key}=VALUE")
     if key in overrides:
-      raise InputError(f"--config.{key} is given twice")
+      raise InputError(f"{prefix}{key} is given twice")
     overrides[key] = value
   return rest, overrides
 
@@ -188,7 +188,27 @@ def _overridden(
     raise InputError(f"{where}{error}") from error
 
 
-def _override(cls: type, values: dict, key: str, text: str) -> None:
+def overridden(part: T, changes: Mapping[str, Any], name: str) -> T:
+  """A part with some fields of it, and of the parts inside, replaced.
+
+  Args:
+    part: any part of a config.
+    changes: dotted name of a field -> its value, or its value as text.
+    name: of the part in the config, for messages.
+
+  Raises:
+    InputError: an unknown field, or a wrong type or value.
+  """
+  values = dataclasses.asdict(part)
+  try:
+    for key, value in changes.items():
+      _override(type(part), values, str(key), value)
+  except InputError as error:
+    raise InputError(f"{name}: {error}") from error
+  return _part(part, values, f"{name}.")
+
+
+def _override(cls: type, values: dict, key: str, value: Any) -> None:
   *sections, last = key.split(".")
   kind: Any = cls
   for depth, name in enumerate(sections):
@@ -203,7 +223,9 @@ def _override(cls: type, values: dict, key: str, text: str) -> None:
   is_new = last not in values
   if is_new and not (_takes_any_key(kind) and last):
     raise InputError(f"unknown config key {key}: {suggest(last, values)}")
-  values[last] = _parsed(key, text, values.get(last), _kind_of(kind, last))
+  if isinstance(value, str):
+    value = _parsed(key, value, values.get(last), _kind_of(kind, last))
+  values[last] = value
 
 
 def _takes_any_key(kind: Any) -> bool:

@@ -119,6 +119,14 @@ def has_images(source: Source) -> bool:
   return getattr(source, "has_images", True)
 
 
+def instruction_of(source: Source) -> str | None:
+  """What all prompts of a source say after the question; "" for nothing.
+
+  None if it has no questions, or each has its own instruction.
+  """
+  return getattr(source, "instruction", None)
+
+
 VERSION = 1
 MAX_TEXT_BYTES = 2**24
 

@@ -83,7 +83,7 @@ def decode_image(
     if draft_side is not None:
       image.draft(None, (draft_side, draft_side))
     image.load()
-    return _upright(_to_rgb(image), image)
+    return upright_rgb(image)
 
   with _pillows_errors(record_id):
     try:
@@ -93,6 +93,11 @@ def decode_image(
         raise
     # Pillow refuses long and damaged metadata, which viewers pass over.
     return decoded(without_metadata(data))
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+  """Any image of the three formats in RGB, turned as its EXIF data says."""
+  return _upright(_to_rgb(image), image)
 
 
 @contextlib.contextmanager

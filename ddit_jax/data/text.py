@@ -5,8 +5,9 @@ other token, so the network learns where a text ends (release's convention).
 """
 
 import dataclasses
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.tokenizers import Tokenizer
 
 _NAMED_WORDS = 5
+# The file of a checkpoint that keeps `TrainingData.instructions`.
+_INSTRUCTIONS = "instructions.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,25 @@ def check_prompt(tokenizer: Tokenizer, text: str) -> None:
     )
 
 
+def question_prompt(question: str, instruction: str = "") -> str:
+  """ "Q: {question} {instruction} A: ", with its trailing blank.
+
+  Training and sampling build their prompts here. Runs of blanks and line ends
+  become one blank: LLaVA puts line ends before instructions and options, D-DiT
+  blanks. An instruction that the question already ends with is not repeated.
+  """
+  question, instruction = (" ".join(x.split()) for x in (question, instruction))
+  if not question.endswith(instruction):
+    question = f"{question} {instruction}"
+  return f"Q: {question} A: "
+
+
+def bare_question(text: str) -> str:
+  """The question of a whole prompt "Q: ... A:"; any other text as it is."""
+  found = re.fullmatch(r"\s*Q:(.*)\bA:\s*", text, re.DOTALL)
+  return found[1].strip() if found else text
+
+
 def masked_template(
   tokenizer: Tokenizer, prompt: str, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -111,6 +133,16 @@ def _named(words: Sequence[str]) -> str:
   shown = ", ".join(map(repr, words[:_NAMED_WORDS]))
   more = len(words) - _NAMED_WORDS
   return f"{shown} and {more} more" if more > 0 else shown
+
+
+def instructions_file(instructions: Sequence[str]) -> dict[str, bytes]:
+  """A checkpoint's record of the instructions of its training questions."""
+  return {_INSTRUCTIONS: json.dumps(list(instructions)).encode()}
+
+
+def instructions_from(files: Mapping[str, bytes]) -> tuple[str, ...]:
+  """What `instructions_file` wrote; () for a checkpoint without it."""
+  return tuple(json.loads(files.get(_INSTRUCTIONS, b"[]")))
 
 
 # Longer texts are not captions or answers, and take seconds to tokenize.

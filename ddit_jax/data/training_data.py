@@ -9,7 +9,12 @@ import numpy as np
 from ddit_jax.batch import DualBatch
 from ddit_jax.data.bad_records import ReadLog
 from ddit_jax.data.config import DataConfig, TaskConfig
-from ddit_jax.data.example import Source, TrainingRecord, has_images
+from ddit_jax.data.example import (
+  Source,
+  TrainingRecord,
+  has_images,
+  instruction_of,
+)
 from ddit_jax.data.loader import (
   DualLoader,
   RowsOf,
@@ -188,12 +193,14 @@ class TrainingData:
     tasks: those that are on, by name.
     log: bad records and truncated texts.
     description: the data sets, in a few lines.
+    instructions: those of the questions, see `example.instruction_of`.
   """
 
   config: DataConfig
   tasks: Mapping[str, Task]
   log: ReadLog
   description: str
+  instructions: tuple[str, ...] = ()
 
   @classmethod
   def of_digits(
@@ -255,7 +262,11 @@ class TrainingData:
       for name, source in sources.items()
     ]
     lines += [f"{n} reads the cache {config.tasks()[n].cache}" for n in caches]
-    return cls(config, tasks, log, "\n".join(lines))
+    asked = {}
+    if "image_to_text" in tasks:
+      asked = mixed_sources("image_to_text", config.image_to_text, sources)
+    found = set(map(instruction_of, asked.values())) - {None}
+    return cls(config, tasks, log, "\n".join(lines), tuple(sorted(found)))
 
   def training_loader(self, rows_of: RowsOf = range) -> DualLoader:
     """Batches of the tasks that are on, from their beginning.

@@ -19,16 +19,12 @@ from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.data.config import TaskConfig
 from ddit_jax.data.loader import DualLoader
 from ddit_jax.data.prefetch import DeviceFeed, rows_of_process, to_mesh
-from ddit_jax.data.text import caption_tokens
+from ddit_jax.data.text import caption_tokens, instructions_file
 from ddit_jax.data.tokenizers import Tokenizer, from_files
 from ddit_jax.data.training_data import TrainingData
 from ddit_jax.errors import preparing
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.data import (
-  make_tokenizer,
-  open_data,
-  open_sources,
-)
+from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
 from ddit_jax.experiment.model import DualModel, training_flops
 from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
 from ddit_jax.experiment.validation import SampleGrid, Validator
@@ -373,7 +369,7 @@ class Trainer:
     self, progress: loop.Progress, losses: dict[str, float] | None
   ) -> None:
     """Starts a checkpoint; the loop continues while it is written."""
-    files = self.tokenizer.files()
+    files = self.tokenizer.files() | instructions_file(self.data.instructions)
     if self.has_adapters:
       files |= self.pretrained.base_file()
     self.store.save(

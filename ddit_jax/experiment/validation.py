@@ -16,7 +16,7 @@ from ddit_jax.losses.dual import DualLoss
 from ddit_jax.losses.time_buckets import bucket_means, without_empty
 from ddit_jax.monitor.image_grid import labelled_grid
 from ddit_jax.monitor.metric_writer import MetricWriter
-from ddit_jax.prng import key_for
+from ddit_jax.prng import key_for, row_keys
 from ddit_jax.sampling.image_sampler import generate_latents
 from ddit_jax.sampling.text_sampler import generate_tokens
 from ddit_jax.train.loop import Progress
@@ -179,7 +179,7 @@ class SampleGrid:
       latents,
       rows.tokens,
       prompt_mask,
-      key,
+      row_keys(key, jnp.arange(size)),
       mask_id=self._tokenizer.mask_id,
       sampling=self._config.text,
       has_image=rows.has_image,

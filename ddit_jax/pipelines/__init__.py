@@ -5,6 +5,7 @@
 - `pipeline`: D-DiT, with one method per task.
 - `sd3`: plain SD3, text to image only.
 - `sampler`: jitted sampling, batch by batch over a mesh.
+- `inputs`: checks of images, texts and sampling settings.
 - `requests`: `ddit sample`.
 - `evaluate`: `ddit evaluate`.
 - `lora_export`: `ddit lora`.

@@ -30,7 +30,7 @@ from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.run_report import train_seconds
 from ddit_jax.experiment.workdir import output_folder
 from ddit_jax.monitor.metric_writer import read_scalars
-from ddit_jax.pipelines.load import load, refuse_sd3
+from ddit_jax.pipelines.load import load, refuse_sd3, stored_config
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.report.page import MASKED_SIGN, Report, write_report
 
@@ -67,13 +67,8 @@ def evaluate(
   """
   folder = output_folder(out)
   refuse_sd3(checkpoint, "ddit evaluate")
+  _check_data(config, checkpoint, step)
   pipeline = load(checkpoint, weights=weights, step=step)
-  trained_on = pipeline.config.data.world
-  if trained_on != config.data.world:
-    raise InputError(
-      f"the checkpoint was trained on data.world {trained_on!r}, the config "
-      f"has {config.data.world!r}: give the config it was trained with"
-    )
   path = checkpoints_in(checkpoint).parent / "scalars.jsonl"
   scalars = read_scalars(path) if path.is_file() else []
   evaluator = Evaluator(config, pipeline)
@@ -84,6 +79,30 @@ def evaluate(
   print(f"metrics: {folder / 'metrics.json'}")
   print(f"report:  {folder / 'report.html'}")
   return 0
+
+
+def _check_data(config: Config, checkpoint: str, step: int | None) -> None:
+  """Raises InputError unless the checkpoint is of the config's digit world."""
+  only = (
+    "ddit evaluate is an exam of the digit world alone: for other data, score "
+    "the answers of ddit sample"
+  )
+  if config.data.sources:
+    names = ", ".join(config.data.sources)
+    raise InputError(f"the config has data.sources ({names}), but {only}")
+  trained = stored_config(checkpoint, step)
+  if trained is None:
+    raise InputError(f"{checkpoint} holds converted weights, but {only}")
+  if trained.data.sources:
+    names = ", ".join(trained.data.sources)
+    raise InputError(
+      f"{checkpoint} was trained on data.sources ({names}), but {only}"
+    )
+  if trained.data.world != config.data.world:
+    raise InputError(
+      f"the checkpoint was trained on data.world {trained.data.world!r}, the "
+      f"config has {config.data.world!r}: give the config it was trained with"
+    )
 
 
 class Evaluator:
@@ -315,7 +334,7 @@ class Evaluator:
   ) -> list[str]:
     return self._pipeline.answer(
       np.stack(images),
-      [questions.prompt_text(question) for question in asked],
+      [question.text for question in asked],
       seed=self._plan.seed,
       sample=self._config.sample,
     )

@@ -1,7 +1,9 @@
 """Checkpoints to pipelines; weights are restored directly onto the mesh."""
 
+import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import jax
 from jax.sharding import Mesh
@@ -10,14 +12,15 @@ from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.config.load import from_dict
 from ddit_jax.conversion.record import read_record
 from ddit_jax.data.config import DataConfig, TaskConfig
+from ddit_jax.data.text import instructions_from
 from ddit_jax.data.tokenizers import Tokenizer, check_text_head, from_files
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network, Variables
-from ddit_jax.pipelines.load_sd3 import load_sd3
+from ddit_jax.pipelines.load_sd3 import BATCH_SIZE, load_sd3
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
 from ddit_jax.sharding.mesh import MeshConfig
@@ -63,11 +66,30 @@ def load(
   if PretrainedModel.is_at(path):
     with preparing():
       return _from_converted(pathlib.Path(path), mesh, dtype)
+  with open_store(path) as store:
+    return _from_store(store, weights, step, mesh)
+
+
+@contextlib.contextmanager
+def open_store(path: str) -> Iterator[CheckpointStore]:
+  """The checkpoints of a run, to read; InputError if there are none."""
   folder = checkpoints_in(path)
   if not folder.is_dir():
     raise InputError(f"{path} has no checkpoints: give a folder of a run")
   with preparing(), CheckpointStore(folder, read_only=True) as store:
-    return _from_store(store, weights, step, mesh)
+    yield store
+
+
+def stored_config(path: str, step: int | None) -> Config | None:
+  """The config of a run's checkpoint; None if `path` holds converted weights.
+
+  Raises:
+    InputError: no such checkpoint, or it is damaged.
+  """
+  if PretrainedModel.is_at(path):
+    return None
+  with open_store(path) as store:
+    return read_config(store, stored_step(store, step))
 
 
 def _from_store(store, weights: str, step: int | None, mesh: Mesh) -> Pipeline:
@@ -82,6 +104,8 @@ def _from_store(store, weights: str, step: int | None, mesh: Mesh) -> Pipeline:
     mesh=mesh,
     step=run.step,
     image_size=run.config.data.image_sides[0],
+    input_size=run.config.data.image_sides[1],
+    instructions=run.instructions,
   )
 
 
@@ -113,7 +137,9 @@ def _from_converted(
   config = Config(
     name=folder.name,
     data=DataConfig(text_to_image=_TEXTS, image_to_text=_TEXTS),
+    sample=SampleConfig(batch_size=BATCH_SIZE),
   )
+  side = min(_PRETRAINED_IMAGE_SIZE, largest)
   return Pipeline(
     config,
     tokenizer,
@@ -121,7 +147,9 @@ def _from_converted(
     variables,
     mesh=mesh,
     step=0,
-    image_size=min(_PRETRAINED_IMAGE_SIZE, largest),
+    image_size=side,
+    input_size=side,
+    instructions=(),
   )
 
 
@@ -152,6 +180,24 @@ def refuse_sd3(path: str | pathlib.Path, purpose: str) -> None:
     )
 
 
+def stored_step(store: CheckpointStore, step: int | None) -> int:
+  """A finished step of a store, the newest if None; InputError if not there."""
+  steps = store.steps()
+  if not steps:
+    raise InputError("there is no finished checkpoint: train first")
+  step = steps[-1] if step is None else step
+  if step not in steps:
+    raise InputError(
+      f"there is no checkpoint of step {step}; there are {steps}"
+    )
+  return step
+
+
+def read_config(store: CheckpointStore, step: int) -> Config:
+  """The config that a step was saved with."""
+  return from_dict(Config, store.config(step), f"the checkpoint of step {step}")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredRun:
   """A finished step of a store, with everything except arrays loaded.
@@ -161,6 +207,7 @@ class StoredRun:
     step: its number.
     config: of the run.
     tokenizer: saved with it.
+    instructions: of the questions it was trained on.
     encoders: source of its frozen encoders, if any.
     model: the network between them.
   """
@@ -169,6 +216,7 @@ class StoredRun:
   step: int
   config: Config
   tokenizer: Tokenizer
+  instructions: tuple[str, ...]
   encoders: PretrainedModel | None
   model: DualModel
 
@@ -179,24 +227,17 @@ class StoredRun:
     Raises:
       ValueError: the step does not exist or is damaged.
     """
-    steps = store.steps()
-    if not steps:
-      raise InputError("there is no finished checkpoint: train first")
-    step = steps[-1] if step is None else step
-    if step not in steps:
-      raise InputError(
-        f"there is no checkpoint of step {step}; there are {steps}"
-      )
-    config = from_dict(
-      Config, store.config(step), f"the checkpoint of step {step}"
-    )
-    tokenizer = from_files(store.files(step))
+    step = stored_step(store, step)
+    config = read_config(store, step)
+    files = store.files(step)
+    tokenizer = from_files(files)
     encoders = config.model.open_encoders()
     return cls(
       store=store,
       step=step,
       config=config,
       tokenizer=tokenizer,
+      instructions=instructions_from(files),
       encoders=encoders,
       model=config.make_model(tokenizer, encoders),
     )

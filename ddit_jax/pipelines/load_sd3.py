@@ -33,7 +33,7 @@ _NEEDED_PARTS = (
 # As in diffusers.
 _T5_LENGTH = 256
 # The decoder's 128 features per pixel take half a gigabyte at 1024 x 1024.
-_BATCH_SIZE = 4
+BATCH_SIZE = 4
 _SCHEDULER_FILE = "scheduler_config.json"
 # Options of diffusers' FlowMatchEulerDiscreteScheduler that change the grid
 # or add noise; SD3 uses none of them.
@@ -75,7 +75,7 @@ def load_sd3(
       for name, part in model.parts().items()
     },
     mesh=mesh,
-    sample=SampleConfig(image=sampling, batch_size=_BATCH_SIZE),
+    sample=SampleConfig(image=sampling, batch_size=BATCH_SIZE),
     image_size=min(config.base_grid, config.max_grid) * model.pixels_per_patch,
   )
 

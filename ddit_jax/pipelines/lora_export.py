@@ -9,9 +9,10 @@ import numpy as np
 
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.conversion.peft import read_adapter, write_adapter
-from ddit_jax.errors import InputError, preparing
+from ddit_jax.data.text import instructions_file
+from ddit_jax.errors import InputError
 from ddit_jax.lora.lora import LoraConfig
-from ddit_jax.pipelines.load import StoredRun
+from ddit_jax.pipelines.load import StoredRun, open_store
 from ddit_jax.sharding.mesh import MeshConfig
 
 _SUFFIX = ".safetensors"
@@ -33,7 +34,7 @@ def export_adapter(
       f"--out={out} must end in {_SUFFIX}: it is one file; --merge writes a "
       "folder"
     )
-  with preparing(), _open_store(checkpoint) as store:
+  with open_store(checkpoint) as store:
     run = _adapted_run(store, step)
     trained = run.trained(weights, MeshConfig().make())["params"]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,7 @@ def export_merged(
     InputError: no adapters, another base, or `out` exists.
   """
   path = _free_path(out)
-  with preparing(), _open_store(checkpoint) as store:
+  with open_store(checkpoint) as store:
     run = _adapted_run(store, step)
     _, network = run.merged(weights, MeshConfig().make())
     plain = dataclasses.replace(run.config, lora=LoraConfig())
@@ -79,7 +80,7 @@ def export_merged(
         {weights: network["params"], "constants": network["constants"]},
         data_position=store.data_position(run.step),
         config=dataclasses.asdict(plain),
-        files=run.tokenizer.files(),
+        files=run.tokenizer.files() | instructions_file(run.instructions),
       )
   _log.info("%s: step %d's %s, merged", path, run.step, weights)
   return 0
@@ -90,13 +91,6 @@ def _free_path(out: str) -> pathlib.Path:
   if path.exists():
     raise InputError(f"--out={out} exists: name a new one")
   return path
-
-
-def _open_store(checkpoint: str) -> CheckpointStore:
-  folder = checkpoints_in(checkpoint)
-  if not folder.is_dir():
-    raise InputError(f"{checkpoint} has no checkpoints: give a folder of a run")
-  return CheckpointStore(folder, read_only=True)
 
 
 def _adapted_run(store: CheckpointStore, step: int | None) -> StoredRun:

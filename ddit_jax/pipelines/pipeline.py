@@ -10,15 +10,28 @@ from jaxtyping import Bool, Int, UInt8
 
 from ddit_jax.data.text import (
   answer_text,
+  bare_question,
   caption_tokens,
   check_prompt,
   masked_template,
+  question_prompt,
 )
 from ddit_jax.data.tokenizers import Tokenizer
-from ddit_jax.errors import preparing
+from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
+from ddit_jax.pipelines.inputs import (
+  Changes,
+  Images,
+  check_template,
+  check_text,
+  image_batch,
+  image_sides,
+  row_indices,
+  sample_config,
+  text_list,
+)
 from ddit_jax.pipelines.sampler import Sampler
 
 
@@ -33,6 +46,8 @@ class Pipeline:
     mesh: the devices.
     step: number of training steps.
     image_size: default side of generated images, in pixels.
+    input_size: side of the images that it reads, in pixels.
+    instructions: what the questions of its training ended with.
   """
 
   def __init__(
@@ -45,6 +60,8 @@ class Pipeline:
     mesh: Mesh,
     step: int,
     image_size: int,
+    input_size: int,
+    instructions: tuple[str, ...],
   ):
     self.config = config
     self.tokenizer = tokenizer
@@ -53,6 +70,8 @@ class Pipeline:
     self.mesh = mesh
     self.step = step
     self.image_size = image_size
+    self.input_size = input_size
+    self.instructions = instructions
     self._sampler = Sampler(model, variables, mesh)
     self._encode = jax.jit(model.encode)
     self._decode = jax.jit(model.decode)
@@ -61,61 +80,105 @@ class Pipeline:
     self,
     prompts: Sequence[str],
     *,
+    negative: str = "",
     seed: int = 0,
-    sample: SampleConfig | None = None,
-    size: tuple[int, int] | None = None,
+    sample: SampleConfig | Changes | None = None,
+    size: int | tuple[int, int] | None = None,
+    indices: Sequence[int] | None = None,
   ) -> UInt8[np.ndarray, "prompts height width 3"]:
     """Generates one image per prompt.
 
     Args:
-      prompts: texts.
+      prompts: texts; the empty one generates without guidance.
+      negative: negative prompt of the guidance, for all prompts.
       seed: of the noise.
-      sample: overrides the checkpoint's sampling config.
-      size: (height, width) in pixels; `image_size` squared if None.
+      sample: what to change in the checkpoint's sampling config, see
+        `inputs.sample_config`.
+      size: side or (height, width) in pixels; `image_size` if None.
+      indices: of the prompts, 0, 1, ... if None. An image follows from seed,
+        prompt and index, so any image of a list can be drawn again alone.
 
     Raises:
       InputError: a prompt is longer than the network's text or has words
-        that the tokenizer does not know, or the size is incompatible with the
-        network's patches.
+        that the tokenizer does not know, the size is incompatible with the
+        network's patches, or an argument has another type.
     """
+    prompts = text_list(prompts, "prompts")
+    config = sample_config(self.config.sample, sample, negative)
     length = self.config.data.text_to_image.text_length
     tokens = []
     with preparing():
-      for prompt in prompts:
+      for prompt in [negative, *prompts]:
         check_prompt(self.tokenizer, prompt)
         tokens.append(caption_tokens(self.tokenizer, prompt, length))
     return self._sampler.images(
-      np.stack(tokens),
-      caption_tokens(self.tokenizer, "", length)[None],
+      np.stack(tokens[1:]),
+      tokens[0][None],
+      indices=row_indices(indices, len(prompts)),
       seed=seed,
-      size=size or (self.image_size, self.image_size),
-      config=sample or self.config.sample,
+      size=image_sides(self.image_size if size is None else size),
+      config=config,
     )
 
-  def caption(
-    self,
-    images: UInt8[np.ndarray, "images side side 3"],
-    *,
-    seed: int = 0,
-    sample: SampleConfig | None = None,
-  ) -> list[str]:
-    """Describes each image."""
-    return self.answer(images, [""] * len(images), seed=seed, sample=sample)
+  def caption(self, images: Images, **options) -> list[str]:
+    """Describes each image; see `complete` for the options."""
+    images = image_batch(images, self.input_size)
+    return self.complete(images, [""] * len(images), **options)
 
   def answer(
     self,
-    images: UInt8[np.ndarray, "images side side 3"],
+    images: Images,
+    questions: Sequence[str],
+    *,
+    instruction: str | None = None,
+    **options,
+  ) -> list[str]:
+    """Answers a question about each image.
+
+    Args:
+      images: see `complete`.
+      questions: one per image, alone ("is it red?") or as whole prompts ("Q: is
+        it red? A: "). They are asked as in training.
+      instruction: what each prompt says after the question; None for that of
+        the training's questions, "" for nothing.
+      **options: see `complete`.
+
+    Raises:
+      InputError: as `complete`, or the training's questions had several
+        instructions and `instruction` is None.
+    """
+    questions = map(bare_question, text_list(questions, "questions"))
+    if instruction is None:
+      instruction = self._instruction()
+    check_text(instruction, "instruction")
+    prompts = [question_prompt(text, instruction) for text in questions]
+    return self.complete(images, prompts, **options)
+
+  def complete(
+    self,
+    images: Images,
     prompts: Sequence[str],
     *,
     seed: int = 0,
-    sample: SampleConfig | None = None,
+    sample: SampleConfig | Changes | None = None,
+    indices: Sequence[int] | None = None,
   ) -> list[str]:
     """Continues each prompt ("Q: is it red? A: ") about its image.
 
+    Args:
+      images: see `inputs.image_batch`.
+      prompts: beginnings of the texts, one per image; "" for a caption.
+      seed: of the draws.
+      sample: what to change in the checkpoint's sampling config, see
+        `inputs.sample_config`.
+      indices: of the rows, 0, 1, ... if None; a row's draws follow from seed
+        and index.
+
     Raises:
       InputError: a prompt leaves no room for an answer, or has words that the
-        tokenizer does not know.
+        tokenizer does not know; or an argument has another type or length.
     """
+    prompts = text_list(prompts, "prompts")
     length = self.config.data.image_to_text.text_length
     templates = []
     with preparing():
@@ -124,7 +187,7 @@ class Pipeline:
         templates.append(masked_template(self.tokenizer, prompt, length))
     tokens, prompt_mask = map(np.stack, zip(*templates, strict=True))
     filled, _ = self.infill(
-      images, tokens, prompt_mask, seed=seed, sample=sample
+      images, tokens, prompt_mask, seed=seed, sample=sample, indices=indices
     )
     return [
       answer_text(self.tokenizer, *row)
@@ -133,37 +196,67 @@ class Pipeline:
 
   def infill(
     self,
-    images: UInt8[np.ndarray, "images side side 3"],
+    images: Images,
     tokens: Int[np.ndarray, "images length"],
     prompt_mask: Bool[np.ndarray, "images length"],
     *,
     seed: int = 0,
-    sample: SampleConfig | None = None,
+    sample: SampleConfig | Changes | None = None,
+    indices: Sequence[int] | None = None,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Fills every token that is not part of the prompt, in any pattern.
 
     Args:
-      images: images that the texts describe.
+      images: images that the texts describe, see `inputs.image_batch`.
       tokens: ids; used where `prompt_mask` is True.
       prompt_mask: True where a token is given.
       seed: of the sampler.
-      sample: overrides the checkpoint's sampling config.
+      sample: what to change in the checkpoint's sampling config, see
+        `inputs.sample_config`.
+      indices: of the rows, 0, 1, ... if None; a row's draws follow from seed
+        and index.
 
     Returns:
       Finished tokens [images, length], and the partly masked ones after each
       step, [images, steps, length].
+
+    Raises:
+      InputError: an argument has another type or shape, or a given token is not
+        in the vocabulary.
     """
+    images = image_batch(images, self.input_size)
+    network = self.model.network.config
+    check_template(
+      tokens,
+      prompt_mask,
+      num_images=len(images),
+      # T5 takes texts of any length.
+      longest=network.max_text_length if network.context_dim is None else None,
+      tokenizer=self.tokenizer,
+    )
     return self._sampler.tokens(
       images,
       tokens,
       prompt_mask,
       mask_id=self.tokenizer.mask_id,
+      indices=row_indices(indices, len(images)),
       seed=seed,
-      config=sample or self.config.sample,
+      config=sample_config(self.config.sample, sample),
     )
 
-  def encode(self, images: np.ndarray) -> jax.Array:
-    """uint8 images to the network's latents."""
+  def _instruction(self) -> str:
+    """The instruction of the training's questions."""
+    if len(self.instructions) > 1:
+      raise InputError(
+        "the questions of this checkpoint's training ended with different "
+        f"instructions, {' or '.join(map(repr, self.instructions))}: choose "
+        "the instruction"
+      )
+    return next(iter(self.instructions), "")
+
+  def encode(self, images: Images) -> jax.Array:
+    """The network's latents of images, see `inputs.image_batch`."""
+    images = image_batch(images, self.input_size)
     return self._encode(self.variables, jnp.asarray(images))
 
   def decode(self, latents: jax.Array) -> np.ndarray:

@@ -1,8 +1,10 @@
 """`ddit sample`: reads requests, and writes images, captions or answers."""
 
+import dataclasses
 import json
 import logging
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image
@@ -17,9 +19,13 @@ from ddit_jax.data.image_header import (
 from ddit_jax.data.sources.annotations import TextError, json_lines
 from ddit_jax.data.sources.paths import SafeFolder, file_facts
 from ddit_jax.errors import InputError
+from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.workdir import output_folder
+from ddit_jax.pipelines.inputs import sample_config
 from ddit_jax.pipelines.load import load, refuse_sd3
 from ddit_jax.pipelines.pipeline import Pipeline
+from ddit_jax.pipelines.sd3 import Sd3Pipeline
+from ddit_jax.prng import check_seed
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +35,26 @@ NEEDED = {
   "caption": ("image",),
   "vqa": ("image", "question"),
 }
+# The names by which `ddit sample` takes fields of `SampleConfig`, by task; all
+# others are set by their dotted names.
+_OF_TEXTS = {
+  "batch_size": "batch_size",
+  "order": "text.order",
+  "steps": "text.num_steps",
+  "temperature": "text.temperature",
+}
+SHORT_NAMES = {
+  "t2i": {
+    "batch_size": "batch_size",
+    "guidance": "image.guidance_scale",
+    "shift": "image.shift",
+    "steps": "image.num_inference_steps",
+  },
+  "caption": _OF_TEXTS,
+  "vqa": _OF_TEXTS,
+}
+# Images of one prompt; far more than anyone looks at.
+_MAX_IMAGES = 100_000
 
 
 def read(
@@ -138,8 +164,60 @@ def _from_file(path: pathlib.Path, needed) -> list[dict[str, str]]:
 def _check_row(row, needed, where: str) -> None:
   for key in needed:
     value = row.get(key)
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str):
+      raise InputError(f"{where} needs a text {key!r}")
+    # The empty prompt is one that training uses, too.
+    if key != "prompt" and not value.strip():
       raise InputError(f"{where} needs a non-empty text {key!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+  """What may be set for all requests of a call; None keeps the default.
+
+  Attributes:
+    seed: of the draws.
+    sample: changes of the checkpoint's `SampleConfig`, by dotted name.
+    indices: numbers of the requests to run; all if None.
+    size: of the images, side or (height, width) in pixels; only t2i.
+    num_images: images per prompt; only t2i.
+    negative: negative prompt; only t2i.
+    instruction: see `Pipeline.answer`; only vqa.
+  """
+
+  seed: int = 0
+  sample: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  indices: tuple[int, ...] | None = None
+  size: int | tuple[int, int] | None = None
+  num_images: int = 1
+  negative: str = ""
+  instruction: str | None = None
+
+  def __post_init__(self):
+    check_seed(self.seed)
+    if not 1 <= self.num_images <= _MAX_IMAGES:
+      raise ValueError(
+        f"--num_images must be in 1 to {_MAX_IMAGES}, got {self.num_images}"
+      )
+    if len(set(self.indices or ())) < len(self.indices or ()):
+      raise ValueError(f"--indices names a result twice: {self.indices}")
+    sample_config(SampleConfig(), self.sample)
+
+  def chosen(self, rows: list[dict[str, str]]) -> dict[int, dict[str, str]]:
+    """The requests to run by their index, each prompt `num_images` times.
+
+    Raises:
+      InputError: there is no request of an index.
+    """
+    rows = [row for row in rows for _ in range(self.num_images)]
+    indices = range(len(rows)) if self.indices is None else self.indices
+    for index in indices:
+      if not 0 <= index < len(rows):
+        raise InputError(
+          f"--indices has {index}, but the results are numbered 0 to "
+          f"{len(rows) - 1}"
+        )
+    return {index: rows[index] for index in indices}
 
 
 def generate(
@@ -150,47 +228,73 @@ def generate(
   out: str,
   weights: str,
   step: int | None,
-  seed: int,
+  options: Options,
 ) -> int:
   """Runs the requests and writes their results into `out`; returns 0.
 
   Raises:
-    InputError: the checkpoint, image files, prompts or folder are invalid.
+    InputError: the checkpoint, image files, prompts, options or folder are
+      invalid.
   """
+  chosen = options.chosen(rows)
   folder = output_folder(out)
   if task != "t2i":
     # Checked before the weights are read, which takes minutes.
     refuse_sd3(checkpoint, f"--task={task}")
   pipeline = load(checkpoint, weights=weights, step=step)
   if task == "t2i":
-    prompts = [row["prompt"] for row in rows]
-    images = pipeline.text_to_image(prompts, seed=seed)
-    results = [
-      {"prompt": prompt, "image": _write_png(folder, number, image)}
-      for number, (prompt, image) in enumerate(
-        zip(prompts, images, strict=True)
-      )
-    ]
+    results = _images(pipeline, chosen, options, folder)
   else:
-    results = _texts(pipeline, task, rows, seed)
+    results = _texts(pipeline, task, chosen, options)
   lines = [json.dumps(result) for result in results]
   (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
   print("\n".join(lines))
   return 0
 
 
-def _texts(
-  pipeline: Pipeline, task: str, rows: list[dict[str, str]], seed: int
+def _images(
+  pipeline: Pipeline | Sd3Pipeline,
+  rows: dict[int, dict[str, str]],
+  options: Options,
+  folder: pathlib.Path,
 ) -> list[dict]:
-  side = pipeline.image_size
-  images = np.stack([read_image(row["image"], side) for row in rows])
+  images = pipeline.text_to_image(
+    [row["prompt"] for row in rows.values()],
+    negative=options.negative,
+    seed=options.seed,
+    sample=options.sample,
+    size=options.size,
+    indices=tuple(rows),
+  )
+  return [
+    {**row, "image": _write_png(folder, index, image)}
+    for (index, row), image in zip(rows.items(), images, strict=True)
+  ]
+
+
+def _texts(
+  pipeline: Pipeline,
+  task: str,
+  rows: dict[int, dict[str, str]],
+  options: Options,
+) -> list[dict]:
+  side = pipeline.input_size
+  images = np.stack([read_image(row["image"], side) for row in rows.values()])
+  common = {
+    "seed": options.seed,
+    "sample": options.sample,
+    "indices": tuple(rows),
+  }
   if task == "caption":
-    texts = pipeline.caption(images, seed=seed)
+    texts = pipeline.caption(images, **common)
   else:
-    prompts = [f"Q: {row['question']} A: " for row in rows]
-    texts = pipeline.answer(images, prompts, seed=seed)
+    questions = [row["question"] for row in rows.values()]
+    common["instruction"] = options.instruction
+    texts = pipeline.answer(images, questions, **common)
   key = "caption" if task == "caption" else "answer"
-  return [{**row, key: text} for row, text in zip(rows, texts, strict=True)]
+  return [
+    {**row, key: text} for row, text in zip(rows.values(), texts, strict=True)
+  ]
 
 
 def _write_png(folder: pathlib.Path, number: int, image: np.ndarray) -> str:

@@ -6,14 +6,14 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Int, PyTree, UInt8
+from jaxtyping import Bool, Int, PyTree, UInt8, UInt32
 
 from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.errors import preparing
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
-from ddit_jax.prng import key_for
+from ddit_jax.prng import check_seed, key_for, row_keys
 from ddit_jax.sampling.image_sampler import ImageSampling, generate_latents
 from ddit_jax.sampling.text_sampler import TextSampling, generate_tokens
 from ddit_jax.sharding.mesh import batch_ways
@@ -22,8 +22,8 @@ from ddit_jax.sharding.mesh import batch_ways
 class Sampler:
   """Both samplers of one model.
 
-  Each compiles once per batch size and config. A request's results depend on
-  its place in the list and on the batch size, as each batch has its own key.
+  Each compiles once per batch size and config. A row's draws follow from the
+  seed and the row's index alone, not from the batch size or the other rows.
 
   Args:
     model: the network with its encoders.
@@ -47,6 +47,7 @@ class Sampler:
     texts: PyTree[Int[np.ndarray, "rows length"]],
     null_texts: PyTree[Int[np.ndarray, "1 length"]],
     *,
+    indices: UInt32[np.ndarray, " rows"],
     seed: int,
     size: tuple[int, int],
     config: SampleConfig,
@@ -56,25 +57,31 @@ class Sampler:
     Args:
       texts: the prompts, in the model's input format.
       null_texts: the empty or negative prompt.
+      indices: of the rows, see `prng.row_keys`.
       seed: of the noise.
       size: (height, width) in pixels.
       config: of the image sampler, and the batch size.
 
     Raises:
-      InputError: the size is incompatible with the network.
+      InputError: the size is incompatible with the network, or the seed out of
+        range.
     """
     with preparing():
+      check_seed(seed)
       latent_shape = self._model.latent_shape(*size)
     generate = functools.partial(
       self._images,
       self._variables,
       null_texts,
+      key_for(jax.random.key(seed), "text_to_image"),
       latent_shape=latent_shape,
       sampling=config.image,
     )
-    root = key_for(jax.random.key(seed), "text_to_image")
     return in_batches(
-      generate, texts, root, mesh=self._mesh, batch_size=config.batch_size
+      generate,
+      (indices, texts),
+      mesh=self._mesh,
+      batch_size=config.batch_size,
     )
 
   def tokens(
@@ -84,22 +91,28 @@ class Sampler:
     prompt_mask: Bool[np.ndarray, "rows length"],
     *,
     mask_id: int,
+    indices: UInt32[np.ndarray, " rows"],
     seed: int,
     config: SampleConfig,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Fills the tokens where `prompt_mask` is False.
+    """Fills the tokens where `prompt_mask` is False; `indices` as in `images`.
 
     Returns:
       Finished tokens [rows, length], and the partly masked ones after each
       step, [rows, steps, length].
     """
+    with preparing():
+      check_seed(seed)
     generate = functools.partial(
-      self._tokens, self._variables, mask_id=mask_id, sampling=config.text
+      self._tokens,
+      self._variables,
+      key_for(jax.random.key(seed), "image_to_text"),
+      mask_id=mask_id,
+      sampling=config.text,
     )
     return in_batches(
       generate,
-      (images, tokens, prompt_mask),
-      key_for(jax.random.key(seed), "image_to_text"),
+      (indices, images, tokens, prompt_mask),
       mesh=self._mesh,
       batch_size=config.batch_size,
     )
@@ -108,14 +121,15 @@ class Sampler:
     self,
     variables,
     null_texts,
-    texts,
-    key: jax.Array,
+    root: jax.Array,
+    rows,
     *,
     latent_shape: tuple[int, int, int],
     sampling: ImageSampling,
   ) -> jax.Array:
-    batch = len(jax.tree.leaves(texts)[0])
-    noise = jax.random.normal(key, (batch, *latent_shape))
+    indices, texts = rows
+    draw = functools.partial(jax.random.normal, shape=latent_shape)
+    noise = jax.vmap(draw)(row_keys(root, indices))
     latents = generate_latents(
       self._model, variables, texts, null_texts, noise, sampling=sampling
     )
@@ -124,13 +138,13 @@ class Sampler:
   def _token_batch(
     self,
     variables,
+    root: jax.Array,
     rows,
-    key: jax.Array,
     *,
     mask_id: int,
     sampling: TextSampling,
   ) -> tuple[jax.Array, jax.Array]:
-    images, tokens, prompt_mask = rows
+    indices, images, tokens, prompt_mask = rows
     latents = self._model.encode(variables, images)
     filled, trace = generate_tokens(
       self._model,
@@ -138,22 +152,19 @@ class Sampler:
       latents,
       tokens,
       prompt_mask,
-      key,
+      row_keys(root, indices),
       mask_id=mask_id,
       sampling=sampling,
     )
     return filled, trace.swapaxes(0, 1)
 
 
-def in_batches(
-  function, rows: Any, root: jax.Array, *, mesh: Mesh, batch_size: int
-) -> Any:
+def in_batches(function, rows: Any, *, mesh: Mesh, batch_size: int) -> Any:
   """Runs `function` on equal batches of rows; the last one is padded.
 
   Args:
-    function: (rows of a batch on the mesh, key) -> arrays of equally many rows.
+    function: rows of a batch on the mesh -> arrays of equally many rows.
     rows: a tree of numpy arrays [rows, ...].
-    root: each batch's key is folded from it.
     mesh: splits a batch.
     batch_size: rows at once, rounded up to a multiple of the mesh's ways.
 
@@ -165,12 +176,11 @@ def in_batches(
   size = -(-min(batch_size, num_rows) // ways) * ways
   results = []
   with jax.set_mesh(mesh):
-    for index, start in enumerate(range(0, num_rows, size)):
+    for start in range(0, num_rows, size):
       batch = jax.tree.map(
         functools.partial(_padded_slice, start=start, size=size), rows
       )
-      key = jax.random.fold_in(root, index)
-      results.append(function(to_mesh(batch, mesh), key))
+      results.append(function(to_mesh(batch, mesh)))
   joined = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
   return jax.tree.map(lambda array: array[:num_rows], joined)
 

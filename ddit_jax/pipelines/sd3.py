@@ -12,11 +12,17 @@ from jaxtyping import Array, Float, Int
 
 from ddit_jax.data.prompt_tokenizers import PromptTokenizer
 from ddit_jax.encoders.clip import join_context
-from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.mmdit import Prediction
 from ddit_jax.models.module import PureModule, Variables
+from ddit_jax.pipelines.inputs import (
+  Changes,
+  image_sides,
+  row_indices,
+  sample_config,
+  text_list,
+)
 from ddit_jax.pipelines.sampler import Sampler
 
 _log = logging.getLogger(__name__)
@@ -152,8 +158,9 @@ class Sd3Pipeline:
     *,
     negative: str = "",
     seed: int = 0,
-    sample: SampleConfig | None = None,
-    size: tuple[int, int] | None = None,
+    sample: SampleConfig | Changes | None = None,
+    size: int | tuple[int, int] | None = None,
+    indices: Sequence[int] | None = None,
   ) -> np.ndarray:
     """Generates one image per prompt, uint8 [prompts, height, width, 3].
 
@@ -164,20 +171,24 @@ class Sd3Pipeline:
       prompts: texts; all three encoders read the same.
       negative: negative prompt of the guidance, for all prompts.
       seed: of the noise.
-      sample: overrides `self.sample`.
-      size: (height, width) in pixels; `image_size` squared if None.
+      sample: what to change in `self.sample`, see `inputs.sample_config`.
+      size: side or (height, width) in pixels; `image_size` if None.
+      indices: of the prompts, 0, 1, ... if None. An image follows from seed,
+        prompt and index, so any image of a list can be drawn again alone.
 
     Raises:
-      InputError: there are no prompts, or the size does not fit the network.
+      InputError: there are no prompts, an argument has another type, or the
+        size does not fit the network.
     """
-    if not prompts:
-      raise InputError("there are no prompts: give at least one")
+    prompts = text_list(prompts, "prompts")
+    config = sample_config(self.sample, sample, negative)
     return self._sampler.images(
       self.prompt_ids(prompts),
       self.prompt_ids([negative]),
+      indices=row_indices(indices, len(prompts)),
       seed=seed,
-      size=size or (self.image_size, self.image_size),
-      config=sample or self.sample,
+      size=image_sides(self.image_size if size is None else size),
+      config=config,
     )
 
   def prompt_ids(self, prompts: Sequence[str]) -> dict[str, np.ndarray]:

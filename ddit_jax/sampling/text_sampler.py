@@ -56,7 +56,7 @@ def infill(
   predict: Predict,
   tokens: Int[Array, "batch length"],
   prompt_mask: Bool[Array, "batch length"],
-  key: Key[Array, ""],
+  keys: Key[Array, " batch"],
   *,
   mask_id: int,
   sampling: TextSampling,
@@ -67,7 +67,7 @@ def infill(
     predict: (tokens) -> logits, with the clean images at sigma 0 bound.
     tokens: ids; only those of the prompt are read.
     prompt_mask: True where the token is given.
-    key: randomness of the draws.
+    keys: randomness of each row's draws, see `prng.row_keys`.
     mask_id: the token id that stands for a masked token.
     sampling: steps, order and temperature.
 
@@ -78,12 +78,13 @@ def infill(
   if sampling.order == "ancestral":
     update = functools.partial(
       ancestral_update,
+      keys=keys,
       mask_id=mask_id,
       temperature=sampling.temperature,
     )
-    keys = jax.random.split(key, sampling.num_steps)
-    return ancestral_states(predict, start, keys, update, mask_id=mask_id)
-  return _by_confidence(predict, start, key, mask_id, sampling)
+    steps = jnp.arange(sampling.num_steps)
+    return ancestral_states(predict, start, steps, update, mask_id=mask_id)
+  return _by_confidence(predict, start, keys, mask_id, sampling)
 
 
 def generate_tokens(
@@ -92,7 +93,7 @@ def generate_tokens(
   latents,
   tokens: Int[Array, "batch length"],
   prompt_mask: Bool[Array, "batch length"],
-  key: jax.Array,
+  keys: Key[Array, " batch"],
   *,
   mask_id: int,
   sampling: TextSampling,
@@ -106,7 +107,7 @@ def generate_tokens(
     latents: of the images, clean; None if no example has an image.
     tokens: ids; only those at fixed positions are read.
     prompt_mask: True where the token is given.
-    key: randomness of the draws.
+    keys: randomness of each row's draws, see `prng.row_keys`.
     mask_id: the token id that stands for a masked token.
     sampling: the sampler's config.
     has_image: False where an example has no image; None if all have one.
@@ -120,7 +121,7 @@ def generate_tokens(
     ).logits
 
   return infill(
-    predict, tokens, prompt_mask, key, mask_id=mask_id, sampling=sampling
+    predict, tokens, prompt_mask, keys, mask_id=mask_id, sampling=sampling
   )
 
 
@@ -173,19 +174,18 @@ def without_noise(
 def ancestral_update(
   state: Int[Array, "batch length"],
   log_p: Float[Array, "batch length vocab"],
-  key: Key[Array, ""],
+  step: Int[Array, ""],
   chance: Float[Array, ""],
   *,
+  keys: Key[Array, " batch"],
   mask_id: int,
   temperature: float,
 ) -> Int[Array, "batch length"]:
   """Reveals each masked token with `chance`, sampled from `log_p`."""
-  # Float32 Gumbel noise: coarser noise lowers the temperature silently.
-  gumbel = jax.random.gumbel(key, log_p.shape, jnp.float32)
   return ancestral_draw(
     state,
     _tempered(log_p, temperature),
-    gumbel,
+    _gumbel(keys, step, log_p.shape),
     chance,
     mask_id=mask_id,
   )
@@ -229,13 +229,25 @@ def _tempered(
   return jnp.where(ids == best, 0.0, -jnp.inf)
 
 
-def _by_confidence(predict, start, key, mask_id, sampling):
+def _gumbel(
+  keys: Key[Array, " batch"], step: Int[Array, ""], shape: tuple[int, ...]
+) -> Float[Array, "batch length vocab"]:
+  """Gumbel noise of one step of a batch, each row's from its own key."""
+
+  def draw(key):
+    # Float32, as coarser noise lowers the temperature silently.
+    key = jax.random.fold_in(key, step)
+    return jax.random.gumbel(key, shape[1:], jnp.float32)
+
+  return jax.vmap(draw)(keys)
+
+
+def _by_confidence(predict, start, keys, mask_id, sampling):
   num_masked = (start == mask_id).sum(axis=-1)
 
-  def step(state, inputs):
-    index, step_key = inputs
+  def step(state, index):
     log_p = log_probabilities(predict(state), mask_id)
-    sampled, confidence = _draw(log_p, step_key, sampling.temperature)
+    sampled, confidence = _draw(log_p, keys, index, sampling.temperature)
     is_masked = state == mask_id
     # After step i, (i + 1) / num_steps of the masked tokens are revealed,
     # rounded up.
@@ -247,22 +259,20 @@ def _by_confidence(predict, start, key, mask_id, sampling):
     state = jnp.where(is_revealed, sampled.astype(state.dtype), state)
     return state, state
 
-  steps = jnp.arange(sampling.num_steps)
-  keys = jax.random.split(key, sampling.num_steps)
-  return jax.lax.scan(step, start, (steps, keys))
+  return jax.lax.scan(step, start, jnp.arange(sampling.num_steps))
 
 
 def _draw(
   log_p: Float[Array, "batch length vocab"],
-  key: Key[Array, ""],
+  keys: Key[Array, " batch"],
+  step: Int[Array, ""],
   temperature: float,
 ) -> tuple[Int[Array, "batch length"], Float[Array, "batch length"]]:
   """(tokens, their log probabilities)."""
   if temperature == 0:
     token = jnp.argmax(log_p, axis=-1)
   else:
-    # Float32 Gumbel noise: coarser noise lowers the temperature silently.
-    gumbel = jax.random.gumbel(key, log_p.shape, jnp.float32)
-    token = jnp.argmax(log_p / temperature + gumbel, axis=-1)
+    noise = _gumbel(keys, step, log_p.shape)
+    token = jnp.argmax(log_p / temperature + noise, axis=-1)
   chosen = jnp.take_along_axis(log_p, token[..., None], axis=-1)[..., 0]
   return token, chosen

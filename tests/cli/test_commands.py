@@ -1,12 +1,16 @@
 """What `train`, `sample`, `evaluate` and `lora` check and hand on."""
 
+import dataclasses
+import functools
 import sys
 
 import pytest
 
 from ddit_jax.cli import commands
 from ddit_jax.cli.main import main
+from ddit_jax.config.load import split_overrides
 from ddit_jax.errors import InputError
+from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.pipelines import evaluate, lora_export, requests
 
 CONFIG = "--config=configs/digits.py"
@@ -17,7 +21,8 @@ def train(*argv, **overrides):
 
 
 def sample(*argv):
-  return commands.SAMPLE.run(commands.SAMPLE.parse(list(argv)), {})
+  rest, overrides = split_overrides(list(argv), commands.SAMPLE.section)
+  return commands.SAMPLE.run(commands.SAMPLE.parse(rest), overrides)
 
 
 def evaluated(*argv, **overrides):
@@ -88,6 +93,7 @@ def test_requests_and_options_are_handed_over(monkeypatch):
   sample(
     *("--checkpoint=c", "--task=vqa", "--image=a.png", "--image=b.png"),
     *("--question=is it red?", "--seed=4294967295", "--step=3"),
+    *("--steps=5", "--sample.text.temperature=0", "--indices=1"),
   )
   [((checkpoint, task, rows), named)] = calls
   assert (checkpoint, task) == ("c", "vqa")
@@ -99,8 +105,63 @@ def test_requests_and_options_are_handed_over(monkeypatch):
     "out": "samples",
     "weights": "ema",
     "step": 3,
-    "seed": 2**32 - 1,
+    "options": requests.Options(
+      seed=2**32 - 1,
+      sample={"text.num_steps": "5", "text.temperature": "0"},
+      indices=(1,),
+    ),
   }
+
+
+def test_every_sampling_field_can_be_set(monkeypatch):
+  """By its dotted name, and most by a short one."""
+  calls = []
+  monkeypatch.setattr(
+    requests, "generate", lambda *_, **named: calls.append(named["options"])
+  )
+  fields = dataclasses.asdict(SampleConfig())
+  for section, rows in (("image", "t2i"), ("text", "caption")):
+    what = "--prompt=" if rows == "t2i" else "--image=a.png"
+    for name, value in fields[section].items():
+      flag = f"--sample.{section}.{name}={value}"
+      sample("--checkpoint=c", f"--task={rows}", what, flag)
+      assert calls.pop().sample == {f"{section}.{name}": str(value)}
+  for task, names in requests.SHORT_NAMES.items():
+    for name, key in names.items():
+      *sections, last = key.split(".")
+      part = functools.reduce(getattr, sections, SampleConfig())
+      rows = {
+        "t2i": ["--prompt="],
+        "caption": ["--image=a"],
+        "vqa": ["--image=a", "--question=b"],
+      }[task]
+      value = str(getattr(part, last))
+      sample("--checkpoint=c", f"--task={task}", *rows, f"--{name}={value}")
+      assert calls.pop().sample == {key: value}
+
+
+@pytest.mark.parametrize(
+  ("argv", "message"),
+  [
+    (["--task=caption", "--guidance=2"], "--task=caption does not take --guid"),
+    (["--task=caption", "--size=8"], "--task=caption does not take --size"),
+    (["--task=t2i", "--temperature=0"], "--task=t2i does not take --temperat"),
+    (["--task=t2i", "--instruction=a"], "--task=t2i does not take --instruct"),
+    (["--task=t2i", "--sample.text.order=x"], "does not use --sample.text.or"),
+    (["--task=t2i", "--guidance=x"], "guidance_scale must be float, got 'x'"),
+    (["--task=t2i", "--guidence=2"], "no flag --guidence: did you mean 'guid"),
+    (["--task=t2i", "--steps=0"], "num_inference_steps must be positive"),
+    (["--task=t2i", "--size=axb"], "--size must be integers joined by 'x'"),
+    (["--task=t2i", "--indices=1;2"], "--indices must be integers joined by"),
+    (
+      ["--task=t2i", "--steps=2", "--sample.image.num_inference_steps=3"],
+      "--steps and --sample.image.num_inference_steps set the same: keep one",
+    ),
+  ],
+)
+def test_settings_are_checked_before_the_checkpoint_is_opened(argv, message):
+  with pytest.raises(InputError, match=message):
+    sample("--checkpoint=nowhere", "--prompt=a", *argv)
 
 
 @pytest.mark.parametrize("missing", ["checkpoint", "config", "out"])

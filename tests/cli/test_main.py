@@ -93,7 +93,7 @@ def test_bad_input_prints_one_line_and_gives_2(capsys, argv, line):
 class FakeVerb:
   """A verb whose work ends in an exception."""
 
-  takes_config = False
+  section = ""
 
   def __init__(self, error):
     self.error = error

@@ -7,6 +7,8 @@ from ddit_jax.data.text import (
   answer_text,
   caption_tokens,
   check_prompt,
+  instructions_file,
+  instructions_from,
   masked_template,
   tokenize_and_pad,
 )
@@ -108,3 +110,9 @@ def test_unknown_words_are_named_not_lost(tokenizer):
 def test_a_prompt_cannot_smuggle_in_a_mask(tokenizer):
   with pytest.raises(ValueError, match="does not know '<extra_id_0>'"):
     check_prompt(tokenizer, "a <extra_id_0> seven")
+
+
+def test_a_checkpoint_keeps_the_instructions():
+  found = ("", "Answer briefly: où?")
+  assert instructions_from(instructions_file(found)) == found
+  assert instructions_from({}) == ()

@@ -1,5 +1,6 @@
 """A run on image files with captions: read, mixed, trained on, sampled."""
 
+import copy
 import dataclasses
 import json
 
@@ -60,6 +61,19 @@ def finished(pictures, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("squares") / "run"
   assert train(settings(pictures), str(workdir))
   return workdir
+
+
+def test_the_instructions_of_the_questions_are_known(pictures, tmp_path):
+  run = settings(pictures)
+  sources = open_sources(run.data)
+  tokenizer = make_tokenizer(run.data, None, sources)
+  assert open_data(run, tokenizer, sources, tmp_path).instructions == ()
+  sources["squares"].instruction = "Briefly."
+  # No mixture names it.
+  sources["other"] = copy.copy(sources["squares"])
+  sources["other"].instruction = "At length."
+  data = open_data(run, tokenizer, sources, tmp_path)
+  assert data.instructions == ("Briefly.",)
 
 
 def test_batches_hold_the_pictures_with_their_own_captions(pictures, tmp_path):

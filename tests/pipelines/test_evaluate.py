@@ -1,11 +1,13 @@
 """`ddit evaluate` examines all three tasks and writes them down."""
 
+import dataclasses
 import json
 import math
 
 import pytest
 from PIL import Image
 
+from ddit_jax.data.config import DataConfig
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines import evaluate as evaluating
 from tests import tiny_run
@@ -109,6 +111,36 @@ def test_a_checkpoint_of_another_world_is_refused(trained, tmp_path):
     "the checkpoint was trained on data.world 'one_digit', the config has "
     "'scenes_32': give the config it was trained with"
   )
+
+
+def test_other_data_are_refused_before_the_weights_are_read(
+  trained, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(evaluating, "load", None)
+  only = (
+    "but ddit evaluate is an exam of the digit world alone: for other data, "
+    "score the answers of ddit sample"
+  )
+  other = dataclasses.replace(
+    tiny_run.settings(),
+    data=DataConfig(sources={"mine": {"kind": "image_folder", "path": "x"}}),
+  )
+  with pytest.raises(InputError) as caught:
+    evaluating.evaluate(
+      other, str(trained), out=str(tmp_path), weights="ema", step=None
+    )
+  assert str(caught.value) == f"the config has data.sources (mine), {only}"
+  monkeypatch.setattr(evaluating, "stored_config", lambda *_: other)
+  with pytest.raises(InputError) as caught:
+    evaluate(trained, tmp_path)
+  assert str(caught.value) == (
+    f"{trained} was trained on data.sources (mine), {only}"
+  )
+  monkeypatch.setattr(evaluating, "stored_config", lambda *_: None)
+  with pytest.raises(
+    InputError, match="holds converted weights, but ddit eval"
+  ):
+    evaluate(trained, tmp_path)
 
 
 def test_the_folder_is_checked_first(tmp_path):

@@ -6,14 +6,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddit_jax.digits import questions
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines import requests
 
 
 def generate(trained, out, task, rows, **options):
-  options = {"weights": "ema", "step": None, "seed": 0} | options
-  return requests.generate(str(trained), task, rows, out=str(out), **options)
+  return requests.generate(
+    str(trained),
+    task,
+    rows,
+    out=str(out),
+    weights="ema",
+    step=None,
+    options=requests.Options(**options),
+  )
 
 
 @pytest.fixture
@@ -61,23 +67,70 @@ def test_images_are_captioned_and_questioned_in_order(
   assert all(isinstance(row["answer"], str) for row in found)
 
 
-def test_questions_are_put_as_in_training(
-  trained, tmp_path, image, monkeypatch
-):
-  asked = []
+def test_options_reach_the_samplers(trained, tmp_path, image, monkeypatch):
+  calls = []
 
   class Spy:
-    image_size = 16
+    input_size = 16
 
-    def answer(self, images, prompts, *, seed):
-      asked.extend(prompts)
-      return ["" for _ in prompts]
+    def __getattr__(self, name):
+      def method(*args, **named):
+        calls.append((name, args, named))
+        return [
+          np.zeros((8, 8, 3), np.uint8) if name == "text_to_image" else ""
+        ]
+
+      return method
 
   monkeypatch.setattr(requests, "load", lambda *_, **__: Spy())
-  question = questions.presence_question(7, is_present=True)
-  row = {"image": image, "question": question.text}
-  generate(trained, tmp_path, "vqa", [row])
-  assert asked == [questions.prompt_text(question)]
+  common = {"seed": 3, "sample": {"batch_size": "2"}, "indices": (0,)}
+  row = {"image": image, "question": "is it red?"}
+  generate(trained, tmp_path, "vqa", [row], instruction="Briefly.", **common)
+  generate(trained, tmp_path, "caption", [row], **common)
+  options = {"size": (8, 8), "negative": "a dog"}
+  generate(trained, tmp_path, "t2i", [{"prompt": ""}], **options, **common)
+  answer, caption, drawn = calls
+  assert answer[1][1] == ["is it red?"]
+  assert answer[0] == "answer" and caption[0] == "caption"
+  assert answer[2] == {**common, "instruction": "Briefly."}
+  assert caption[2] == common
+  assert drawn == ("text_to_image", ([""],), options | common)
+
+
+def test_one_image_of_many_is_drawn_again(trained, tmp_path):
+  rows = [{"prompt": "a red seven"}, {"prompt": ""}]
+  whole, part = tmp_path / "whole", tmp_path / "part"
+  generate(trained, whole, "t2i", rows, num_images=2)
+  prompts = [row["prompt"] for row in results(whole)]
+  assert prompts == ["a red seven", "a red seven", "", ""]
+  images = {path.name: path.read_bytes() for path in whole.glob("*.png")}
+  assert len(set(images.values())) == len(images) == 4
+  generate(trained, part, "t2i", rows, num_images=2, indices=(3, 1))
+  found = results(part)
+  assert [row["prompt"] for row in found] == ["", "a red seven"]
+  for name in ("00003.png", "00001.png"):
+    assert (part / name).read_bytes() == images[name]
+  assert len(list(part.glob("*.png"))) == 2
+  with pytest.raises(
+    InputError, match="--indices has 4, but the results are n"
+  ):
+    generate(trained, part, "t2i", rows, num_images=2, indices=(4,))
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"num_images": 0}, "--num_images must be in 1 to 100000, got 0"),
+    ({"seed": -1}, "seed must be in 0 to"),
+    ({"indices": (1, 1)}, "--indices names a result twice"),
+    ({"sample": {"order": "x"}}, "sample: unknown config key order"),
+    ({"sample": {"text.num_steps": "0"}}, "sample.text.num_steps must be pos"),
+    ({"sample": {"image.shift": "x"}}, "image.shift must be float, got 'x'"),
+  ],
+)
+def test_options_are_checked_at_once(options, message):
+  with pytest.raises(ValueError, match=message):
+    requests.Options(**options)
 
 
 def test_the_folder_is_checked_before_the_checkpoint_is_read(tmp_path):

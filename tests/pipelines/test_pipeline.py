@@ -1,10 +1,17 @@
 """A checkpoint as an object with one method a task."""
 
+import re
+
+import jax
 import numpy as np
 import pytest
 
+import ddit_jax
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines.load import load
+from ddit_jax.pipelines.pipeline import Pipeline
+from ddit_jax.sharding.mesh import MeshConfig
+from tests import tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +34,71 @@ def test_images_are_drawn_from_prompts_alike_for_a_seed(pipeline):
   assert (images[0] != images[2]).any()  # every row has noise of its own
 
 
-def test_rows_do_not_see_each_other_or_the_padding(pipeline, images):
-  """3 rows are padded to 8; the same rows among 6 are padded alike."""
+def one_at_a_time(pipeline):
+  """The same pipeline on one device, so that batches may have one row."""
+  return Pipeline(
+    pipeline.config,
+    pipeline.tokenizer,
+    pipeline.model,
+    jax.device_get(pipeline.variables),
+    mesh=MeshConfig().make(jax.devices()[:1]),
+    step=pipeline.step,
+    image_size=16,
+    input_size=16,
+    instructions=(),
+  )
+
+
+def test_an_image_does_not_depend_on_the_batch_or_the_list(pipeline):
+  one = one_at_a_time(pipeline)
+  prompts = ["a red seven", "a blue two", "a red seven"]
+  want = one.text_to_image(prompts, seed=1)
+  small = one.text_to_image(prompts, seed=1, sample={"batch_size": 1})
+  np.testing.assert_array_equal(small, want)
+  alone = one.text_to_image(prompts[2:], seed=1, indices=[2])
+  np.testing.assert_array_equal(alone, want[2:])
+  some = one.text_to_image(
+    [prompts[2], prompts[0]], seed=1, indices=np.array([2, 0])
+  )
+  np.testing.assert_array_equal(some, want[[2, 0]])
+  assert (one.text_to_image(prompts[2:], seed=1) != want[2:]).any()
+
+
+@pytest.mark.parametrize("order", ["ancestral", "confidence"])
+def test_tokens_do_not_depend_on_the_batch_or_the_list(pipeline, order):
+  one = one_at_a_time(pipeline)
+  rng = np.random.default_rng(1)
+  images = rng.integers(0, 256, (5, 16, 16, 3), np.uint8)
+  tokens = np.full((5, 10), 5, np.int32)
+  prompt_mask = np.arange(10) < rng.integers(0, 4, (5, 1))
+  rows = images, tokens, prompt_mask
+  sample = {"text.order": order, "text.temperature": 1.0}
+  filled, trace = one.infill(*rows, sample=sample)
+  for batch_size in (1, 2):
+    small = one.infill(*rows, sample={**sample, "batch_size": batch_size})
+    np.testing.assert_array_equal(small[0], filled)
+    np.testing.assert_array_equal(small[1], trace)
+  alone = one.infill(*(x[3:4] for x in rows), sample=sample, indices=[3])
+  np.testing.assert_array_equal(alone[1], trace[3:4])
+
+
+def test_a_change_keeps_the_checkpoints_other_settings(pipeline, images):
   length = pipeline.config.data.image_to_text.text_length
-  tokens = np.full((3, length), 5, np.int32)
-  prompt_mask = np.zeros((3, length), bool)
-  prompt_mask[:, :2] = True
-  few, _ = pipeline.infill(images, tokens, prompt_mask, seed=3)
-  twice = [np.concatenate([x, x]) for x in (images, tokens, prompt_mask)]
-  many, _ = pipeline.infill(*twice, seed=3)
-  assert few.shape == (3, length) and many.shape == (6, length)
-  np.testing.assert_array_equal(many[:3], few)
+  rows = np.zeros((3, length), np.int32), np.zeros((3, length), bool)
+  # The tiny run has 3 steps, the part's default is 16.
+  _, trace = pipeline.infill(images, *rows, sample={"text.temperature": 0.5})
+  assert trace.shape[1] == 3
+  for sample, message in [
+    (
+      {"text.temprature": 1.0},
+      "sample: unknown config key text.temprature: did you mean 'temp",
+    ),
+    ({"image.guidance_scale": "x"}, "guidance_scale must be float, got 'x'"),
+    ({"batch_size": 0}, "sample.batch_size must be positive, got 0"),
+    (3, "sample must be a SampleConfig or a mapping"),
+  ]:
+    with pytest.raises(InputError, match=message):
+      pipeline.caption(images, sample=sample)
 
 
 def test_infilling_never_touches_what_is_fixed(pipeline):
@@ -66,11 +127,14 @@ def test_infilling_never_touches_what_is_fixed(pipeline):
 
 def test_captions_and_answers_are_texts_of_known_words(pipeline, images):
   captions = pipeline.caption(images)
-  answers = pipeline.answer(images, ["Q: what color is it? A: "] * 3)
+  answers = pipeline.answer(images, ["what color is it?"] * 3)
   for text in captions + answers:
     assert isinstance(text, str) and "<extra_id_0>" not in text
-  # A caption is an answer to nothing.
-  assert captions == pipeline.answer(images, ["", "", ""])
+  # A caption continues nothing, an answer its prompt.
+  assert captions == pipeline.complete(images, ["", "", ""])
+  prompts = ["Q: what color is it? A: "] * 3
+  assert answers == pipeline.complete(images, prompts)
+  assert answers == pipeline.answer(images, prompts)
 
 
 def test_latents_are_pixels_and_back(pipeline, images):
@@ -93,4 +157,104 @@ def test_prompts_that_would_be_garbled_are_refused(
   with pytest.raises(InputError, match=message):
     pipeline.text_to_image([prompt])
   with pytest.raises(InputError, match=message):
-    pipeline.answer(images[:1], [prompt])
+    pipeline.complete(images[:1], [prompt])
+  with pytest.raises(InputError, match=message):
+    pipeline.text_to_image(["a red seven"], negative=prompt)
+
+
+def test_questions_are_put_with_the_instruction_of_training(pipeline, images):
+  pipeline = one_at_a_time(pipeline)
+  pipeline.instructions = ("red",)
+  asked = pipeline.answer(images, ["what color is it?"] * 3)
+  prompt = "Q: what color is it? red A: "
+  assert asked == pipeline.complete(images, [prompt] * 3)
+  plain = pipeline.answer(images, ["what color is it?"] * 3, instruction="")
+  assert plain == pipeline.complete(images, ["Q: what color is it? A: "] * 3)
+  pipeline.instructions = ("briefly", "in a word")
+  with pytest.raises(InputError, match="'briefly' or 'in a word': choose"):
+    pipeline.answer(images, ["what color is it?"] * 3)
+
+
+@pytest.mark.parametrize(
+  "prompts", ["a red seven", b"a", [], [7], None, ["\ud800"]]
+)
+def test_prompts_must_be_a_list_of_texts(pipeline, images, prompts):
+  for method in (pipeline.text_to_image, lambda p: pipeline.answer(images, p)):
+    with pytest.raises(InputError):
+      method(prompts)
+
+
+def test_every_method_refuses_images_that_it_cannot_read(pipeline, images):
+  length = pipeline.config.data.image_to_text.text_length
+  rows = np.zeros((3, length), np.int32), np.zeros((3, length), bool)
+  for method in (
+    pipeline.caption,
+    pipeline.encode,
+    lambda x: pipeline.answer(x, ["is it red?"] * 3),
+    lambda x: pipeline.complete(x, [""] * 3),
+    lambda x: pipeline.infill(x, *rows),
+  ):
+    with pytest.raises(InputError, match="floats from 0 to 255"):
+      method(images.astype(np.float32))
+    want = method(images)
+    got = method(images / np.float32(255))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize(
+  ("tokens", "prompt_mask", "message"),
+  [
+    (np.zeros((2, 10), int), np.zeros((2, 10), bool), "3 images for 2 texts"),
+    (np.zeros((3, 9), int), np.zeros((3, 10), bool), "give both as"),
+    (np.zeros((3, 11), int), np.zeros((3, 11), bool), "11 tokens are too long"),
+    (np.zeros((3, 10)), np.zeros((3, 10), bool), "the type float64 and"),
+    (np.zeros((3, 10), int), np.zeros((3, 10), int), "and prompt_mask int64"),
+    (np.full((3, 10), -1), np.ones((3, 10), bool), "have the tokens -1: give"),
+    (np.full((3, 10), 999), np.ones((3, 10), bool), "have the tokens 999"),
+  ],
+)
+def test_texts_to_fill_in_are_checked(
+  pipeline, images, tokens, prompt_mask, message
+):
+  with pytest.raises(InputError, match=message):
+    pipeline.infill(images, tokens, prompt_mask)
+
+
+def test_a_negative_prompt_changes_guided_images_alone(pipeline):
+  plain, other = (
+    pipeline.text_to_image(["a red seven"], negative=negative)
+    for negative in ("", "a blue two")
+  )
+  assert (plain != other).any()
+  with pytest.raises(InputError, match="has no effect without guidance"):
+    pipeline.text_to_image(
+      ["a red seven"],
+      negative="a blue two",
+      sample={"image.guidance_scale": 1.0},
+    )
+
+
+def test_an_image_may_have_any_size_of_whole_patches(pipeline):
+  assert pipeline.text_to_image([""], size=(8, 12)).shape == (1, 8, 12, 3)
+  for size, message in [
+    (0, "0 x 0 pixels do not fit"),
+    (10, "multiples of 4"),
+    (20, "too large"),
+    ((8, 8, 8), "size must be a side"),
+    (8.0, "size must be a side"),
+    (True, "size must be a side"),
+  ]:
+    with pytest.raises(InputError, match=message):
+      pipeline.text_to_image([""], size=size)
+
+
+def test_the_example_of_the_documentation_runs(pipeline, monkeypatch):
+  text = (tiny_run.ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+  _, code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+  monkeypatch.setattr(ddit_jax, "load", lambda path: pipeline)
+  names = {"ddit_jax": ddit_jax}
+  exec(compile(code, "docs/library.md", "exec"), names)
+  assert len(names["answers"]) == 2
+  # Rounded otherwise on another of the eight devices.
+  again, images = (names[x].astype(int) for x in ("again", "images"))
+  assert np.abs(again - images[1:]).max() <= 1

@@ -60,11 +60,19 @@ def test_flags_pair_up():
       {"images": ["x", "y"], "questions": ["p", "q", "r"]},
       "flags do not pair up: repeat --image once or 3 times",
     ),
-    ("t2i", {"prompts": [" "]}, "the command line needs a non-empty text 'pr"),
+    (
+      "vqa",
+      {"images": ["x"], "questions": [" "]},
+      "the command line needs a non-empty text 'question'",
+    ),
   ],
 )
 def test_flags_that_make_no_request_are_named(task, given, message):
   assert message in complaint(ask, task, **given)
+
+
+def test_the_empty_prompt_is_one():
+  assert ask("t2i", [""]) == [{"prompt": ""}]
 
 
 def test_a_file_adds_its_lines(tmp_path):
@@ -84,9 +92,8 @@ def test_a_file_adds_its_lines(tmp_path):
     (b"", "in.jsonl is empty: write one JSON object per line"),
     (b"\n  \n", "in.jsonl is empty"),
     (b'{"prompt": "a"}\n{"prompt": \n', "in.jsonl line 2 is not valid JSON: "),
-    (b'{"promt": "a"}', "in.jsonl line 1 needs a non-empty text 'prompt'"),
-    (b'{"prompt": ""}', "line 1 needs a non-empty text 'prompt'"),
-    (b'{"prompt": 5}', "line 1 needs a non-empty text 'prompt'"),
+    (b'{"promt": "a"}', "in.jsonl line 1 needs a text 'prompt'"),
+    (b'{"prompt": 5}', "line 1 needs a text 'prompt'"),
     (b'["prompt"]', "in.jsonl line 1 is not an object but list"),
     (b"\xff\xfe", "in.jsonl is empty"),
     (b"\xff\xfe\0", "in.jsonl cannot be read: "),

@@ -14,6 +14,7 @@ from ddit_jax.diffusion.masked_diffusion import (
   log_probabilities,
   reveal_probability,
 )
+from ddit_jax.prng import row_keys
 from ddit_jax.sampling.text_sampler import (
   TextSampling,
   ancestral_update,
@@ -22,6 +23,10 @@ from ddit_jax.sampling.text_sampler import (
 
 VOCAB, LENGTH, MASK = 7, 6, 6
 LEAST_P = 1e-3
+
+
+def keys_of(seed: int, rows: int) -> jax.Array:
+  return row_keys(jax.random.key(seed), jnp.arange(rows))
 
 
 def logits_of(batch: int) -> jax.Array:
@@ -43,7 +48,13 @@ def test_reveals_with_the_posteriors_chance_chi_square():
   log_p = log_probabilities(logits_of(rows), MASK)
   chance = reveal_probability(jnp.float32(t), jnp.float32(s))
   new = ancestral_update(
-    state, log_p, jax.random.key(3), chance, mask_id=MASK, temperature=1.0
+    state,
+    log_p,
+    jnp.int32(0),
+    chance,
+    keys=keys_of(3, rows),
+    mask_id=MASK,
+    temperature=1.0,
   )
   counts = np.bincount((np.asarray(new) != MASK).sum(-1), minlength=LENGTH + 1)
   law = stats.binom(LENGTH, (t - s) / t).pmf(np.arange(LENGTH + 1)) * rows
@@ -62,7 +73,7 @@ def test_drawn_tokens_follow_the_prediction_chi_square(num_steps):
     lambda state: logits_of(rows),
     jnp.zeros((rows, LENGTH), jnp.int32),
     jnp.zeros((rows, LENGTH), bool),
-    jax.random.key(1),
+    keys_of(1, rows),
     mask_id=MASK,
     sampling=sampling,
   )
@@ -81,7 +92,7 @@ def test_a_whole_ancestral_run_leaves_the_analytic_share_masked():
     lambda state: logits_of(rows),
     jnp.zeros((rows, LENGTH), jnp.int32),
     jnp.zeros((rows, LENGTH), bool),
-    jax.random.key(5),
+    keys_of(5, rows),
     mask_id=MASK,
     sampling=TextSampling(num_steps=steps),
   )
@@ -93,12 +104,12 @@ def test_a_whole_ancestral_run_leaves_the_analytic_share_masked():
 
 
 @functools.partial(jax.jit, static_argnames=("order", "num_steps"))
-def filled_in(tokens, prompt_mask, key, order, num_steps):
+def filled_in(tokens, prompt_mask, keys, order, num_steps):
   return infill(
     lambda state: logits_of(2),
     tokens,
     prompt_mask,
-    key,
+    keys,
     mask_id=MASK,
     sampling=TextSampling(num_steps=num_steps, order=order),
   )
@@ -115,7 +126,7 @@ def filled_in(tokens, prompt_mask, key, order, num_steps):
 def test_fixed_tokens_never_change(fixed, tokens, order, num_steps, seed):
   tokens, prompt_mask = jnp.asarray([tokens] * 2), jnp.asarray([fixed] * 2)
   finished, trace = filled_in(
-    tokens, prompt_mask, jax.random.key(seed), order, num_steps
+    tokens, prompt_mask, keys_of(seed, 2), order, num_steps
   )
   for state in [*trace, finished]:
     np.testing.assert_array_equal(
@@ -130,7 +141,7 @@ def test_confidence_reveals_the_surest_first_and_equally_many():
     lambda state: logits_of(1),
     jnp.zeros((1, LENGTH), jnp.int32),
     jnp.zeros((1, LENGTH), bool),
-    jax.random.key(0),
+    keys_of(0, 1),
     mask_id=MASK,
     sampling=TextSampling(num_steps=steps, order="confidence", temperature=0.0),
   )
@@ -151,3 +162,23 @@ def test_confidence_reveals_the_surest_first_and_equally_many():
 def test_bad_settings_name_the_value(values, part):
   with pytest.raises(ValueError, match=part):
     TextSampling(**values)
+
+
+@pytest.mark.parametrize("order", ["ancestral", "confidence"])
+def test_a_rows_draws_do_not_depend_on_the_rows_beside_it(order):
+  def drawn(rows):
+    keys = row_keys(jax.random.key(2), jnp.asarray(rows))
+    finished, trace = infill(
+      lambda state: logits_of(len(rows)),
+      jnp.zeros((len(rows), LENGTH), jnp.int32),
+      jnp.zeros((len(rows), LENGTH), bool),
+      keys,
+      mask_id=MASK,
+      sampling=TextSampling(num_steps=4, order=order),
+    )
+    return np.concatenate([trace, finished[None]])
+
+  many = drawn(range(5))
+  np.testing.assert_array_equal(drawn([3])[:, 0], many[:, 3])
+  np.testing.assert_array_equal(drawn([4, 1]), many[:, [4, 1]])
+  assert len({row.tobytes() for row in many.swapaxes(0, 1)}) == 5

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ddit_jax.prng import row_keys
 from ddit_jax.sampling.text_sampler import TextSampling, infill
 
 LEAST_P = 1e-3
@@ -40,7 +41,7 @@ def drawn(seed, rows, sampling, junk=0):
     conditional_logits,
     jnp.full((rows, 2), junk, jnp.int32),
     jnp.zeros((rows, 2), bool),
-    jax.random.key(seed),
+    row_keys(jax.random.key(seed), jnp.arange(rows)),
     mask_id=MASK,
     sampling=sampling,
   )
@@ -142,7 +143,7 @@ def test_confidence_reveals_shares_rounded_up(num_masked, num_steps, want):
     lambda state: jnp.zeros((1, length, MASK + 1)),
     jnp.ones((1, length), jnp.int32),
     jnp.asarray(prompt_mask)[None],
-    jax.random.key(0),
+    row_keys(jax.random.key(0), jnp.arange(1)),
     mask_id=MASK,
     sampling=TextSampling(num_steps=num_steps, order="confidence"),
   )

@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ddit_jax.data.example import Example, Source
+from ddit_jax.data.example import Example, Source, instruction_of
 from ddit_jax.data.prepare.shards import (
   DATASET_NAME,
   SHARD_SUFFIX,
@@ -251,6 +251,7 @@ class ShardWriter:
       "name": self.source.name,
       "fingerprint": self.source.fingerprint(),
       "num_records": len(self.source),
+      "instruction": instruction_of(self.source),
     }
 
   def _require_plan(self, begun: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ class ArrayRecordSource:
     shards: Sequence[tuple[pathlib.Path, Shard]],
     *,
     removed: Mapping[str, int],
+    instruction: str | None = None,
   ):
     """Opens no file yet; readers open when first used and are shared.
 
@@ -37,8 +38,9 @@ class ArrayRecordSource:
       shards: (folder, shard) in the order of their records; at least one.
       removed: filter's name or bad record's reason to the number of records
         that were skipped when the folder was prepared.
+      instruction: see `data.example.instruction_of`.
     """
-    self.name = name
+    self.name, self.instruction = name, instruction
     self.removed = dict(removed)
     self._records = ShardReader(shards)
 
@@ -84,6 +86,7 @@ def open_array_record(
   folders = _matches(os.path.expanduser(path))
   shards: list[tuple[pathlib.Path, Shard]] = []
   removed: collections.Counter[str] = collections.Counter()
+  instructions = set()
   for folder, (pattern, found) in folders.items():
     manifest = read_dataset(folder, EXAMPLES)
     wanted = [s for s in manifest.shards if fnmatch.fnmatch(s.name, pattern)]
@@ -93,9 +96,15 @@ def open_array_record(
     shards += [(folder, shard) for shard in wanted]
     removed.update(manifest.removed)
     removed.update(manifest.bad_records)
+    instructions.add(manifest.source.get("instruction"))
   if not sum(shard.num_records for _, shard in shards):
     raise ValueError(f"the shards of {path} hold no records")
-  return ArrayRecordSource(name, shards, removed=removed)
+  return ArrayRecordSource(
+    name,
+    shards,
+    removed=removed,
+    instruction=instructions.pop() if len(instructions) == 1 else None,
+  )
 
 
 def _matches(path: str) -> dict[pathlib.Path, tuple[str, list[str]]]:

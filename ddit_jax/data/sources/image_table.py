@@ -16,6 +16,7 @@ from ddit_jax.data.sources.annotations import (
   clean_texts,
 )
 from ddit_jax.data.sources.paths import SafeFolder, is_unsafe
+from ddit_jax.data.text import question_prompt
 
 _log = logging.getLogger(__name__)
 
@@ -79,10 +80,12 @@ class FileSource:
   Attributes:
     name: name in the config.
     removed: reason to the number of records that were skipped.
+    instruction: see `data.example.instruction_of`.
   """
 
   name: str
   removed: Mapping[str, int]
+  instruction: str | None
 
   def __init__(
     self,
@@ -91,6 +94,7 @@ class FileSource:
     *,
     images: SafeFolder,
     removed: Mapping[str, int],
+    instruction: str | None = None,
   ):
     """Takes ownership of a complete table.
 
@@ -99,11 +103,13 @@ class FileSource:
       table: records whose images are below `images`.
       images: their folder.
       removed: reason to the number of records that are not in the table.
+      instruction: of all its prompts, if they have one in common.
 
     Raises:
       ValueError: the table is empty.
     """
     self.name, self.removed = name, dict(removed)
+    self.instruction = instruction
     self._table, self._images = table, images
     self._digest = table.digest()
     if not len(table):
@@ -139,16 +145,6 @@ class FileSource:
     return self._digest
 
 
-def question_prompt(question: str, instruction: str = "") -> str:
-  """ "Q: {question} {instruction} A: ", with its trailing blank.
-
-  Runs of blanks and line ends become one blank: LLaVA puts line ends before
-  instructions and options, D-DiT blanks.
-  """
-  words = " ".join(f"{question} {instruction}".split())
-  return f"Q: {words} A: "
-
-
 class QuestionRows:
   """Questions so far, and what was skipped.
 
@@ -156,9 +152,12 @@ class QuestionRows:
     removed: reason to the number of questions skipped.
   """
 
-  def __init__(self, name: str, *, instruction: str = ""):
-    """Takes the source's name and the end of each prompt."""
-    if not isinstance(instruction, str):
+  def __init__(self, name: str, *, instruction: str | None = None):
+    """Takes the source's name and the end of each prompt.
+
+    None, unlike "", says that the questions have their own instructions.
+    """
+    if not isinstance(instruction, str | None):
       raise ValueError(f"instruction must be a text, not {instruction!r}")
     self.removed: collections.Counter = collections.Counter()
     self._name, self._instruction = name, instruction
@@ -193,7 +192,11 @@ class QuestionRows:
     if self._num_blank:
       _log.warning("%s: %d blank answers skipped", self._name, self._num_blank)
     return FileSource(
-      self._name, self._table, images=images, removed=self.removed
+      self._name,
+      self._table,
+      images=images,
+      removed=self.removed,
+      instruction=self._instruction,
     )
 
   def _append(
@@ -213,6 +216,6 @@ class QuestionRows:
     if not question or not texts:
       return "empty_text"
     self._num_blank += len(given) - len(texts)
-    prompt = question_prompt(question, self._instruction)
+    prompt = question_prompt(question, self._instruction or "")
     self._table.append(FileRecord(record_id, image, prompt, texts))
     return None

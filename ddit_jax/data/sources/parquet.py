@@ -16,7 +16,6 @@ from typing import Any
 
 from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.sources.annotations import optional_texts_of, texts_of
-from ddit_jax.data.sources.image_table import question_prompt
 from ddit_jax.data.sources.paths import (
   LruCache,
   PathSpec,
@@ -24,6 +23,7 @@ from ddit_jax.data.sources.paths import (
   files_fingerprint,
   list_files,
 )
+from ddit_jax.data.text import question_prompt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.example import BadRecord, Example, instruction_of
 from ddit_jax.data.sources.vqa import open_llava
 
 
@@ -89,6 +89,8 @@ def test_the_first_turn_is_taken_as_the_release_does(images):
     ),
   ]
   assert source.removed == {"later_turn": 1}
+  # Each question has its own.
+  assert instruction_of(source) is None
 
 
 def test_all_turns_are_examples_of_their_own(images):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ddit_jax.data.sources.image_table import question_prompt
 from ddit_jax.data.sources.vqa import MAY_BE_UNANSWERABLE, SHORT_ANSWER
+from ddit_jax.data.text import bare_question, question_prompt
 from ddit_jax.digits.questions import presence_question, prompt_text
 
 
@@ -36,3 +36,23 @@ def test_prompts_are_those_of_the_release(question, instruction, prompt):
 def test_digits_are_asked_about_in_the_same_words():
   question = presence_question(7, is_present=True)
   assert question_prompt(question.text) == prompt_text(question)
+
+
+def test_an_instruction_is_not_repeated():
+  """It may have been typed with the question."""
+  typed = f"What is it? {SHORT_ANSWER}"
+  assert question_prompt(typed, SHORT_ANSWER) == question_prompt(typed)
+
+
+@pytest.mark.parametrize(
+  ("text", "question"),
+  [
+    ("Q: is it red? A: ", "is it red?"),
+    ("Q:is it red? A:", "is it red?"),
+    ("is it red?", "is it red?"),
+    ("What is USA: a country?", "What is USA: a country?"),
+    ("Q: what is the USA:", "Q: what is the USA:"),
+  ],
+)
+def test_a_whole_prompt_is_taken_apart(text, question):
+  assert bare_question(text) == question

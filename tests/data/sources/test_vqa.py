@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from ddit_jax.data.example import BadRecord, Example
+from ddit_jax.data.example import BadRecord, Example, instruction_of
+from ddit_jax.data.prepare.prepare import PrepareOptions, prepare
+from ddit_jax.data.sources.array_record import open_array_record
 from ddit_jax.data.sources.vqa import (
   open_gqa,
   open_okvqa,
@@ -111,6 +113,19 @@ def test_patterns_and_instructions_can_be_chosen(images, tmp_path):
   )
   assert source[0].image == b"000000458752.jpg"
   assert source[0].prompt == "Q: Is it raining? A: "
+
+
+def test_the_instruction_is_remembered_also_by_prepared_shards(
+  images, tmp_path
+):
+  files = coco_files(tmp_path) | {"images": str(images)}
+  assert instruction_of(open_okvqa("ok", **files)) == SHORT
+  assert instruction_of(open_vqav2("vqa", **files, instruction="")) == ""
+  source = open_vqav2("vqa", **files, instruction="Be short.")
+  prepare(source, tmp_path / "shards", PrepareOptions())
+  shards = open_array_record("vqa", path=str(tmp_path / "shards"))
+  assert instruction_of(shards) == instruction_of(source) == "Be short."
+  assert shards[0].prompt == "Q: Is it raining? Be short. A: "
 
 
 def test_okvqa_has_stemmed_and_raw_answers(images, tmp_path):

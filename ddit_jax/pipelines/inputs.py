@@ -1,0 +1,257 @@
+"""What callers of a pipeline give: checked, and brought into one form."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import UInt8, UInt32
+from PIL import Image
+
+from ddit_jax.config.load import overridden
+from ddit_jax.data.image import resized_size, resized_square, upright_rgb
+from ddit_jax.data.tokenizers import Tokenizer
+from ddit_jax.errors import InputError, first_few
+from ddit_jax.experiment.config import SampleConfig
+from ddit_jax.prng import MAX_SEED
+
+# What `image_batch` takes.
+Images = np.ndarray | Sequence[np.ndarray | Image.Image]
+# Dotted names of fields of `SampleConfig` to their values.
+Changes = Mapping[str, Any]
+
+
+def image_batch(
+  images: Any, side: int
+) -> UInt8[np.ndarray, "images side side 3"]:
+  """The images that a model reads.
+
+  Args:
+    images: an array [images, side, side, 3], or a list of arrays [side, side,
+      3] and Pillow images. Arrays are uint8, or floats in [0, 1], which are
+      rounded to 255ths. Pillow images of any size and mode become the centre
+      square in RGB, as image files do in training.
+    side: of the images in pixels.
+
+  Raises:
+    InputError: another shape or type, floats outside [0, 1], or no image.
+  """
+  if isinstance(images, list | tuple):
+    if not images:
+      raise InputError("there are no images: give at least one")
+    return np.stack(
+      [_image(x, side, f"images[{i}]") for i, x in enumerate(images)]
+    )
+  if isinstance(images, Image.Image):
+    raise InputError("images is a single Pillow image: give a list of images")
+  array = _array(images, "images")
+  if array.ndim != 4 or array.shape[1:] != (side, side, 3) or not len(array):
+    raise InputError(
+      f"images has the shape {array.shape}: give an array of RGB images, "
+      f"(images, {side}, {side}, 3), or a list of images"
+    )
+  return _as_uint8(array, "images")
+
+
+def _image(
+  image: Any, side: int, name: str
+) -> UInt8[np.ndarray, "side side 3"]:
+  if isinstance(image, Image.Image):
+    if image.mode == "F":
+      raise InputError(
+        f"{name} has Pillow's mode F, whose range is not known: convert it"
+      )
+    return centre_square(upright_rgb(image), side)
+  array = _array(image, name)
+  if array.shape != (side, side, 3):
+    raise InputError(
+      f"{name} has the shape {array.shape}, this model reads RGB images of "
+      f"({side}, {side}, 3): resize it, or give a Pillow image"
+    )
+  return _as_uint8(array, name)
+
+
+def centre_square(
+  image: Image.Image, side: int
+) -> UInt8[np.ndarray, "side side 3"]:
+  """An RGB image as a transform that crops to the centre gives it."""
+  width, height = resized_size(image.size, side)
+  corner = ((width - side) // 2, (height - side) // 2)
+  return np.asarray(resized_square(image, side, corner))
+
+
+def _array(value: Any, name: str) -> np.ndarray:
+  try:
+    return np.asarray(value)
+  except (TypeError, ValueError, RuntimeError) as error:
+    cause = " ".join(str(error).split())
+    raise InputError(f"{name} is not an array of pixels: {cause}") from error
+
+
+def _as_uint8(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
+  if array.dtype == np.uint8:
+    return array
+  if not jnp.issubdtype(array.dtype, jnp.floating):
+    raise InputError(
+      f"{name} has the type {array.dtype}: give uint8 from 0 to 255, or floats "
+      "from 0 to 1"
+    )
+  array = array.astype(np.float64)
+  low, high = array.min(), array.max()
+  # Also refuses NaN.
+  if not (low >= 0 and high <= 1):
+    raise InputError(
+      f"{name} has floats from {low:g} to {high:g}: give floats from 0 to 1, "
+      "or uint8 from 0 to 255"
+    )
+  return np.rint(array * 255).astype(np.uint8)
+
+
+def text_list(texts: Any, name: str) -> list[str]:
+  """Texts, one for each row.
+
+  Args:
+    texts: an iterable of strings.
+    name: of the argument, for messages.
+
+  Raises:
+    InputError: a single string, no text, or something that is not a text.
+  """
+  if isinstance(texts, str | bytes):
+    raise InputError(f"{name} is a single text: give a list, [{texts!r}]")
+  try:
+    texts = list(texts)
+  except TypeError as error:
+    raise InputError(
+      f"{name} must be a list of texts, got {texts!r}"
+    ) from error
+  if not texts:
+    raise InputError(f"there are no {name}: give at least one")
+  for number, text in enumerate(texts):
+    check_text(text, f"{name}[{number}]")
+  return texts
+
+
+def check_text(text: Any, name: str) -> None:
+  """Raises InputError unless `text` is a string of Unicode characters."""
+  if not isinstance(text, str):
+    raise InputError(f"{name} must be a text, got {text!r}")
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    raise InputError(f"{name} is not Unicode: {error}") from error
+
+
+def check_template(
+  tokens: np.ndarray,
+  prompt_mask: np.ndarray,
+  *,
+  num_images: int,
+  longest: int | None,
+  tokenizer: Tokenizer,
+) -> None:
+  """Raises InputError unless texts can be filled in around a prompt.
+
+  Args:
+    tokens: ids, int [images, length]; only those of the prompt are checked.
+    prompt_mask: bool [images, length].
+    num_images: number of images.
+    longest: tokens of the longest text; None for any.
+    tokenizer: its ids except the mask may be given.
+  """
+  shapes = np.shape(tokens), np.shape(prompt_mask)
+  if shapes[0] != shapes[1] or len(shapes[0]) != 2:
+    raise InputError(
+      f"tokens has the shape {shapes[0]} and prompt_mask {shapes[1]}: give "
+      "both as (images, length)"
+    )
+  num_texts, length = shapes[0]
+  if num_texts != num_images:
+    raise InputError(
+      f"there are {num_images} images for {num_texts} texts: give one image "
+      "per text"
+    )
+  if longest is not None and length > longest:
+    raise InputError(
+      f"texts of {length} tokens are too long, this model's have {longest}"
+    )
+  kinds = np.asarray(tokens).dtype, np.asarray(prompt_mask).dtype
+  if not np.issubdtype(kinds[0], np.integer) or kinds[1] != np.bool_:
+    raise InputError(
+      f"tokens has the type {kinds[0]} and prompt_mask {kinds[1]}: give "
+      "integers and booleans"
+    )
+  given = np.unique(np.asarray(tokens)[np.asarray(prompt_mask)])
+  is_id = (given >= 0) & (given < tokenizer.vocab_size)
+  wrong = given[~is_id | (given == tokenizer.mask_id)]
+  if wrong.size:
+    raise InputError(
+      f"the prompts have the tokens {first_few(wrong)}: give ids from 0 to "
+      f"{tokenizer.vocab_size - 1}, without the mask {tokenizer.mask_id}"
+    )
+
+
+def row_indices(
+  indices: Sequence[int] | None, num_rows: int
+) -> UInt32[np.ndarray, " rows"]:
+  """The index of each row; 0, 1, ... if None.
+
+  Raises:
+    InputError: not one integer in 0 to 2^32 - 1 per row.
+  """
+  if indices is None:
+    return np.arange(num_rows, dtype=np.uint32)
+  array = np.asarray(indices)
+  is_integer = np.issubdtype(array.dtype, np.integer)
+  if array.shape != (num_rows,) or not is_integer:
+    raise InputError(
+      f"indices must be {num_rows} integers, one per row, got {indices!r}"
+    )
+  if array.min() < 0 or array.max() > MAX_SEED:
+    raise InputError(f"indices must be in 0 to {MAX_SEED}, got {indices!r}")
+  return array.astype(np.uint32)
+
+
+def image_sides(size: int | tuple[int, int]) -> tuple[int, int]:
+  """(height, width) of a size, where one integer means a square.
+
+  Raises:
+    InputError: anything but one or two integers.
+  """
+  sides = tuple(size) if isinstance(size, tuple | list) else (size,)
+  if len(sides) not in (1, 2) or not all(type(side) is int for side in sides):
+    raise InputError(f"size must be a side or (height, width), got {size!r}")
+  return sides * 2 if len(sides) == 1 else sides
+
+
+def sample_config(
+  base: SampleConfig, sample: SampleConfig | Changes | None, negative: str = ""
+) -> SampleConfig:
+  """A sampling config with some of its fields replaced.
+
+  Args:
+    base: the checkpoint's.
+    sample: the fields to replace, e.g. {"image.guidance_scale": 2.0}; or a
+      whole config in its place; or None.
+    negative: the negative prompt, which needs guidance.
+
+  Raises:
+    InputError: an unknown field, a wrong type or value, or a negative prompt
+      without guidance.
+  """
+  if isinstance(sample, Mapping):
+    base = overridden(base, sample, "sample")
+  elif isinstance(sample, SampleConfig):
+    base = sample
+  elif sample is not None:
+    raise InputError(
+      "sample must be a SampleConfig or a mapping such as "
+      f'{{"image.guidance_scale": 2.0}}, got {sample!r}'
+    )
+  check_text(negative, "negative")
+  if negative and base.image.guidance_scale == 1:
+    raise InputError(
+      f"the negative prompt {negative!r} has no effect without guidance: set "
+      "sample.image.guidance_scale to another value than 1"
+    )
+  return base
