@@ -36,7 +36,7 @@ from jax.experimental import topologies
 from traced_flops import traced_flops
 
 from ddit_jax.config.load import load_config, split_overrides
-from ddit_jax.experiment.model import training_flops
+from ddit_jax.experiment.step_flops import training_flops
 from ddit_jax.monitor.device_stats import peak_flops
 
 GIB = 2**30

@@ -24,7 +24,8 @@ import numpy as np
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.experiment.model import DualModel, training_flops
+from ddit_jax.experiment.model import DualModel
+from ddit_jax.experiment.step_flops import training_flops
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.mmdit import Execution

@@ -79,7 +79,10 @@ def dry(config: ConfigDict) -> ConfigDict:
 
 def _shrink_model(config: ConfigDict) -> None:
   model = config.model
-  model.size = _TOY_SIZES.get(model.size, model.size)
+  if model.size in _TOY_SIZES:
+    model.size = _TOY_SIZES[model.size]
+    for shape in ("depth", "width", "num_heads", "patch_size", "max_grid"):
+      model[shape] = 0
   if model.encoders_from:
     model.encoders_from = TOY_WEIGHTS
   config.lora.rank = 0

@@ -2,6 +2,7 @@
 
 - `config`: the root of a run's config, the nest of all parts.
 - `model`: the network with its encoders.
+- `step_flops`: the FLOPs of an update.
 - `data`: batches of both tasks from the config.
 - `pretrained`: frozen encoders, and parameters that a run starts from.
 - `trainer`: `ddit train`: build the parts, restore or initialise, loop.

@@ -7,11 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.config.dry_run import TOY_WEIGHTS
 from ddit_jax.data.pixel_codec import PixelCodec
 from ddit_jax.data.tokenizers import Tokenizer
-from ddit_jax.encoders.flops import t5_flops, vae_encoder_flops
 from ddit_jax.encoders.vae import Posterior
 from ddit_jax.errors import check_choices
 from ddit_jax.experiment.pretrained import (
@@ -20,8 +18,7 @@ from ddit_jax.experiment.pretrained import (
   ToyModel,
 )
 from ddit_jax.lora.lora import LoraConfig, LoraNetwork
-from ddit_jax.models.config import MMDiTConfig, size
-from ddit_jax.models.flops import PassFlops, mmdit_flops
+from ddit_jax.models.config import SIZES, MMDiTConfig, size
 from ddit_jax.models.mmdit import Execution, Prediction
 from ddit_jax.models.module import (
   Network,
@@ -75,7 +72,8 @@ class DualModel:
     }
     return (
       f"{self.network.num_parameters()} parameters on {mesh.size} devices "
-      f"{dict(mesh.shape)}\n{counts_table(counts)}\n"
+      f"{dict(mesh.shape)}, for images of up to {self.largest_image} x "
+      f"{self.largest_image} pixels\n{counts_table(counts)}\n"
       f"{rules.report(self.network.placements(mesh))}"
     )
 
@@ -86,6 +84,11 @@ class DualModel:
     if self.autoencoder is None:
       return patch
     return patch * self._config.downsampling
+
+  @property
+  def largest_image(self) -> int:
+    """Side of the largest square image, in pixels."""
+    return self.network.config.max_grid * self.pixels_per_patch
 
   def check_fits(self) -> None:
     """Raises ValueError if network and encoders have different features."""
@@ -121,11 +124,11 @@ class DualModel:
         f"both sides multiples of {unit}"
       )
     config = self.network.config
-    largest = config.max_grid * unit
-    if max(height, width) > largest:
+    if max(height, width) > self.largest_image:
       raise ValueError(
         f"images of {height} x {width} pixels are too large: this model's "
-        f"position table ends at {largest}"
+        f"position table ends at {self.largest_image}; to train a new one for "
+        f"them, set model.max_grid={max(height, width) // unit}"
       )
     patch, channels = config.patch_size, config.latent_channels
     return height // unit * patch, width // unit * patch, channels
@@ -219,9 +222,15 @@ class ModelConfig:
   """The network and its encoders.
 
   Attributes:
-    size: a name of `ddit_jax.models.config`, whose vocabulary and text length
-      follow from the data; or "of_encoders", the shapes of the network in
-      `encoders_from`.
+    size: a name of `ddit_jax.models.config`, the starting point of the shapes
+      below; vocabulary and text length follow from the data. Or "of_encoders",
+      the shapes of the network in `encoders_from`, which cannot be changed.
+    depth: number of joint blocks; 0 takes that of `size`, as below.
+    width: features of both token streams.
+    num_heads: attention heads; divides `width`.
+    patch_size: side of a square patch in pixels, or in latent pixels where
+      there is an autoencoder.
+    max_grid: patches along the side of the largest image.
     encoders_from: converted weights whose T5, autoencoder and tokenizer are
       used, frozen; "" works on pixels and embeds tokens itself; "toy" is tiny
       random ones, for dry runs.
@@ -233,6 +242,11 @@ class ModelConfig:
   """
 
   size: str = "tiny"
+  depth: int = 0
+  width: int = 0
+  num_heads: int = 0
+  patch_size: int = 0
+  max_grid: int = 0
   encoders_from: str = ""
   encoder_dtype: Literal["float32", "bfloat16"] = "bfloat16"
   encoder_placement: Literal["sharded", "replicated"] = "sharded"
@@ -241,6 +255,18 @@ class ModelConfig:
 
   def __post_init__(self):
     check_choices(self)
+    changes = self._changes()
+    for name, value in changes.items():
+      if value < 0:
+        raise ValueError(f"{name} is negative: {value}")
+    if changes and self.size == OF_ENCODERS:
+      raise ValueError(
+        f"{next(iter(changes))} is set, but size={OF_ENCODERS!r} takes all "
+        "shapes from the converted weights: choose a named size, or leave it 0"
+      )
+    if self.size in SIZES:
+      # It checks the values together.
+      size(self.size, **changes)
 
   def open_encoders(self) -> PretrainedModel | None:
     """The converted weights whose frozen encoders are used, if any.
@@ -308,6 +334,11 @@ class ModelConfig:
       if name in ENCODER_PARTS
     }
 
+  def _changes(self) -> dict[str, int]:
+    """The shapes that differ from those of the named size."""
+    names = ("depth", "width", "num_heads", "patch_size", "max_grid")
+    return {name: getattr(self, name) for name in names if getattr(self, name)}
+
   def _network_config(
     self,
     tokenizer: Tokenizer,
@@ -319,6 +350,7 @@ class ModelConfig:
         self.size,
         vocab_size=tokenizer.vocab_size,
         max_text_length=max_text_length,
+        **self._changes(),
       )
     if encoders is None or "network" not in encoders.record.configs:
       raise ValueError(
@@ -334,100 +366,3 @@ class ModelConfig:
         "--target=ddit"
       )
     return config
-
-
-_NOTHING = PassFlops(weights=0, activations=0)
-
-
-def training_flops(
-  model: DualModel,
-  batch: DualBatch,
-  *,
-  is_mask_embedding_trained: bool = False,
-  is_network_frozen: bool = False,
-) -> dict[str, int]:
-  """Model FLOPs of one update, see `PassFlops` for what counts.
-
-  Encoders only run forward, except for the texts of the text loss while the
-  mask embedding is trained: they have a backward pass through T5 to its inputs.
-  Each task counts the head that its loss reads. The optimiser, the EMA and
-  rematerialisation do not count.
-
-  Args:
-    model: the network between its encoders.
-    batch: the global batch, or its shapes. It shows what is cached: moments of
-      latents in place of pixels, features in addition to tokens.
-    is_mask_embedding_trained: whether its step trains a mask embedding.
-    is_network_frozen: True under adapters, whose own products are not counted.
-
-  Returns:
-    {"network": ..., "text_encoder": ..., "vae": ...}, of those the model has.
-  """
-  totals = dict.fromkeys(model.parts(), 0)
-  passes = []
-  if batch.text_to_image is not None:
-    passes += _image_loss(model, batch.text_to_image)
-  if batch.image_to_text is not None:
-    passes += _text_loss(model, batch.image_to_text, is_mask_embedding_trained)
-  for name, rows, flops, way in passes:
-    if name == "network" and is_network_frozen:
-      way = "passed_through"
-    if name in totals:
-      totals[name] += rows * getattr(flops, way)
-  return totals
-
-
-def _image_loss(model: DualModel, batch: TextToImageBatch):
-  """(part, examples, one example's pass, its direction) of the task."""
-  rows, length = batch.tokens.shape
-  # With cached features the null caption alone is encoded, once.
-  num_encoded = rows if batch.features is None else 1
-  return [
-    ("text_encoder", num_encoded, _text_pass(model, length), "forward"),
-    ("vae", rows, _image_pass(model, batch.images), "forward"),
-    ("network", rows, _network_pass(model, batch, "image"), "trained"),
-  ]
-
-
-def _text_loss(model: DualModel, batch: ImageToTextBatch, is_row_trained: bool):
-  """Like `_image_loss`, for the text loss."""
-  rows, length = batch.tokens.shape
-  way = "passed_through" if is_row_trained else "forward"
-  return [
-    ("text_encoder", rows, _text_pass(model, length), way),
-    ("vae", rows, _image_pass(model, batch.images), "forward"),
-    ("network", rows, _network_pass(model, batch, "text"), "trained"),
-  ]
-
-
-def _text_pass(model: DualModel, length: int) -> PassFlops:
-  if model.text_encoder is None:
-    return _NOTHING
-  return t5_flops(model.text_encoder.module.config, length)
-
-
-def _image_pass(model: DualModel, images) -> PassFlops:
-  is_encoded = images is None or jnp.issubdtype(images.dtype, jnp.floating)
-  if model.autoencoder is None or is_encoded:
-    return _NOTHING
-  return vae_encoder_flops(model.autoencoder.module.config, images.shape[1])
-
-
-def _network_pass(model: DualModel, batch, head: str) -> PassFlops:
-  return mmdit_flops(
-    model.network.config,
-    grid=_grid(model, batch.images),
-    text_length=batch.tokens.shape[1],
-    heads=(head,),
-  )
-
-
-def _grid(model: DualModel, images) -> tuple[int, int] | None:
-  """(rows, columns) of patches; None if there is only text."""
-  if images is None:
-    return None
-  unit = model.pixels_per_patch
-  if jnp.issubdtype(images.dtype, jnp.floating):
-    unit = model.network.config.patch_size
-  _, height, width, _ = images.shape
-  return height // unit, width // unit

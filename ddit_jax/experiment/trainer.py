@@ -25,8 +25,9 @@ from ddit_jax.data.training_data import TrainingData
 from ddit_jax.errors import preparing
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
-from ddit_jax.experiment.model import DualModel, training_flops
+from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
+from ddit_jax.experiment.step_flops import training_flops
 from ddit_jax.experiment.validation import SampleGrid, Validator
 from ddit_jax.experiment.workdir import RunFolder, explaining_stops
 from ddit_jax.files import check_free_space

@@ -2,6 +2,9 @@
 
 import dataclasses
 
+# Far above any network; a damaged config could ask for billions.
+MAX_DEPTH, MAX_GRID = 1024, 1024
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MMDiTConfig:
@@ -52,6 +55,15 @@ class MMDiTConfig:
   gate_init: float = 0.0
 
   def __post_init__(self):
+    if not 1 <= self.depth <= MAX_DEPTH:
+      raise ValueError(f"depth must be in 1 to {MAX_DEPTH}, got {self.depth}")
+    for name in ("width", "num_heads", "patch_size"):
+      if getattr(self, name) < 1:
+        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+    if not 1 <= self.max_grid <= MAX_GRID:
+      raise ValueError(
+        f"max_grid must be in 1 to {MAX_GRID}, got {self.max_grid}"
+      )
     if self.width % self.num_heads:
       raise ValueError(
         f"width {self.width} is not divisible by num_heads {self.num_heads}"
@@ -142,9 +154,15 @@ SIZES: dict[str, MMDiTConfig] = {
 def size(name: str, **changes) -> MMDiTConfig:
   """The named size, with `changes` to its fields.
 
+  Another `max_grid` keeps the distance of positions: `base_grid` follows.
+
   Raises:
-    ValueError: no size has this name.
+    ValueError: no size has this name, or its fields do not fit together.
   """
   if name not in SIZES:
     raise ValueError(f"unknown model size {name!r}; there are {sorted(SIZES)}")
-  return dataclasses.replace(SIZES[name], **changes)
+  base = SIZES[name]
+  if "max_grid" in changes and "base_grid" not in changes:
+    ratio = base.base_grid / base.max_grid
+    changes["base_grid"] = max(1, round(changes["max_grid"] * ratio))
+  return dataclasses.replace(base, **changes)

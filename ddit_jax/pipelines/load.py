@@ -133,13 +133,12 @@ def _from_converted(
     name: weights.restore(name, part, mesh)
     for name, part in model.parts().items()
   }
-  largest = record.configs["network"].max_grid * model.pixels_per_patch
   config = Config(
     name=folder.name,
     data=DataConfig(text_to_image=_TEXTS, image_to_text=_TEXTS),
     sample=SampleConfig(batch_size=BATCH_SIZE),
   )
-  side = min(_PRETRAINED_IMAGE_SIZE, largest)
+  side = min(_PRETRAINED_IMAGE_SIZE, model.largest_image)
   return Pipeline(
     config,
     tokenizer,

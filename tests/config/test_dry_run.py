@@ -38,6 +38,7 @@ def test_what_shapes_the_graph_stays_and_what_costs_time_shrinks():
   config.name = "mine"
   config.model.size = "sd3_medium"
   config.model.encoders_from = config.init_from = "weights/sd3"
+  config.model.depth = 30
   config.model.execution.remat = "full"
   config.lora.rank = 4
   config.data.sources = {"web": {"kind": "webdataset", "path": "a/*.tar"}}
@@ -46,6 +47,7 @@ def test_what_shapes_the_graph_stays_and_what_costs_time_shrinks():
   config.train.num_microbatches = 16
   small = dry(config)
   assert (small.name, small.model.size) == ("mine:dry", "toy_sd3")
+  assert small.model.depth == 0
   assert (small.init_from, small.model.encoders_from) == ("", "toy")
   assert (small.model.execution.remat, small.lora.rank) == ("full", 0)
   assert small.data.text_to_image.batch_size == 0

@@ -1,24 +1,33 @@
 """A config refuses what cannot run."""
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
 import pkgutil
 import typing
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import ddit_jax
+from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.data.text import caption_tokens
 from ddit_jax.digits.world import WORLDS
+from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config, EvaluateConfig, SampleConfig
 from ddit_jax.experiment.data import make_tokenizer
 from ddit_jax.experiment.model import ModelConfig
 from ddit_jax.lora.lora import LoraConfig
+from ddit_jax.models.config import SIZES
 from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
+from ddit_jax.train.state import init_state
+from ddit_jax.train.step import TrainStep
 from tests import tiny_run
 
 
@@ -73,8 +82,9 @@ def test_no_setting_is_declared_twice():
     for other in others
     if len(typed(part) & typed(other)) > 1
   }
-  # The plan has what the config's -1 stands for on this machine.
-  assert copies == {("DataConfig", "ReadPlan")}
+  # The plan has what the config's -1 stands for on this machine; the network's
+  # shapes, what 0 stands for at this size.
+  assert copies == {("DataConfig", "ReadPlan"), ("ModelConfig", "MMDiTConfig")}
 
 
 def test_settings_survive_json():
@@ -237,3 +247,78 @@ def test_a_part_built_in_python_refuses_an_unknown_choice(
 ):
   with pytest.raises(ValueError, match=f"^{name} must be one of"):
     dataclasses.replace(part, **{name: "other"})
+
+
+def test_a_size_is_a_starting_point(tokenizer):
+  changed = tiny_run.settings(
+    model__depth="2", model__width="48", model__num_heads="3"
+  ).make_model(tokenizer)
+  config = changed.network.config
+  assert (config.depth, config.width, config.num_heads) == (2, 48, 3)
+  tiny = SIZES["tiny"]
+  assert (config.patch_size, config.max_grid) == (tiny.patch_size, 4)
+  assert config.mlp_ratio == tiny.mlp_ratio
+  assert changed.largest_image == 16
+
+
+@pytest.mark.parametrize(
+  ("overrides", "message"),
+  [
+    ({"model__depth": "-1"}, "model.depth is negative: -1"),
+    ({"model__depth": "1000000000"}, "model.depth must be in 1 to 1024"),
+    ({"model__max_grid": "100000"}, "model.max_grid must be in 1 to 1024"),
+    ({"model__num_heads": "5"}, "model.width 96 is not divisible by num_heads"),
+    ({"model__width": "98", "model__num_heads": "7"}, "multiple of 4"),
+    (
+      {"model__size": "of_encoders", "model__width": "96"},
+      "model.width is set, but size='of_encoders' takes all shapes from",
+    ),
+  ],
+)
+def test_shapes_that_do_not_fit_are_refused(overrides, message):
+  with pytest.raises(InputError, match=message):
+    tiny_run.settings(**overrides)
+
+
+def test_larger_images_need_a_larger_grid_and_train(tokenizer):
+  """64 x 64 pixels from scratch, up to the shapes of a step."""
+  sides = {
+    "data__sources": "{'world': {'kind': 'digits', 'texts': 'captions'}}",
+    "data__text_to_image__image_size": "64",
+    "data__image_to_text__image_size": "64",
+  }
+  with pytest.raises(ValueError, match=r"ends at 16; .* set model.max_grid=16"):
+    tiny_run.settings(**sides).make_model(tokenizer)
+  settings = tiny_run.settings(**sides, model__max_grid="16")
+  model = settings.make_model(tokenizer)
+  assert model.largest_image == 64
+  assert "images of up to 64 x 64 pixels" in model.report(settings.make_mesh())
+  # The distance of positions stays that of the size.
+  config = model.network.config
+  assert config.base_grid == config.max_grid == 16
+  optimizer = settings.optimizer.make(4)
+  step = TrainStep(
+    model=model,
+    loss=settings.loss,
+    optimizer=settings.optimizer,
+    train=settings.train,
+    seed=0,
+    is_mask_embedding_trained=False,
+  )
+  length = settings.data.text_to_image.text_length
+  images = jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.uint8)
+  tokens = jax.ShapeDtypeStruct((8, length), jnp.int32)
+  batch = DualBatch(
+    TextToImageBatch(images, tokens),
+    ImageToTextBatch(
+      images, tokens, jax.ShapeDtypeStruct((8, length), jnp.bool_)
+    ),
+  )
+  state = jax.eval_shape(
+    functools.partial(init_state, model.network, optimizer), jax.random.key(0)
+  )
+  after, metrics = jax.eval_shape(
+    step, state, batch, np.zeros(length, np.int32)
+  )
+  assert jax.tree.structure(after) == jax.tree.structure(state)
+  assert metrics["loss/total"].shape == ()

@@ -11,7 +11,8 @@ from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.encoders.flops import t5_flops
 from ddit_jax.encoders.t5 import T5_SIZES, T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.experiment.model import DualModel, training_flops
+from ddit_jax.experiment.model import DualModel
+from ddit_jax.experiment.step_flops import training_flops
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import SIZES, MMDiTConfig
 from ddit_jax.models.flops import linear_flops
