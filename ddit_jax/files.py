@@ -25,12 +25,16 @@ def replace_file(
       this process can be killed, or where a damaged file is harmless.
   """
   partial = path.with_name(f"{path.name}.partial")
-  with open(partial, "wb") as file:
-    file.write(data)
-    if survives_power_loss:
-      file.flush()
-      os.fsync(file.fileno())
-  os.replace(partial, path)
+  try:
+    with open(partial, "wb") as file:
+      file.write(data)
+      if survives_power_loss:
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+  except BaseException:
+    partial.unlink(missing_ok=True)
+    raise
   if survives_power_loss:
     _sync_folder(path.parent)
 

@@ -4,4 +4,5 @@
 - `image_grid`: images with a label below each, as one image.
 - `metric_writer`: scalars and images to JSON lines, TensorBoard and PNG files.
 - `progress`: the progress bar.
+- `tensorboard`: event files, written without a thread.
 """

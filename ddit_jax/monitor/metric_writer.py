@@ -1,5 +1,9 @@
 """MetricWriter: scalars and images to JSON lines, TensorBoard and PNG files."""
 
+import collections
+import contextlib
+import errno
+import io
 import json
 import logging
 import math
@@ -7,40 +11,64 @@ import os
 import pathlib
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from ddit_jax.files import replace_file
 from ddit_jax.monitor.image_grid import pillow_image
+from ddit_jax.monitor.tensorboard import EventFile
 
 _log = logging.getLogger(__name__)
 
 _SCALARS = "scalars.jsonl"
+_BOARD = "tensorboard"
 _RESERVED = ("step", "time")
+_LARGEST_NUMBER = 2**63
 _NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*", re.ASCII)
 
 
 def read_scalars(path: str | os.PathLike) -> list[dict[str, Any]]:
   """Reads `scalars.jsonl`; a value that was not finite is None.
 
-  A half line that a killed process left at the end is ignored, with a warning.
+  Lines that are not what `MetricWriter` writes are left out, with a warning; so
+  is a half line that a killed process left at the end.
 
   Raises:
-    ValueError: a broken line that is not the last one.
+    OSError: the file cannot be read.
   """
-  lines = pathlib.Path(path).read_bytes().split(b"\n")
+  sound, _ = _sound_lines(path)
+  return sound
+
+
+def _sound_lines(path: str | os.PathLike) -> tuple[list[dict[str, Any]], bool]:
+  """The sound lines, and whether they are all."""
+  path = pathlib.Path(path)
+  if not path.is_file():  # Reading a pipe would wait for its writer.
+    raise OSError(errno.EINVAL, "not a file", str(path))
+  lines = path.read_bytes().split(b"\n")
   # What follows the last newline was cut off while it was written.
-  if lines.pop():
+  if half := lines.pop():
     _log.warning("%s: ignoring a half-written last line", path)
-  return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
+  parsed = [_parse(line) for line in lines]
+  broken = [n for n, values in enumerate(parsed, 1) if values is None]
+  if broken:
+    _log.warning(
+      "%s: %d of %d lines are not scalars of a step and are left out; the "
+      "first is line %d",
+      *(path, len(broken), len(parsed), broken[0]),
+    )
+  sound = [values for values in parsed if values is not None]
+  return sound, not (broken or half)
 
 
 class MetricWriter:
   """Writes a run's scalars and images to one folder; a context manager.
 
   It writes `scalars.jsonl` (one line a call), `tensorboard/` and
-  `images/<name>/<step>.png`.
+  `images/<name>/<step>.png`. What cannot be written, on a full disk for
+  instance, is reported, counted and left out; training continues.
 
   Args:
     folder: of the run; created if absent. None writes nothing, as on all
@@ -49,16 +77,16 @@ class MetricWriter:
   Attributes:
     non_finite_counts: name -> how many of its values were NaN or infinite.
       They are null in `scalars.jsonl` and unchanged in TensorBoard.
+    failed_counts: file -> how many writes to it failed.
   """
 
   def __init__(self, folder: pathlib.Path | None):
     self.non_finite_counts: dict[str, int] = {}
+    self.failed_counts: collections.Counter[str] = collections.Counter()
     self._folder = folder
     if folder is not None:
-      folder.mkdir(parents=True, exist_ok=True)
-      path = folder / _SCALARS
-      self._rewrite(read_scalars(path) if path.exists() else [])
-      self._board = _board(folder)
+      self._open_scalars(None)
+      self._open_board()
 
   def __enter__(self) -> "MetricWriter":
     return self
@@ -89,13 +117,14 @@ class MetricWriter:
     values = {name: _number(name, x) for name, x in scalars.items()}
     finite = {n: x if math.isfinite(x) else None for n, x in values.items()}
     line = {"step": step, "time": now} | finite
-    self._file.write(json.dumps(line, allow_nan=False) + "\n")
-    self._file.flush()
+    with self._reporting(_SCALARS):
+      _append(self._file, json.dumps(line, allow_nan=False).encode() + b"\n")
     self._last_step = step
     for name, value in values.items():
       if not math.isfinite(value):
         self._count_non_finite(step, name, value)
-      self._board.add_scalar(name, value, step, walltime=now)
+    with self._reporting(_BOARD):
+      self._board.add_scalars(step, values, now)
 
   def write_images(self, step: int, images: dict[str, np.ndarray]) -> None:
     """Writes `images/<name>/<step>.png` and the TensorBoard images.
@@ -113,9 +142,14 @@ class MetricWriter:
       _check_name(name)
       picture = pillow_image(image, name)
       path = self._folder / "images" / name / f"{step:08d}.png"
-      path.parent.mkdir(parents=True, exist_ok=True)
-      picture.save(path)
-      self._board.add_image(name, image, step, dataformats="HWC")
+      encoded = io.BytesIO()
+      picture.save(encoded, "PNG")
+      with self._reporting("images"):
+        self._folder.stat()  # Not made anew if it was removed.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, encoded.getvalue(), survives_power_loss=False)
+      with self._reporting(_BOARD):
+        self._board.add_image(step, name, image)
 
   def truncate_after(self, step: int) -> None:
     """Drops values that an earlier run wrote after the restored step.
@@ -128,36 +162,64 @@ class MetricWriter:
     """
     if self._folder is None:
       return
-    self._file.close()
-    lines = read_scalars(self._folder / _SCALARS)
-    kept = [line for line in lines if line["step"] <= step]
-    self._rewrite(kept)
-    if num_dropped := len(lines) - len(kept):
-      _log.warning(
-        "%s: dropped %d lines after the restored step %d",
-        _SCALARS,
-        num_dropped,
-        step,
-      )
-    self._board.close()
-    self._board = _board(self._folder, purge_step=step + 1)
+    self._close_files()
+    self._open_scalars(step)
+    self._open_board(purge_step=step + 1)
 
   def close(self) -> None:
-    """Closes all files and logs how many values were not finite."""
+    """Closes all files; logs what was not finite and what was not written."""
     if self._folder is None:
       return
-    self._file.close()
-    self._board.close()
+    self._close_files()
     if self.non_finite_counts:
       _log.warning("values that were not finite: %s", self.non_finite_counts)
+    if self.failed_counts:
+      _log.warning("writes that failed: %s", dict(self.failed_counts))
 
-  def _rewrite(self, lines: list[dict[str, Any]]) -> None:
-    """Opens `scalars.jsonl` for appending, with these lines in it."""
+  def _close_files(self) -> None:
+    for file in (self._file, self._board):
+      with contextlib.suppress(OSError):
+        file.close()
+
+  def _open_scalars(self, last_step: int | None) -> None:
+    """Opens `scalars.jsonl` for appending; drops lines after `last_step`."""
+    self._file, self._last_step = _Unwritable(), None
     path = self._folder / _SCALARS
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    replace_file(path, text.encode())
-    self._file = open(path, "a", encoding="utf-8")
-    self._last_step = max((line["step"] for line in lines), default=None)
+    with self._reporting(_SCALARS):
+      self._folder.mkdir(parents=True, exist_ok=True)
+      lines, is_sound = _sound_lines(path) if path.exists() else ([], True)
+      kept = [x for x in lines if last_step is None or x["step"] <= last_step]
+      if num_dropped := len(lines) - len(kept):
+        _log.warning(
+          "%s: dropped %d lines after the restored step %d",
+          *(_SCALARS, num_dropped, last_step),
+        )
+      if num_dropped or not is_sound:
+        text = "".join(json.dumps(line) + "\n" for line in kept)
+        replace_file(path, text.encode())
+      self._file = open(path, "ab", buffering=0)
+      self._last_step = max((line["step"] for line in kept), default=None)
+
+  def _open_board(self, **options: Any) -> None:
+    self._board = _Unwritable()
+    with self._reporting(_BOARD):
+      self._board = EventFile(self._folder / _BOARD, **options)
+
+  @contextlib.contextmanager
+  def _reporting(self, name: str) -> Iterator[None]:
+    """A write that is reported and counted when it fails."""
+    try:
+      yield
+    except OSError as error:
+      if name not in self.failed_counts:
+        _log.warning(
+          "%s cannot be written (%s): training continues without what fails",
+          *(self._folder / name, error.strerror),
+        )
+      self.failed_counts[name] += 1
+      if name == _BOARD:
+        # What follows half an event could not be read.
+        self._board = _Unwritable()
 
   def _count_non_finite(self, step: int, name: str, value: float) -> None:
     if name not in self.non_finite_counts:
@@ -165,27 +227,39 @@ class MetricWriter:
     self.non_finite_counts[name] = self.non_finite_counts.get(name, 0) + 1
 
 
-def _parse(path: str | os.PathLike, number: int, line: bytes) -> dict[str, Any]:
+class _Unwritable:
+  """In place of a file that could not be opened."""
+
+  def __getattr__(self, name: str) -> Any:
+    raise OSError(errno.EBADF, "it could not be opened")
+
+
+def _append(file: io.RawIOBase, line: bytes) -> None:
+  """Appends a whole line or nothing."""
+  num_written, end = 0, file.seek(0, os.SEEK_END)
+  try:
+    num_written = file.write(line)
+  finally:
+    if num_written < len(line):
+      file.truncate(end)
+  if num_written < len(line):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+  """The values of a line; None if it is not a line of `MetricWriter`."""
   try:
     values = json.loads(line)
-  except ValueError as error:
-    raise ValueError(f"{path} line {number} is not JSON: {error}") from error
+  except (ValueError, RecursionError):
+    return None
   if not isinstance(values, dict) or type(values.get("step")) is not int:
-    raise ValueError(f'{path} line {number} has no integer "step"')
-  return values
+    return None
+  is_sound = all(x is None or _is_number(x) for x in values.values())
+  return values if is_sound else None
 
 
-def _board(folder: pathlib.Path, **options: Any):
-  """A `tensorboardX.SummaryWriter` with a unique file name."""
-  # Imported here because it imports PyTorch, 4 s, wherever that is installed.
-  from tensorboardX import SummaryWriter
-
-  folder = folder / "tensorboard"
-  folder.mkdir(parents=True, exist_ok=True)
-  # File names have the resolution of a second. Without a unique number, a
-  # second file in one second would overwrite the first.
-  number = len(list(folder.iterdir()))
-  return SummaryWriter(str(folder), filename_suffix=f".{number}", **options)
+def _is_number(value: Any) -> bool:
+  return type(value) in (int, float) and abs(value) < _LARGEST_NUMBER
 
 
 def _number(name: str, value: Any) -> float:

@@ -1,20 +1,33 @@
 """The progress bar of a run."""
 
+import contextlib
 import sys
+from typing import Any
 
 from tqdm import tqdm
 
 _SECONDS_BETWEEN_LINES = 30.0
 
 
-class _Lines:
-  """A log file in place of a terminal: every state of the bar is a line."""
+class _Stderr:
+  """stderr; a closed terminal or a full disk below it never stops a run.
+
+  In a log file every state of the bar is a line.
+  """
+
+  def __init__(self, *, is_terminal: bool):
+    self._is_terminal = is_terminal
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(sys.stderr, name)
 
   def write(self, text: str) -> None:
-    sys.stderr.write(text.replace("\r", "\n"))
+    with contextlib.suppress(OSError, ValueError):
+      sys.stderr.write(text if self._is_terminal else text.replace("\r", "\n"))
 
   def flush(self) -> None:
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):
+      sys.stderr.flush()
 
 
 def progress_bar(
@@ -33,7 +46,7 @@ def progress_bar(
     initial=initial,
     disable=not is_shown,
     unit="step",
-    file=sys.stderr if is_terminal else _Lines(),
+    file=_Stderr(is_terminal=is_terminal),
     ncols=None if is_terminal else 0,
     dynamic_ncols=is_terminal,
     mininterval=0.1 if is_terminal else _SECONDS_BETWEEN_LINES,

@@ -191,8 +191,13 @@ class LossGuard:
       return
     fields["records"] = self._record_ids(data_position)
     line = json.dumps({"event": event, "time": time.time(), **fields})
-    with open(self._path, "a") as file:
-      file.write(line + "\n")
+    try:
+      with open(self._path, "a") as file:
+        file.write(line + "\n")
+    except OSError as error:
+      # The run's own trouble must not stop it before its next checkpoint.
+      reason = error.strerror
+      _log.warning("%s cannot be written (%s): %s", self._path, reason, line)
 
 
 class StepLog:

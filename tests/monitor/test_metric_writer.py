@@ -1,7 +1,10 @@
 """What is written can be read back by other readers."""
 
+import contextlib
 import json
 import math
+import os
+import resource
 import struct
 
 import jax.numpy as jnp
@@ -152,9 +155,74 @@ def test_going_back_needs_a_truncation(path):
   assert [line["step"] for line in read_scalars(path)] == [10, 20, 21, 21]
 
 
-@pytest.mark.parametrize("line", ["not json", '{"loss": 1}', "[1]", ""])
-def test_a_broken_line_inside_the_file_is_named(path, line):
-  lines = path.read_text().splitlines()
-  path.write_text("\n".join([lines[0], line, lines[2], ""]))
-  with pytest.raises(ValueError, match="line 2"):
-    read_scalars(path)
+@pytest.mark.parametrize(
+  "line",
+  [
+    *(b"not json", b'{"loss": 1}', b"[1]", b"", b"\0\0", b"\xff\xfe"),
+    *(b'{"step": 20, "a": NaN}', b'{"step": 20, "a": "b"}', b'{"step": true}'),
+    *(b'{"step": ' + b"9" * 5000 + b"}", b"[" * 100_000),
+  ],
+)
+def test_a_broken_line_is_reported_and_the_sound_ones_are_kept(
+  path, caplog, line
+):
+  lines = path.read_bytes().splitlines()
+  path.write_bytes(b"\n".join([lines[0], line, lines[2], b""]))
+  assert [line["step"] for line in read_scalars(path)] == [10, 30]
+  assert "1 of 3 lines are not scalars of a step" in caplog.text
+  assert "the first is line 2" in caplog.text
+  with MetricWriter(path.parent) as writer:
+    writer.write_scalars(40, {"loss": 0.5})
+  caplog.clear()
+  assert [line["step"] for line in read_scalars(path)] == [10, 30, 40]
+  assert caplog.text == ""
+
+
+def test_a_pipe_in_place_of_the_file_is_reported_and_never_waited_for(
+  tmp_path, caplog
+):
+  os.mkfifo(tmp_path / "scalars.jsonl")
+  with MetricWriter(tmp_path) as writer:
+    writer.write_scalars(1, {"loss": 0.5})
+  assert "scalars.jsonl cannot be written (not a file)" in caplog.text
+  assert writer.failed_counts == {"scalars.jsonl": 2}  # opening and a line
+  assert len(events(tmp_path)) == 2
+
+
+@contextlib.contextmanager
+def files_of_at_most(num_bytes):
+  """As on a full disk, writing beyond it fails after a part was written."""
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_costs_lines_and_never_the_run(tmp_path, caplog):
+  image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+  with MetricWriter(tmp_path) as writer:
+    with files_of_at_most(1000):
+      for step in range(1, 101):
+        writer.write_scalars(step, {"loss": step / 8})
+      writer.write_images(100, {"samples": image})
+    writer.write_scalars(101, {"loss": 0.5})
+  steps = [line["step"] for line in lines_of(tmp_path)]
+  assert steps == [*range(1, len(steps)), 101]
+  num_lost = writer.failed_counts["scalars.jsonl"]
+  assert 0 < num_lost == 101 - len(steps)
+  assert writer.failed_counts["images"] == 1
+  assert list((tmp_path / "images" / "samples").iterdir()) == []
+  assert caplog.text.count("scalars.jsonl cannot be written (No space") == 1
+  assert f"'scalars.jsonl': {num_lost}" in caplog.messages[-1]
+
+
+def test_a_folder_that_disappears_does_not_stop_the_run(tmp_path, caplog):
+  image = np.zeros((2, 2, 3), np.uint8)
+  with MetricWriter(tmp_path / "run") as writer:
+    (tmp_path / "run").rename(tmp_path / "moved")
+    writer.write_scalars(1, {"loss": 0.5})
+    writer.write_images(1, {"samples": image})
+  assert "images cannot be written (No such file" in caplog.text
+  assert [path.name for path in tmp_path.iterdir()] == ["moved"]

@@ -41,5 +41,13 @@ def test_in_a_log_file_there_are_few_lines_and_the_last_step(shown):
   assert "10/10" in lines[-1] and "loss=0.75" in lines[-1]
 
 
+def test_a_closed_terminal_does_not_stop_the_run(shown):
+  class Closed(Terminal):
+    def write(self, text):
+      raise BrokenPipeError
+
+  assert shown(Closed()) == ""
+
+
 def test_other_processes_show_nothing(shown):
   assert shown(io.StringIO(), is_shown=False) == ""
