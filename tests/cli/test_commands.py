@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+import pathlib
 import sys
 
 import pytest
@@ -42,15 +44,51 @@ def test_the_config_is_checked_before_the_workdir_is_touched(tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
-def test_config_and_folder_are_handed_over(monkeypatch):
-  calls = []
+def use_trainer(monkeypatch, train):
+  """In place of the trainer, `train` takes (settings, workdir)."""
   fake = type(sys)("training")
-  fake.train = lambda settings, workdir: calls.append((settings, workdir)) or 0
+  fake.train = lambda settings, workdir, **_: train(settings, workdir) or True
   monkeypatch.setitem(sys.modules, "ddit_jax.experiment.trainer", fake)
   monkeypatch.setattr("ddit_jax.experiment.trainer", fake, raising=False)
+  monkeypatch.setattr("ddit_jax.experiment.stages.trainer", fake)
+
+
+def log_one_step(settings, workdir):
+  """What a run that was stopped after a step leaves."""
+  folder = pathlib.Path(workdir)
+  folder.mkdir(parents=True)
+  text = json.dumps(dataclasses.asdict(settings))
+  (folder / "config.json").write_text(text)
+  line = {"step": 1, "time": 0.0, "loss/total": 2.0}
+  (folder / "scalars.jsonl").write_text(json.dumps(line) + "\n")
+
+
+def test_config_and_folder_are_handed_over(monkeypatch):
+  calls = []
+  use_trainer(monkeypatch, lambda *given: calls.append(given))
   assert train(CONFIG, "--workdir=w", seed="5") == 0
   [(settings, workdir)] = calls
   assert (settings.seed, workdir) == (5, "w")
+
+
+@pytest.mark.parametrize(
+  ("config", "folders"),
+  [
+    ("configs/digits.py", ["."]),
+    (
+      "configs/ddit_sd3.py:all_dry",
+      ["stage1", "stage2", "stage2_highres", "stage3"],
+    ),
+  ],
+)
+def test_every_run_that_was_trained_gets_its_page(
+  monkeypatch, tmp_path, config, folders
+):
+  use_trainer(monkeypatch, log_one_step)
+  assert train(f"--config={config}", f"--workdir={tmp_path / 'w'}") == 0
+  for folder in folders:
+    page = (tmp_path / "w" / folder / "report.html").read_text()
+    assert "1 of " in page and "Total loss" in page
 
 
 def test_distributed_without_a_cluster_says_so(monkeypatch):

@@ -85,6 +85,8 @@ def test_sigterm_saves_and_exits_0_and_eight_devices_go_on(
   steps = [int(path.name) for path in (workdir / "checkpoints").iterdir()]
   stopped_at = max(step for step, _, _ in tiny_run.logged_losses(workdir))
   assert max(steps) == stopped_at < NUM_STEPS
+  report = (workdir / "report.html").read_text()
+  assert f"{stopped_at} of {NUM_STEPS} training steps" in report
   errors = finish(workdir, num_devices=8)
   assert "on 8 devices" in errors
   assert f"resuming {workdir} at step {stopped_at} of {NUM_STEPS}" in errors
