@@ -10,8 +10,10 @@ import pathlib
 import shutil
 import tempfile
 
+from tests import devices
+
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = devices.xla_flags(8)
 # Compiling is most of the tests' time, and small programs run well without
 # optimisation: 72 s against 122 s in tests/models.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "True"

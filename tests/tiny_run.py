@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 from ddit_jax.config.load import load_config
 from ddit_jax.experiment.config import Config
 from ddit_jax.sharding.mesh import MeshConfig
+from tests import devices
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "digits.py")
@@ -67,11 +68,11 @@ def flags(**overrides: str) -> list[str]:
 
 def ddit(*argv: str, num_devices: int = 1) -> subprocess.Popen:
   """`ddit argv` as a process of its own, with its output in pipes."""
-  flag = f"--xla_force_host_platform_device_count={num_devices}"
   return subprocess.Popen(
     [sys.executable, "-m", "ddit_jax", *argv],
     cwd=ROOT,
-    env=os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"},
+    env=os.environ
+    | {"XLA_FLAGS": devices.xla_flags(num_devices), "JAX_PLATFORMS": "cpu"},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests import devices
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 PROCESS = """
@@ -45,7 +47,6 @@ def run_together(folder, *, count, is_writer):
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
-  flag = f"--xla_force_host_platform_device_count={8 // count}"
   started = [
     subprocess.Popen(
       [sys.executable, "-c", PROCESS]
@@ -54,7 +55,7 @@ def run_together(folder, *, count, is_writer):
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
-      env=os.environ | {"XLA_FLAGS": flag},
+      env=os.environ | {"XLA_FLAGS": devices.xla_flags(8 // count)},
     )
     for index in range(count)
   ]

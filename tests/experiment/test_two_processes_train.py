@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests import tiny_run
+from tests import devices, tiny_run
 
 PROCESS = """
 import sys
@@ -29,7 +29,6 @@ def run_together(workdir, *, count: int, num_steps: int) -> str:
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
-  flag = f"--xla_force_host_platform_device_count={8 // count}"
   started = [
     subprocess.Popen(
       [sys.executable, "-c", PROCESS]
@@ -38,7 +37,8 @@ def run_together(workdir, *, count: int, num_steps: int) -> str:
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
-      env=os.environ | {"XLA_FLAGS": flag, "JAX_PLATFORMS": "cpu"},
+      env=os.environ
+      | {"XLA_FLAGS": devices.xla_flags(8 // count), "JAX_PLATFORMS": "cpu"},
     )
     for index in range(count)
   ]
