@@ -1,13 +1,37 @@
-"""The error of bad input, and phrases common to its messages."""
+"""The error of bad input, its line, and phrases common to its messages."""
 
 import contextlib
 import difflib
 import typing
 from collections.abc import Iterable, Iterator
 
+# Characters of a message; longer ones repeat what the user gave.
+_MAX_LINE = 1200
+
 
 class InputError(ValueError):
   """Invalid input; the message is one line that says how to fix it."""
+
+
+def one_line(message: object) -> str:
+  """A message as a terminal can show it: on one line, and of bounded length.
+
+  Names in files and folders may hold control characters, which could rewrite
+  the screen, and half characters, which cannot be printed.
+  """
+  text = printable(" ".join(str(message).split()))
+  if len(text) <= _MAX_LINE:
+    return text
+  half = _MAX_LINE // 2
+  return f"{text[:half]} ... {text[-half:]}"
+
+
+def printable(text: str) -> str:
+  """The text with escapes such as \\x1b for all but visible characters."""
+  return "".join(
+    c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
+    for c in text
+  )
 
 
 @contextlib.contextmanager

@@ -1,16 +1,132 @@
-"""Atomic writes of files and folders; JSON of limited size."""
+"""Paths, regular files and locks; atomic writes; JSON of limited size."""
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import pathlib
+import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 from ddit_jax.errors import InputError
+
+# "gs://bucket/run", also after `pathlib` made one slash of two.
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*:/", re.IGNORECASE)
+
+
+def local_path(path: str | os.PathLike, *, what: str = "") -> pathlib.Path:
+  """The absolute path that a user means, without ".." and "~".
+
+  Every path that a user gives passes through here before it is used.
+
+  Args:
+    path: relative to the current folder, or absolute; need not exist. Its last
+      links are kept, so that its parent is the folder that the user sees.
+    what: the flag or config key that gives it, for the message.
+
+  Raises:
+    InputError: a bucket address such as gs://bucket/run, or a name that the
+      file system does not take.
+  """
+  named = f"{what}={path}" if what else path
+  if _ADDRESS.match(os.fspath(path)):
+    raise InputError(
+      f"{named} is a bucket address: mount the bucket (gcsfuse, for instance) "
+      "and give the path, because files are hashed and renamed"
+    )
+  found = pathlib.Path(os.path.expanduser(path)).absolute()
+  try:
+    found.stat()
+  except (FileNotFoundError, NotADirectoryError):
+    pass
+  except (OSError, ValueError) as error:
+    cause = getattr(error, "strerror", None) or error
+    raise InputError(f"{named} cannot be used: {cause}") from error
+  parts = found.parts
+  if ".." not in parts:
+    return found
+  # The system follows a link before it goes up.
+  num_resolved = len(parts) - parts[::-1].index("..")
+  resolved = pathlib.Path(*parts[:num_resolved]).resolve()
+  return resolved.joinpath(*parts[num_resolved:])
+
+
+def _open_regular(name: str | os.PathLike, flags: int) -> int:
+  """A descriptor of a regular file; never waits."""
+  try:
+    # Opening a pipe would wait for its other end.
+    descriptor = os.open(name, flags | os.O_NONBLOCK, 0o644)
+  except OSError as error:
+    # A link under O_NOFOLLOW, or a pipe without a reader or a socket.
+    if error.errno not in (errno.ELOOP, errno.ENXIO):
+      raise
+    raise InputError(f"{name} is not a regular file") from error
+  if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    os.close(descriptor)
+    raise InputError(f"{name} is not a regular file")
+  return descriptor
+
+
+def open_regular(path: str | os.PathLike, mode: str = "rb") -> IO[Any]:
+  """`open`, but never of a pipe, a device, a socket or a folder.
+
+  Raises:
+    InputError: `path` is not a regular file.
+    OSError: as `open`.
+  """
+  encoding = None if "b" in mode else "utf-8"
+  return open(path, mode, encoding=encoding, opener=_open_regular)
+
+
+def read_regular(path: str | os.PathLike) -> bytes:
+  """All bytes of a file; see `open_regular` for the errors."""
+  with open_regular(path) as file:
+    return file.read()
+
+
+def take_lock(path: pathlib.Path) -> BinaryIO:
+  """Locks a file until it is closed; its contents are left as they are.
+
+  Args:
+    path: created if it does not exist; its folder must exist.
+
+  Raises:
+    BlockingIOError: another process holds the lock.
+    InputError: a link, which could lead anywhere, or not a regular file.
+    OSError: it cannot be opened.
+  """
+  flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+  file = os.fdopen(_open_regular(path, flags), "r+b")
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError:
+    file.close()
+    raise
+  return file
+
+
+@contextlib.contextmanager
+def folder_if_used(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Creates a folder and its parents.
+
+  If the block raises, those that this made and that are still empty are
+  removed, so that a refused call leaves nothing behind.
+  """
+  made = [one for one in (path, *path.parents) if not one.exists()]
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    yield path
+  except BaseException:
+    for one in made:
+      with contextlib.suppress(OSError):
+        one.rmdir()
+    raise
 
 
 def replace_file(
@@ -26,7 +142,9 @@ def replace_file(
   """
   partial = path.with_name(f"{path.name}.partial")
   try:
-    with open(partial, "wb") as file:
+    # A killed process may have left it; a link in its place would be followed.
+    partial.unlink(missing_ok=True)
+    with open_regular(partial, "wb") as file:
       file.write(data)
       if survives_power_loss:
         file.flush()
@@ -54,11 +172,13 @@ def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
   Raises:
     ValueError: the file is too large, not JSON, or not an object.
   """
-  size = path.stat().st_size
-  if size > max_bytes:
-    raise ValueError(f"{path} has {size} bytes, at most {max_bytes} are read")
+  with open_regular(path) as file:
+    size = os.fstat(file.fileno()).st_size
+    if size > max_bytes:
+      raise ValueError(f"{path} has {size} bytes, at most {max_bytes} are read")
+    data = file.read()
   try:
-    body = json.loads(path.read_bytes().decode())
+    body = json.loads(data.decode())
   except (ValueError, RecursionError) as error:
     cause = " ".join(str(error).split())
     raise ValueError(f"{path} is not JSON: {cause}") from error

@@ -6,7 +6,9 @@ from ddit_jax.errors import (
   InputError,
   check_known,
   first_few,
+  one_line,
   preparing,
+  printable,
 )
 
 
@@ -27,6 +29,15 @@ def test_input_errors_pass_through_and_bugs_are_not_hidden():
     raise InputError("two\n words")
   with pytest.raises(KeyError), preparing():
     raise KeyError("bug")
+
+
+def test_a_message_cannot_steer_the_terminal():
+  hostile = "a\x1b[2J\nb\r\x07\u202ec\ud800 é 漢 \x85\u2028d"
+  line = "a\\x1b[2J b \\x07\\u202ec\\ud800 é 漢 d"
+  assert one_line(ValueError(hostile)) == line
+  assert printable("a\nb\x1b") == "a\nb\\x1b"
+  long = one_line("x" * 10**6)
+  assert len(long) < 2000 and " ... " in long
 
 
 def test_known_names_pass():

@@ -1,6 +1,8 @@
-"""Files and folders that appear whole or not at all; untrusted JSON."""
+"""Paths of users; files and folders that appear whole; untrusted JSON."""
 
 import os
+import pathlib
+import socket
 import time
 
 import pytest
@@ -10,9 +12,131 @@ from ddit_jax.files import (
   appearing_file,
   appearing_folder,
   check_free_space,
+  folder_if_used,
+  local_path,
+  open_regular,
   read_json_object,
+  read_regular,
   replace_file,
+  take_lock,
 )
+
+
+@pytest.mark.parametrize(
+  "path", ["gs://b/run", "S3://b", "hdfs://h:1/x", pathlib.Path("gs://b/run")]
+)
+def test_a_bucket_address_is_no_path(path):
+  with pytest.raises(InputError, match=r"--out=.* is a bucket address: mount"):
+    local_path(path, what="--out")
+
+
+@pytest.mark.parametrize(
+  ("path", "cause"),
+  [("a\0b", "null"), ("x" * 300, "File name too long"), ("loop", "levels of")],
+)
+def test_a_name_that_the_system_refuses_is_no_path(
+  tmp_path, monkeypatch, path, cause
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "loop").symlink_to("loop")
+  with pytest.raises(InputError, match=f"init_from=.*: .*{cause}"):
+    local_path(path, what="init_from")
+
+
+def test_paths_as_people_write_them(tmp_path, monkeypatch):
+  (tmp_path / "disk" / "deep").mkdir(parents=True)
+  (tmp_path / "link").symlink_to(tmp_path / "disk" / "deep")
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("HOME", str(tmp_path))
+  expected = {
+    "x": "x",
+    "./x/": "x",
+    "disk/../x": "x",
+    "disk/deep/../../x": "x",
+    "link": "link",
+    # As the system reads it: the folder that the link's target lies in.
+    "link/../x": "disk/x",
+    "missing/../x": "x",
+    "~/x": "x",
+    "KIND:x": "KIND:x",
+    "a:b/c": "a:b/c",
+  }
+  for path, name in expected.items():
+    assert local_path(path) == tmp_path / name, path
+  monkeypatch.chdir(tmp_path / "disk")
+  assert local_path("..") == tmp_path
+  assert local_path("../x") == local_path(f"{tmp_path}/disk/../x")
+
+
+def not_files(folder):
+  """A pipe, a device, a folder, a socket and a link to a device."""
+  os.mkfifo(folder / "pipe")
+  (folder / "link").symlink_to("/dev/zero")
+  with socket.socket(socket.AF_UNIX) as one:
+    one.bind(str(folder / "socket"))
+  (folder / "folder").mkdir()
+  names = ("pipe", "folder", "socket", "link")
+  return [*(folder / name for name in names), pathlib.Path("/dev/null")]
+
+
+def test_only_regular_files_are_opened(tmp_path):
+  for path in not_files(tmp_path):
+    for read in (
+      open_regular,
+      read_regular,
+      lambda path: read_json_object(path, max_bytes=9),
+    ):
+      with pytest.raises(ValueError, match=f"{path} is not a regular file"):
+        read(path)
+    with pytest.raises((InputError, IsADirectoryError)):
+      open_regular(path, "a")
+    with pytest.raises((InputError, IsADirectoryError)):
+      take_lock(path)
+  (tmp_path / "file").write_text("é")
+  (tmp_path / "good").symlink_to("file")
+  assert read_regular(tmp_path / "good") == "é".encode()
+  with open_regular(tmp_path / "file", "a") as file:
+    file.write("ü")
+  assert read_regular(tmp_path / "file") == "éü".encode()
+  with pytest.raises(FileNotFoundError):
+    open_regular(tmp_path / "missing")
+
+
+def test_a_lock_leaves_the_file_as_it_is(tmp_path):
+  path = tmp_path / "lock"
+  take_lock(path).close()
+  path.write_text("something")
+  with take_lock(path), pytest.raises(BlockingIOError):
+    take_lock(path)
+  assert path.read_text() == "something"
+  (tmp_path / "link").symlink_to(path)
+  with pytest.raises(InputError, match="is not a regular file"):
+    take_lock(tmp_path / "link")
+
+
+def test_a_link_in_place_of_a_partial_file_is_not_followed(tmp_path):
+  (tmp_path / "mine").write_text("precious")
+  (tmp_path / "a.json.partial").symlink_to("mine")
+  replace_file(tmp_path / "a.json", b"new")
+  assert (tmp_path / "mine").read_text() == "precious"
+  assert (tmp_path / "a.json").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("error", [InputError, KeyboardInterrupt])
+def test_only_unused_new_folders_are_removed(tmp_path, error):
+  (tmp_path / "old").mkdir()
+  for name in ("old/a/b", "old"):
+    with pytest.raises(error), folder_if_used(tmp_path / name) as folder:
+      assert folder.is_dir()
+      raise error
+    assert os.listdir(tmp_path) == ["old"] and not os.listdir(tmp_path / "old")
+  with pytest.raises(error), folder_if_used(tmp_path / "old/a/b") as folder:
+    (tmp_path / "old/a/file").touch()
+    raise error
+  assert os.listdir(tmp_path / "old/a") == ["file"]
+  with folder_if_used(tmp_path / "new") as folder:
+    pass
+  assert folder.is_dir()
 
 
 def test_a_file_is_replaced_and_nothing_else_stays(tmp_path):

@@ -21,6 +21,8 @@ import tqdm
 from ddit_jax.conversion import convert, export
 from ddit_jax.conversion.dtypes import OUTPUT_DTYPES
 from ddit_jax.conversion.plan import TARGETS
+from ddit_jax.errors import one_line, printable
+from ddit_jax.files import local_path
 
 _BAD_INPUT = 2
 # Exit code that shells expect after Ctrl-C.
@@ -37,13 +39,13 @@ def main() -> int:
     start = time.monotonic()
     outcome = _import(args) if args.export is None else _export(args)
   except (ValueError, OSError) as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {one_line(error)}", file=sys.stderr)
     return _BAD_INPUT
   except KeyboardInterrupt:
     print("stopped: nothing was left behind", file=sys.stderr)
     return _STOPPED
   seconds = time.monotonic() - start
-  print("\n".join(outcome.lines))
+  print(printable("\n".join(outcome.lines)))
   print(
     f"{outcome.nbytes:,} bytes in {seconds:.1f} s, "
     f"{outcome.nbytes / seconds / 1e6:.0f} MB/s"
@@ -92,6 +94,9 @@ def _parser() -> _Parser:
 
 def _parse() -> argparse.Namespace:
   args = _parser().parse_args()
+  for name in ("src", "dst", "tokenizer", "params"):
+    if (path := getattr(args, name)) is not None:
+      setattr(args, name, local_path(path, what=name))
   unused = _EXPORT_FLAGS if args.export is None else _IMPORT_FLAGS
   if given := [f"--{f}" for f in unused if getattr(args, f) is not None]:
     kind = "an export" if args.export is None else "an import"

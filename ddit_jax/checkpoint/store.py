@@ -25,6 +25,7 @@ from ddit_jax.checkpoint.manifest import (
   raising_on_all,
   write_manifest,
 )
+from ddit_jax.files import local_path
 
 _log = logging.getLogger(__name__)
 
@@ -63,8 +64,9 @@ class CheckpointStore:
       ValueError: `keep_last` below 1, or a bucket address.
       CheckpointError: `read_only` and no such folder.
     """
-    _check_arguments(str(folder), keep_last)
-    self._folder = pathlib.Path(folder).absolute()
+    if keep_last < 1:
+      raise ValueError(f"keep_last is {keep_last}: the newest step must stay")
+    self._folder = local_path(folder)
     self._keep_last = keep_last
     self._best_metric = best_metric
     self._best_is_higher = best_is_higher
@@ -416,17 +418,7 @@ def _manager(folder: pathlib.Path, *, read_only: bool) -> ocp.CheckpointManager:
   )
 
 
-def _check_arguments(folder: str, keep_last: int) -> None:
-  if keep_last < 1:
-    raise ValueError(f"keep_last is {keep_last}: the newest step must stay")
-  if "://" in folder:
-    raise ValueError(
-      f"{folder} is a bucket address: mount the bucket (gcsfuse, for "
-      "instance) and give the path, because files are hashed and renamed"
-    )
-
-
 def checkpoints_in(path: str | os.PathLike) -> pathlib.Path:
   """The checkpoint folder of a workdir, or the folder itself if it is one."""
-  path = pathlib.Path(path)
+  path = local_path(path)
   return path if path.name == "checkpoints" else path / "checkpoints"

@@ -10,7 +10,7 @@ from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.config.load import load_config, load_job
 from ddit_jax.errors import InputError, preparing, suggest
 
-_CONFIG = Flag("config file, FILE.py[:variant]")
+_CONFIG = Flag("config file, FILE.py[:variant]", is_path=True)
 _WEIGHTS = Flag("ema (exponential moving average) or params", str, "ema")
 _STEP = Flag("checkpoint's step; the newest if unset", int)
 
@@ -66,7 +66,7 @@ same folder).
 """,
   flags={
     "config": _CONFIG,
-    "workdir": Flag("folder the run lives in"),
+    "workdir": Flag("folder the run lives in", is_path=True),
     "distributed": Flag(
       "join the other processes of a cluster job before starting", bool, False
     ),
@@ -199,13 +199,17 @@ again. The sampling config is the checkpoint's; flags change single fields:
 """,
   flags={
     "checkpoint": Flag(
-      "folder of a run, its checkpoints, or converted weights"
+      "folder of a run, its checkpoints, or converted weights", is_path=True
     ),
     "task": Flag("t2i, caption or vqa"),
-    "out": Flag("folder for PNG files and results.jsonl", str, "samples"),
-    "inputs": Flag("JSONL file with prompts, images and questions"),
+    "out": Flag(
+      "folder for PNG files and results.jsonl", str, "samples", is_path=True
+    ),
+    "inputs": Flag(
+      "JSONL file with prompts, images and questions", is_path=True
+    ),
     "prompt": Flag("what to draw", is_repeated=True),
-    "image": Flag("an image file", is_repeated=True),
+    "image": Flag("an image file", is_repeated=True, is_path=True),
     "question": Flag("a question about the image", is_repeated=True),
     "weights": _WEIGHTS,
     "step": _STEP,
@@ -255,9 +259,9 @@ Writes metrics.json, the generated images, captions and answers, and
 report.html (one file that opens offline) to the folder --out.
 """,
   flags={
-    "checkpoint": Flag("folder of a run, or its checkpoints"),
+    "checkpoint": Flag("folder of a run, or its checkpoints", is_path=True),
     "config": _CONFIG,
-    "out": Flag("folder for metrics, samples and the report"),
+    "out": Flag("folder for metrics, samples and the report", is_path=True),
     "weights": _WEIGHTS,
     "step": _STEP,
   },
@@ -296,8 +300,12 @@ A merged folder is a checkpoint: ddit sample and init_from accept it, and
 tools/convert_sd3_weights.py exports its weights with --params.
 """,
   flags={
-    "checkpoint": Flag("folder of a run with adapters, or its checkpoints"),
-    "out": Flag("new FILE.safetensors, or with --merge a new folder"),
+    "checkpoint": Flag(
+      "folder of a run with adapters, or its checkpoints", is_path=True
+    ),
+    "out": Flag(
+      "new FILE.safetensors, or with --merge a new folder", is_path=True
+    ),
     "weights": _WEIGHTS,
     "step": _STEP,
     "merge": Flag("write the network with the adapters merged in", bool, False),

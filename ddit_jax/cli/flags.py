@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ddit_jax.errors import InputError, suggest
+from ddit_jax.files import local_path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +19,14 @@ class Flag:
     kind: type of its value; a bool flag takes no value and is then True.
     default: value if the flag is absent.
     is_repeated: True collects the values of all its occurrences in a list.
+    is_path: True for a file or folder, whose form is checked at once.
   """
 
   help: str
   kind: type = str
   default: Any = None
   is_repeated: bool = False
+  is_path: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +81,15 @@ class Verb:
       if name not in values.given:
         setattr(values, name, [] if flag.is_repeated else flag.default)
     self.require(values, *self.required)
+    self._check_paths(values)
     return values
+
+  def _check_paths(self, values: argparse.Namespace) -> None:
+    for name, flag in self.flags.items():
+      if flag.is_path and name in values.given:
+        given = getattr(values, name)
+        for path in given if flag.is_repeated else [given]:
+          local_path(path, what=f"--{name}")
 
   def require(self, values: argparse.Namespace, *names: str) -> None:
     """Raises InputError unless every named flag has a value."""

@@ -8,7 +8,7 @@ from absl import logging as absl_logging
 from ddit_jax.cli import commands, prepare
 from ddit_jax.cli.flags import Verb
 from ddit_jax.config.load import split_overrides
-from ddit_jax.errors import InputError, suggest
+from ddit_jax.errors import InputError, one_line, printable, suggest
 
 VERBS: dict[str, Verb] = {
   verb.name: verb
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
   try:
     return _dispatch(argv)
   except InputError as error:
-    print(f"ddit: {error}", file=sys.stderr)
+    print(f"ddit: {one_line(error)}", file=sys.stderr)
     return BAD_INPUT
   except KeyboardInterrupt:
     print("ddit: interrupted", file=sys.stderr)
@@ -56,12 +56,21 @@ def overview() -> str:
   return "\n".join(lines)
 
 
+class _Printable(logging.Formatter):
+  """Names in files and folders may hold control characters."""
+
+  def format(self, record: logging.LogRecord) -> str:
+    return printable(super().format(record))
+
+
 def _show_messages() -> None:
   """Sends this package's messages and libraries' warnings to stderr.
 
   Orbax and Grain log through absl, including routine messages.
   """
-  logging.basicConfig(format="%(message)s")
+  handler = logging.StreamHandler()
+  handler.setFormatter(_Printable("%(message)s"))
+  logging.basicConfig(handlers=[handler])
   logging.getLogger("ddit_jax").setLevel(logging.INFO)
   absl_logging.set_verbosity(absl_logging.ERROR)
 

@@ -55,10 +55,10 @@ _ONLY_CACHING = ("config", "task", "rows_per_device", "distributed")
 
 
 _FLAGS = {
-  "source": Flag("JSON file that describes the source"),
+  "source": Flag("JSON file that describes the source", is_path=True),
   "kind": Flag("kind of the source, in place of --source"),
-  "path": Flag("path of the source, together with --kind"),
-  "out": Flag("new folder for the shards, or one to resume"),
+  "path": Flag("path of the source, together with --kind", is_path=True),
+  "out": Flag("new folder for the shards, or one to resume", is_path=True),
   "shards": Flag("files to write; one for every 8192 records if unset", int),
   "short_side": Flag("shrink larger images to this short side, in pixels", int),
   "jpeg_quality": Flag("of shrunk images, 1 to 100", int, 95),
@@ -71,7 +71,7 @@ _FLAGS = {
   "cache": Flag(
     "write a cache of the frozen encoders' outputs: latents, or latents,t5"
   ),
-  "config": Flag("with --cache: config file, FILE.py[:variant]"),
+  "config": Flag("with --cache: config file, FILE.py[:variant]", is_path=True),
   "task": Flag("with --cache: text_to_image or image_to_text"),
   "rows_per_device": Flag(
     "with --cache: images or texts that a device encodes at once; as in a "

@@ -15,6 +15,7 @@ import numpy as np
 import tensorstore as ts
 
 from ddit_jax.errors import InputError
+from ddit_jax.files import local_path
 
 _METADATA_NAME = "_METADATA"
 # The smallest unit that a restoring process reads.
@@ -129,7 +130,7 @@ def _context() -> ts.Context:
 
 
 def _spec(folder: pathlib.Path, path: str, *, is_zarr3: bool):
-  name, base = path.replace("/", "."), str(folder.absolute())
+  name, base = path.replace("/", "."), str(local_path(folder))
   store = {"driver": "file", "path": f"{base}/{name}/"}
   if (folder / "manifest.ocdbt").is_file():
     store = {"driver": "ocdbt", "base": f"file://{base}/", "path": f"{name}/"}

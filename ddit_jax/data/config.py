@@ -9,6 +9,7 @@ from ddit_jax.data.loader import ONE_PER_CORE, ReadPlan, plan_reading
 from ddit_jax.data.text import TextConfig
 from ddit_jax.digits.world import WORLDS, World
 from ddit_jax.errors import suggest
+from ddit_jax.files import local_path
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +36,8 @@ class TaskConfig(ImageConfig, TextConfig):
     for name in ("batch_size", "pool_size"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is negative: {getattr(self, name)}")
+    if self.cache:
+      local_path(self.cache, what="cache")
     ImageConfig.__post_init__(self)
     TextConfig.__post_init__(self)
 

@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from ddit_jax.data.example import BadRecord, Source
+from ddit_jax.files import local_path
 
 PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<extra_id_0>"
 GPT2_END = "<|endoftext|>"
@@ -252,7 +253,7 @@ def pretrained_tokenizer(kind: str, source: str | pathlib.Path) -> Tokenizer:
   """
   if kind not in _KINDS:
     raise ValueError(f"unknown tokenizer {kind!r}; there are {_KIND_NAMES}")
-  folder = pathlib.Path(source).expanduser()
+  folder = local_path(source, what="tokenizer")
   if not folder.is_dir():
     folder = _download(kind, str(source))
   try:

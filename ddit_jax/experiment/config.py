@@ -16,6 +16,7 @@ from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.errors import check_choices
 from ddit_jax.experiment.model import DualModel, ModelConfig
 from ddit_jax.experiment.pretrained import PretrainedModel
+from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.prng import check_seed
@@ -24,6 +25,9 @@ from ddit_jax.sampling.text_sampler import TextSampling
 from ddit_jax.sharding.mesh import MeshConfig, check_batch_divides
 from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
+
+# Prefix of an `init_from` that names an earlier stage of the same job.
+STAGE = "stage:"
 
 
 def _check_positive(values: dict[str, float]) -> None:
@@ -89,7 +93,8 @@ class Config:
     name: shown in reports.
     seed: root of initialisation, data order and training noise.
     init_from: a workdir, or converted weights, whose network this run starts
-      from; "" starts from random weights.
+      from; "stage:NAME" is an earlier stage of the same job; "" starts from
+      random weights.
     init_weights: which weights of a workdir's checkpoint; converted weights
       have only one kind.
   """
@@ -112,6 +117,10 @@ class Config:
   def __post_init__(self):
     check_choices(self)
     check_seed(self.seed)
+    if self.init_from and not self.init_from.startswith(STAGE):
+      # A checkpoint of adapters finds its network from any folder.
+      start = local_path(self.init_from, what="init_from")
+      object.__setattr__(self, "init_from", str(start))
     if self.lora.rank and not self.init_from:
       raise ValueError(
         f"lora.rank is {self.lora.rank} but init_from is empty: name the run "

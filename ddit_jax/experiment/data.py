@@ -43,6 +43,7 @@ from ddit_jax.errors import check_known
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import OF_ENCODERS
 from ddit_jax.experiment.pretrained import PretrainedModel
+from ddit_jax.files import local_path
 from ddit_jax.models.config import size
 
 TEXT_TO_IMAGE = "text_to_image"
@@ -236,7 +237,7 @@ def open_caches(
   """
   check_can_be_cached(config, task)
   section = config.data.tasks()[task]
-  folder = pathlib.Path(section.cache)
+  folder = local_path(section.cache)
   opened = mixed_sources(task, section, sources)
   for name, source in opened.items():
     if has_images(source):

@@ -17,6 +17,7 @@ from ddit_jax.experiment.pretrained import (
   PretrainedModel,
   ToyModel,
 )
+from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig, LoraNetwork
 from ddit_jax.models.config import SIZES, MMDiTConfig, size
 from ddit_jax.models.mmdit import Execution, Prediction
@@ -255,6 +256,10 @@ class ModelConfig:
 
   def __post_init__(self):
     check_choices(self)
+    if self.encoders_from not in ("", TOY_WEIGHTS):
+      # A checkpoint finds its encoders from any folder.
+      folder = local_path(self.encoders_from, what="encoders_from")
+      object.__setattr__(self, "encoders_from", str(folder))
     changes = self._changes()
     for name, value in changes.items():
       if value < 0:

@@ -34,6 +34,7 @@ from ddit_jax.digits import grammar
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.errors import InputError, first_few
+from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network, PureModule, Variables
@@ -60,7 +61,7 @@ class PretrainedModel:
   @staticmethod
   def is_at(path: str | pathlib.Path) -> bool:
     """True if the folder looks like converted weights."""
-    return (pathlib.Path(path) / "network").is_dir()
+    return (local_path(path) / "network").is_dir()
 
   @classmethod
   def open(cls, path: str | pathlib.Path) -> "PretrainedModel":
@@ -69,7 +70,7 @@ class PretrainedModel:
     Raises:
       ValueError: it is damaged or of another version.
     """
-    folder = pathlib.Path(path)
+    folder = local_path(path)
     if not folder.is_dir():
       raise InputError(
         f"{path} does not exist: give a folder that "
@@ -143,7 +144,7 @@ def _restore_item(folder: pathlib.Path, needed: Any) -> Any:
     partial_restore=True,
   )
   with ocp.PyTreeCheckpointer() as checkpointer:
-    restored = checkpointer.restore(folder.absolute(), args=args)
+    restored = checkpointer.restore(folder, args=args)
   leaves = jax.tree.leaves(restored)
   if missing := sum(not isinstance(x, jax.Array) for x in leaves):
     raise InputError(f"{folder} lacks {missing} arrays: convert again")
@@ -308,7 +309,7 @@ class PretrainedParams:
 def _item_folder(path: str, weights: str) -> pathlib.Path:
   if PretrainedModel.is_at(path):
     return PretrainedModel.open(path).folder / "network" / "params"
-  folder = pathlib.Path(path)
+  folder = local_path(path)
   if not (folder.name.isdecimal() and folder.parent.name == "checkpoints"):
     folder = _newest_step(path)
   item = folder / weights

@@ -8,9 +8,10 @@ from ddit_jax.checkpoint.manifest import CheckpointError
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment import trainer
-from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.config import STAGE, Config
 from ddit_jax.experiment.data import open_sources
-from ddit_jax.experiment.workdir import STAGE, RunFolder
+from ddit_jax.experiment.workdir import RunFolder
+from ddit_jax.files import local_path
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def train_stages(stages: Stages, workdir: str) -> bool:
       or data or weights of one of them cannot be opened, before any compute;
       or any error of `trainer.train`.
   """
-  folders = {name: pathlib.Path(workdir) / name for name in stages}
+  folders = {name: local_path(workdir) / name for name in stages}
   with preparing():
     _check_references(stages)
     done = [n for n in stages if _is_complete(stages[n], folders[n])]

@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import json
 import os
 import pathlib
 import re
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -19,11 +19,11 @@ from ddit_jax.config.load import from_dict
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.data.schedule import check_schedule_edit
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.config import STAGE, Config
+from ddit_jax.files import folder_if_used, local_path, take_lock
 
-# Prefix of an `init_from` that names an earlier stage of the same job.
-STAGE = "stage:"
 # A run may be resumed with other values of these sections only.
+_LOCK = ".lock"
 CHANGEABLE = ("name", "mesh", "train", "sample", "evaluate")
 _TENSORSTORE_ERROR = re.compile(r"os_error_code='(\d+)'")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -43,38 +43,45 @@ class RunFolder:
       InputError: it cannot be written, or another job trains in it.
       CheckpointError: another process of this job met such an error.
     """
-    self.path = pathlib.Path(path)
-    self._lock = None
+    self.path = local_path(path)
+    self._stack = contextlib.ExitStack()
     with raising_on_all(f"opening the workdir {path}"):
       if jax.process_index() == 0:
         self._take_lock()
 
   def _take_lock(self) -> None:
     path = self.path
-    try:
-      self.path.mkdir(parents=True, exist_ok=True)
-      self._lock = open(self.path / ".lock", "w")
-    except OSError as error:
-      raise InputError(
-        f"the workdir {path} cannot be written ({error.strerror}): choose "
-        "another --workdir"
-      ) from error
-    try:
-      fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-      self._lock.close()
-      raise InputError(
-        f"another process is training in {path}: wait for it or choose another "
-        "--workdir"
-      ) from error
+    with contextlib.ExitStack() as stack:
+      try:
+        stack.enter_context(folder_if_used(path))
+        stack.enter_context(take_lock(path / _LOCK))
+      except BlockingIOError as error:
+        raise InputError(
+          f"another process is training in {path}: wait for it or choose "
+          "another --workdir"
+        ) from error
+      except OSError as error:
+        raise InputError(
+          f"the workdir {path} cannot be written ({error.strerror}): choose "
+          "another --workdir"
+        ) from error
+      stack.push(self._remove_unused)
+      self._stack = stack.pop_all()
 
   def __enter__(self) -> "RunFolder":
     return self
 
-  def __exit__(self, *_: object) -> None:
-    """Releases the lock."""
-    if self._lock is not None:
-      self._lock.close()
+  def __exit__(self, *error: Any) -> None:
+    """Releases the lock; after an error an unused folder is removed."""
+    self._stack.__exit__(*error)
+
+  def _remove_unused(self, error: type | None, *_: object) -> None:
+    if error is None:
+      return
+    with contextlib.suppress(OSError):
+      self.checkpoints.rmdir()
+    if os.listdir(self.path) == [_LOCK]:
+      (self.path / _LOCK).unlink()
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -202,22 +209,28 @@ def _disk_error(error: BaseException | None) -> OSError | None:
   return None
 
 
-def output_folder(path: str | os.PathLike) -> pathlib.Path:
+@contextlib.contextmanager
+def output_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """The folder for results, --out, created if it does not exist.
+
+  If the block raises before it wrote anything, the folder is removed again.
 
   Raises:
     InputError: it cannot be written.
   """
-  path = pathlib.Path(path)
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=path).close()
-  except OSError as error:
-    raise InputError(
-      f"--out={path} cannot be written ({error.strerror}): choose another "
-      "folder"
-    ) from error
-  return path
+  local_path(path)
+  with contextlib.ExitStack() as stack:
+    try:
+      folder = stack.enter_context(
+        folder_if_used(pathlib.Path(path).expanduser())
+      )
+      tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+      raise InputError(
+        f"--out={path} cannot be written ({error.strerror}): choose another "
+        "folder"
+      ) from error
+    yield folder
 
 
 def _check_mixtures(config, saved, step: int) -> None:

@@ -1,7 +1,6 @@
 """`ddit prepare --cache`: encodes a task's sources to disk."""
 
 import logging
-import pathlib
 
 import jax
 import numpy as np
@@ -39,7 +38,7 @@ from ddit_jax.experiment.data import (
 )
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedModel
-from ddit_jax.files import check_free_space
+from ddit_jax.files import check_free_space, local_path
 from ddit_jax.models.module import Variables
 from ddit_jax.sharding.mesh import MeshConfig, batch_ways
 
@@ -178,7 +177,7 @@ def _writers(
     )
     record_bytes = sampled_mean(len(source), encoder.record_bytes)
     writers[name] = encoder.writer(
-      pathlib.Path(request.out) / name,
+      local_path(request.out) / name,
       latents=latents_origin(config, request.task),
       features=features,
       num_parts=request.num_shards or num_parts_for(len(source), record_bytes),
@@ -203,7 +202,7 @@ def _this_job() -> Processes:
 def _check_space(out: str, needed: int) -> None:
   """Logs the free space; InputError if it is too little."""
   facts = check_free_space(
-    pathlib.Path(out),
+    local_path(out),
     needed,
     remedy="choose another disk, a smaller image_size or text_length, or "
     "--cache=latents without T5's features",

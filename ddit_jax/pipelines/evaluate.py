@@ -65,7 +65,20 @@ def evaluate(
     InputError: the checkpoint does not exist or is of another world, or the
       folder cannot be written.
   """
-  folder = output_folder(out)
+  with output_folder(out) as folder:
+    evaluator, scalars = _opened(config, checkpoint, weights, step)
+    evaluator.run()
+    evaluator.write(folder, scalars, weights)
+  print(_table(evaluator.metrics))
+  print(f"metrics: {folder / 'metrics.json'}")
+  print(f"report:  {folder / 'report.html'}")
+  return 0
+
+
+def _opened(
+  config: Config, checkpoint: str, weights: str, step: int | None
+) -> tuple["Evaluator", list[dict]]:
+  """The evaluator of a checkpoint, and what its training logged."""
   refuse_sd3(checkpoint, "ddit evaluate")
   _check_data(config, checkpoint, step)
   pipeline = load(checkpoint, weights=weights, step=step)
@@ -73,12 +86,7 @@ def evaluate(
   scalars = read_scalars(path) if path.is_file() else []
   evaluator = Evaluator(config, pipeline)
   evaluator.seconds["train"] = train_seconds(scalars)
-  evaluator.run()
-  evaluator.write(folder, scalars, weights)
-  print(_table(evaluator.metrics))
-  print(f"metrics: {folder / 'metrics.json'}")
-  print(f"report:  {folder / 'report.html'}")
-  return 0
+  return evaluator, scalars
 
 
 def _check_data(config: Config, checkpoint: str, step: int | None) -> None:

@@ -18,6 +18,7 @@ from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
+from ddit_jax.files import local_path
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network, Variables
 from ddit_jax.pipelines.load_sd3 import BATCH_SIZE, load_sd3
@@ -65,7 +66,7 @@ def load(
   mesh = mesh or MeshConfig().make()
   if PretrainedModel.is_at(path):
     with preparing():
-      return _from_converted(pathlib.Path(path), mesh, dtype)
+      return _from_converted(local_path(path), mesh, dtype)
   with open_store(path) as store:
     return _from_store(store, weights, step, mesh)
 
@@ -161,7 +162,7 @@ def holds_sd3(path: str | pathlib.Path) -> bool:
   if not PretrainedModel.is_at(path):
     return False
   with preparing():
-    return read_record(pathlib.Path(path)).target == "sd3"
+    return read_record(local_path(path)).target == "sd3"
 
 
 def refuse_sd3(path: str | pathlib.Path, purpose: str) -> None:

@@ -11,6 +11,7 @@ from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.conversion.peft import read_adapter, write_adapter
 from ddit_jax.data.text import instructions_file
 from ddit_jax.errors import InputError
+from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.pipelines.load import StoredRun, open_store
 from ddit_jax.sharding.mesh import MeshConfig
@@ -87,7 +88,7 @@ def export_merged(
 
 
 def _free_path(out: str) -> pathlib.Path:
-  path = pathlib.Path(out)
+  path = local_path(out)
   if path.exists():
     raise InputError(f"--out={out} exists: name a new one")
   return path

@@ -237,17 +237,17 @@ def generate(
       invalid.
   """
   chosen = options.chosen(rows)
-  folder = output_folder(out)
-  if task != "t2i":
-    # Checked before the weights are read, which takes minutes.
-    refuse_sd3(checkpoint, f"--task={task}")
-  pipeline = load(checkpoint, weights=weights, step=step)
-  if task == "t2i":
-    results = _images(pipeline, chosen, options, folder)
-  else:
-    results = _texts(pipeline, task, chosen, options)
-  lines = [json.dumps(result) for result in results]
-  (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
+  with output_folder(out) as folder:
+    if task != "t2i":
+      # Checked before the weights are read, which takes minutes.
+      refuse_sd3(checkpoint, f"--task={task}")
+    pipeline = load(checkpoint, weights=weights, step=step)
+    if task == "t2i":
+      results = _images(pipeline, chosen, options, folder)
+    else:
+      results = _texts(pipeline, task, chosen, options)
+    lines = [json.dumps(result) for result in results]
+    (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
   print("\n".join(lines))
   return 0
 

@@ -10,10 +10,11 @@ VERB = Verb(
   summary="cut the grass",
   description="\nCuts the grass.\n",
   flags={
-    "out": Flag("folder for results"),
+    "out": Flag("folder for results", is_path=True),
     "quick": Flag("leave half out", bool, False),
     "seed": Flag("of the draws", int, 0),
     "word": Flag("a word", is_repeated=True),
+    "file": Flag("a file", is_repeated=True, is_path=True),
   },
   run=lambda values, overrides: 0,
 )
@@ -35,12 +36,14 @@ def test_flags_are_read():
   ("argv", "message"),
   [
     (["--ouut=x"], "ddit mow has no flag --ouut: did you mean 'out'?"),
-    (["--xyz"], "ddit mow has no flag --xyz: there are out, quick, seed, word"),
+    (["--xyz"], "ddit mow has no flag --xyz: there are file, out, quick, seed"),
     (["--seed=many"], "--seed: invalid int value: 'many'"),
     (["--seed"], "--seed: expected one argument"),
     (["--see=1"], "ddit mow has no flag --see: did you mean 'seed'?"),
     (["--quick=perhaps"], "--quick: ignored explicit argument 'perhaps'"),
     (["here"], "ddit mow does not know what 'here' is for: write flags as"),
+    (["--out=gs://b/run"], "--out=gs://b/run is a bucket address: mount"),
+    (["--file=a", "--file=s3://b/c"], "--file=s3://b/c is a bucket address"),
     (["--out=x", "here"], "does not know what 'here' is for"),
   ],
 )

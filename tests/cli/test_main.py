@@ -1,6 +1,7 @@
 """`ddit` as a newcomer meets it: verbs, help, one line for bad input."""
 
 import dataclasses
+import pathlib
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from ddit_jax.cli.main import VERBS, main, overview
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.errors import InputError
 
+ROOT = pathlib.Path(__file__).parents[2]
 MAX_HELP_SECONDS = 2.0
 # Libraries that take seconds to import.
 HEAVY = (
@@ -88,6 +90,44 @@ def test_bad_input_prints_one_line_and_gives_2(capsys, argv, line):
   code, out, err = run(capsys, *argv)
   assert (code, out) == (2, "")
   assert err.startswith(f"ddit: {line}") and err.count("\n") == 1
+
+
+PREPARE = "prepare --kind=image_folder --path=pics --out=out"
+SAMPLE = "sample --checkpoint=run --task=vqa --image=a.png --question=q"
+TRAIN = "train --config=configs/digits.py --workdir=run"
+EVALUATE = "evaluate --checkpoint=run --config=configs/digits.py --out=out"
+CACHE = "prepare --cache=latents --config=c.py --task=text_to_image --out=o"
+
+
+@pytest.mark.parametrize(
+  ("command", "flags"),
+  [
+    (TRAIN, "config workdir config.init_from config.model.encoders_from"),
+    (TRAIN, "config.data.text_to_image.cache"),
+    (SAMPLE, "checkpoint image out inputs"),
+    (EVALUATE, "checkpoint config out"),
+    (PREPARE, "path out source"),
+    (CACHE, "config out"),
+    ("lora --checkpoint=run --out=a.safetensors", "checkpoint out"),
+  ],
+)
+def test_a_bucket_address_is_refused_before_anything_is_written(
+  capsys, tmp_path, monkeypatch, command, flags
+):
+  (tmp_path / "configs").symlink_to(ROOT / "configs")
+  monkeypatch.chdir(tmp_path)
+  for flag in flags.split():
+    kept = [a for a in command.split() if not a.startswith(f"--{flag}=")]
+    code, out, err = run(capsys, *kept, f"--{flag}=gs://bucket/x")
+    named = f"{flag.removeprefix('config.')}=gs://bucket/x is a bucket address"
+    assert (code, out, err.count("\n")) == (2, "", 1) and named in err
+  assert [path.name for path in tmp_path.iterdir()] == ["configs"]
+
+
+def test_names_cannot_steer_the_terminal(capsys):
+  for argv in (["\x1b[2J"], ["train", "--\x1b[31m=1"], ["train", "\ud800"]):
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "") and err[:-1].isprintable()
 
 
 class FakeVerb:

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -50,14 +51,58 @@ def test_a_folder_below_a_file_cannot_be_written(tmp_path):
   for path in (tmp_path / "file", tmp_path / "file" / "run"):
     with pytest.raises(InputError, match="cannot be written"):
       RunFolder(path)
-    with pytest.raises(InputError, match=f"--out={path} cannot be written"):
-      output_folder(path)
+    with (
+      pytest.raises(InputError, match=f"--out={path} cannot be written"),
+      output_folder(path),
+    ):
+      pass
 
 
 def test_a_folder_for_results_is_made_and_left_empty(tmp_path):
-  assert output_folder(str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
-  assert list((tmp_path / "a" / "b").iterdir()) == []
-  output_folder(tmp_path)  # it may hold something already
+  with output_folder(str(tmp_path / "a" / "b")) as folder:
+    assert folder == tmp_path / "a" / "b"
+  assert list(folder.iterdir()) == []
+  with output_folder(tmp_path):  # it may hold something already
+    pass
+
+
+@pytest.mark.parametrize("place", [RunFolder, output_folder])
+def test_what_is_refused_leaves_nothing_behind(tmp_path, place):
+  with pytest.raises(InputError), place(tmp_path / "a" / "b") as folder:
+    getattr(folder, "checkpoints", tmp_path).mkdir(exist_ok=True)
+    raise InputError("no")
+  assert list(tmp_path.iterdir()) == []
+  with pytest.raises(InputError), place(tmp_path / "a" / "b"):
+    (tmp_path / "a" / "b" / "result").touch()
+    raise InputError("no")
+  assert (tmp_path / "a" / "b" / "result").exists()
+
+
+def test_a_lock_is_a_regular_file_of_the_workdir(tmp_path):
+  mine = tmp_path / "mine"
+  mine.write_text("precious")
+  run = tmp_path / "run"
+  run.mkdir()
+  (run / ".lock").symlink_to(mine)
+  with pytest.raises(InputError, match="lock is not a regular file"):
+    RunFolder(run)
+  assert mine.read_text() == "precious"
+  (run / ".lock").unlink()
+  os.mkfifo(run / ".lock")
+  with pytest.raises(InputError, match="lock is not a regular file"):
+    RunFolder(run)
+
+
+def test_a_workdir_may_be_written_in_any_way(tmp_path, monkeypatch):
+  (tmp_path / "disk" / "a").mkdir(parents=True)
+  (tmp_path / "link").symlink_to(tmp_path / "disk" / "a")
+  monkeypatch.chdir(tmp_path / "disk")
+  for path in ("../run", "a/../../run", f"{tmp_path}/run", "../link/../../run"):
+    with RunFolder(path) as folder:
+      assert folder.path == tmp_path / "run"
+  with RunFolder("../link") as folder:
+    # The stages of a job lie beside the name that is given.
+    assert folder.resolved("stage:first") == str(tmp_path / "first")
 
 
 def test_checkpoints_are_found_from_the_workdir_or_their_own_folder(tmp_path):

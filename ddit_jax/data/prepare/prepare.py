@@ -29,7 +29,7 @@ from ddit_jax.data.prepare.shards import (
   sampled_mean,
   shards_bytes,
 )
-from ddit_jax.files import check_free_space
+from ddit_jax.files import check_free_space, local_path
 
 EXAMPLES = FolderFormat(
   name="ddit_jax examples in ArrayRecord",
@@ -164,7 +164,7 @@ def prepare(
       a folder with other contents.
     OSError: the folder cannot be written.
   """
-  copier = _Copier(source, options, pathlib.Path(out))
+  copier = _Copier(source, options, local_path(out))
   return ShardWriter(
     folder=copier.folder,
     fmt=EXAMPLES,

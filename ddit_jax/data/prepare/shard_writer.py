@@ -12,7 +12,6 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import json
 import logging
 import os
@@ -37,7 +36,7 @@ from ddit_jax.data.prepare.shards import (
   write_dataset,
 )
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.files import read_json_object, replace_file
+from ddit_jax.files import read_json_object, replace_file, take_lock
 
 BAD_RECORDS_NAME = "bad_records.jsonl"
 
@@ -227,9 +226,8 @@ class ShardWriter:
       if not self.processes.index:
         self._refuse_other_contents()
         self._path("").mkdir(parents=True, exist_ok=True)
-        lock = stack.enter_context(open(self._path("lock"), "w"))
         try:
-          fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+          stack.enter_context(take_lock(self._path("lock")))
         except BlockingIOError as error:
           raise InputError(
             f"another process is writing to {self.folder}: wait for it, or "

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image_header import ImageSize
+from ddit_jax.files import read_regular
 
 # Far above any caption.
 MAX_CAPTION_BYTES = 2**20
@@ -198,7 +199,7 @@ def read_json_file(path: str | os.PathLike) -> Any:
       "write it as JSON lines"
     )
   try:
-    return parse_json(path.read_bytes())
+    return parse_json(read_regular(path))
   except TextError as error:
     raise ValueError(f"{path} is {error}") from error
 

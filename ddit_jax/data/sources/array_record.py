@@ -18,6 +18,7 @@ from ddit_jax.data.prepare.shards import (
   read_dataset,
   shards_fingerprint,
 )
+from ddit_jax.files import local_path
 
 
 class ArrayRecordSource:
@@ -83,6 +84,7 @@ def open_array_record(
   """
   if not isinstance(path, str | os.PathLike):
     raise ValueError(f"path must be a folder or a pattern, not {path!r}")
+  local_path(path, what="path")
   folders = _matches(os.path.expanduser(path))
   shards: list[tuple[pathlib.Path, Shard]] = []
   removed: collections.Counter[str] = collections.Counter()

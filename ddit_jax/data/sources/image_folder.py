@@ -19,6 +19,7 @@ from ddit_jax.data.sources.image_table import (
   RecordTable,
 )
 from ddit_jax.data.sources.paths import SafeFolder, images_folder, is_unsafe
+from ddit_jax.files import local_path
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -77,7 +78,7 @@ def open_image_folder(
   chosen = filters_from(filters)
   if not isinstance(path, str | os.PathLike):
     raise ValueError(f"path must be a file or folder, not {path!r}")
-  start = pathlib.Path(path).expanduser()
+  start = local_path(path, what="path")
   if start.is_dir():
     if images is not None:
       raise ValueError(

@@ -18,6 +18,7 @@ from ddit_jax.data.image_header import (
   ImageSize,
   image_size_of_file,
 )
+from ddit_jax.files import local_path
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAX_FILES = 10_000_000
@@ -46,9 +47,10 @@ def list_files(
   for one in path:
     if not isinstance(one, str | os.PathLike):
       raise ValueError(f"path must be a file, pattern or list, not {one!r}")
+    local_path(one, what="path")
     for name in _ranges(os.path.expanduser(os.fspath(one))):
       found += _files(name, suffixes)
-  files = [pathlib.Path(os.path.abspath(name)) for name in found]
+  files = [local_path(name) for name in found]
   repeated = len(files) - len(set(files))
   if repeated:
     twice = next(p for p, n in collections.Counter(files).items() if n > 1)
@@ -123,7 +125,7 @@ def _existing(
 ) -> pathlib.Path:
   if not isinstance(path, str | os.PathLike):
     raise ValueError(f"{what} must be {kind}, not {path!r}")
-  found = pathlib.Path(path).expanduser()
+  found = local_path(path, what=what)
   if not is_right(found):
     state = "is not a regular file" if found.exists() else "does not exist"
     state = "is a folder" if found.is_dir() else state
@@ -188,7 +190,7 @@ def index_folder(
   if wanted is not None and not isinstance(wanted, str | os.PathLike):
     raise ValueError(f"index_folder must be a folder, not {wanted!r}")
   if wanted is not None:
-    chosen = pathlib.Path(wanted).expanduser().absolute()
+    chosen = local_path(wanted, what="index_folder")
   elif os.access(beside, os.W_OK):
     return beside
   else:
