@@ -86,6 +86,22 @@ def check_choices(part: object) -> None:
         raise ValueError(f"{name} must be one of {choices}, got {value!r}")
 
 
+def check_bounds(part: object, **bounds: int) -> None:
+  """Checks that whole numbers are positive, and not absurdly large.
+
+  Args:
+    part: has the numbers as attributes.
+    **bounds: the largest value of each.
+
+  Raises:
+    ValueError: for the first that is outside.
+  """
+  for name, largest in bounds.items():
+    value = getattr(part, name)
+    if not 1 <= value <= largest:
+      raise ValueError(f"{name} must be in 1 to {largest}, got {value}")
+
+
 def first_few(items: Iterable[object], *, limit: int = 4) -> str:
   """The first `limit` items and the number of others, on one line."""
   items = list(items)

@@ -7,7 +7,10 @@ purpose does not change the draws of the others.
 import zlib
 
 import jax
+import numpy as np
 from jaxtyping import Array, Int, Integer, Key
+
+from ddit_jax.errors import InputError
 
 # JAX's keys take 32 bits: a larger seed would silently wrap around.
 MAX_SEED = 2**32 - 1
@@ -31,7 +34,14 @@ def row_keys(
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(root, indices)
 
 
+def root_key(seed: int) -> Key[Array, ""]:
+  """The root of a run's or a sampler's keys; raises as `check_seed`."""
+  check_seed(seed)
+  return jax.random.key(seed)
+
+
 def check_seed(seed: int) -> None:
-  """Raises ValueError unless `seed` maps to a unique key."""
-  if not 0 <= seed <= MAX_SEED:
-    raise ValueError(f"seed must be in 0 to {MAX_SEED}, got {seed}")
+  """Raises InputError unless `seed` maps to a unique key."""
+  is_whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+  if not is_whole or not 0 <= seed <= MAX_SEED:
+    raise InputError(f"seed must be in 0 to {MAX_SEED}, got {seed!r}")

@@ -6,9 +6,11 @@ import zlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ddit_jax.prng import key_for
+from ddit_jax.errors import InputError
+from ddit_jax.prng import MAX_SEED, key_for, root_key
 from ddit_jax.sharding.mesh import MeshConfig
 
 ROOT = jax.random.key(0)
@@ -26,6 +28,15 @@ def test_every_address_has_a_key_of_its_own():
     for seed, purpose, step in addresses
   }
   assert len(keys) == 3 * 4 * 5
+
+
+def test_no_two_seeds_share_their_keys(unchecked_shapes):
+  assert data(root_key(0)) != data(root_key(MAX_SEED))
+  assert data(root_key(np.int64(7))) == data(jax.random.key(7))
+  # JAX would take 2**32 for 0 and -1 for 2**32 - 1.
+  for seed in (-1, 2**32, 2**64, 1.0, True, "1", None):
+    with pytest.raises(InputError, match="seed must be in 0 to 4294967295"):
+      root_key(seed)
 
 
 def threefry(key, count):

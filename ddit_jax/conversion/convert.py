@@ -30,6 +30,7 @@ from ddit_jax.conversion.slices import Block, TensorSlice, block_shape
 from ddit_jax.conversion.zarr_arrays import ZarrArrays, create_arrays
 from ddit_jax.errors import InputError
 from ddit_jax.files import appearing_folder, check_free_space, check_is_new
+from ddit_jax.prng import check_seed
 
 # Each holds a few copies of one block: more threads would take more memory.
 _THREADS = 2
@@ -62,6 +63,9 @@ class ConvertOptions:
   tokenizer: pathlib.Path | None = None
   vocab_size: int | None = None
   is_verified: bool = False
+
+  def __post_init__(self):
+    check_seed(self.seed)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from ddit_jax.errors import check_bounds
+from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
 from ddit_jax.models.layers import checked_dtype, layer_norm, linear
 from ddit_jax.models.module import PureModule
 from ddit_jax.sharding.rules import constrain
@@ -54,6 +56,16 @@ class CLIPTextConfig:
   epsilon: float = 1e-5
 
   def __post_init__(self):
+    check_bounds(
+      self,
+      depth=MAX_DEPTH,
+      width=MAX_WIDTH,
+      num_heads=MAX_WIDTH,
+      mlp_width=MAX_WIDTH,
+      projection_dim=MAX_WIDTH,
+      vocab_size=2**24,
+      max_length=2**20,
+    )
     if self.activation not in ACTIVATIONS:
       raise ValueError(
         f"activation must be one of {sorted(ACTIVATIONS)}, got "

@@ -10,6 +10,8 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from ddit_jax.errors import check_bounds
+from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
 from ddit_jax.models.layers import RMSNorm, checked_dtype, linear
 from ddit_jax.models.module import PureModule
 from ddit_jax.sharding.rules import constrain
@@ -76,6 +78,16 @@ class T5Config:
   epsilon: float = 1e-6
 
   def __post_init__(self):
+    check_bounds(
+      self,
+      depth=MAX_DEPTH,
+      width=MAX_WIDTH,
+      num_heads=MAX_WIDTH,
+      head_dim=MAX_WIDTH,
+      mlp_width=MAX_WIDTH,
+      vocab_size=2**24,
+      num_buckets=2**16,
+    )
     if self.num_buckets % 4 or self.num_buckets < 4:
       raise ValueError(
         f"num_buckets must be a positive multiple of 4: {self.num_buckets}"

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Key
 
+from ddit_jax.errors import check_bounds
+from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
 from ddit_jax.models.layers import checked_dtype, linear
 from ddit_jax.models.module import PureModule
 from ddit_jax.sharding.rules import constrain
@@ -253,11 +255,12 @@ class AutoencoderConfig:
   scale: float = 1.5305
 
   def __post_init__(self):
-    uneven = [w for w in self.block_widths if w % self.num_groups]
-    if uneven or not self.block_widths:
+    check_bounds(self, layers_per_block=MAX_DEPTH, num_groups=MAX_WIDTH)
+    uneven = [w for w in self.block_widths if w < 1 or w % self.num_groups]
+    if uneven or not 1 <= len(self.block_widths) <= 16:
       raise ValueError(
-        f"block_widths {self.block_widths} must be multiples of num_groups "
-        f"{self.num_groups}"
+        f"block_widths {self.block_widths} must be 1 to 16 multiples of "
+        f"num_groups {self.num_groups}"
       )
 
   @property
@@ -291,20 +294,18 @@ class Encoder(nn.Module):
   ) -> Float[Array, "batch rows columns moments"]:
     cfg, dtype = self.config, self.dtype
     widths = cfg.block_widths
-    conv_in = _conv(
+    x = _conv(
       widths[0], name="conv_in", dtype=dtype, axes=("channels", "width")
-    )
-    x = conv_in(images.astype(dtype))
+    )(images.astype(dtype))
     for i, width in enumerate(widths):
-      stage = Stage(
+      x = Stage(
         width=width,
         num_layers=cfg.layers_per_block,
         num_groups=cfg.num_groups,
         resample="down" if i < len(widths) - 1 else None,
         dtype=dtype,
         name=f"down_{i}",
-      )
-      x = stage(x)
+      )(x)
     x = MiddleBlock(cfg.num_groups, dtype, name="middle")(x)
     return _output(x, 2 * cfg.latent_channels, cfg.num_groups, dtype)
 
@@ -324,21 +325,19 @@ class Decoder(nn.Module):
   def __call__(self, latents: Latents) -> _Images:
     cfg, dtype = self.config, self.dtype
     widths = cfg.block_widths[::-1]
-    conv_in = _conv(
+    x = _conv(
       widths[0], name="conv_in", dtype=dtype, axes=("channels", "width")
-    )
-    x = conv_in(latents.astype(dtype))
+    )(latents.astype(dtype))
     x = MiddleBlock(cfg.num_groups, dtype, name="middle")(x)
     for i, width in enumerate(widths):
-      stage = Stage(
+      x = Stage(
         width=width,
         num_layers=cfg.layers_per_block + 1,
         num_groups=cfg.num_groups,
         resample="up" if i < len(widths) - 1 else None,
         dtype=dtype,
         name=f"up_{i}",
-      )
-      x = stage(x)
+      )(x)
     return _output(x, cfg.image_channels, cfg.num_groups, dtype)
 
 

@@ -35,7 +35,7 @@ from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.models.module import MASK_EMBEDDING
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import progress_bar
-from ddit_jax.prng import key_for
+from ddit_jax.prng import key_for, root_key
 from ddit_jax.train import loop
 from ddit_jax.train.hooks import LossGuard, LossSpike, StepLog, TooManySkipped
 from ddit_jax.train.state import (
@@ -176,7 +176,7 @@ class Trainer:
       functools.partial(init_state, self.model.network, self.optimizer),
       out_shardings=self.shardings,
     )
-    key = key_for(jax.random.key(self.config.seed), "initialisation")
+    key = key_for(root_key(self.config.seed), "initialisation")
     state, frozen, taken = create(key), self._load_frozen(), []
     params = state.params
     if self.pretrained is not None and not self.has_adapters:

@@ -2,16 +2,21 @@
 
 import dataclasses
 
+from ddit_jax.errors import check_bounds
+
 # Far above any network; a damaged config could ask for billions.
-MAX_DEPTH, MAX_GRID = 1024, 1024
+MAX_DEPTH, MAX_GRID, MAX_WIDTH = 1024, 1024, 2**18
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MMDiTConfig:
   """Shapes and variants of one MM-DiT (SD3 paper figure 2; D-DiT section 3).
 
+  Every size has a bound far above published networks, so that a damaged or
+  hostile config is refused before anything is built.
+
   Attributes:
-    depth: number of joint blocks.
+    depth: number of joint blocks, at most 1024.
     width: features of both token streams.
     num_heads: attention heads; divides `width`.
     mlp_ratio: hidden features of an MLP divided by `width`.
@@ -55,15 +60,17 @@ class MMDiTConfig:
   gate_init: float = 0.0
 
   def __post_init__(self):
-    if not 1 <= self.depth <= MAX_DEPTH:
-      raise ValueError(f"depth must be in 1 to {MAX_DEPTH}, got {self.depth}")
-    for name in ("width", "num_heads", "patch_size"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-    if not 1 <= self.max_grid <= MAX_GRID:
-      raise ValueError(
-        f"max_grid must be in 1 to {MAX_GRID}, got {self.max_grid}"
-      )
+    check_bounds(
+      self,
+      depth=MAX_DEPTH,
+      width=MAX_WIDTH,
+      num_heads=MAX_WIDTH,
+      mlp_ratio=64,
+      patch_size=64,
+      latent_channels=MAX_WIDTH,
+      max_grid=MAX_GRID,
+      base_grid=MAX_GRID,
+    )
     if self.width % self.num_heads:
       raise ValueError(
         f"width {self.width} is not divisible by num_heads {self.num_heads}"

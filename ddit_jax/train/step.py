@@ -13,7 +13,7 @@ from ddit_jax.losses import dual
 from ddit_jax.losses.dual import CorruptedBatch, DualLoss
 from ddit_jax.losses.time_buckets import bucket_means
 from ddit_jax.models.module import MASK_EMBEDDING
-from ddit_jax.prng import key_for
+from ddit_jax.prng import key_for, root_key
 from ddit_jax.sharding.rules import constrain
 from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
@@ -64,7 +64,7 @@ class TrainStep:
       batch: the global batch of both tasks.
       null_tokens: the empty caption, [length].
     """
-    root = key_for(jax.random.key(self.seed), "training")
+    root = key_for(root_key(self.seed), "training")
     corrupted = self.loss.corrupt(
       batch,
       root,

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[2] / "ddit_jax"
 MAY_IMPORT = {
   "errors": set(),
   "files": {"errors"},
-  "prng": set(),
+  "prng": {"errors"},
   "batch": set(),
   "config": {"errors"},
   "evaluation": set(),
@@ -25,7 +25,7 @@ MAY_IMPORT = {
   "diffusion": {"errors"},
   "data": {"batch", "digits", "errors", "files", "sharding"},
   "models": {"errors", "sharding"},
-  "encoders": {"models", "sharding"},
+  "encoders": {"errors", "models", "sharding"},
   "losses": {"batch", "diffusion", "errors", "prng"},
   "sampling": {"diffusion", "errors", "sharding"},
   "train": {
@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "files",
     "lora",
     "models",
+    "prng",
   },
   "lora": {"errors", "models"},
 }

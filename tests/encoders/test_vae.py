@@ -229,6 +229,10 @@ def test_other_shapes_are_refused(shape, method, message, unchecked_shapes):
 
 
 def test_settings_that_cannot_work_are_refused():
+  with pytest.raises(ValueError, match="layers_per_block must be in 1 to 1024"):
+    dataclasses.replace(CONFIG, layers_per_block=10**9)
+  with pytest.raises(ValueError, match="must be 1 to 16 multiples"):
+    dataclasses.replace(CONFIG, block_widths=CONFIG.block_widths * 9)
   with pytest.raises(ValueError, match="multiples of num_groups 5"):
     dataclasses.replace(CONFIG, num_groups=5)
   with pytest.raises(ValueError, match="use bfloat16 or float32"):

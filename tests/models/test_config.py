@@ -81,6 +81,11 @@ def test_an_unknown_size_names_those_there_are():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
+    ({"depth": 10**9}, "depth must be in 1 to 1024, got 1000000000"),
+    ({"depth": 0}, "depth must be in 1 to 1024, got 0"),
+    ({"num_heads": 0}, "num_heads must be in 1 to 262144"),
+    ({"width": -4}, "width must be in 1 to 262144"),
+    ({"max_grid": 10**9}, "max_grid must be in 1 to 1024"),
     ({"num_heads": 5}, "96 is not divisible by num_heads 5"),
     ({"width": 90, "num_heads": 5}, "90 must be a multiple of 4"),
     ({"max_text_length": 0}, "max_text_length >= 1, got 0"),
