@@ -22,6 +22,8 @@ from ddit_jax.checkpoint.manifest import (
 PLAIN_FOLDER = "plain"
 _FILES_FOLDER = "files"
 _DELETING = ".deleting"
+# What Orbax calls a step while it writes the arrays.
+_SAVING = ".orbax-checkpoint-tmp"
 
 _log = logging.getLogger(__name__)
 
@@ -241,7 +243,9 @@ def delete_steps(folder: pathlib.Path, steps: list[int]) -> None:
 
 
 def finish_deleting(folder: pathlib.Path) -> None:
-  """Removes what a killed `delete_steps` left behind."""
+  """Removes what a killed `delete_steps` or a killed save left behind."""
+  for doomed in folder.glob(f"*{_SAVING}*"):
+    _remove(doomed)
   for doomed in folder.glob(f"*{_DELETING}"):
     if doomed.stem.isdecimal():
       _remove(doomed)

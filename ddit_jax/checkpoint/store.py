@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 from jax.experimental import multihost_utils
 
 from ddit_jax.checkpoint import steps as step_folders
@@ -407,15 +408,22 @@ def _finish(
 def _manager(folder: pathlib.Path, *, read_only: bool) -> ocp.CheckpointManager:
   # Orbax keeps every step: it deletes before a manifest could be written, and
   # its best-step policy may delete the newest.
-  return ocp.CheckpointManager(
-    folder,
-    options=ocp.CheckpointManagerOptions(
-      read_only=read_only,
-      create=not read_only,
-      save_interval_steps=0 if read_only else 1,
-      cleanup_tmp_directories=not read_only,
-    ),
+  options = ocp.CheckpointManagerOptions(
+    read_only=read_only,
+    create=not read_only,
+    save_interval_steps=0 if read_only else 1,
+    # Orbax would do it in a thread that nothing waits for, and that fails
+    # noisily when the program ends early.
+    cleanup_tmp_directories=False,
   )
+  level = absl_logging.get_verbosity()
+  try:
+    if read_only:
+      # Orbax warns that a reader does not write.
+      absl_logging.set_verbosity(absl_logging.ERROR)
+    return ocp.CheckpointManager(folder, options=options)
+  finally:
+    absl_logging.set_verbosity(level)
 
 
 def checkpoints_in(path: str | os.PathLike) -> pathlib.Path:

@@ -150,6 +150,8 @@ def test_an_interrupted_deletion_is_no_step_and_is_finished_later(
   assert step_folders.finished_steps(tmp_path) == [2]
   assert step_folders.unfinished_steps(tmp_path) == []
   (tmp_path / "notes.deleting").mkdir()  # not a step: not ours to remove
+  # Orbax's name of a step whose arrays were never finished.
+  (tmp_path / "3.orbax-checkpoint-tmp" / "ema").mkdir(parents=True)
   step_folders.finish_deleting(tmp_path)
   assert sorted(p.name for p in tmp_path.iterdir()) == ["2", "notes.deleting"]
 
