@@ -13,7 +13,7 @@ from ddit_jax.errors import preparing
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
-from ddit_jax.prng import check_seed, key_for, row_keys
+from ddit_jax.prng import key_for, root_key, row_keys
 from ddit_jax.sampling.image_sampler import ImageSampling, generate_latents
 from ddit_jax.sampling.text_sampler import TextSampling, generate_tokens
 from ddit_jax.sharding.mesh import batch_ways
@@ -67,13 +67,12 @@ class Sampler:
         range.
     """
     with preparing():
-      check_seed(seed)
       latent_shape = self._model.latent_shape(*size)
     generate = functools.partial(
       self._images,
       self._variables,
       null_texts,
-      key_for(jax.random.key(seed), "text_to_image"),
+      key_for(root_key(seed), "text_to_image"),
       latent_shape=latent_shape,
       sampling=config.image,
     )
@@ -101,12 +100,10 @@ class Sampler:
       Finished tokens [rows, length], and the partly masked ones after each
       step, [rows, steps, length].
     """
-    with preparing():
-      check_seed(seed)
     generate = functools.partial(
       self._tokens,
       self._variables,
-      key_for(jax.random.key(seed), "image_to_text"),
+      key_for(root_key(seed), "image_to_text"),
       mask_id=mask_id,
       sampling=config.text,
     )
