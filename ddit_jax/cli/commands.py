@@ -8,7 +8,7 @@ import pathlib
 
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.config.load import load_config, load_job
-from ddit_jax.errors import InputError, suggest
+from ddit_jax.errors import InputError, preparing, suggest
 
 _CONFIG = Flag("config file, FILE.py[:variant]", is_path=True)
 _WEIGHTS = Flag("ema (exponential moving average) or params", str, "ema")
