@@ -11,7 +11,7 @@ from typing import Any
 from ddit_jax.cli.commands import join_cluster
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.config.load import load_config
-from ddit_jax.errors import InputError, preparing
+from ddit_jax.errors import InputError, first_few, preparing
 
 _DESCRIPTION = """
 Copies a data set of images and texts into ArrayRecord shards, which are fastest
@@ -103,6 +103,7 @@ def _copy(values: argparse.Namespace, given: list[str]) -> int:
   VERB.require(values, "out")
   name, spec = _source_spec(values)
   from ddit_jax.data.prepare.prepare import PrepareOptions, prepare
+  from ddit_jax.data.prepare.shard_writer import BAD_RECORDS_NAME
   from ddit_jax.data.sources.registry import keys_of, open_source
 
   optional = {"max_ratio": values.max_ratio, "num_shards": values.shards}
@@ -137,6 +138,11 @@ def _copy(values: argparse.Namespace, given: list[str]) -> int:
     f"skipped by filters: {_counts(manifest.removed)}\n"
     f"bad records skipped: {_bad_records(manifest, values.out)}"
   )
+  if faults := getattr(source, "faults", ()):
+    print(
+      f"left out because they cannot be used: {first_few(faults)}; listed in "
+      f"{pathlib.Path(values.out) / BAD_RECORDS_NAME}"
+    )
   return 0
 
 
@@ -199,7 +205,7 @@ def cache_summary(manifest, folder: pathlib.Path) -> str:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-  from ddit_jax.data.prepare.shard_writer import named_counts
+  from ddit_jax.data.prepare.tally import named_counts
 
   return named_counts(counts) or "none"
 

@@ -67,6 +67,7 @@ class ReadLog:
     self._lock = threading.Lock()
     self._counts: collections.Counter[str] = collections.Counter()
     self._num_lines = _num_lines(path)
+    self._is_resumed = path.exists()
 
   def add(self, record: TrainingRecord) -> None:
     """Counts a record that was read, and the bad ones it replaces.
@@ -96,6 +97,13 @@ class ReadLog:
         self._list(source, error)
         self._check_share(source, error)
 
+  def list_faults(self, source: str, faults: Iterable[BadRecord]) -> None:
+    """Lists what a new run's source left out when it was opened."""
+    with self._lock:
+      if not self._is_resumed:
+        for fault in faults:
+          self._list(source, fault)
+
   def counts(self) -> dict[str, int]:
     """E.g. {"web/reads": 9, "web/bad": 1, "web/bad/bad_json": 1}.
 
@@ -109,12 +117,7 @@ class ReadLog:
     if self._num_lines >= self._max_lines:
       self._counts["unlisted_bad_records"] += 1
       return
-    line = {
-      "source": source,
-      "record_id": error.record_id,
-      "reason": error.reason,
-      "detail": error.detail,
-    }
+    line = {"source": source, **error.facts()}
     with self._path.open("a", encoding="ascii") as file:
       file.write(json.dumps(line) + "\n")
     self._num_lines += 1

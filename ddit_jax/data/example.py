@@ -62,6 +62,14 @@ class BadRecord(Exception):
     super().__init__(f"{record_id}: {reason}: {detail}")
     self.reason, self.detail, self.record_id = reason, detail, record_id
 
+  def facts(self) -> dict[str, str]:
+    """For a line of a list of bad records."""
+    return {
+      "record_id": self.record_id,
+      "reason": self.reason,
+      "detail": self.detail,
+    }
+
   def __reduce__(self):
     # Worker processes send it; exceptions pickle only their message.
     return BadRecord, (self.reason, self.detail, self.record_id)
@@ -88,6 +96,9 @@ class TrainingRecord:
 @runtime_checkable
 class Source(Protocol):
   """Examples with random access, read from any thread.
+
+  A source that opens files of texts also has `faults`: the first `BadRecord`s
+  that its index leaves out.
 
   Attributes:
     name: name in the config.

@@ -247,6 +247,8 @@ class TrainingData:
     Raises:
       ValueError: a mixture names unknown sources or is invalid.
     """
+    for name, source in sources.items():
+      log.list_faults(name, getattr(source, "faults", ()))
     tasks = {
       name: SourceTask(
         name,

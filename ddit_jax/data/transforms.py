@@ -17,7 +17,8 @@ _TOKEN_BYTES = np.dtype(np.int32).itemsize
 class TextToImageTransform:
   """Records {"images", "tokens"} of the image loss.
 
-  The sampled text is the caption; an example's prompt is ignored.
+  The sampled text is the caption; an example's prompt is ignored. One without
+  any text gets the null caption.
 
   Attributes:
     images: to uint8 [size, size, 3].
@@ -42,7 +43,9 @@ class TextToImageTransform:
         "text without an image, which only the image-to-text task can use",
         example.record_id,
       )
-    text = self.texts.draw(example, rng)
+    texts = (*example.texts, *example.rewritten)
+    # Filters decide whether images without captions are records.
+    text = self.texts.draw(example, rng) if any(texts) else ""
     tokenized = self.texts.tokenize_and_pad("", text, example.record_id)
     pixels = self.images(
       example.image,

@@ -17,7 +17,6 @@ from ddit_jax.data.prepare.cache_writer import (
 )
 from ddit_jax.data.prepare.shard_writer import (
   Processes,
-  RecordProgress,
   ShardWriter,
 )
 from ddit_jax.data.prepare.shards import (
@@ -26,6 +25,7 @@ from ddit_jax.data.prepare.shards import (
   sampled_mean,
   shards_bytes,
 )
+from ddit_jax.data.prepare.tally import RecordProgress
 from ddit_jax.data.text import TextTransform
 from ddit_jax.errors import preparing
 from ddit_jax.experiment.config import Config

@@ -104,3 +104,13 @@ def test_the_size_of_a_record_is_known_beforehand(kind):
   arrays = visit(kind).arrays
   expected = sum(array.nbytes for array in arrays.values())
   assert transform(kind).record_bytes == expected
+
+
+@pytest.mark.parametrize("texts", [(), ("",)])
+def test_an_image_without_any_caption_gets_the_null_caption(texts):
+  example = dataclasses.replace(EXAMPLE, texts=texts)
+  found = visit(TextToImageTransform, example).arrays
+  assert found["tokens"].tolist() == [END] * LENGTH
+  np.testing.assert_array_equal(found["images"], pixels(SIZE, SIZE))
+  with pytest.raises(BadRecord, match="empty_text"):
+    visit(ImageToTextTransform, example)

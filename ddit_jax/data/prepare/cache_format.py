@@ -95,7 +95,13 @@ def decode_cached(data: bytes, where: str) -> CachedRecord:
     if set(fields) != _FIELDS:
       raise ValueError(f"has the keys {sorted(fields)}")
     return CachedRecord(**fields, moments=moments or None)
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
+  except (
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    RecursionError,
+  ) as error:
     detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
     raise BadRecord("corrupt_shard", detail, where) from error
 

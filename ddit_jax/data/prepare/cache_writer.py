@@ -21,13 +21,13 @@ from ddit_jax.data.prepare.cache_format import (
   encode_cached,
 )
 from ddit_jax.data.prepare.shard_writer import (
-  BadEntry,
   Counts,
   ReportProgress,
   ShardWriter,
   read_example,
 )
 from ddit_jax.data.prepare.shards import BYTES_PER_RECORD, ShardFile
+from ddit_jax.data.prepare.tally import BadEntry
 from ddit_jax.data.text import TextTransform
 from ddit_jax.data.transforms import num_lost_tokens
 

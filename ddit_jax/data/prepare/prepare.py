@@ -14,9 +14,7 @@ from ddit_jax.data.example import BadRecord, Example, Source
 from ddit_jax.data.image import reencoded
 from ddit_jax.data.image_header import Filters, HeaderError, image_size_of_bytes
 from ddit_jax.data.prepare.shard_writer import (
-  BadEntry,
   Counts,
-  RecordProgress,
   ReportProgress,
   ShardWriter,
   read_example,
@@ -29,6 +27,7 @@ from ddit_jax.data.prepare.shards import (
   sampled_mean,
   shards_bytes,
 )
+from ddit_jax.data.prepare.tally import BadEntry, RecordProgress
 from ddit_jax.files import check_free_space, local_path
 
 EXAMPLES = FolderFormat(

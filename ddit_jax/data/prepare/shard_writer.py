@@ -17,9 +17,8 @@ import logging
 import os
 import pathlib
 import shutil
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO
 
 from ddit_jax.data.example import Example, Source, instruction_of
 from ddit_jax.data.prepare.shards import (
@@ -30,13 +29,26 @@ from ddit_jax.data.prepare.shards import (
   Shard,
   ShardFile,
   check_shards,
-  file_hash,
   plan_differences,
   read_dataset,
   write_dataset,
 )
+from ddit_jax.data.prepare.tally import (
+  BadEntry,
+  RecordProgress,
+  Tally,
+  TooManyBad,
+  reasons_of,
+)
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.files import read_json_object, replace_file, take_lock
+from ddit_jax.files import (
+  file_hash,
+  read_json_object,
+  read_sealed,
+  replace_file,
+  sealed,
+  take_lock,
+)
 
 BAD_RECORDS_NAME = "bad_records.jsonl"
 
@@ -47,17 +59,6 @@ _NOT_THERE = (FileNotFoundError, NotADirectoryError)
 _log = logging.getLogger(__name__)
 
 
-class BadEntry(NamedTuple):
-  """One line of bad_records.jsonl; `index` is the record's in its source."""
-
-  index: int
-  record_id: str
-  reason: str
-  detail: str
-
-
-# (records done, records in total)
-RecordProgress = Callable[[int, int], None]
 # Called with the number of newly finished records, and the bad ones.
 ReportProgress = Callable[[int, Sequence[BadEntry]], None]
 # (filter's name to the number of records it skipped, all other counts)
@@ -105,43 +106,6 @@ class _FinishedPart:
   bad_records: tuple[BadEntry, ...]
   removed: Mapping[str, int]
   counts: Mapping[str, int]
-
-
-class _TooManyBadRecords(Exception):
-  """More records are bad than the run allows."""
-
-
-class _Stopped(Exception):
-  """Another thread failed."""
-
-
-class _Tally:
-  """Counts finished and bad records; thread-safe."""
-
-  def __init__(
-    self, num_records: int, max_bad_rate: float, progress: RecordProgress | None
-  ):
-    self.bad: list[BadEntry] = []
-    self.is_stopped = False
-    self._num_records, self._num_done = num_records, 0
-    self._num_allowed = int(max_bad_rate * num_records)
-    self._progress, self._lock = progress, threading.Lock()
-
-  def add(self, num_done: int, bad: Iterable[BadEntry] = ()) -> None:
-    """Raises _TooManyBadRecords, or _Stopped to end this thread's work."""
-    with self._lock:
-      if self.is_stopped:
-        raise _Stopped
-      self._num_done += num_done
-      self.bad.extend(bad)
-      if len(self.bad) > self._num_allowed:
-        raise _TooManyBadRecords(
-          f"{len(self.bad)} of {self._num_records} records are bad "
-          f"({named_counts(_reasons(self.bad))}), more than the "
-          f"{self._num_allowed} that are allowed"
-        )
-      if self._progress is not None:
-        self._progress(self._num_done, self._num_records)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,24 +161,34 @@ class ShardWriter:
         no record left, or a folder with other contents.
       OSError: the folder cannot be written.
     """
-    if (self.folder / DATASET_NAME).is_file():
-      manifest = read_dataset(self.folder, self.fmt)
-      self._require_plan(_plan(manifest.source, manifest.options))
-      check_shards(self.folder, manifest.shards)
+    if self._is_finished() and not self._path("").exists():
       _log.info("%s is already finished", self.folder)
-    else:
-      with self._locked():
+      return self._checked()
+    with self._locked():
+      # Another writer may have finished while this one opened its source.
+      if not self._is_finished():
         if missing := self.unfinished_parts():
           self.check_room(missing)
         self._write_parts()
-        manifest = self._finish()
-    if not self.processes.index:
-      shutil.rmtree(self._path(""), ignore_errors=True)
+        self._finish()
+      manifest = self._checked()
+      if not self.processes.index:
+        shutil.rmtree(self._path(""), ignore_errors=True)
+    return manifest
+
+  def _is_finished(self) -> bool:
+    return (self.folder / DATASET_NAME).is_file()
+
+  def _checked(self) -> Manifest:
+    """The manifest of a finished folder that fits the source and its files."""
+    manifest = read_dataset(self.folder, self.fmt)
+    self._require_plan(_plan(manifest.source, manifest.options))
+    check_shards(self.folder, manifest.shards)
     return manifest
 
   def unfinished_parts(self) -> list[range]:
     """Ranges of records that no process has written yet."""
-    if (self.folder / DATASET_NAME).is_file():
+    if self._is_finished():
       return []
     numbered = enumerate(self._ranges())
     return [indices for part, indices in numbered if not self._finished(part)]
@@ -225,24 +199,41 @@ class ShardWriter:
     with contextlib.ExitStack() as stack:
       if not self.processes.index:
         self._refuse_other_contents()
-        self._path("").mkdir(parents=True, exist_ok=True)
-        try:
-          stack.enter_context(take_lock(self._path("lock")))
-        except BlockingIOError as error:
-          raise InputError(
-            f"another process is writing to {self.folder}: wait for it, or "
-            "choose another folder"
-          ) from error
-        path = self._path("plan.json")
-        if path.exists():
-          with preparing():
-            begun = read_json_object(path, max_bytes=_MAX_JSON_BYTES)
-          self._require_plan(begun)
-        else:
-          plan = _plan(self._source_facts(), self.options)
-          replace_file(path, json.dumps(plan, sort_keys=True).encode())
+        stack.enter_context(self._taken_lock())
+        if not self._is_finished():
+          self._begin_plan()
       self.processes.barrier("locked")
       yield
+
+  def _begin_plan(self) -> None:
+    """Writes the plan of a new folder, or compares that of a begun one."""
+    path = self._path("plan.json")
+    if path.exists():
+      with preparing():
+        begun = read_json_object(path, max_bytes=_MAX_JSON_BYTES)
+      self._require_plan(begun)
+    else:
+      plan = _plan(self._source_facts(), self.options)
+      replace_file(path, json.dumps(plan, sort_keys=True).encode())
+
+  def _taken_lock(self) -> BinaryIO:
+    """The locked file, which is unlocked when it is closed."""
+    while True:
+      try:
+        self._path("").mkdir(parents=True, exist_ok=True)
+        lock = take_lock(self._path("lock"))
+      except FileNotFoundError:
+        # The writer before removed the folder in between.
+        continue
+      except BlockingIOError as error:
+        raise InputError(
+          f"another process is writing to {self.folder}: wait for it, or "
+          "choose another folder"
+        ) from error
+      # A file that was removed in between locks nobody out.
+      if os.fstat(lock.fileno()).st_nlink:
+        return lock
+      lock.close()
 
   def _source_facts(self) -> dict[str, Any]:
     return {
@@ -264,6 +255,8 @@ class ShardWriter:
     if self.folder.exists() and not self.folder.is_dir():
       raise InputError(f"{self.folder} is a file: choose a new folder")
     if not self.folder.exists() or self._path("plan.json").exists():
+      return
+    if self._is_finished():
       return
     if others := sorted(set(os.listdir(self.folder)) - {_IN_PROGRESS}):
       raise InputError(
@@ -291,7 +284,7 @@ class ShardWriter:
     ranges, unfinished = self._ranges(), []
     mine = range(self.processes.index, self.num_parts, self.processes.count)
     num_records = sum(len(ranges[part]) for part in mine)
-    tally = _Tally(num_records, self.max_bad_rate, self.progress)
+    tally = Tally(num_records, self.max_bad_rate, self.progress)
     try:
       for part in mine:
         if finished := self._finished(part):
@@ -302,7 +295,7 @@ class ShardWriter:
         num_done = len(mine) - len(unfinished)
         _log.info("resuming: %d of %d parts are done", num_done, len(mine))
       self._write_in_threads(unfinished, tally)
-    except _TooManyBadRecords as error:
+    except TooManyBad as error:
       self._list_bad_records(tally.bad)
       raise InputError(
         f"{self.source.name}: {error}: look at "
@@ -310,7 +303,7 @@ class ShardWriter:
         "with max_bad_rate"
       ) from error
 
-  def _write_in_threads(self, parts: Sequence[int], tally: _Tally) -> None:
+  def _write_in_threads(self, parts: Sequence[int], tally: Tally) -> None:
     with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
       futures = [pool.submit(self._write_part, part, tally) for part in parts]
       try:
@@ -321,7 +314,7 @@ class ShardWriter:
         pool.shutdown(wait=False, cancel_futures=True)
         raise
 
-  def _write_part(self, part: int, tally: _Tally) -> None:
+  def _write_part(self, part: int, tally: Tally) -> None:
     names, bad = self._names(part), []
 
     def report(num_done: int, entries: Sequence[BadEntry] = ()) -> None:
@@ -343,10 +336,10 @@ class ShardWriter:
       removed=dict(removed),
       counts=dict(counts),
     )
-    body = json.dumps(dataclasses.asdict(finished), sort_keys=True)
+    body = sealed(dataclasses.asdict(finished))
     # If this file is lost or damaged, the part is written again.
     replace_file(
-      self._path(f"{names[0]}.json"), body.encode(), survives_power_loss=False
+      self._path(f"{names[0]}.json"), body, survives_power_loss=False
     )
     for name in names:
       os.replace(self._path(name), self.folder / name)
@@ -356,7 +349,7 @@ class ShardWriter:
     names = self._names(part)
     try:
       path = self._path(f"{names[0]}.json")
-      body = read_json_object(path, max_bytes=_MAX_JSON_BYTES)
+      body = read_sealed(path, max_bytes=_MAX_JSON_BYTES)
       finished = _FinishedPart(
         shards=tuple(Shard(**shard) for shard in body["shards"]),
         bad_records=tuple(BadEntry(*entry) for entry in body["bad_records"]),
@@ -370,7 +363,7 @@ class ShardWriter:
     is_there = listed == list(zip(names, sizes, strict=True))
     return finished if is_there else None
 
-  def _finish(self) -> Manifest:
+  def _finish(self) -> None:
     """Lists the output of all processes; the first one writes the manifest."""
     self.processes.barrier("written")
     if not self.processes.index:
@@ -380,7 +373,6 @@ class ShardWriter:
       self._list_bad_records(bad)
       write_dataset(self.folder, self.fmt, self._manifest(parts, bad))
     self.processes.barrier("finished")
-    return read_dataset(self.folder, self.fmt)
 
   def _manifest(
     self, parts: Sequence[_FinishedPart], bad: Sequence[BadEntry]
@@ -397,7 +389,7 @@ class ShardWriter:
         for shard in shards
       ),
       removed=dict(removed),
-      bad_records=_reasons(bad),
+      bad_records=reasons_of(bad),
       counts=dict(counts),
       source=self._source_facts(),
       options=self.options,
@@ -410,7 +402,9 @@ class ShardWriter:
     return manifest
 
   def _list_bad_records(self, bad: Iterable[BadEntry]) -> None:
-    entries = [entry._asdict() for entry in sorted(bad)]
+    faults = getattr(self.source, "faults", ())
+    entries = [{"index": None, **fault.facts()} for fault in faults]
+    entries += [entry._asdict() for entry in sorted(bad)]
     lines = [f"{json.dumps(entry, sort_keys=True)}\n" for entry in entries]
     replace_file(self.folder / BAD_RECORDS_NAME, "".join(lines).encode())
 
@@ -435,14 +429,3 @@ def _written(path: pathlib.Path, num_records: int) -> Shard:
     num_bytes=path.stat().st_size,
     blake2b=file_hash(path),
   )
-
-
-def _reasons(bad: Iterable[BadEntry]) -> dict[str, int]:
-  """Reason to number of bad records, most frequent first."""
-  counts = collections.Counter(entry.reason for entry in bad)
-  return dict(counts.most_common())
-
-
-def named_counts(counts: Mapping[str, int]) -> str:
-  """ "ratio 12, short_side 3"."""
-  return ", ".join(f"{name} {count:,}" for name, count in counts.items())

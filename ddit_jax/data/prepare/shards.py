@@ -9,7 +9,6 @@ import bisect
 import dataclasses
 import hashlib
 import itertools
-import json
 import math
 import os
 import pathlib
@@ -21,7 +20,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.files import read_json_object, replace_file
+from ddit_jax.files import read_json_object, replace_file, sealed, unsealed
 
 DATASET_NAME = "dataset.json"
 SHARD_SUFFIX = ".array_record"
@@ -32,6 +31,12 @@ _NAMED_SHARDS = 3
 _SAMPLED_RECORDS = 32
 # A part interrupted by a kill is written again.
 _BYTES_PER_PART, _RECORDS_PER_PART = 2**31, 8192
+
+
+_KEYS = {
+  *("format", "format_version", "fingerprint", "num_records", "num_bytes"),
+  *("shards", "removed", "bad_records", "counts", "source", "options"),
+}
 
 
 class FolderFormat(NamedTuple):
@@ -126,15 +131,6 @@ def shards_fingerprint(shards: Iterable[Shard]) -> str:
   return digest.hexdigest()
 
 
-def file_hash(path: str | os.PathLike) -> str:
-  """BLAKE2b of a file's bytes, 32 hex digits."""
-  with open(path, "rb") as file:
-    digest = hashlib.file_digest(
-      file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    )
-  return digest.hexdigest()
-
-
 def write_dataset(
   folder: pathlib.Path, fmt: FolderFormat, manifest: Manifest
 ) -> None:
@@ -146,8 +142,7 @@ def write_dataset(
     "num_records": manifest.num_records,
     "num_bytes": manifest.num_bytes,
   } | dataclasses.asdict(manifest)
-  text = json.dumps(body, indent=1, sort_keys=True) + "\n"
-  replace_file(folder / DATASET_NAME, text.encode())
+  replace_file(folder / DATASET_NAME, sealed(body, indent=1))
 
 
 def read_dataset(folder: str | os.PathLike, fmt: FolderFormat) -> Manifest:
@@ -184,7 +179,19 @@ def read_dataset(folder: str | os.PathLike, fmt: FolderFormat) -> Manifest:
     ) from error
   if body.get("fingerprint") != shards_fingerprint(manifest.shards):
     raise InputError(f"{path} was changed: run {fmt.command} again")
+  # Earlier versions wrote no hash.
+  if set(body) - _KEYS:
+    try:
+      unsealed(body, path)
+    except ValueError as error:
+      raise InputError(f"{error}: run {fmt.command} again") from error
   return manifest
+
+
+def shard_names(folder: pathlib.Path) -> list[str]:
+  """Names of the shards in a folder; hidden files are none."""
+  names = [path.name for path in folder.glob(f"*{SHARD_SUFFIX}")]
+  return [name for name in names if not name.startswith(".")]
 
 
 def check_shards(
@@ -205,7 +212,7 @@ def check_shards(
   """
   folder = pathlib.Path(folder)
   if found is None:
-    found = [path.name for path in folder.glob(f"*{SHARD_SUFFIX}")]
+    found = shard_names(folder)
   sizes = {shard.name: shard.num_bytes for shard in shards}
   found = set(found)
   problems = [f"{name} is missing" for name in sorted(set(sizes) - found)]

@@ -4,6 +4,8 @@
 - `paths`: untrusted files and folders that a config names.
 - `annotations`: untrusted texts, and lists of records: JSON, JSON lines, CSV.
 - `image_table`: records in memory whose images are files, and question rows.
+- `image_lists`: lists of captioned images, of D-DiT, Hugging Face and COCO.
+- `caption_files`: folders of images with captions in files beside them.
 - `image_folder`: a folder of images with captions.
 - `tar`: the members of a tar file by their offsets.
 - `tar_samples`: which samples of a tar shard are used.
@@ -12,7 +14,8 @@
 - `parquet`: Parquet files as Hugging Face stores images and texts.
 - `tfds`: data sets written by tensorflow-datasets, without TensorFlow.
 - `array_record`: prepared ArrayRecord shards.
-- `vqa`: VQA v2, OK-VQA, TextVQA, VizWiz, GQA, Easy-VQA and LLaVA.
+- `vqa`: VQA v2, OK-VQA, TextVQA, VizWiz, GQA, POPE and Easy-VQA.
+- `llava`: LLaVA's conversations.
 - `plain_text`: documents without images.
 - `packed_texts`: full rows of tokens from documents.
 - `digits`: scenes of the digit world.

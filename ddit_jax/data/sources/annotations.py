@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
 from ddit_jax.data.example import BadRecord
@@ -21,7 +21,7 @@ class TextError(ValueError):
   """A text that cannot be used.
 
   Attributes:
-    reason: "bad_text" or "bad_json".
+    reason: "bad_text", "bad_json", or another one that is counted.
   """
 
   def __init__(self, reason: str, detail: str):
@@ -206,7 +206,10 @@ def read_json_file(path: str | os.PathLike) -> Any:
 
 def read_list(path: str | os.PathLike) -> list:
   """Parses a file's JSON list; errors as `read_json_file`, or not a list."""
-  value = read_json_file(path)
+  return _list(path, read_json_file(path))
+
+
+def _list(path: str | os.PathLike, value: Any) -> list:
   if not isinstance(value, list):
     raise ValueError(
       f"{path} must hold a JSON list [...] of records, not "
@@ -215,25 +218,59 @@ def read_list(path: str | os.PathLike) -> list:
   return value
 
 
-def entries(path: pathlib.Path) -> Iterator[tuple[str, Entry | TextError]]:
+# Reads an object with the lists "images" and "annotations".
+CocoReader = Callable[[Mapping[str, Any]], Iterator[Entry | TextError]]
+
+
+def entries(
+  path: pathlib.Path, *, coco: CocoReader | None = None
+) -> Iterator[tuple[str, Entry | TextError]]:
   """(record_id, entry or the reason there is none) of each record.
 
   CSV cells are strings, and an empty cell is None.
+
+  Args:
+    path: JSON, JSON lines (also in a file called .json), or CSV.
+    coco: reads a file in COCO's layout; None refuses it.
 
   Raises:
     ValueError: the file is not a list of records.
   """
   suffix = path.suffix.lower()
-  if suffix == ".json":
-    numbered = enumerate(map(_object, read_list(path)))
-  elif suffix == ".jsonl":
+  if suffix == ".jsonl" or holds_json_lines(path):
     numbered = json_lines(path)
+  elif suffix == ".json":
+    value = read_json_file(path)
+    if coco and is_coco(value):
+      found = coco(value)
+    else:
+      found = map(_object, _list(path, value))
+    numbered = enumerate(found)
   elif suffix == ".csv":
     numbered = _csv_rows(path)
   else:
     raise ValueError(f"{path} must end in one of {', '.join(SUFFIXES)}")
   for number, entry in numbered:
     yield f"{path.name}:{number}", entry
+
+
+def is_coco(value: Any) -> bool:
+  """Whether a JSON value has COCO's two lists."""
+  return isinstance(value, dict) and all(
+    isinstance(value.get(key), list) for key in ("images", "annotations")
+  )
+
+
+def holds_json_lines(path: pathlib.Path) -> bool:
+  """Whether a file called .json holds JSON lines, as POPE's do."""
+  if path.suffix.lower() != ".json":
+    return False
+  try:
+    with _open_text(path, newline="\n") as file:
+      first, second = (file.readline(_MAX_LINE) for _ in range(2))
+    return bool(second.strip()) and isinstance(parse_json(first), dict)
+  except ValueError:
+    return False
 
 
 def csv_header(path: pathlib.Path) -> list[str] | None:

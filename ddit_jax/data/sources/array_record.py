@@ -14,11 +14,11 @@ from ddit_jax.data.prepare.shards import (
   Shard,
   ShardReader,
   check_shards,
-  file_hash,
   read_dataset,
+  shard_names,
   shards_fingerprint,
 )
-from ddit_jax.files import local_path
+from ddit_jax.files import file_hash, local_path
 
 
 class ArrayRecordSource:
@@ -114,7 +114,7 @@ def _matches(path: str) -> dict[pathlib.Path, tuple[str, list[str]]]:
   every_shard = f"*{SHARD_SUFFIX}"
   if os.path.isdir(path):
     folder = pathlib.Path(path)
-    return {folder: (every_shard, [p.name for p in folder.glob(every_shard)])}
+    return {folder: (every_shard, shard_names(folder))}
   found = collections.defaultdict(list)
   for match in map(pathlib.Path, glob.glob(path)):
     if match.suffix == SHARD_SUFFIX:

@@ -5,10 +5,9 @@ import collections
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ddit_jax.data.example import Example
+from ddit_jax.data.example import REASONS, BadRecord, Example
 from ddit_jax.data.image_header import with_hint
 from ddit_jax.data.sources.annotations import (
   TextError,
@@ -17,6 +16,13 @@ from ddit_jax.data.sources.annotations import (
 )
 from ddit_jax.data.sources.paths import SafeFolder, is_unsafe
 from ddit_jax.data.text import question_prompt
+from ddit_jax.errors import first_few
+
+_MAX_FAULTS, _NAMED_FAULTS = 1000, 3
+_HINTS = {
+  "no_text": "filters.drop_empty_captions=False keeps images without captions, "
+  "for the image loss alone",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -74,18 +80,43 @@ class RecordTable:
     return digest.hexdigest()
 
 
+class Skipped:
+  """What a source leaves out when it is opened.
+
+  Attributes:
+    removed: reason to the number of records.
+    faults: the first records that cannot be used, as opposed to those that a
+      filter removed.
+  """
+
+  def __init__(self):
+    self.removed: collections.Counter[str] = collections.Counter()
+    self.faults: list[BadRecord] = []
+
+  def add(self, reason: str, record_id: str = "", detail: str = "") -> None:
+    """Counts a record, and lists it if its data are at fault."""
+    self.removed[reason] += 1
+    if record_id and reason in REASONS and len(self.faults) < _MAX_FAULTS:
+      self.faults.append(BadRecord(reason, detail, record_id))
+
+  def __str__(self) -> str:
+    """E.g. "2 no_text, 1 bad_text (a.txt: bad_text: not UTF-8)"."""
+    hints = [hint for why, hint in _HINTS.items() if why in self.removed]
+    named = [first_few(self.faults, limit=_NAMED_FAULTS)] if self.faults else []
+    notes = "; ".join(named + hints)
+    counts = with_hint(self.removed) or "none, it is empty"
+    return f"{counts} ({notes})" if notes else counts
+
+
 class FileSource:
   """Image-text pairs or questions, read one image file at a time.
 
   Attributes:
     name: name in the config.
     removed: reason to the number of records that were skipped.
+    faults: the first of those that cannot be used.
     instruction: see `data.example.instruction_of`.
   """
-
-  name: str
-  removed: Mapping[str, int]
-  instruction: str | None
 
   def __init__(
     self,
@@ -93,7 +124,7 @@ class FileSource:
     table: RecordTable,
     *,
     images: SafeFolder,
-    removed: Mapping[str, int],
+    skipped: Skipped,
     instruction: str | None = None,
   ):
     """Takes ownership of a complete table.
@@ -102,21 +133,21 @@ class FileSource:
       name: name in the config.
       table: records whose images are below `images`.
       images: their folder.
-      removed: reason to the number of records that are not in the table.
+      skipped: records that are not in the table.
       instruction: of all its prompts, if they have one in common.
 
     Raises:
       ValueError: the table is empty.
     """
-    self.name, self.removed = name, dict(removed)
+    self.name, self.removed = name, dict(skipped.removed)
+    self.faults = tuple(skipped.faults)
     self.instruction = instruction
     self._table, self._images = table, images
     self._digest = table.digest()
     if not len(table):
-      skipped = with_hint(self.removed)
-      raise ValueError(
-        f"no record can be used; skipped: {skipped or 'none, it is empty'}"
-      )
+      raise ValueError(f"no record can be used; skipped: {skipped}")
+    if self.faults:
+      _log.warning("%s: skipped %s", name, skipped)
 
   def __len__(self) -> int:
     return len(self._table)
@@ -149,7 +180,7 @@ class QuestionRows:
   """Questions so far, and what was skipped.
 
   Attributes:
-    removed: reason to the number of questions skipped.
+    skipped: questions that cannot be used.
   """
 
   def __init__(self, name: str, *, instruction: str | None = None):
@@ -159,7 +190,7 @@ class QuestionRows:
     """
     if not isinstance(instruction, str | None):
       raise ValueError(f"instruction must be a text, not {instruction!r}")
-    self.removed: collections.Counter = collections.Counter()
+    self.skipped = Skipped()
     self._name, self._instruction = name, instruction
     self._table, self._num_blank = RecordTable(), 0
     self._seen: set = set()
@@ -177,11 +208,9 @@ class QuestionRows:
       image: path below the images' folder; None for text only.
     """
     try:
-      reason = self._append(record_id, question, answers, image)
+      self._append(record_id, question, answers, image)
     except TextError as error:
-      reason = error.reason
-    if reason:
-      self.removed[reason] += 1
+      self.skipped.add(error.reason, record_id, str(error))
 
   def source(self, images: SafeFolder) -> FileSource:
     """All questions, with the folder of their images.
@@ -195,15 +224,16 @@ class QuestionRows:
       self._name,
       self._table,
       images=images,
-      removed=self.removed,
+      skipped=self.skipped,
       instruction=self._instruction,
     )
 
   def _append(
     self, record_id: str, question: Any, answers: Any, image: Any
-  ) -> str | None:
+  ) -> None:
+    """Raises TextError."""
     if record_id in self._seen:
-      return "duplicate_id"
+      raise TextError("duplicate_id", record_id)
     self._seen.add(record_id)
     clean_text(record_id)
     question = clean_text(question)
@@ -212,10 +242,9 @@ class QuestionRows:
     if image is not None:
       image = clean_text(image)
       if is_unsafe(image):
-        return "unsafe_path"
+        raise TextError("unsafe_path", f"the image {image!r}")
     if not question or not texts:
-      return "empty_text"
+      raise TextError("empty_text", "no question, or no answer")
     self._num_blank += len(given) - len(texts)
     prompt = question_prompt(question, self._instruction or "")
     self._table.append(FileRecord(record_id, image, prompt, texts))
-    return None

@@ -15,9 +15,9 @@ from typing import BinaryIO
 import numpy as np
 
 from ddit_jax.data.example import BadRecord, Example, Source
-from ddit_jax.data.sources.paths import LruCache, index_folder
+from ddit_jax.data.sources.paths import LruCache, file_facts, index_folder
 from ddit_jax.data.tokenizers import Tokenizer
-from ddit_jax.files import appearing_file, read_json_object
+from ddit_jax.files import appearing_file, file_hash, read_sealed, sealed
 
 _BATCH, _THREADS = 1024, 8
 # Neighbouring rows share documents.
@@ -150,16 +150,33 @@ class PackedTexts:
     return np.array(ids, np.int32)
 
   def _counted(self) -> dict[str, int]:
-    """Skipped documents; counts all tokens on first use."""
-    beside = self._path.with_suffix(".json")
-    if not (self._path.exists() and beside.exists()):
-      _log.info("counting tokens of %d documents", len(self._documents))
-      with appearing_file(self._path) as file:
-        removed = self._count(file)
-        # The counts are written last: if they exist, so does the other file.
-        with appearing_file(beside) as report:
-          report.write(json.dumps({"removed": removed}).encode())
-    return read_json_object(beside, max_bytes=_MAX_JSON_BYTES)["removed"]
+    """Skipped documents; counts all tokens on first use, or if damaged."""
+    if self._path.exists() and self._report.exists():
+      try:
+        return self._read_report()
+      except ValueError as error:
+        _log.warning("tokens are counted again: %s", error)
+    _log.info("counting tokens of %d documents", len(self._documents))
+    with appearing_file(self._path) as file:
+      removed = self._count(file)
+    body = {"removed": removed, "counts": file_hash(self._path)}
+    # Written last: if it exists, so does the other file.
+    with appearing_file(self._report) as file:
+      file.write(sealed(body))
+    return self._read_report()
+
+  @property
+  def _report(self) -> pathlib.Path:
+    return self._path.with_suffix(".json")
+
+  def _read_report(self) -> dict[str, int]:
+    """Raises ValueError unless both files are as they were written."""
+    for path in (self._report, self._path):
+      file_facts(path)
+    body = read_sealed(self._report, max_bytes=_MAX_JSON_BYTES)
+    if body["counts"] != file_hash(self._path):
+      raise ValueError(f"{self._path} is damaged: its hash is another one")
+    return body["removed"]
 
   def _count(self, file: BinaryIO) -> dict[str, int]:
     """Writes a .npy file; returns what is skipped."""

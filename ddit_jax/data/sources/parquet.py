@@ -17,6 +17,7 @@ from typing import Any
 from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.sources.annotations import optional_texts_of, texts_of
 from ddit_jax.data.sources.paths import (
+  MAX_IMAGE_BYTES,
   LruCache,
   PathSpec,
   file_facts,
@@ -76,6 +77,7 @@ def _checked_footer(file: pathlib.Path, columns: ParquetColumns):
         f"{file} has {schema.names.count(column)} columns {column!r} instead "
         f"of one: it has {schema.names}"
       )
+  _check_row_groups(file, footer, columns)
   roles = {
     "binary or struct<bytes>": (_holds_images, [columns.image]),
     "string or lists of it": (
@@ -91,17 +93,50 @@ def _checked_footer(file: pathlib.Path, columns: ParquetColumns):
   return footer
 
 
+# Of a row group, which is decoded to read any of its rows.
+_MAX_GROUP_BYTES = 2**31
+# Of an element of a column: its index in a dictionary and its levels.
+_ELEMENT_BYTES = 8
+
+
+def _check_row_groups(
+  file: pathlib.Path, footer, columns: ParquetColumns
+) -> None:
+  """Raises ValueError if reading a row would take too much memory.
+
+  A file of a few kilobytes may hold gigabytes: equal values compress well.
+  """
+  names = columns.names()
+  for number in range(footer.num_row_groups):
+    group = footer.row_group(number)
+    chunks = [group.column(leaf) for leaf in range(group.num_columns)]
+    num_bytes = sum(
+      chunk.total_uncompressed_size + _ELEMENT_BYTES * chunk.num_values
+      for chunk in chunks
+      if chunk.path_in_schema.partition(".")[0] in names
+    )
+    if num_bytes > _MAX_GROUP_BYTES:
+      raise ValueError(
+        f"{file}: row group {number} takes {num_bytes / 1e9:.3g} GB in memory, "
+        f"at most {_MAX_GROUP_BYTES / 1e9:.3g} are read for one row: write it "
+        "with fewer rows in a group (row_group_size=100 of pyarrow)"
+      )
+
+
 def _image_bytes(value: Any, record_id: str) -> bytes:
   """The encoded image in a cell.
 
   Raises:
-    BadRecord: missing_file, if the cell holds none.
+    BadRecord: missing_file, if the cell holds none, or image_too_large.
   """
   data = value.get("bytes") if isinstance(value, dict) else value
   if data is None:
     path = value.get("path") if isinstance(value, dict) else None
     detail = f"no bytes, only the path {path!r}" if path else "image is null"
     raise BadRecord("missing_file", detail, record_id)
+  if len(data) > MAX_IMAGE_BYTES:
+    detail = f"a file of {len(data)} bytes"
+    raise BadRecord("image_too_large", detail, record_id)
   return data
 
 
@@ -235,9 +270,13 @@ class ParquetSource:
     from pyarrow import parquet
 
     number, group_in_file = self._row_groups[group]
+    footer = self._footers[number]
+    # Dictionaries stay as they are: copies of a value may take any memory.
+    leaves = [footer.schema.column(i) for i in range(footer.num_columns)]
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
     # One ParquetFile must not be read by two threads; its footer may be.
     with parquet.ParquetFile(
-      self._files[number], metadata=self._footers[number]
+      self._files[number], metadata=footer, read_dictionary=texts
     ) as file:
       return file.read_row_group(
         group_in_file, columns=self._columns.names(), use_threads=False

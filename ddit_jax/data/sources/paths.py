@@ -4,6 +4,7 @@ import collections
 import glob
 import hashlib
 import itertools
+import logging
 import os
 import pathlib
 import re
@@ -18,10 +19,13 @@ from ddit_jax.data.image_header import (
   ImageSize,
   image_size_of_file,
 )
+from ddit_jax.errors import first_few
 from ddit_jax.files import local_path
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAX_FILES = 10_000_000
+
+_log = logging.getLogger(__name__)
 
 PathSpec = str | os.PathLike | Sequence
 
@@ -153,6 +157,18 @@ def _ranges(name: str) -> list[str]:
   ]
 
 
+# Folders of systems that hold copies and thumbnails.
+_SYSTEM_FOLDERS = ("__MACOSX", "@eaDir")
+
+
+def is_hidden(name: str) -> bool:
+  """Whether a file or folder of this name holds no examples.
+
+  Names that begin with a dot belong to systems and editors.
+  """
+  return name.startswith(".") or name in _SYSTEM_FOLDERS
+
+
 def _files(name: str, suffixes: Sequence[str]) -> list[str]:
   if os.path.isdir(name):
     inside = sorted(os.scandir(name), key=lambda entry: entry.name)
@@ -161,6 +177,9 @@ def _files(name: str, suffixes: Sequence[str]) -> list[str]:
       for entry in inside
       if entry.name.lower().endswith(tuple(suffixes)) and entry.is_file()
     ]
+    if hidden := [path for path in found if is_hidden(os.path.basename(path))]:
+      _log.warning("hidden files are passed over: %s", first_few(hidden))
+      found = [path for path in found if path not in hidden]
     problem = f"is a folder without {' or '.join(suffixes)} files"
   elif os.path.exists(name):
     return [name]

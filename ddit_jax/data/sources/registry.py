@@ -2,6 +2,9 @@
 
 import importlib
 import inspect
+import os
+import types
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,9 +18,10 @@ _MODULES = {
   "easy_vqa": "vqa",
   "gqa": "vqa",
   "image_folder": "image_folder",
-  "llava": "vqa",
+  "llava": "llava",
   "okvqa": "vqa",
   "parquet": "parquet",
+  "pope": "vqa",
   "plain_text": "plain_text",
   "textvqa": "vqa",
   "tfds": "tfds",
@@ -25,6 +29,7 @@ _MODULES = {
   "vqav2": "vqa",
   "webdataset": "webdataset",
 }
+_MAX_CHARACTERS = 2000
 SOURCE_KINDS = tuple(_MODULES)
 
 
@@ -41,8 +46,9 @@ def open_source(name: str, spec: Mapping[str, Any]) -> Source:
   """
   try:
     return _opened(name, dict(spec))
-  except ValueError as error:
-    message = str(error)
+  except (ValueError, OSError) as error:
+    # Values from files may be of any size.
+    message = " ".join(str(error)[:_MAX_CHARACTERS].split())
     if message.startswith(f"{name}: "):
       raise
     raise ValueError(f"{name}: {message}") from error
@@ -76,7 +82,29 @@ def _opened(name: str, spec: dict[str, Any]) -> Source:
     raise ValueError(
       f"a source of kind {kind!r} needs the key {' and '.join(missing)}"
     )
-  return _opener(kind)(name, **spec)
+  opener = _opener(kind)
+  hints = typing.get_type_hints(opener)
+  for key, value in spec.items():
+    _check_type(key, value, hints[key])
+  return opener(name, **spec)
+
+
+def _check_type(key: str, value: Any, hint: Any) -> None:
+  """Raises ValueError if a value of a spec is of none of its key's types."""
+  is_union = isinstance(hint, types.UnionType)
+  kinds = typing.get_args(hint) if is_union else (hint,)
+  # Mappings have checks of their own, and other classes than Python's.
+  classes = [kind for kind in kinds if isinstance(kind, type)]
+  if len(classes) < len(kinds):
+    return
+  accepted = [*classes, os.PathLike] if str in classes else classes
+  if classes == [bool] and not isinstance(value, bool):
+    raise ValueError(f"{key} is True or False, not {value!r:.80}")
+  if not isinstance(value, tuple(accepted)):
+    names = " or ".join(kind.__name__ for kind in classes)
+    raise ValueError(
+      f"{key} must be of type {names}, not {type(value).__name__} {value!r:.80}"
+    )
 
 
 def _opener(kind: str) -> Callable[..., Source]:

@@ -1,7 +1,8 @@
 """An index of the samples in tar shards: built once, 32 bytes per sample.
 
 NAME.tarindex is a JSON file with the shards, rules and counts that belong to
-the records in NAME.records. It is written last, so its presence implies theirs.
+the records in NAME.records, and with the hashes of both. It is written last, so
+its presence implies theirs.
 """
 
 import collections
@@ -20,6 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ddit_jax.data.example import REASONS, BadRecord
 from ddit_jax.data.image_header import with_hint
 from ddit_jax.data.sources.paths import FileFacts, file_facts
 from ddit_jax.data.sources.tar_samples import (
@@ -29,14 +31,14 @@ from ddit_jax.data.sources.tar_samples import (
   ShardSamples,
   shard_samples,
 )
-from ddit_jax.files import appearing_file, read_json_object
+from ddit_jax.files import appearing_file, file_hash, read_sealed, sealed
 
 INDEX_SUFFIX = ".tarindex"
 
 _MAX_INDEX_BYTES = 2**30
 
 # Changes with the format of the two files.
-_VERSION = 2
+_VERSION = 3
 _FINGERPRINT_VERSION = 1
 # Starting worker processes takes about half a second each.
 _SECONDS_ALONE = 2.0
@@ -60,6 +62,13 @@ class IndexReport:
   named: dict[str, list[str]] = dataclasses.field(default_factory=dict)
   damaged: dict[str, str] = dataclasses.field(default_factory=dict)
   num_other: int = 0
+
+  def faults(self) -> Iterator[BadRecord]:
+    """Named samples whose data are at fault, as opposed to filtered ones."""
+    for reason, names in self.named.items():
+      if reason in REASONS:
+        for name in names:
+          yield BadRecord(reason, "left out of the index", name)
 
   def add(self, shard: str, found: ShardSamples) -> None:
     """Adds the results of one shard."""
@@ -165,10 +174,11 @@ def write_index(
     "shards": shards,
     "counts": counts,
     "report": dataclasses.asdict(report),
+    "records": file_hash(_records_path(path)),
   }
   # Several processes may write it at once, with equal contents.
   with appearing_file(path) as file:
-    file.write(json.dumps(body).encode())
+    file.write(sealed(body))
 
 
 def read_index(
@@ -180,12 +190,13 @@ def read_index(
     ValueError: it is of other shards or rules, or damaged.
   """
   file_facts(path)
-  body = read_json_object(path, max_bytes=_MAX_INDEX_BYTES)
+  body = read_sealed(path, max_bytes=_MAX_INDEX_BYTES)
   try:
     then = [FileFacts(*facts) for facts in body["shards"]]
     report = IndexReport(**body["report"])
     counts = np.asarray(body["counts"])
     is_same = (body["version"], body["rules"]) == (_VERSION, rules.as_json())
+    records_hash = body["records"]
   except (KeyError, TypeError) as error:
     raise ValueError(f"it is damaged: {error}") from error
   if not is_same or len(then) != len(shards):
@@ -203,6 +214,8 @@ def read_index(
   num_bytes = file_facts(records).num_bytes
   if num_bytes != counts.sum() * RECORD.itemsize:
     raise ValueError(f"it is damaged: {num_bytes} bytes of records")
+  if file_hash(records) != records_hash:
+    raise ValueError(f"{records} is damaged: its hash is another one")
   return TarIndex(path=records, ends=np.cumsum(counts), report=report)
 
 
@@ -248,7 +261,8 @@ def _tell(
       f"no sample of {folder} can be used (skipped: {skipped or 'none'}; "
       f"{report.num_other} members without extension"
       f"{'; ' + breaks[0] if breaks else ''}): samples need an image NAME.jpg, "
-      ".jpeg, .png or .webp and a text NAME.txt or .json"
+      ".jpeg, .png or .webp and, unless filters.drop_empty_captions is False, "
+      "a text NAME.txt or .json"
     )
   _log.info("indexed %d samples in %.1f s", num_samples, seconds)
   if skipped:

@@ -5,6 +5,7 @@ import collections
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -53,6 +54,9 @@ _PARTS = {
   b"recap.txt": _REWRITTEN,
 }
 _LINKS = {SYMLINK: "symlink", HARDLINK: "hardlink", SPECIAL: "special_file"}
+# In a hidden folder, as `paths.is_hidden` names them; "./" is this folder.
+_HIDDEN = re.compile(rb"(?:^|/)(?:\.[^/.][^/]*|__MACOSX|@eaDir)/")
+_IMAGE_SUFFIXES = (b".jpg", b".jpeg", b".png", b".webp")
 _MAX_NAME_BYTES = 4096
 _MAX_BLOCKS = 2**32
 
@@ -141,7 +145,10 @@ def _samples(
         continue
       member_key, extension = split_name(member.name)
       if member_key is None:
-        found.num_other += 1
+        if member.name.lower().endswith(_IMAGE_SUFFIXES):
+          found.removed["hidden"] += 1
+        else:
+          found.num_other += 1
         continue
       if member_key != key:
         if key is not None:
@@ -158,13 +165,14 @@ def _samples(
 def split_name(name: bytes) -> tuple[bytes | None, bytes | None]:
   """(key, extension) of a member's name.
 
-  An unsafe name is a key without extension; (None, None) belongs to no sample.
+  An unsafe name is a key without extension; (None, None) belongs to no sample:
+  it has no extension, or is hidden.
   """
   if _is_unsafe(name):
     return name, None
   start = name.rfind(b"/") + 1
   dot = name.find(b".", start)
-  if dot <= start:
+  if dot <= start or _HIDDEN.search(name, 0, start):
     return None, None
   return name[:dot], name[dot + 1 :].lower()
 
@@ -203,9 +211,9 @@ def _reason(
   """Why a sample with sound members is skipped, or None."""
   if not parts[_IMAGE]:
     return "no_image"
-  if not any(parts[_CAPTION:]):
-    return "no_text"
   filters = rules.filters
+  if filters.drop_empty_captions and not any(parts[_CAPTION:]):
+    return "no_text"
   try:
     metadata = {}
     if parts[_METADATA] and (filters.needs_size or filters.drop_empty_captions):

@@ -1,4 +1,4 @@
-"""Questions about images: the VQA sets, Easy-VQA and LLaVA.
+"""Questions about images: the VQA sets, POPE and Easy-VQA.
 
 All but Easy-VQA, which is a package, are read from their official files.
 """
@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ddit_jax.data.sources.annotations import (
-  TextError,
   entries,
   read_json_file,
   read_list,
@@ -31,12 +30,10 @@ COCO_PATTERN = "COCO_{subset}_{image_id:012d}.jpg"
 ID_PATTERN = "{image_id}.jpg"
 OKVQA_ANSWERS = ("answer", "raw_answer")
 EASY_VQA_SPLITS = ("train", "test")
-LLAVA_TURNS = ("first", "all")
-
-_IMAGE_MARK = "<image>"
 
 # (question's id, question, answers, image's id) as a file has them, of any
 # type; or the reason why there is no question.
+_SHOWN = 80
 _Asked = Iterable[tuple[Any, Any, Any, Any] | str]
 
 
@@ -196,60 +193,27 @@ def open_easy_vqa(
   return rows.source(SafeFolder(folder))
 
 
-def open_llava(
+def open_pope(
   name: str,
   *,
   path: str,
   images: str,
-  turns: str = "first",
+  instruction: str = SHORT_ANSWER,
   follow_links: bool = False,
 ) -> FileSource:
-  """Opens a file of conversations.
+  """Opens POPE, e.g. coco_pope_random.json; raises as `open_vqav2`.
 
-  A record is {"id", "image"?, "conversations": [{"from": "human" or "gpt",
-  "value"}, ...]}; without "image" it is text only. Each question becomes a
-  separate example, without the turns before it. The marker <image> is removed.
-  Skipped and counted besides what cannot be read: "later_turn" (turns is
-  "first"), "no_answer" (a last question), and "no_image" (the marker without an
-  image).
-
-  Args:
-    name: name in the config.
-    path: a JSON list, or JSON lines.
-    images: folder that image paths start from.
-    turns: "first", as the D-DiT release does, or "all".
-    follow_links: True reads images through links that leave the folder, e.g. a
-      link from coco to another disk.
-
-  Raises:
-    ValueError: a file is missing or no list, or no question can be used.
+  Its lines are {"question_id", "image": file name, "text", "label"}.
   """
-  if turns not in LLAVA_TURNS:
-    raise ValueError(f"turns must be one of {LLAVA_TURNS}, not {turns!r}")
   file = existing_file(path, what="path")
+  listed = (
+    entry if isinstance(entry, dict) else None for _, entry in entries(file)
+  )
+  keys = ("question_id", "text", "label", "image")
   folder = images_folder(images, follow_links=follow_links)
-  rows = QuestionRows(name)
-  for record_id, entry in entries(file):
-    if isinstance(entry, TextError):
-      rows.removed[entry.reason] += 1
-      continue
-    for turn, (question, answer) in enumerate(_turns(entry)):
-      if turn and turns == "first":
-        rows.removed["later_turn"] += 1
-      elif question is None:
-        rows.removed["bad_json"] += 1
-      elif answer is None:
-        rows.removed["no_answer"] += 1
-      elif _IMAGE_MARK in question and entry.get("image") is None:
-        rows.removed["no_image"] += 1
-      else:
-        rows.add(
-          f"{record_id}:{turn}",
-          question=question.replace(_IMAGE_MARK, " "),
-          answers=answer,
-          image=entry.get("image"),
-        )
-  return rows.source(folder)
+  return _source(
+    name, _fields(listed, keys), folder, "{image_id}", instruction=instruction
+  )
 
 
 def _source(
@@ -269,14 +233,16 @@ def _source(
   rows = QuestionRows(name, instruction=instruction)
   for one in asked:
     if isinstance(one, str):
-      rows.removed[one] += 1
+      rows.skipped.add(one)
       continue
     question_id, question, answers, image_id = one
+    record_id = f"{name}:{question_id}"
     image = _image_name(image_pattern, subset, image_id)
     if image is None or not _is_id(question_id):
-      rows.removed["bad_json"] += 1
+      shown = f"{image_id!r}"[:_SHOWN]
+      detail = f"image_pattern {image_pattern!r} does not fit image {shown}"
+      rows.skipped.add("bad_json", record_id, detail)
     else:
-      record_id = f"{name}:{question_id}"
       rows.add(record_id, question=question, answers=answers, image=image)
   return rows.source(folder)
 
@@ -285,11 +251,11 @@ def _coco(
   header: dict[str, Any], questions: str, annotations: str, answer_key: str
 ) -> _Asked:
   """Joins questions and annotations by question_id."""
-  answers: dict[Any, list | None] = {}
+  answers: dict[str, list | None] = {}
   annotated = _header(annotations, what="annotations").get("annotations")
   for entry in _objects(annotated, annotations):
-    question_id = entry.get("question_id") if entry else None
-    if not _is_id(question_id):
+    question_id = _question_id(entry)
+    if question_id is None:
       yield "bad_json"
     elif question_id in answers:
       yield "duplicate_id"
@@ -297,8 +263,8 @@ def _coco(
       answers[question_id] = _answers(entry, answer_key)
   found = set()
   for entry in _objects(header.get("questions"), questions):
-    question_id = entry.get("question_id") if entry else None
-    if not _is_id(question_id):
+    question_id = _question_id(entry)
+    if question_id is None:
       yield "bad_json"
     elif question_id not in answers:
       yield "no_answer"
@@ -352,39 +318,22 @@ def _is_id(value: Any) -> bool:
   return type(value) in (int, str)
 
 
+def _question_id(entry: dict[str, Any] | None) -> str | None:
+  """A question's id; one file may hold numbers, the other one digits."""
+  value = entry.get("question_id") if entry else None
+  return str(value) if _is_id(value) else None
+
+
 def _image_name(pattern: str, subset: str, image_id: Any) -> str | None:
-  """An image's file name, or None if pattern and id do not match."""
+  """An image's file name, or None if pattern and id do not match.
+
+  An id of digits may be a text where the pattern wants a number.
+  """
   if not _is_id(image_id):
     return None
-  try:
-    return pattern.format(subset=subset, image_id=image_id)
-  except (AttributeError, IndexError, KeyError, ValueError):
-    return None
-
-
-def _turns(
-  entry: dict[str, Any],
-) -> Iterator[tuple[str | None, str | None]]:
-  """(question, answer) of each pair of turns.
-
-  (None, None) marks turns that are no pair; the answer alone is None
-  where the conversation ends with a question.
-  """
-  turns = entry.get("conversations")
-  if not isinstance(turns, list) or not turns:
-    yield None, None
-    return
-  for start in range(0, len(turns), 2):
-    human, gpt = _said(turns, start, "human"), _said(turns, start + 1, "gpt")
-    is_last = start + 1 == len(turns)
-    is_pair = human is not None and (gpt is not None or is_last)
-    yield (human, gpt) if is_pair else (None, None)
-
-
-def _said(turns: list, position: int, speaker: str) -> str | None:
-  """The text of a turn, or None if it is another speaker's."""
-  turn = turns[position] if position < len(turns) else None
-  if not isinstance(turn, dict) or turn.get("from") != speaker:
-    return None
-  value = turn.get("value")
-  return value if isinstance(value, str) else None
+  for kind in (type(image_id), int):
+    try:
+      return pattern.format(subset=subset, image_id=kind(image_id))
+    except (AttributeError, IndexError, KeyError, ValueError):
+      continue
+  return None

@@ -41,6 +41,7 @@ class WebDatasetSource:
   Attributes:
     name: name in the config.
     removed: reason to the number of samples that the index skips.
+    faults: the first of those that cannot be used.
     index: of the shards.
   """
 
@@ -68,6 +69,7 @@ class WebDatasetSource:
     """
     self.name, self.index = name, index
     self.removed = dict(index.report.removed)
+    self.faults = tuple(index.report.faults())
     self._shards, self._rules = shards, rules
     self._files = OpenFiles([folder / shard.name for shard in shards], shards)
 

@@ -1,17 +1,21 @@
 """The folder while it is written: plan, lock, and which parts are finished."""
 
 import dataclasses
+import fcntl
+import json
 import os
+import shutil
 
 import pytest
 
+from ddit_jax.data.example import BadRecord
 from ddit_jax.data.prepare.shard_writer import (
-  BadEntry,
+  Processes,
   ShardWriter,
-  named_counts,
   read_example,
 )
 from ddit_jax.data.prepare.shards import FolderFormat, read_dataset
+from ddit_jax.data.prepare.tally import BadEntry, named_counts
 from ddit_jax.errors import InputError
 
 FORMAT = FolderFormat(name="numbers", version=1, command="ddit prepare")
@@ -90,6 +94,7 @@ def test_everything_is_summed(tmp_path):
     "name": "numbers",
     "fingerprint": "f",
     "num_records": 10,
+    "instruction": None,
   }
 
 
@@ -164,6 +169,55 @@ def test_one_process_at_a_time(tmp_path):
       writer(tmp_path).write()
 
   writer(tmp_path, progress=write_again).write()
+
+
+def test_a_writer_that_comes_late_takes_what_is_finished(tmp_path):
+  """The other one finishes while this one waits to begin."""
+  late = writer(tmp_path)
+
+  def finish(name):
+    if name == "locked":
+      writer(tmp_path / "copy").write()
+      for path in (tmp_path / "copy").iterdir():
+        path.rename(tmp_path / path.name)
+
+  manifest = dataclasses.replace(late, processes=Processes(barrier=finish))
+  assert manifest.write() == read_dataset(tmp_path, FORMAT)
+  assert late.write_part.written == []
+  assert not (tmp_path / "in_progress").exists()
+
+
+def test_a_lock_that_was_removed_locks_nobody_out(tmp_path):
+  """The writer before removed it after this one had opened it."""
+  late, opened = writer(tmp_path), []
+  plain_flock = fcntl.flock
+
+  def flock(file, how):
+    if not opened:
+      shutil.rmtree(tmp_path / "in_progress")
+    opened.append(file)
+    plain_flock(file, how)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(fcntl, "flock", flock)
+    late.write()
+  assert len(opened) == 2 and opened[0].closed
+
+
+def test_what_the_source_left_out_is_listed(tmp_path):
+  source = Numbers(bad=(3,))
+  source.faults = (BadRecord("bad_text", "not UTF-8", "a.txt"),)
+  writer(tmp_path, source, max_bad_rate=0.1).write()
+  lines = (tmp_path / "bad_records.jsonl").read_text().splitlines()
+  assert [json.loads(line) for line in lines] == [
+    {
+      "index": None,
+      "record_id": "a.txt",
+      "reason": "bad_text",
+      "detail": "not UTF-8",
+    },
+    {"index": 3, "record_id": "r3", "reason": "odd_1", "detail": ""},
+  ]
 
 
 def test_other_peoples_files_are_left_alone(tmp_path):

@@ -14,7 +14,6 @@ from ddit_jax.data.prepare.shards import (
   Shard,
   ShardFile,
   check_shards,
-  file_hash,
   plan_differences,
   read_dataset,
   shards_bytes,
@@ -22,6 +21,7 @@ from ddit_jax.data.prepare.shards import (
   write_dataset,
 )
 from ddit_jax.errors import InputError
+from ddit_jax.files import file_hash
 
 NAMES = ("s-0.array_record", "s-1.array_record")
 CONTENTS = (b"first", b"the second")
@@ -128,6 +128,8 @@ def with_shard(body, **changes):
     (lambda b: with_shard(b, num_records=11), "was changed"),
     (lambda b: b | {"fingerprint": "0"}, "was changed"),
     (lambda b: {k: v for k, v in b.items() if k != "source"}, "KeyError"),
+    (lambda b: b | {"removed": {"ratio": 9}}, "its hash is another one"),
+    (lambda b: b | {"blake2b": "0"}, "its hash is another one"),
   ],
 )
 def test_damage_is_a_line_with_the_way_out(folder, change, message):
@@ -156,10 +158,10 @@ def test_differences_are_named():
 
 
 def test_folders_without_counts_are_read(folder):
-  """Earlier versions wrote none."""
+  """Earlier versions wrote none, and no hash of the file."""
   path = folder / "dataset.json"
   body = json.loads(path.read_text())
-  del body["counts"]
+  del body["counts"], body["blake2b"]
   path.write_text(json.dumps(body))
   assert read_dataset(folder, FORMAT).counts == {}
 

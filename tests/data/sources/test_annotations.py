@@ -38,6 +38,26 @@ def test_json_lines_are_counted_as_editors_do(tmp_path):
   assert found == [("l.jsonl:1", {"a": 1}), ("l.jsonl:4", {"a": 2})]
 
 
+def test_json_lines_may_be_called_json(tmp_path):
+  found = read(tmp_path / "l.json", b'{"a": 1}\n{"a": 2}\n')
+  assert found == [("l.json:1", {"a": 1}), ("l.json:2", {"a": 2})]
+
+
+@pytest.mark.parametrize("name", ["l.json", "l.jsonl", "l.csv"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_lists_may_be_utf_16(name, encoding, tmp_path):
+  text = {
+    "l.json": '[{"a": "é"}]',
+    "l.jsonl": '{"a": "é"}\r\n',
+    "l.csv": "a\r\né\r\n",
+  }[name]
+  data = text.encode(encoding)
+  assert [entry for _, entry in read(tmp_path / name, data)] == [{"a": "é"}]
+  if name != "l.json":
+    with pytest.raises(ValueError, match="is cut off or damaged"):
+      read(tmp_path / name, data[:-1])
+
+
 def test_bad_lines_and_items_cost_themselves(tmp_path):
   lines = [b"{}", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"a":1,"a":2}', b"{}"]
   found = read(tmp_path / "l.jsonl", b"\n".join(lines))

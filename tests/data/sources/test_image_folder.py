@@ -291,10 +291,183 @@ def test_what_cannot_be_opened_is_refused(folder):
   ("header", "message"),
   [
     ("path,caption", "no column 'image_path', it has path, caption: name it"),
-    ("image_path,text", "no column 'caption', .* name it with caption_key"),
+    ("image_path,words", "no column 'caption', .* name it with caption_key"),
   ],
 )
 def test_a_csv_without_a_column_is_refused(header, message, folder):
   (folder / "l.csv").write_text(f"{header}\n00/a.jpg,a dog\n")
   with pytest.raises(ValueError, match=message):
     open_image_folder("set", path=str(folder / "l.csv"))
+
+
+def write_pair(path, caption=b"a dog"):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_bytes(IMAGE)
+  path.with_suffix(".txt").write_bytes(caption)
+
+
+def test_hidden_files_are_no_examples(tmp_path):
+  for name in (
+    "cat.jpg",
+    "sub/dog.jpg",
+    "._cat.jpg",
+    ".ipynb_checkpoints/cat-checkpoint.jpg",
+    "sub/.git/deep/cow.png",
+    "__MACOSX/cat.jpg",
+    "@eaDir/cat.jpg/thumb.jpg",
+  ):
+    write_pair(tmp_path / name)
+  source = open_image_folder("set", path=str(tmp_path))
+  ids = [source[i].record_id for i in range(len(source))]
+  assert ids == ["cat.jpg", "sub/dog.jpg"] and source.removed == {"hidden": 5}
+
+
+def test_a_folder_of_a_hidden_name_can_be_named(tmp_path):
+  write_pair(tmp_path / ".cache" / "a.jpg")
+  assert len(open_image_folder("set", path=str(tmp_path / ".cache"))) == 1
+
+
+def test_images_of_other_formats_are_counted(tmp_path):
+  write_pair(tmp_path / "a.jpg")
+  write_pair(tmp_path / "b.gif")
+  source = open_image_folder("set", path=str(tmp_path))
+  assert source.removed == {"other_format": 1}
+
+
+@pytest.mark.parametrize(
+  "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"]
+)
+def test_a_byte_order_mark_names_the_encoding(tmp_path, encoding):
+  mark = "\ufeff" if encoding[-3:] in ("-le", "-be") else ""
+  write_pair(tmp_path / "a.jpg", f"{mark}Grüße\r\n".encode(encoding))
+  assert open_image_folder("set", path=str(tmp_path))[0].texts == ("Grüße",)
+
+
+def test_captions_that_are_not_unicode_are_named(tmp_path, caplog):
+  for number in range(9):
+    write_pair(tmp_path / f"{number}.jpg", b"caf\xe9")
+  with pytest.raises(ValueError, match=r"9 bad_text \(0.txt: bad_text: not UT"):
+    open_image_folder("set", path=str(tmp_path))
+  write_pair(tmp_path / "good.jpg")
+  source = open_image_folder("set", path=str(tmp_path))
+  assert [fault.record_id for fault in source.faults] == [
+    f"{number}.txt" for number in range(9)
+  ]
+  assert source.faults[0].detail == (
+    "not UTF-8 (byte 3 is 0xe9): save it as UTF-8"
+  )
+  assert "2.txt: bad_text" in caplog.text and "and 6 more" in caplog.text
+
+
+HUGGING_FACE = [
+  {"file_name": "a.jpg", "text": "a red square"},
+  {"file_name": "sub/b.jpg", "text": "a circle"},
+]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_hugging_faces_metadata_are_read(tmp_path, encoding):
+  lines = "\n".join(map(json.dumps, HUGGING_FACE))
+  (tmp_path / "metadata.jsonl").write_text(lines, encoding=encoding)
+  (tmp_path / "sub").mkdir()
+  for entry in HUGGING_FACE:
+    (tmp_path / entry["file_name"]).write_bytes(IMAGE)
+  for path in (tmp_path, tmp_path / "metadata.jsonl"):
+    source = open_image_folder("set", path=str(path))
+    assert [source[i] for i in range(len(source))] == [
+      Example(
+        record_id=f"metadata.jsonl:{number}",
+        image=IMAGE,
+        texts=(entry["text"],),
+      )
+      for number, entry in enumerate(HUGGING_FACE, 1)
+    ]
+    assert source.removed == {}
+
+
+def test_each_split_has_its_own_metadata(tmp_path):
+  for split in ("test", "train"):
+    (tmp_path / split).mkdir()
+    (tmp_path / split / "a.jpg").write_bytes(IMAGE)
+    (tmp_path / split / "metadata.csv").write_text(
+      f"file_name,text\na.jpg,{split}\n../a.jpg,outside\n"
+    )
+  source = open_image_folder("set", path=str(tmp_path))
+  found = [source[i] for i in range(len(source))]
+  assert [(e.record_id, *e.texts) for e in found] == [
+    ("test/metadata.csv:2", "test"),
+    ("train/metadata.csv:2", "train"),
+  ]
+  assert all(example.image == IMAGE for example in found)
+  assert source.removed == {"unsafe_path": 2}
+
+
+def test_texts_beside_images_come_before_metadata(tmp_path, caplog):
+  write_pair(tmp_path / "a.jpg", b"beside")
+  (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.jpg"}')
+  source = open_image_folder("set", path=str(tmp_path))
+  assert source[0].texts == ("beside",) and len(source) == 1
+  assert "metadata.jsonl is not read" in caplog.text
+
+
+@pytest.mark.parametrize(
+  ("entry", "message"),
+  [
+    (
+      {"path": "a.jpg", "text": "x"},
+      "'image_path', it has path, text: .*e_key",
+    ),
+    ({"file_name": "a.jpg", "x": "x"}, "'caption', it has .*with caption_key"),
+  ],
+)
+def test_keys_that_records_lack_are_named(entry, message, tmp_path):
+  (tmp_path / "l.jsonl").write_text(json.dumps(entry))
+  with pytest.raises(ValueError, match=message):
+    open_image_folder("set", path=str(tmp_path / "l.jsonl"))
+
+
+COCO = {
+  "info": {},
+  "images": [
+    {"id": 7, "file_name": "00/a.jpg", "height": 300, "width": 400},
+    {"id": 8, "file_name": "00/a.jpg", "height": 30, "width": 40},
+    {"id": 9, "file_name": "00/a.jpg", "height": 300, "width": 400},
+    "no image",
+  ],
+  "annotations": [
+    {"image_id": 7, "id": 1, "caption": "a dog"},
+    {"image_id": 8, "id": 2, "caption": "small"},
+    {"image_id": 7, "id": 3, "caption": "it barks\n"},
+    {"image_id": 10, "id": 4, "caption": "of no image"},
+    {"image_id": [7], "caption": "of what?"},
+  ],
+}
+
+
+def test_cocos_captions_are_read(folder):
+  path = folder / "captions_val2017.json"
+  path.write_text(json.dumps(COCO))
+  source = open_image_folder("set", path=str(path))
+  assert len(source) == 1 and source[0].texts == ("a dog", "it barks")
+  assert source[0].image == IMAGE
+  assert source.removed == {
+    "bad_json": 2,
+    "short_side": 1,
+    "no_image": 1,
+    "empty_caption": 1,
+  }
+  path.write_text(json.dumps(COCO | {"annotations": [{"image_id": 7}]}))
+  with pytest.raises(ValueError, match=r"no 'caption': give COCO's captions_"):
+    open_image_folder("set", path=str(path))
+
+
+def test_images_alone_are_records_where_that_is_asked_for(tmp_path):
+  (tmp_path / "a.jpg").write_bytes(IMAGE)
+  with pytest.raises(ValueError, match=r"no_text \(filters.drop_empty_capt"):
+    open_image_folder("set", path=str(tmp_path))
+  (tmp_path / "l.jsonl").write_text('{"file_name": "a.jpg"}')
+  for path in (tmp_path, tmp_path / "l.jsonl"):
+    source = open_image_folder(
+      "set", path=str(path), filters={"drop_empty_captions": False}
+    )
+    assert len(source) == 1 and source[0].texts == ("",)

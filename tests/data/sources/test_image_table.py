@@ -7,17 +7,17 @@ from ddit_jax.data.sources.image_table import (
   FileRecord,
   FileSource,
   RecordTable,
+  Skipped,
 )
 from ddit_jax.data.sources.paths import SafeFolder
 
 
 def source_of(records, folder, removed=None) -> FileSource:
-  table = RecordTable()
+  table, skipped = RecordTable(), Skipped()
+  skipped.removed.update(removed or {})
   for record in records:
     table.append(record)
-  return FileSource(
-    "set", table, images=SafeFolder(folder), removed=removed or {}
-  )
+  return FileSource("set", table, images=SafeFolder(folder), skipped=skipped)
 
 
 def test_examples_have_the_bytes_of_their_files(tmp_path):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ddit_jax.data.example import BadRecord, Example, instruction_of
-from ddit_jax.data.sources.vqa import open_llava
+from ddit_jax.data.sources.llava import open_llava
 
 
 def turn(speaker, value):
@@ -118,11 +118,16 @@ HUMAN, GPT = turn("human", "Why?"), turn("gpt", "Because.")
     ([], {"bad_json": 1}, 0),
     (None, {"bad_json": 1}, 0),
     ("Why?", {"bad_json": 1}, 0),
-    ([GPT, HUMAN], {"bad_json": 1}, 0),
+    ([GPT, HUMAN], {"no_question": 1, "no_answer": 1}, 0),
+    ([GPT, HUMAN, GPT], {"no_question": 1}, 1),
+    ([GPT], {"no_question": 1}, 0),
     ([HUMAN, HUMAN], {"bad_json": 1}, 0),
     ([HUMAN, 7], {"bad_json": 1}, 0),
     ([turn("human", 7), GPT], {"bad_json": 1}, 0),
-    ([turn("system", "Be nice."), HUMAN, GPT], {"bad_json": 2}, 0),
+    ([turn("system", "Be nice."), HUMAN, GPT], {}, 1),
+    ([turn("system", "Be nice.")], {"no_question": 1}, 0),
+    ([turn("user", "Why?"), turn("assistant", "So.")], {}, 1),
+    ([turn("human", "<video>Why?"), GPT], {"no_image": 1}, 0),
     ([HUMAN], {"no_answer": 1}, 0),
     ([HUMAN, GPT, HUMAN], {"no_answer": 1}, 1),
     ([HUMAN, turn("gpt", " ")], {"empty_text": 1}, 0),
@@ -144,14 +149,27 @@ def test_turns_that_are_no_pair_are_counted(
     (7, "bad_json"),
     ({}, "bad_json"),
     (MIX | {"image": "../a.jpg"}, "unsafe_path"),
-    (MIX | {"image": ["a.jpg", "b.jpg"]}, "bad_text"),
+    (MIX | {"image": ["a.jpg", "b.jpg"]}, "several_images"),
+    (MIX | {"image": [7]}, "bad_text"),
+    (MIX | {"image": []}, "no_image"),
     (MIX | {"image": None}, "no_image"),
+    (MIX | {"image": ""}, "no_image"),
   ],
 )
 def test_entries_that_cannot_be_used_are_counted(entry, reason, images):
   source = opened([TEXT_ONLY, entry], images)
   source.removed.pop("later_turn", 0)
   assert source.removed == {reason: 1}
+
+
+@pytest.mark.parametrize(
+  ("image", "expected"),
+  [(MIX["image"], MIX["id"]), ([MIX["image"]], MIX["id"]), ("", None)],
+)
+def test_one_image_may_be_a_list_and_none_a_blank(image, expected, images):
+  source = opened([TEXT_ONLY | {"image": image}], images)
+  assert source[0].image == (expected and expected.encode())
+  assert source.removed == {}
 
 
 def test_wrong_settings_are_refused(images):

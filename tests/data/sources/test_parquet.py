@@ -9,6 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from ddit_jax.data.example import BadRecord
+from ddit_jax.data.sources import parquet as parquet_source
 from ddit_jax.data.sources.parquet import open_parquet
 
 IMAGES = [random.Random(i).randbytes(500) for i in range(25)]
@@ -207,3 +208,28 @@ def test_without_pyarrow_the_way_out_is_named(folder, monkeypatch):
   monkeypatch.setitem(sys.modules, "pyarrow", None)
   with pytest.raises(ValueError, match="pip install pyarrow"):
     open_parquet("set", path=str(folder))
+
+
+def test_equal_values_take_memory_once(tmp_path):
+  """Sixty rows of the same 16 MB: a file of two kilobytes."""
+  same = bytes(2**24)
+  table = pa.table(
+    {"image": [{"bytes": same, "path": "x"}] * 60, "text": [["a"] * 3] * 60}
+  )
+  parquet.write_table(table, tmp_path / "a.parquet", compression="zstd")
+  assert (tmp_path / "a.parquet").stat().st_size < 4096
+  source = open_parquet("set", path=str(tmp_path))
+  assert source[59].image == same and source[59].texts == ("a",) * 3
+  assert source._tables[0].nbytes < 2**25
+
+
+def test_a_row_group_that_takes_too_much_is_refused(tmp_path, monkeypatch):
+  table = pa.table({"image": [bytes(2**20)] * 8, "text": ["a"] * 8})
+  path = tmp_path / "a.parquet"
+  options = {"compression": "zstd", "use_dictionary": False}
+  parquet.write_table(table, path, **options)
+  monkeypatch.setattr(parquet_source, "_MAX_GROUP_BYTES", 2**22)
+  with pytest.raises(ValueError, match=r"row group 0 takes .* fewer rows in a"):
+    open_parquet("set", path=str(tmp_path))
+  parquet.write_table(table, path, **options, row_group_size=2)
+  assert open_parquet("set", path=str(tmp_path))[7].image == bytes(2**20)

@@ -12,7 +12,7 @@ from tests.source_files import encoded, write_shard
 
 
 def test_every_kind_has_an_opener_with_keys():
-  assert len(SOURCE_KINDS) == 14
+  assert len(SOURCE_KINDS) == 15
   for kind in SOURCE_KINDS:
     keys = keys_of(kind)
     assert keys and "name" not in keys
@@ -86,6 +86,14 @@ def test_every_question_kind_can_be_opened(tmp_path):
       "^set: path must be a file, but",
     ),
     ({"kind": "llava", "path": "/none", "images": "/"}, "/none does not exist"),
+    (
+      {"kind": "image_folder", "path": "/", "image_key": ["a"]},
+      r"^set: image_key must be of type str, not list \['a'\]",
+    ),
+    (
+      {"kind": "parquet", "path": "/", "rewritten_column": 7},
+      "rewritten_column must be of type str or NoneType, not int 7",
+    ),
     ({"kind": "plain_text", "path": "/none"}, "^set: path /none is not a file"),
     ({"kind": "parquet", "path": "/none"}, "^set: [^:]*/none"),
     ({"kind": "array_record", "path": "/none"}, "^set: .*/none"),

@@ -81,6 +81,26 @@ def test_counts_that_do_not_add_up_are_refused(counts, tmp_path):
     read_index(path, SHARDS, RULES)
 
 
+@pytest.mark.parametrize("suffix", [".tarindex", ".records"])
+def test_a_flipped_bit_is_noticed_or_changes_nothing(suffix, path):
+  """The digits of an escaped letter may be capitals, too."""
+  file, num_harmless = path.with_suffix(suffix), 0
+  data = file.read_bytes()
+  for bit in range(8 * len(data)):
+    damaged = bytearray(data)
+    damaged[bit // 8] ^= 1 << bit % 8
+    file.write_bytes(damaged)
+    try:
+      index = read_index(path, SHARDS, RULES)
+    except ValueError:
+      continue
+    num_harmless += 1
+    assert index.report == REPORT
+    np.testing.assert_array_equal(index.records, RECORDS)
+    np.testing.assert_array_equal(index.ends, [2, 2, 5])
+  assert num_harmless < 9
+
+
 def test_every_cut_is_noticed(path):
   for file in (path, path.with_suffix(".records")):
     data = file.read_bytes()

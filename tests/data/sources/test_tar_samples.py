@@ -114,7 +114,7 @@ LEFT_OUT = {
     {"1.jpg": IMAGE, "1.json": b'{"caption": null}'},
     {"empty_caption": 1},
   ),
-  "not UTF-8": ({"1.jpg": IMAGE, "1.txt": b"\xff\xfe"}, {"bad_text": 1}),
+  "not UTF-8": ({"1.jpg": IMAGE, "1.txt": b"\xff\xff"}, {"bad_text": 1}),
   "not JSON": ({"1.jpg": IMAGE, "1.json": b"{"}, {"bad_json": 1}),
   "JSON list": ({"1.jpg": IMAGE, "1.json": b"[]"}, {"bad_json": 1}),
   "deep JSON": (
@@ -176,6 +176,22 @@ def test_members_without_extension_are_counted_apart(tmp_path):
   members = sample("0") | {"README": b"hello", ".DS_Store": b"x"}
   records, found = kept(write_tar(tmp_path / "a.tar", members))
   assert (len(records), found.num_other, found.removed) == (1, 2, {})
+
+
+def test_hidden_images_are_counted(tmp_path):
+  members = sample("0") | sample("./d.d/1")
+  for name in ("._0", "a/.b/2", "__MACOSX/3", ".ipynb_checkpoints/4"):
+    members |= sample(name)
+  records, found = kept(write_tar(tmp_path / "a.tar", members))
+  assert (len(records), found.num_other) == (2, 4)
+  assert found.removed == {"hidden": 4}
+
+
+def test_images_alone_are_samples_where_that_is_asked_for(tmp_path):
+  path = write_tar(tmp_path / "a.tar", {"1.jpg": IMAGE, "2.txt": b"a"})
+  rules = SampleRules(filters=Filters(drop_empty_captions=False))
+  records, found = kept(path, rules)
+  assert len(records) == 1 and found.removed == {"no_image": 1}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from ddit_jax.data.sources.array_record import open_array_record
 from ddit_jax.data.sources.vqa import (
   open_gqa,
   open_okvqa,
+  open_pope,
   open_textvqa,
   open_vizwiz,
   open_vqav2,
@@ -370,3 +371,48 @@ def test_linked_images_are_read_where_that_is_asked_for(images, tmp_path):
   plain = opened_by_each(images, tmp_path)
   for kind, source in followed.items():
     assert source[0] == plain[kind][0]
+
+
+def test_ids_may_be_texts(images, tmp_path):
+  """Other tools write numbers as texts, in one of the two files or in both."""
+  files = coco_files(
+    tmp_path,
+    questions=lambda q: [
+      q | {"image_id": "458752", "question_id": "458752000"},
+      q | {"image_id": "train_7", "question_id": 7},
+    ],
+    annotations=lambda a: [a, a | {"question_id": "7"}],
+  )
+  source = open_vqav2("vqa", **files, images=str(images))
+  assert source[0].image == b"COCO_train2014_000000458752.jpg"
+  assert source.removed == {"bad_json": 1}
+  assert source.faults[0].detail == (
+    "image_pattern 'COCO_{subset}_{image_id:012d}.jpg' does not fit image "
+    "'train_7'"
+  )
+
+
+def test_pope_is_read(images, tmp_path):
+  lines = [
+    {
+      "question_id": 1,
+      "image": "n161313.jpg",
+      "text": "A cow?",
+      "label": "yes",
+    },
+    {"question_id": 2, "image": "n161313.jpg", "text": "A cat?", "label": "no"},
+    {"question_id": 3, "image": "n161313.jpg", "text": "A hat?"},
+  ]
+  path = tmp_path / "coco_pope_random.json"
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  source = open_pope("pope", path=str(path), images=str(images))
+  assert [source[i] for i in range(len(source))] == [
+    Example(
+      record_id=f"pope:{line['question_id']}",
+      image=b"n161313.jpg",
+      prompt=f"Q: {line['text']} {SHORT} A: ",
+      texts=(line["label"],),
+    )
+    for line in lines[:2]
+  ]
+  assert source.removed == {"bad_text": 1}

@@ -171,7 +171,7 @@ def test_a_shard_that_shrinks_while_open_is_corrupt(tmp_path):
 @pytest.mark.parametrize(
   ("name", "data", "reason"),
   [
-    ("x.txt", b"\xff\xfe", "bad_text"),
+    ("x.txt", b"\xff\xff", "bad_text"),
     ("x.json", b"{", "bad_json"),
     ("x.json", b"[" * 100_000, "bad_json"),
     ("x.json", b'{"caption": 7}', "bad_text"),

@@ -1,0 +1,127 @@
+"""LLaVA's conversations about images."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from ddit_jax.data.sources.annotations import TextError, entries
+from ddit_jax.data.sources.image_table import FileSource, QuestionRows
+from ddit_jax.data.sources.paths import existing_file, images_folder
+
+LLAVA_TURNS = ("first", "all")
+
+_IMAGE_MARKS = ("<image>", "<video>")
+# LLaVA's names and those of other exports of conversations.
+_SPEAKERS = {
+  "human": "human",
+  "user": "human",
+  "gpt": "gpt",
+  "assistant": "gpt",
+  "chatgpt": "gpt",
+  "system": "system",
+}
+
+
+def open_llava(
+  name: str,
+  *,
+  path: str,
+  images: str,
+  turns: str = "first",
+  follow_links: bool = False,
+) -> FileSource:
+  """Opens a file of conversations.
+
+  A record is {"id", "image"?, "conversations": [{"from": "human" or "gpt",
+  "value"}, ...]}; without "image", or with a blank one, it is text only, and a
+  list of one image is that image. Each question becomes a separate example,
+  without the turns before it. The marker <image> is removed. A system turn is
+  passed over, and so are answers before the first question, counted as
+  "no_question". Skipped and counted besides what cannot be read: "later_turn"
+  (turns is "first"), "no_answer" (a last question), "no_image" (the marker
+  without an image), and "several_images".
+
+  Args:
+    name: name in the config.
+    path: a JSON list, or JSON lines.
+    images: folder that image paths start from.
+    turns: "first", as the D-DiT release does, or "all".
+    follow_links: True reads images through links that leave the folder, e.g. a
+      link from coco to another disk.
+
+  Raises:
+    ValueError: a file is missing or no list, or no question can be used.
+  """
+  if turns not in LLAVA_TURNS:
+    raise ValueError(f"turns must be one of {LLAVA_TURNS}, not {turns!r}")
+  file = existing_file(path, what="path")
+  folder = images_folder(images, follow_links=follow_links)
+  rows = QuestionRows(name)
+  for record_id, entry in entries(file):
+    if isinstance(entry, TextError):
+      rows.skipped.add(entry.reason, record_id, str(entry))
+      continue
+    for turn, asked in enumerate(_questions(entry, rows)):
+      if turn and turns == "first":
+        rows.skipped.add("later_turn")
+      else:
+        _add(rows, f"{record_id}:{turn}", entry, asked)
+  return rows.source(folder)
+
+
+# (question, answer) of a pair of turns. (None, None) marks turns that are no
+# pair; the answer alone is None where the conversation ends with a question.
+_Asked = tuple[str | None, str | None]
+
+
+def _add(
+  rows: QuestionRows, record_id: str, entry: dict[str, Any], asked: _Asked
+) -> None:
+  question, answer = asked
+  image = entry.get("image")
+  listed = [] if image is None or image == "" else [image]
+  listed = image if isinstance(image, list) else listed
+  if question is None:
+    rows.skipped.add("bad_json", record_id, "turns that are no pair")
+  elif answer is None:
+    rows.skipped.add("no_answer")
+  elif len(listed) > 1:
+    rows.skipped.add("several_images")
+  elif not listed and any(mark in question for mark in _IMAGE_MARKS):
+    rows.skipped.add("no_image")
+  else:
+    rows.add(
+      record_id,
+      question=question.replace(_IMAGE_MARKS[0], " "),
+      answers=answer,
+      image=listed[0] if listed else None,
+    )
+
+
+def _questions(entry: dict[str, Any], rows: QuestionRows) -> Iterator[_Asked]:
+  turns = entry.get("conversations")
+  if not isinstance(turns, list) or not turns:
+    yield None, None
+    return
+  said = [turn for turn in map(_said, turns) if turn[0] != "system"]
+  if not said:
+    rows.skipped.add("no_question")
+  while said and said[0][0] == "gpt":
+    rows.skipped.add("no_question")
+    said = said[1:]
+  for start in range(0, len(said), 2):
+    pair = said[start : start + 2]
+    speakers = [speaker for speaker, _ in pair]
+    if speakers == ["human", "gpt"][: len(pair)]:
+      texts = [text for _, text in pair]
+      yield (*texts, None)[:2]
+    else:
+      yield None, None
+
+
+def _said(turn: Any) -> tuple[str | None, str | None]:
+  """(speaker, text) of a turn; (None, None) if it has another form."""
+  if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
+    return None, None
+  speaker = turn.get("from")
+  known = _SPEAKERS.get(speaker) if isinstance(speaker, str) else None
+  return known, turn["value"]
