@@ -9,7 +9,12 @@ from jaxtyping import UInt8, UInt32
 from PIL import Image
 
 from ddit_jax.config.load import overridden
-from ddit_jax.data.image import resized_size, resized_square, upright_rgb
+from ddit_jax.data.image import (
+  padded_square,
+  resized_size,
+  resized_square,
+  upright_rgb,
+)
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.errors import InputError, first_few
 from ddit_jax.experiment.config import SampleConfig
@@ -22,16 +27,17 @@ Changes = Mapping[str, Any]
 
 
 def image_batch(
-  images: Any, side: int
+  images: Any, side: int, crop: str = "centre"
 ) -> UInt8[np.ndarray, "images side side 3"]:
   """The images that a model reads.
 
   Args:
     images: an array [images, side, side, 3], or a list of arrays [side, side,
       3] and Pillow images. Arrays are uint8, or floats in [0, 1], which are
-      rounded to 255ths. Pillow images of any size and mode become the centre
-      square in RGB, as image files do in training.
+      rounded to 255ths. Pillow images of any size and mode become a square in
+      RGB, as image files do in training.
     side: of the images in pixels.
+    crop: "centre" or "pad", see `ImageConfig`.
 
   Raises:
     InputError: another shape or type, floats outside [0, 1], or no image.
@@ -40,7 +46,7 @@ def image_batch(
     if not images:
       raise InputError("there are no images: give at least one")
     return np.stack(
-      [_image(x, side, f"images[{i}]") for i, x in enumerate(images)]
+      [_image(x, side, crop, f"images[{i}]") for i, x in enumerate(images)]
     )
   if isinstance(images, Image.Image):
     raise InputError("images is a single Pillow image: give a list of images")
@@ -54,14 +60,17 @@ def image_batch(
 
 
 def _image(
-  image: Any, side: int, name: str
+  image: Any, side: int, crop: str, name: str
 ) -> UInt8[np.ndarray, "side side 3"]:
   if isinstance(image, Image.Image):
     if image.mode == "F":
       raise InputError(
         f"{name} has Pillow's mode F, whose range is not known: convert it"
       )
-    return centre_square(upright_rgb(image), side)
+    image = upright_rgb(image)
+    if crop == "pad":
+      return np.asarray(padded_square(image, side))
+    return centre_square(image, side)
   array = _array(image, name)
   if array.shape != (side, side, 3):
     raise InputError(

@@ -105,12 +105,7 @@ class Pipeline:
     """
     prompts = text_list(prompts, "prompts")
     config = sample_config(self.config.sample, sample, negative)
-    length = self.config.data.text_to_image.text_length
-    tokens = []
-    with preparing():
-      for prompt in [negative, *prompts]:
-        check_prompt(self.tokenizer, prompt)
-        tokens.append(caption_tokens(self.tokenizer, prompt, length))
+    tokens = [self.caption_tokens(prompt) for prompt in [negative, *prompts]]
     return self._sampler.images(
       np.stack(tokens[1:]),
       tokens[0][None],
@@ -120,9 +115,40 @@ class Pipeline:
       config=config,
     )
 
+  def caption_tokens(self, prompt: str) -> Int[np.ndarray, " length"]:
+    """The ids of a prompt for `text_to_image`.
+
+    Raises:
+      InputError: it is too long, or has words that the tokenizer does not know.
+    """
+    length = self.config.data.text_to_image.text_length
+    with preparing():
+      check_prompt(self.tokenizer, prompt)
+      return caption_tokens(self.tokenizer, prompt, length)
+
+  def template(
+    self, prompt: str
+  ) -> tuple[Int[np.ndarray, " length"], Bool[np.ndarray, " length"]]:
+    """The ids of a text for `infill`, of which the prompt is given.
+
+    Raises:
+      InputError: the prompt leaves no room for an answer, or has words that the
+        tokenizer does not know.
+    """
+    length = self.config.data.image_to_text.text_length
+    with preparing():
+      check_prompt(self.tokenizer, prompt)
+      return masked_template(self.tokenizer, prompt, length)
+
+  @property
+  def input_crop(self) -> str:
+    """How a square is made of an image that is read: "centre" or "pad"."""
+    crop = self.config.data.image_to_text.crop
+    return crop if crop == "pad" else "centre"
+
   def caption(self, images: Images, **options) -> list[str]:
     """Describes each image; see `complete` for the options."""
-    images = image_batch(images, self.input_size)
+    images = image_batch(images, self.input_size, self.input_crop)
     return self.complete(images, [""] * len(images), **options)
 
   def answer(
@@ -147,12 +173,18 @@ class Pipeline:
       InputError: as `complete`, or the training's questions had several
         instructions and `instruction` is None.
     """
+    prompts = self.prompts(questions, instruction)
+    return self.complete(images, prompts, **options)
+
+  def prompts(
+    self, questions: Sequence[str], instruction: str | None = None
+  ) -> list[str]:
+    """The beginnings of texts that ask questions; see `answer`."""
     questions = map(bare_question, text_list(questions, "questions"))
     if instruction is None:
       instruction = self._instruction()
     check_text(instruction, "instruction")
-    prompts = [question_prompt(text, instruction) for text in questions]
-    return self.complete(images, prompts, **options)
+    return [question_prompt(text, instruction) for text in questions]
 
   def complete(
     self,
@@ -179,12 +211,7 @@ class Pipeline:
         tokenizer does not know; or an argument has another type or length.
     """
     prompts = text_list(prompts, "prompts")
-    length = self.config.data.image_to_text.text_length
-    templates = []
-    with preparing():
-      for prompt in prompts:
-        check_prompt(self.tokenizer, prompt)
-        templates.append(masked_template(self.tokenizer, prompt, length))
+    templates = map(self.template, prompts)
     tokens, prompt_mask = map(np.stack, zip(*templates, strict=True))
     filled, _ = self.infill(
       images, tokens, prompt_mask, seed=seed, sample=sample, indices=indices
@@ -224,7 +251,7 @@ class Pipeline:
       InputError: an argument has another type or shape, or a given token is not
         in the vocabulary.
     """
-    images = image_batch(images, self.input_size)
+    images = image_batch(images, self.input_size, self.input_crop)
     network = self.model.network.config
     check_template(
       tokens,
@@ -256,7 +283,7 @@ class Pipeline:
 
   def encode(self, images: Images) -> jax.Array:
     """The network's latents of images, see `inputs.image_batch`."""
-    images = image_batch(images, self.input_size)
+    images = image_batch(images, self.input_size, self.input_crop)
     return self._encode(self.variables, jnp.asarray(images))
 
   def decode(self, latents: jax.Array) -> np.ndarray:

@@ -5,6 +5,7 @@ import json
 import logging
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -53,6 +54,8 @@ SHORT_NAMES = {
   "caption": _OF_TEXTS,
   "vqa": _OF_TEXTS,
 }
+# Exit code if only some requests could be run.
+PARTIAL = 1
 # Images of one prompt; far more than anyone looks at.
 _MAX_IMAGES = 100_000
 
@@ -89,8 +92,13 @@ def read(
   return rows
 
 
-def read_image(path: str, side: int) -> np.ndarray:
+def read_image(path: str, side: int, crop: str = "centre") -> np.ndarray:
   """An image file as uint8 [side, side, 3], as training reads it.
+
+  Args:
+    path: of the file.
+    side: in pixels.
+    crop: "centre" or "pad", see `ImageConfig`.
 
   Raises:
     InputError: the file does not exist, or training would not take it either.
@@ -99,7 +107,8 @@ def read_image(path: str, side: int) -> np.ndarray:
   folder = SafeFolder(file.parent, follow_links=True)
   try:
     data = folder.read(file.name, path)
-    pixels = ImageTransform(config=ImageConfig(image_size=side))(
+    config = ImageConfig(image_size=side, crop=crop)
+    pixels = ImageTransform(config=config)(
       data, np.random.default_rng(0), record_id=path, may_flip=False
     )
     size = image_size_of_bytes(data)
@@ -113,7 +122,7 @@ def read_image(path: str, side: int) -> np.ndarray:
     raise InputError(f"{path} cannot be used: {error}") from error
   if is_animation(data):
     _log.info("%s is an animation: its first frame is used", path)
-  if size.height != size.width:
+  if size.height != size.width and crop == "centre":
     _log.info("%s is cropped to its centre square", path)
   return pixels
 
@@ -230,11 +239,16 @@ def generate(
   step: int | None,
   options: Options,
 ) -> int:
-  """Runs the requests and writes their results into `out`; returns 0.
+  """Runs the requests and writes their results into `out`.
+
+  A request that cannot be used gets an "error" in place of a result.
+
+  Returns:
+    The exit code: 0, or `PARTIAL` if some requests could not be used.
 
   Raises:
-    InputError: the checkpoint, image files, prompts, options or folder are
-      invalid.
+    InputError: the checkpoint, options or folder are invalid, or no request can
+      be used.
   """
   chosen = options.chosen(rows)
   with output_folder(out) as folder:
@@ -242,19 +256,64 @@ def generate(
       # Checked before the weights are read, which takes minutes.
       refuse_sd3(checkpoint, f"--task={task}")
     pipeline = load(checkpoint, weights=weights, step=step)
+    usable, errors = _usable(pipeline, task, chosen, options)
     if task == "t2i":
-      results = _images(pipeline, chosen, options, folder)
+      found = _images(pipeline, usable, options, folder)
     else:
-      results = _texts(pipeline, task, chosen, options)
-    lines = [json.dumps(result) for result in results]
+      found = _texts(pipeline, task, usable, options)
+    results = dict(zip(usable, found, strict=True))
+    results |= {i: {**chosen[i], "error": text} for i, text in errors.items()}
+    lines = [json.dumps(results[index]) for index in chosen]
     (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
   print("\n".join(lines))
-  return 0
+  return PARTIAL if errors else 0
+
+
+def _usable(
+  pipeline: Pipeline | Sd3Pipeline,
+  task: str,
+  rows: dict[int, dict[str, str]],
+  options: Options,
+) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
+  """The requests that can be run, with their "pixels", and others' errors.
+
+  Raises:
+    InputError: none can be run; the message is that of the first.
+  """
+  usable, errors = {}, {}
+  for index, row in rows.items():
+    try:
+      usable[index] = {**row, **_checked(pipeline, task, row, options)}
+    except InputError as error:
+      errors[index] = str(error)
+  if not usable:
+    raise InputError(next(iter(errors.values())))
+  for index, text in errors.items():
+    _log.warning("request %d is left out: %s", index, text)
+  return usable, errors
+
+
+def _checked(
+  pipeline: Pipeline | Sd3Pipeline,
+  task: str,
+  row: dict[str, str],
+  options: Options,
+) -> dict[str, np.ndarray]:
+  """The "pixels" of a request with an image; raises InputError."""
+  if task == "t2i":
+    if isinstance(pipeline, Pipeline):
+      pipeline.caption_tokens(row["prompt"])
+    return {}
+  if task == "vqa":
+    (prompt,) = pipeline.prompts([row["question"]], options.instruction)
+    pipeline.template(prompt)
+  side, crop = pipeline.input_size, pipeline.input_crop
+  return {"pixels": read_image(row["image"], side, crop)}
 
 
 def _images(
   pipeline: Pipeline | Sd3Pipeline,
-  rows: dict[int, dict[str, str]],
+  rows: dict[int, dict[str, Any]],
   options: Options,
   folder: pathlib.Path,
 ) -> list[dict]:
@@ -275,11 +334,10 @@ def _images(
 def _texts(
   pipeline: Pipeline,
   task: str,
-  rows: dict[int, dict[str, str]],
+  rows: dict[int, dict[str, Any]],
   options: Options,
 ) -> list[dict]:
-  side = pipeline.input_size
-  images = np.stack([read_image(row["image"], side) for row in rows.values()])
+  images = np.stack([row.pop("pixels") for row in rows.values()])
   common = {
     "seed": options.seed,
     "sample": options.sample,

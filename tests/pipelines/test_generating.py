@@ -71,7 +71,13 @@ def test_options_reach_the_samplers(trained, tmp_path, image, monkeypatch):
   calls = []
 
   class Spy:
-    input_size = 16
+    input_size, input_crop = 16, "centre"
+
+    def prompts(self, *_):
+      return [""]
+
+    def template(self, prompt):
+      return prompt
 
     def __getattr__(self, name):
       def method(*args, **named):
@@ -131,6 +137,39 @@ def test_one_image_of_many_is_drawn_again(trained, tmp_path):
 def test_options_are_checked_at_once(options, message):
   with pytest.raises(ValueError, match=message):
     requests.Options(**options)
+
+
+def test_requests_that_cannot_be_run_leave_the_others(
+  trained, tmp_path, image, caplog
+):
+  rows = [
+    {"image": image, "question": "what color is the dog?"},
+    {"image": image, "question": "what color is it?"},
+    {"image": str(tmp_path / "no.png"), "question": "what color is it?"},
+    {"image": image, "question": "is it red? " * 9},
+  ]
+  assert generate(trained, tmp_path / "some", "vqa", rows) == requests.PARTIAL
+  found = results(tmp_path / "some")
+  keys = ["error", "answer", "error", "error"]
+  assert [set(row) for row in found] == [{"image", "question", k} for k in keys]
+  assert [row["question"] for row in found] == [r["question"] for r in rows]
+  assert "does not know 'dog' in" in found[0]["error"]
+  assert "there is no image file" in found[2]["error"]
+  assert "leaves no room" in found[3]["error"]
+  assert [line[:23] for line in caplog.messages] == [
+    f"request {i} is left out:" for i in (0, 2, 3)
+  ]
+  # The others' draws do not depend on it.
+  generate(trained, tmp_path / "all", "vqa", [rows[1]] * 2)
+  assert results(tmp_path / "all")[1] == found[1]
+
+
+def test_prompts_that_cannot_be_drawn_leave_the_others(trained, tmp_path):
+  rows = [{"prompt": "a red dog"}, {"prompt": "a red seven"}]
+  assert generate(trained, tmp_path, "t2i", rows) == requests.PARTIAL
+  bad, good = results(tmp_path)
+  assert "does not know 'dog'" in bad["error"] and "image" not in bad
+  assert good["image"] == str(tmp_path / "00001.png")
 
 
 def test_the_folder_is_checked_before_the_checkpoint_is_read(tmp_path):

@@ -235,6 +235,15 @@ def test_another_size_becomes_the_centre_square_and_says_so(tmp_path, caplog):
   assert caplog.messages == []
 
 
+def test_a_run_on_padded_images_reads_whole_images(tmp_path, caplog):
+  wide = np.full((8, 32, 3), 200, np.uint8)
+  path = saved(tmp_path, Image.fromarray(wide))
+  caplog.set_level("INFO", "ddit_jax")
+  found = read_image(path, 8, "pad")
+  assert (found[3:5] == 200).all() and not found[:3].any()
+  assert not found[5:].any() and caplog.messages == []
+
+
 def test_the_camera_orientation_is_applied(tmp_path):
   image = Image.fromarray(picture())
   exif = Image.Exif()
