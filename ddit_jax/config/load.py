@@ -251,7 +251,8 @@ def _parsed(key: str, text: str, old: Any, kind: Any) -> Any:
   """
   if isinstance(old, str):
     return text
-  if isinstance(old, dict):
+  is_mapping = _takes_any_key(kind) and text.startswith("{")
+  if isinstance(old, dict) and not is_mapping:
     raise InputError(f"{key} is a section: set one of {sorted(old)}")
   try:
     is_boolean = text.lower() in ("true", "false")

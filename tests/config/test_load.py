@@ -238,9 +238,21 @@ def test_overrides_add_keys_where_the_user_names_them():
   }
 
 
+def test_a_mapping_may_be_given_whole():
+  changes = {
+    "data.sources": "{'mine': {'kind': 'parquet', 'path': 'x'}}",
+    "data.text_to_image.mixture.0": "{'mine': 2}",
+  }
+  data = load_config(Config, "configs/own_images.py", changes).data
+  assert data.sources == {"mine": {"kind": "parquet", "path": "x"}}
+  assert data.text_to_image.mixture == {"0": {"mine": 2.0}}
+
+
 @pytest.mark.parametrize(
   ("key", "text", "message"),
   [
+    ("data.sources", "{'mine'", "data.sources must be dict, got \"{'mine'\""),
+    ("train", "{'num_steps': 1}", "train is a section: set one of ["),
     ("data.text_to_image.mixture.0.x", "much", "0.x must be float, got 'much'"),
     ("data.text_to_image.mixture.0.x", "[1]", "0.x must be float, got [1]"),
     (
