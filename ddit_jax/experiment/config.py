@@ -97,6 +97,10 @@ class Config:
       random weights.
     init_weights: which weights of a workdir's checkpoint; converted weights
       have only one kind.
+    resume_changes: keys or sections, joined by commas, that may differ from
+      those of the run that is resumed, e.g.
+      "optimizer.learning_rate,data.sources.mine.path". Naming a whole source,
+      "data.sources.mine", accepts other contents, too.
   """
 
   schema_version: int = 2
@@ -104,6 +108,7 @@ class Config:
   seed: int = 0
   init_from: str = ""
   init_weights: Literal["ema", "params"] = "ema"
+  resume_changes: str = ""
   model: ModelConfig = ModelConfig()
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
   loss: DualLoss = DualLoss()
@@ -150,6 +155,12 @@ class Config:
         f"{sides[0]} and {sides[1]} pixels and their texts {lengths[0]} and "
         f"{lengths[1]} tokens: make them equal or set loss.is_merged=False"
       )
+
+  @property
+  def changeable_keys(self) -> tuple[str, ...]:
+    """The keys in `resume_changes`."""
+    keys = (key.strip() for key in self.resume_changes.split(","))
+    return tuple(key for key in keys if key)
 
   def make_mesh(self) -> Mesh:
     """The job's mesh, after checking that it divides all batches.

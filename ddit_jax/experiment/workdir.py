@@ -4,11 +4,12 @@ import contextlib
 import dataclasses
 import errno
 import json
+import logging
 import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -18,13 +19,17 @@ from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.config.load import from_dict
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.data.schedule import check_schedule_edit
-from ddit_jax.errors import InputError
+from ddit_jax.errors import InputError, first_few, suggest
 from ddit_jax.experiment.config import STAGE, Config
+from ddit_jax.experiment.source_record import is_named
 from ddit_jax.files import folder_if_used, local_path, take_lock
 
 # A run may be resumed with other values of these sections only.
+CHANGEABLE = ("name", "mesh", "train", "sample", "evaluate", "resume_changes")
+# A resumed run takes these from its checkpoint, whatever its config says.
+_KEPT = ("schema_version", "data.tokenizer")
 _LOCK = ".lock"
-CHANGEABLE = ("name", "mesh", "train", "sample", "evaluate")
+_log = logging.getLogger(__name__)
 _TENSORSTORE_ERROR = re.compile(r"os_error_code='(\d+)'")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -97,7 +102,8 @@ class RunFolder:
     """Raises if resuming would change the run so far.
 
     Mixtures of `data.sources` may change from `step` on, but not before it.
-    Caches may be moved, added or removed.
+    Caches may be moved, added or removed. Keys in `config.resume_changes` may
+    change, too; each such change is logged.
 
     Raises:
       InputError: a setting differs that affects training so far.
@@ -112,20 +118,27 @@ class RunFolder:
     if config.data.sources:
       _check_mixtures(config, saved, step)
       for name in config.data.tasks():
-        old["data"][name]["mixture"] = new["data"][name]["mixture"]
+        if not is_named(f"data.{name}.mixture", config.changeable_keys):
+          old["data"][name]["mixture"] = new["data"][name]["mixture"]
         # Caches may be moved: opening one compares its contents.
         old["data"][name]["cache"] = new["data"][name]["cache"]
-    changed = [
-      f"{key} was {before!r} and is {now!r}"
+    changeable = config.changeable_keys
+    _check_keys(changeable, (old, new))
+    changes = {
+      key: f"{key} was {before!r} and is {now!r}"
       for key, before, now in _differences(old, new)
       if key.split(".")[0] not in CHANGEABLE
-    ]
-    if changed:
+    }
+    refused = [key for key in changes if not is_named(key, changeable)]
+    if refused:
+      first = first_few([changes[key] for key in refused], limit=1)
       raise InputError(
-        f"{self.path} holds a run with other settings ({changed[0]}"
-        f"{f' and {len(changed) - 1} more' if changed[1:] else ''}): restore "
-        "them or choose another --workdir"
+        f"{self.path} holds a run with other settings ({first}): restore them, "
+        "accept them with --config.resume_changes="
+        f"{','.join([*changeable, *refused])}, or choose another --workdir"
       )
+    for change in changes.values():
+      _log.warning("from step %d on, %s", step, change)
 
   def check_resumes(
     self, config: Config, store: CheckpointStore, step: int
@@ -233,10 +246,31 @@ def output_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     yield folder
 
 
-def _check_mixtures(config, saved, step: int) -> None:
+def _check_keys(keys: Iterable[str], configs: Iterable[dict]) -> None:
+  """Checks the names in `resume_changes`."""
+  known = {key for config in configs for key in _sections_and_keys(config)}
+  for key in keys:
+    if key not in known:
+      raise InputError(f"resume_changes names {key!r}: {suggest(key, known)}")
+    if key in _KEPT:
+      raise InputError(
+        f"resume_changes names {key}, which a resumed run takes from its "
+        "checkpoint: start another run with init_from"
+      )
+
+
+def _sections_and_keys(config: dict, path: str = "") -> Iterator[str]:
+  for key, value in config.items():
+    yield f"{path}{key}"
+    if isinstance(value, dict):
+      yield from _sections_and_keys(value, f"{path}{key}.")
+
+
+def _check_mixtures(config: Config, saved: Config, step: int) -> None:
   before, now = saved.data.tasks_on(), config.data.tasks_on()
   for name, task in now.items():
-    if name not in before:
+    is_free = is_named(f"data.{name}.mixture", config.changeable_keys)
+    if name not in before or is_free:
       continue
     try:
       check_schedule_edit(before[name].mixture, task.mixture, step)

@@ -109,7 +109,8 @@ def test_a_batch_that_the_mesh_does_not_divide(refused):
 def test_a_checkpoint_of_another_model(refused):
   assert refused(OLD, *train("model.size=small")) == (
     "{}/run holds a run with other settings (model.size was 'tiny' and is "
-    "'small'): restore them or choose another --workdir"
+    "'small'): restore them, accept them with "
+    "--config.resume_changes=model.size, or choose another --workdir"
   )
   assert refused(EVALUATE, *train("data.world=scenes_48")) == (
     "the checkpoint was trained on data.world 'one_digit', the config has "

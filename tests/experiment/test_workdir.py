@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -163,6 +164,54 @@ def test_what_does_not_alter_the_training_may_change(tmp_path, sections):
 def test_what_alters_the_training_may_not_change(tmp_path, sections, message):
   with RunFolder(tmp_path) as folder, pytest.raises(InputError, match=message):
     folder.check_same_run(changed(**sections), Config(), 5)
+
+
+def test_named_keys_and_sections_may_change(tmp_path, caplog):
+  saved = with_mixture({"0": {"a": 1.0}})
+  edited = with_mixture({"0": {"a": 1.0, "b": 2.0}})
+  sources = {n: {"kind": "image_folder", "path": f"new/{n}"} for n in "ab"}
+  edited = dataclasses.replace(
+    edited,
+    seed=3,
+    data=dataclasses.replace(edited.data, sources=sources),
+    optimizer=dataclasses.replace(edited.optimizer, learning_rate=0.5),
+  )
+  keys = "seed, optimizer,data.sources.a.path,data.image_to_text.mixture,"
+  with RunFolder(tmp_path) as folder:
+
+    def check(keys):
+      config = dataclasses.replace(edited, resume_changes=keys)
+      folder.check_same_run(config, saved, 5)
+
+    with pytest.raises(InputError) as caught:
+      check(keys)
+    assert str(caught.value) == (
+      f"{tmp_path} holds a run with other settings (data.sources.b.path was "
+      "'b' and is 'new/b'): restore them, accept them with "
+      "--config.resume_changes=seed,optimizer,data.sources.a.path,"
+      "data.image_to_text.mixture,data.sources.b.path, or choose another "
+      "--workdir"
+    )
+    assert caplog.messages == []
+    with caplog.at_level(logging.WARNING):
+      check(keys + "data.sources.b")
+    assert "from step 5 on, seed was 0 and is 3" in caplog.messages
+    assert len(caplog.messages) == 5
+    with pytest.raises(InputError, match=r"\(seed was 0 .*data,seed, or"):
+      check("optimizer,data")
+
+
+@pytest.mark.parametrize(
+  ("keys", "message"),
+  [
+    ("optimizer.learning_rte", "rte': did you mean 'optimizer.learning_rate'"),
+    ("data.tokenizer", "takes from its checkpoint: start another run with"),
+  ],
+)
+def test_other_names_of_keys_are_refused(tmp_path, keys, message):
+  config = dataclasses.replace(Config(), resume_changes=keys)
+  with RunFolder(tmp_path) as folder, pytest.raises(InputError, match=message):
+    folder.check_same_run(config, Config(), 5)
 
 
 def test_every_section_is_either_changeable_or_not_by_decision():

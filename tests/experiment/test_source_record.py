@@ -1,0 +1,60 @@
+"""A resumed run notices sources that hold something else."""
+
+import logging
+
+import pytest
+
+from ddit_jax.errors import InputError
+from ddit_jax.experiment.source_record import changed_sources, source_files
+
+
+class Texts:
+  def __init__(self, name, *texts):
+    self.name, self.removed, self._texts = name, {}, texts
+
+  def __len__(self):
+    return len(self._texts)
+
+  def __getitem__(self, index):
+    raise NotImplementedError
+
+  def fingerprint(self):
+    return "/".join(self._texts)
+
+
+SAVED = source_files({"a": Texts("a", "x", "y"), "b": Texts("b", "z")})
+BEFORE = "is not as it was when the checkpoint was saved"
+
+
+def changed(sources, *changeable):
+  return list(changed_sources(SAVED, sources, changeable=changeable))
+
+
+def test_equal_sources_are_not_named():
+  assert changed({"a": Texts("a", "x", "y"), "b": Texts("b", "z")}) == []
+  assert changed({}) == [] and source_files({}) == {}
+
+
+@pytest.mark.parametrize(
+  ("sources", "cause"),
+  [
+    ({"a": Texts("a", "x")}, "(it had 2 records and has 1)"),
+    ({"a": Texts("a", "x", "w")}, "(2 records as before, but other texts, "),
+    ({"c": Texts("c", "x")}, "(nothing is known about it there)"),
+  ],
+)
+def test_a_changed_source_is_refused_or_accepted_by_name(
+  sources, cause, caplog
+):
+  (name,) = sources
+  key = f"data.sources.{name}"
+  for wrong in ((), (f"{key}.path",), ("data.sources.b", f"{key}x")):
+    with pytest.raises(InputError) as caught:
+      changed(sources, *wrong)
+    assert str(caught.value).startswith(f"{key} {BEFORE} {cause}"[:60])
+    assert f"--config.resume_changes={key}, or" in str(caught.value)
+  for names in ((key,), ("data.sources",), ("seed", "data")):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+      assert changed(sources, *names) == [name]
+    assert caplog.messages[0].startswith(f"{key} has changed since the checkp")
