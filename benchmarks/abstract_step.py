@@ -14,9 +14,9 @@ from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.encoders.t5 import T5_SIZES
 from ddit_jax.encoders.vae import AutoencoderConfig
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.data import make_tokenizer
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ENCODER_PARTS, PretrainedModel
+from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.models.config import size
 from ddit_jax.sharding.rules import partition_spec, with_shardings
 from ddit_jax.train.state import TrainState, abstract_state, state_shardings

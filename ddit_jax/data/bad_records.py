@@ -1,4 +1,4 @@
-"""Statistics of reading: bad records by reason, and truncated texts."""
+"""Statistics of reading: bad records by reason, and texts not read whole."""
 
 import collections
 import dataclasses
@@ -83,6 +83,8 @@ class ReadLog:
       if cut := record.num_truncated:
         self._counts[f"{record.source}/truncated_texts"] += 1
         self._counts[f"{record.source}/truncated_tokens"] += cut
+      if record.num_unknown:
+        self._counts[f"{record.source}/texts_with_unknown_words"] += 1
 
   def add_bad(self, source: str, errors: Iterable[BadRecord]) -> None:
     """Counts and lists records that could not be used.
@@ -107,8 +109,9 @@ class ReadLog:
   def counts(self) -> dict[str, int]:
     """E.g. {"web/reads": 9, "web/bad": 1, "web/bad/bad_json": 1}.
 
-    Also "<source>/truncated_texts" and "<source>/truncated_tokens", and
-    "unlisted_bad_records": those beyond the file's last line.
+    Also "<source>/truncated_texts", "<source>/truncated_tokens",
+    "<source>/texts_with_unknown_words", and "unlisted_bad_records": those
+    beyond the file's last line.
     """
     with self._lock:
       return dict(self._counts)

@@ -83,12 +83,14 @@ class TrainingRecord:
     arrays: name to array.
     num_truncated: tokens of the text that were cut off, the end token not
       counted.
+    num_unknown: tokens of the text that are in no vocabulary.
     source: name of the source; "" is not counted.
     bad: records that could not be used and that this one replaces.
   """
 
   arrays: Mapping[str, np.ndarray]
   num_truncated: int = 0
+  num_unknown: int = 0
   source: str = ""
   bad: tuple[BadRecord, ...] = ()
 

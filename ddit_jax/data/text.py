@@ -25,13 +25,16 @@ class TokenizedText:
 
   Attributes:
     tokens: int32 [length].
-    loss_mask: bool [length], False on the prompt.
+    loss_mask: bool [length], False on the prompt and on what has no id: no
+      network learns to write <unk>.
     num_truncated: tokens that did not fit and were cut off.
+    num_unknown: tokens without an id.
   """
 
   tokens: np.ndarray
   loss_mask: np.ndarray
   num_truncated: int
+  num_unknown: int = 0
 
 
 def tokenize_and_pad(
@@ -59,8 +62,11 @@ def tokenize_and_pad(
   tokens = np.full(length, tokenizer.end_id, np.int32)
   kept = ids[:length]
   tokens[: len(kept)] = kept
-  loss_mask = np.arange(length) >= len(prompt_ids)
-  return TokenizedText(tokens, loss_mask, len(ids) - len(kept))
+  is_unknown = tokens == tokenizer.unknown_id
+  loss_mask = (np.arange(length) >= len(prompt_ids)) & ~is_unknown
+  return TokenizedText(
+    tokens, loss_mask, len(ids) - len(kept), int(is_unknown.sum())
+  )
 
 
 def caption_tokens(

@@ -10,7 +10,6 @@ import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
-from ddit_jax.data.example import BadRecord, Source
 from ddit_jax.files import local_path
 
 PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<extra_id_0>"
@@ -42,6 +41,11 @@ class Tokenizer:
     """Ids of a text, without an end token."""
     return self.backend.encode(text, add_special_tokens=False).ids
 
+  @property
+  def unknown_id(self) -> int | None:
+    """Id of what is in no vocabulary; None if everything has ids."""
+    return self.backend.token_to_id(UNKNOWN)
+
   def decode(self, ids: Sequence[int]) -> str:
     """Text of ids, up to the first end token if there is one."""
     ids = [int(i) for i in ids]
@@ -56,7 +60,7 @@ class Tokenizer:
     """
     added = self.backend.get_added_tokens_decoder()
     special = {id_ for id_, token in added.items() if token.special}
-    special.add(self.backend.token_to_id(UNKNOWN))
+    special.add(self.unknown_id)
     # Offsets of what is normalised already count every character.
     text = self._normalised(text)
     encoding = self.backend.encode(text, add_special_tokens=False)
@@ -214,6 +218,32 @@ def word_tokenizer(words: Iterable[str]) -> Tokenizer:
     [AddedToken(t, special=True) for t in (PAD, END, UNKNOWN, MASK)]
   )
   return from_backend(backend)
+
+
+def words_of(tokenizer: Tokenizer) -> list[str] | None:
+  """The words of a `word_tokenizer` by id; None if it is another kind."""
+  from tokenizers import models
+
+  if not isinstance(tokenizer.backend.model, models.WordLevel):
+    return None
+  *first, mask = tokenizer.tokens(range(tokenizer.vocab_size))
+  special, words = first[:3], first[3:]
+  return words if [*special, mask] == [PAD, END, UNKNOWN, MASK] else None
+
+
+def extended(tokenizer: Tokenizer, words: Iterable[str]) -> Tokenizer:
+  """A `word_tokenizer` with more words, which follow those it has.
+
+  Its own words keep their ids; the mask remains the last id.
+  """
+  known = words_of(tokenizer)
+  words = list(dict.fromkeys([*known, *words]))
+  if len(words) == len(known):
+    return tokenizer
+  longer = word_tokenizer(words)
+  # Its words were split by this one.
+  longer.backend.normalizer = tokenizer.backend.normalizer
+  return longer
 
 
 _SPIECE, _VOCABULARY, _MERGES = "spiece.model", "vocab.json", "merges.txt"
@@ -378,51 +408,3 @@ def _download(kind: str, name: str) -> pathlib.Path:
 
 def _line(error: Exception) -> str:
   return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-MAX_RECORDS = 100_000
-MAX_WORDS = 20_000
-
-
-def tokenizer_of_sources(sources: Iterable[Source]) -> Tokenizer:
-  """Every word of every text, most frequent first.
-
-  Reads all records once. Unreadable ones are skipped, and so are special
-  tokens in texts; training counts such records.
-
-  Raises:
-    ValueError: too many records or words, or no words; use a
-      pretrained tokenizer instead.
-  """
-  sources = list(sources)
-  num_records = sum(map(len, sources))
-  if num_records > MAX_RECORDS:
-    raise ValueError(
-      f"a word tokenizer is made of at most {MAX_RECORDS} records, these "
-      f"sources have {num_records}: set data.tokenizer to gpt2:FOLDER or "
-      "t5:FOLDER"
-    )
-  # A tokenizer without words shows how texts are split.
-  tokenizer = word_tokenizer([])
-  counts: dict[str, int] = {}
-  for source in sources:
-    for text in _texts(source):
-      for word in tokenizer.words(text):
-        if word not in SPECIAL_TOKENS:
-          counts[word] = counts.get(word, 0) + 1
-  if not 0 < len(counts) <= MAX_WORDS:
-    raise ValueError(
-      f"these sources have {len(counts)} words and a word tokenizer takes 1 to "
-      f"{MAX_WORDS}: set data.tokenizer to gpt2:FOLDER or t5:FOLDER"
-    )
-  words = sorted(counts, key=lambda word: (-counts[word], word))
-  return word_tokenizer(words)
-
-
-def _texts(source: Source):
-  for index in range(len(source)):
-    try:
-      example = source[index]
-    except BadRecord:
-      continue
-    yield from (example.prompt, *example.texts, *example.rewritten)

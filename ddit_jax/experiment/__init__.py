@@ -3,8 +3,13 @@
 - `config`: the root of a run's config, the nest of all parts.
 - `model`: the network with its encoders.
 - `step_flops`: the FLOPs of an update.
+- `vocabulary`: the tokenizer of a run.
+- `token_rows`: stored rows of tokens, matched by token.
 - `data`: batches of both tasks from the config.
+- `source_record`: what sources hold, to notice changes at a resume.
 - `pretrained`: frozen encoders, and parameters that a run starts from.
+- `toy_model`: toy encoders for dry runs.
+- `step_log`: the scalars of a run's steps.
 - `trainer`: `ddit train`: build the parts, restore or initialise, loop.
 - `validation`: validation losses and sample grids.
 - `run_report`: the page of a run's curves, samples and config.

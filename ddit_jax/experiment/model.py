@@ -12,11 +12,8 @@ from ddit_jax.data.pixel_codec import PixelCodec
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.encoders.vae import Posterior
 from ddit_jax.errors import check_choices
-from ddit_jax.experiment.pretrained import (
-  ENCODER_PARTS,
-  PretrainedModel,
-  ToyModel,
-)
+from ddit_jax.experiment.pretrained import ENCODER_PARTS, PretrainedModel
+from ddit_jax.experiment.toy_model import ToyModel
 from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig, LoraNetwork
 from ddit_jax.models.config import SIZES, MMDiTConfig, size

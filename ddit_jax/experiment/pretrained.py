@@ -23,20 +23,18 @@ from ddit_jax.checkpoint.manifest import (
 from ddit_jax.checkpoint.steps import verify_step
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.checkpoint.tree_match import Shapes, stored_shapes, tree_shapes
-from ddit_jax.config.dry_run import TOY_WEIGHTS
 from ddit_jax.conversion.record import CheckpointRecord, read_record
 from ddit_jax.data.tokenizers import (
   Tokenizer,
+  from_files,
   pretrained_tokenizer,
-  word_tokenizer,
 )
-from ddit_jax.digits import grammar
-from ddit_jax.encoders.t5 import T5Config, t5_encoder
-from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
+from ddit_jax.encoders.t5 import t5_encoder
+from ddit_jax.encoders.vae import autoencoder
 from ddit_jax.errors import InputError, first_few
+from ddit_jax.experiment.token_rows import TokenRows
 from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraNetwork
-from ddit_jax.models.config import size
 from ddit_jax.models.module import Network, PureModule, Variables
 from ddit_jax.sharding.rules import with_shardings
 
@@ -116,7 +114,7 @@ class PretrainedModel:
         uses more memory and avoids a gather at every step.
     """
     needed = with_shardings(
-      module.abstract_variables(), _shardings(module, mesh, placement)
+      module.abstract_variables(), shardings_of(module, mesh, placement)
     )
     return {
       kind: _restore_item(self.folder / name / kind, tree)
@@ -124,7 +122,8 @@ class PretrainedModel:
     }
 
 
-def _shardings(module: PureModule, mesh: Mesh, placement: str) -> Variables:
+def shardings_of(module: PureModule, mesh: Mesh, placement: str) -> Variables:
+  """Shardings of frozen variables, "sharded" or "replicated"."""
   shardings = module.shardings(mesh)
   if placement == "sharded":
     return shardings
@@ -159,15 +158,23 @@ class PretrainedParams:
     folder: the Orbax item that holds them.
     stored: name -> shape and dtype of each stored array.
     needed: the same of the network's parameters.
+    token_rows: where the rows of tokens are; None if they are the same.
   """
 
   folder: pathlib.Path
   stored: Shapes
   needed: Shapes
+  token_rows: TokenRows | None = None
 
   @classmethod
   def open(
-    cls, path: str, weights: str, params: Any, *, is_complete: bool = False
+    cls,
+    path: str,
+    weights: str,
+    params: Any,
+    *,
+    is_complete: bool = False,
+    token_rows: TokenRows | None = None,
   ) -> "PretrainedParams":
     """Finds and verifies stored parameters, as `init_from` names them.
 
@@ -177,12 +184,13 @@ class PretrainedParams:
       weights: "ema" or "params" of a run.
       params: the abstract parameters of the network.
       is_complete: True rejects parameters that would be newly initialised.
+      token_rows: see the class.
 
     Raises:
       InputError: nothing there, damage, other shapes, or arrays missing.
     """
     folder = _item_folder(path, weights)
-    found = cls(folder, stored_shapes(folder), tree_shapes(params))
+    found = cls(folder, stored_shapes(folder), tree_shapes(params), token_rows)
     found._check_shapes()
     if is_complete and found.newly_initialised:
       raise InputError(
@@ -194,7 +202,12 @@ class PretrainedParams:
 
   @classmethod
   def of_run(
-    cls, path: str, weights: str, network: Network, store: CheckpointStore
+    cls,
+    path: str,
+    weights: str,
+    network: Network,
+    store: CheckpointStore,
+    tokenizer: Tokenizer,
   ) -> "PretrainedParams | None":
     """Opens the parameters of `init_from` if this start needs them.
 
@@ -206,6 +219,7 @@ class PretrainedParams:
       weights: see `open`.
       network: the trained one.
       store: the run's checkpoints.
+      tokenizer: of the run.
 
     Raises:
       InputError: see `open`; or adapters were trained on other parameters.
@@ -214,11 +228,15 @@ class PretrainedParams:
     if not path or not (has_adapters or start is None):
       return None
     base = network.network if has_adapters else network
+    token_rows, stored = None, stored_tokenizer(path, weights)
+    if stored is not None:
+      token_rows = TokenRows.matched(base.token_axes(), stored, tokenizer)
     pretrained = cls.open(
       path,
       weights,
       base.abstract_variables()["params"],
       is_complete=has_adapters,
+      token_rows=token_rows,
     )
     if has_adapters and start is not None:
       pretrained.check_same_base(store.files(start))
@@ -239,11 +257,18 @@ class PretrainedParams:
     """Names that are stored and not needed."""
     return sorted(self.stored.keys() - self.needed.keys())
 
+  def _shape_there(self, name: str) -> tuple[int, ...]:
+    """The stored shape of a parameter that the network needs."""
+    shape = self.needed[name][0]
+    if self.token_rows is None:
+      return shape
+    return self.token_rows.stored_shape(name, shape)
+
   def _check_shapes(self) -> None:
     wrong = [
       f"{name} is {self.stored[name][0]} there and {self.needed[name][0]} here"
       for name in self.taken
-      if self.stored[name][0] != self.needed[name][0]
+      if self.stored[name][0] != self._shape_there(name)
     ]
     if wrong or not self.taken:
       seen = first_few(wrong) or "no name is the same"
@@ -263,6 +288,8 @@ class PretrainedParams:
     ]
     lines += [f"newly initialised: {n} {self.needed[n][0]}" for n in new]
     lines += [f"unused: {n} {self.stored[n][0]}" for n in unused]
+    if self.token_rows is not None:
+      lines += self.token_rows.report()
     return "\n".join(lines)
 
   def load(self, params: Any, shardings: Any) -> Any:
@@ -274,9 +301,26 @@ class PretrainedParams:
     """
     flat = flatten_dict(params, sep=".")
     places = flatten_dict(shardings, sep=".")
+    restored = self._restored(flat, places)
+    if self.token_rows is not None:
+      for name in self.token_rows.axes.keys() & restored.keys():
+        place = functools.partial(self.token_rows.placed, name)
+        restored[name] = jax.jit(place, out_shardings=places[name])(
+          restored[name], flat[name]
+        )
+    return unflatten_dict(flat | restored, sep=".")
+
+  def _restored(self, flat, places) -> dict[str, jax.Array]:
+    """The stored arrays by name; rows of tokens are as they are there."""
     needed = {n: with_shardings(flat[n], places[n]) for n in self.taken}
+    for name, array in needed.items():
+      shape = self._shape_there(name)
+      if shape != array.shape:
+        # The mesh may not divide the stored rows.
+        place = NamedSharding(places[name].mesh, PartitionSpec())
+        needed[name] = jax.ShapeDtypeStruct(shape, array.dtype, sharding=place)
     restored = _restore_item(self.folder, unflatten_dict(needed, sep="."))
-    return unflatten_dict(flat | flatten_dict(restored, sep="."), sep=".")
+    return flatten_dict(restored, sep=".")
 
   @functools.cached_property
   def digest(self) -> str:
@@ -306,9 +350,39 @@ class PretrainedParams:
       )
 
 
+def stored_tokenizer(path: str, weights: str) -> Tokenizer | None:
+  """The tokenizer of stored parameters; None if no row of them is a token's.
+
+  Args:
+    path: as `init_from` names them.
+    weights: "ema" or "params" of a run.
+
+  Raises:
+    InputError: nothing there, or damage.
+  """
+  if PretrainedModel.is_at(path):
+    folder = local_path(path)
+    model = PretrainedModel(folder, read_record(folder))
+    has_head = model.record.configs["network"].vocab_size
+    if not (has_head and (folder / "tokenizer").is_dir()):
+      return None
+    verify_manifest(folder, below="tokenizer")
+    return model.tokenizer
+  folder = _item_of_run(path, weights).parent
+  with CheckpointStore(folder.parent, read_only=True) as store:
+    return from_files(store.files(int(folder.name)))
+
+
 def _item_folder(path: str, weights: str) -> pathlib.Path:
   if PretrainedModel.is_at(path):
     return PretrainedModel.open(path).folder / "network" / "params"
+  item = _item_of_run(path, weights)
+  step = item.parent
+  verify_step(step.parent, int(step.name))
+  return item
+
+
+def _item_of_run(path: str, weights: str) -> pathlib.Path:
   folder = local_path(path)
   if not (folder.name.isdecimal() and folder.parent.name == "checkpoints"):
     folder = _newest_step(path)
@@ -318,7 +392,6 @@ def _item_folder(path: str, weights: str) -> pathlib.Path:
       f"init_from: {folder} has no {weights}: give a workdir, one of its "
       "checkpoints, or converted weights"
     )
-  verify_step(folder.parent, int(folder.name))
   return item
 
 
@@ -334,49 +407,3 @@ def _newest_step(path: str) -> pathlib.Path:
   if step is None:
     raise InputError(f"init_from: {path} has no finished checkpoint")
   return folder / str(step)
-
-
-# Rows of the toy T5's table: more than the digit world has words.
-_TOY_VOCAB_SIZE = 256
-
-
-class ToyModel(PretrainedModel):
-  """T5 and an autoencoder of toy size with random weights, for dry runs."""
-
-  @classmethod
-  def make(cls) -> "ToyModel":
-    """The same at every call; no file is read."""
-    text_encoder = T5Config(
-      depth=2,
-      width=size("toy_sd3").context_dim,
-      num_heads=2,
-      head_dim=8,
-      mlp_width=32,
-      vocab_size=_TOY_VOCAB_SIZE,
-    )
-    vae = AutoencoderConfig(
-      block_widths=(16, 16, 16), layers_per_block=1, num_groups=8
-    )
-    record = CheckpointRecord(
-      target="ddit", configs={"text_encoder": text_encoder, "vae": vae}
-    )
-    return cls(pathlib.Path(TOY_WEIGHTS), record)
-
-  def check_has(self, parts: Iterable[str]) -> None:
-    """Raises ValueError for a part other than the encoders."""
-    if missing := set(parts) - self.record.configs.keys():
-      raise ValueError(f"toy weights have no {', '.join(sorted(missing))}")
-
-  @functools.cached_property
-  def tokenizer(self) -> Tokenizer:
-    """The digit world's words."""
-    return word_tokenizer(grammar.words())
-
-  def restore(
-    self, name: str, module: PureModule, mesh: Mesh, placement: str = "sharded"
-  ) -> Variables:
-    """Random weights, created on the mesh."""
-    init = jax.jit(
-      module.init, out_shardings=_shardings(module, mesh, placement)
-    )
-    return init(jax.random.key(len(name)))

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,12 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from tqdm import tqdm
 
 from ddit_jax.batch import DualBatch
 from ddit_jax.checkpoint.manifest import raising_on_all
 from ddit_jax.checkpoint.store import CheckpointStore
-from ddit_jax.data.config import TaskConfig
+from ddit_jax.data.example import Source
 from ddit_jax.data.loader import DualLoader
 from ddit_jax.data.prefetch import DeviceFeed, rows_of_process, to_mesh
 from ddit_jax.data.text import caption_tokens, instructions_file
@@ -24,11 +24,13 @@ from ddit_jax.data.tokenizers import Tokenizer, from_files
 from ddit_jax.data.training_data import TrainingData
 from ddit_jax.errors import preparing
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
+from ddit_jax.experiment.data import open_data, open_sources
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
-from ddit_jax.experiment.step_flops import training_flops
+from ddit_jax.experiment.source_record import changed_sources, source_files
+from ddit_jax.experiment.step_log import step_log
 from ddit_jax.experiment.validation import SampleGrid, Validator
+from ddit_jax.experiment.vocabulary import log_unknown_words, new_tokenizer
 from ddit_jax.experiment.workdir import RunFolder, explaining_stops
 from ddit_jax.files import check_free_space
 from ddit_jax.lora.lora import LoraNetwork
@@ -103,6 +105,7 @@ class Trainer:
     shardings: of the state, without frozen parameters.
     data: the training batches, the validation batch, and reading statistics.
     stream: batches of both tasks.
+    source_files: what the sources hold, for checkpoints.
   """
 
   config: Config
@@ -119,6 +122,7 @@ class Trainer:
   shardings: TrainState
   data: TrainingData
   stream: DualLoader
+  source_files: dict[str, bytes]
 
   @classmethod
   def build(
@@ -134,17 +138,15 @@ class Trainer:
     encoders = config.model.open_encoders()
     sources = open_sources(config.data)
     start = store.latest_step()
+    init_from = folder.resolved(config.init_from)
     if start is None:
-      tokenizer = make_tokenizer(config.data, encoders, sources)
+      tokenizer = new_tokenizer(config, init_from, encoders, sources)
     else:
       folder.check_resumes(config, store, start)
-      tokenizer = from_files(store.files(start))
+      tokenizer = _resumed_tokenizer(config, store.files(start), sources)
     model = config.make_model(tokenizer, encoders)
     pretrained = PretrainedParams.of_run(
-      folder.resolved(config.init_from),
-      config.init_weights,
-      model.network,
-      store,
+      init_from, config.init_weights, model.network, store, tokenizer
     )
     optimizer = config.optimizer.make(config.train.num_steps)
     data = open_data(config, tokenizer, sources, folder.path)
@@ -168,6 +170,7 @@ class Trainer:
       shardings=state_shardings(model.network, optimizer, mesh),
       data=data,
       stream=data.training_loader(functools.partial(rows_of_process, mesh)),
+      source_files=source_files(sources),
     )
 
   def initialise(self) -> TrainState:
@@ -244,7 +247,11 @@ class Trainer:
       )
       rows_of = functools.partial(rows_of_process, self.mesh)
       batch = to_mesh(self.data.validation_batch(rows_of), self.mesh)
-      log = self._step_log(writer, bar, batch)
+      log = step_log(
+        *(self.config, self.model, batch, writer, bar),
+        num_devices=self.mesh.size,
+        reader_counts=self.data.counts,
+      )
       hooks = self._hooks(guard, log, writer, batch)
       while True:
         writer.truncate_after(start)
@@ -326,36 +333,6 @@ class Trainer:
       )
     return [*hooks, loop.Hook(train.checkpoint_every, save)]
 
-  def _step_log(
-    self, writer: MetricWriter, bar: tqdm, batch: DualBatch
-  ) -> StepLog:
-    config, tasks = self.config, self.config.data.tasks()
-    has_row = config.model.has_mask_embedding and not self.has_adapters
-    # A training batch has the validation batch's shapes, except the rows.
-    shapes = DualBatch(
-      text_to_image=_with_rows(batch.text_to_image, tasks["text_to_image"]),
-      image_to_text=_with_rows(batch.image_to_text, tasks["image_to_text"]),
-    )
-    flops = {
-      is_trained: training_flops(
-        self.model,
-        shapes,
-        is_mask_embedding_trained=has_row and is_trained,
-        is_network_frozen=self.has_adapters,
-      )
-      for is_trained in (True, False)
-    }
-    return StepLog(
-      writer,
-      bar,
-      schedule=config.optimizer.schedule(config.train.num_steps),
-      images_per_step=sum(t.batch_size for t in tasks.values()),
-      tokens_per_step=sum(t.batch_size * t.text_length for t in tasks.values()),
-      step_flops=lambda step: flops[self._trains_mask_embedding(step)],
-      num_devices=self.mesh.size,
-      reader_counts=self.data.counts,
-    )
-
   @contextlib.contextmanager
   def _saving_if_too_many_skipped(self, progress: loop.Progress):
     """Skipped batches changed nothing, so the earlier state is valid."""
@@ -370,7 +347,8 @@ class Trainer:
     self, progress: loop.Progress, losses: dict[str, float] | None
   ) -> None:
     """Starts a checkpoint; the loop continues while it is written."""
-    files = self.tokenizer.files() | instructions_file(self.data.instructions)
+    files = self.tokenizer.files() | self.source_files
+    files |= instructions_file(self.data.instructions)
     if self.has_adapters:
       files |= self.pretrained.base_file()
     self.store.save(
@@ -413,14 +391,10 @@ class Trainer:
     programs = {is_trained: program(is_trained) for is_trained in (True, False)}
 
     def run_step(step: int, state: TrainState, batch: DualBatch):
-      run = programs[self._trains_mask_embedding(step)]
+      run = programs[self.config.train.trains_mask_embedding(step)]
       return run(state, batch, self.null_tokens)
 
     return run_step
-
-  def _trains_mask_embedding(self, step: int) -> bool:
-    last = self.config.train.mask_embedding_steps
-    return last == -1 or step <= last
 
   def log_report(self) -> None:
     """Logs what is trained, on which devices, and where it continues."""
@@ -438,10 +412,11 @@ class Trainer:
       _log.info("%s is complete: step %d is the last", path, last)
 
 
-def _with_rows(batch, task: TaskConfig):
-  return jax.tree.map(
-    lambda leaf: jax.ShapeDtypeStruct(
-      (task.batch_size, *leaf.shape[1:]), leaf.dtype
-    ),
-    batch,
-  )
+def _resumed_tokenizer(
+  config: Config, files: dict[str, bytes], sources: Mapping[str, Source]
+) -> Tokenizer:
+  """A checkpoint's tokenizer, after comparing the sources with its files."""
+  tokenizer = from_files(files)
+  changed = changed_sources(files, sources, changeable=config.changeable_keys)
+  log_unknown_words(tokenizer, changed)
+  return tokenizer

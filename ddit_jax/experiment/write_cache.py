@@ -33,11 +33,11 @@ from ddit_jax.experiment.data import (
   CacheRequest,
   features_origin,
   latents_origin,
-  make_tokenizer,
   open_sources,
 )
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedModel
+from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.files import check_free_space, local_path
 from ddit_jax.models.module import Variables
 from ddit_jax.sharding.mesh import MeshConfig, batch_ways

@@ -143,6 +143,19 @@ class Network(PureModule):
     head = TextHead(self.config.vocab_size, dtype)
     return head.apply({"params": variables["params"]["text_head"]}, text_hidden)
 
+  def token_axes(self) -> dict[str, int]:
+    """Parameters with a row for each token: dotted name to that axis."""
+    boxed = jax.tree_util.tree_leaves_with_path(
+      self._abstract_boxed()["params"],
+      is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned),
+    )
+    return {
+      jax.tree_util.keystr(path, simple=True, separator="."): axis
+      for path, leaf in boxed
+      for axis, name in enumerate(getattr(leaf, "names", ()))
+      if name == "vocab"
+    }
+
   def mask_embedding(
     self, variables: Variables
   ) -> Float[Array, " context_dim"]:

@@ -77,6 +77,10 @@ class TrainConfig:
         f"spike_factor must be 0 (off) or above 1: {self.spike_factor}"
       )
 
+  def trains_mask_embedding(self, step: int) -> bool:
+    """Whether the mask token's own embedding is trained in a step."""
+    return self.mask_embedding_steps == -1 or step <= self.mask_embedding_steps
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Progress:

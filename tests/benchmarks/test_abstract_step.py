@@ -11,7 +11,8 @@ from abstract_step import AbstractStep
 from ddit_jax.config.load import load_config
 from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.data import make_tokenizer, open_data
+from ddit_jax.experiment.data import open_data
+from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.sharding.mesh import MeshConfig
 from tests import tiny_run
 

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from ddit_jax.data import tokenizers
+from ddit_jax.data import source_words, tokenizers
 from ddit_jax.data.example import BadRecord, Example
-from ddit_jax.data.tokenizers import tokenizer_of_sources
+from ddit_jax.data.source_words import tokenizer_of_sources
 
 
 @dataclasses.dataclass
@@ -66,9 +66,36 @@ def test_a_word_in_two_unicode_forms_is_one_word():
   assert stored.encode(combining) == [id_]
 
 
+def test_more_words_follow_those_that_keep_their_ids():
+  before = tokenizers.word_tokenizer(["a", "cat"])
+  after = tokenizers.extended(before, ["dog", "cat", "dog"])
+  assert tokenizers.words_of(after) == ["a", "cat", "dog"]
+  assert after.encode("a cat") == before.encode("a cat")
+  assert after.mask_id == before.mask_id + 1 == after.vocab_size - 1
+  assert tokenizers.extended(before, ["cat"]) is before
+  stored = tokenizers.from_files(after.files())
+  assert tokenizers.words_of(stored) == ["a", "cat", "dog"]
+
+
+def test_more_words_are_split_as_the_known_ones_were():
+  # Before texts were normalised, two forms of a word were two words.
+  before = tokenizers.word_tokenizer(["caf\u00e9", "cafe\u0301"])
+  before.backend.normalizer = None
+  after = tokenizers.extended(before, ["dog"])
+  assert after.encode("caf\u00e9 cafe\u0301 dog") == [3, 4, 5]
+
+
+def test_words_without_an_id_are_counted_by_text():
+  source = Texts(["a cat", None, "a bird or two", "a bird"])
+  tokenizer = tokenizers.word_tokenizer(["a", "cat", "dog", "."])
+  found = source_words.unknown_words(source, tokenizer)
+  # Each record has a rewritten caption, "a dog.".
+  assert found == (6, 2, ["bird", "or", "two"])
+
+
 def test_large_or_empty_sets_are_refused(monkeypatch):
   with pytest.raises(ValueError, match="have 0 words"):
     tokenizer_of_sources([Texts([None])])
-  monkeypatch.setattr(tokenizers, "MAX_RECORDS", 1)
+  monkeypatch.setattr(source_words, "MAX_RECORDS", 1)
   with pytest.raises(ValueError, match=r"at most 1 records, .* have 2: set"):
     tokenizer_of_sources([Texts(["a", "b"])])

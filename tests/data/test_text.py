@@ -38,6 +38,13 @@ def test_a_question_is_given_and_its_answer_is_target(tokenizer):
   assert tokenized.loss_mask.tolist() == [False] * 6 + [True] * 3
 
 
+def test_a_word_without_an_id_is_no_target_and_counted(tokenizer):
+  tokenized = tokenize_and_pad(tokenizer, "Q: A: ", "a purple seven", 6)
+  assert tokenized.tokens.tolist() == [Q, A, ARTICLE, 2, SEVEN, END]
+  assert tokenized.loss_mask.tolist() == [False] * 2 + [True, False, True, True]
+  assert tokenized.num_unknown == 1
+
+
 @pytest.mark.parametrize(("length", "lost"), [(4, 0), (3, 1), (2, 2), (1, 3)])
 def test_what_does_not_fit_is_counted(tokenizer, length, lost):
   tokenized = tokenize_and_pad(tokenizer, "", "a red seven", length)

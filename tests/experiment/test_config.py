@@ -20,8 +20,8 @@ from ddit_jax.data.text import caption_tokens
 from ddit_jax.digits.world import WORLDS
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config, EvaluateConfig, SampleConfig
-from ddit_jax.experiment.data import make_tokenizer
 from ddit_jax.experiment.model import ModelConfig
+from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.models.config import SIZES
 from ddit_jax.train.loop import TrainConfig

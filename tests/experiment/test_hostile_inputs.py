@@ -18,7 +18,8 @@ from ddit_jax.config.load import from_dict
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.data.sources.registry import open_source
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
+from ddit_jax.experiment.data import open_data, open_sources
+from ddit_jax.experiment.vocabulary import make_tokenizer
 from tests.experiment import hostile_pictures, hostile_shards, hostile_texts
 from tests.experiment.hostile_inputs import (
   ANY_SIZE,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddit_jax.experiment.model import DualModel
-from ddit_jax.experiment.pretrained import ToyModel
+from ddit_jax.experiment.toy_model import ToyModel
 from ddit_jax.models.config import size
 from ddit_jax.models.module import MASK_EMBEDDING, Network
 from ddit_jax.sharding.mesh import MeshConfig

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.data import make_tokenizer
 from ddit_jax.experiment.pretrained import BASE_FILE, PretrainedParams
 from ddit_jax.experiment.trainer import train
+from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.models.module import Network
 from ddit_jax.pipelines.load import load

@@ -10,8 +10,9 @@ from PIL import Image
 
 from ddit_jax.data.config import DataConfig
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
+from ddit_jax.experiment.data import open_data, open_sources
 from ddit_jax.experiment.trainer import train
+from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.pipelines.load import load
 from tests import tiny_run
 

@@ -24,6 +24,8 @@ import functools
 from ddit_jax.config.load import from_dict
 from ddit_jax.data.prefetch import rows_of_process
 from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.data import open_data, open_sources
+from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.sharding.mesh import MeshConfig
 
 spec = {"kind": "image_folder", "filters": {"min_short_side": 4}}

@@ -11,8 +11,9 @@ from PIL import Image
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.digits import grammar
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
+from ddit_jax.experiment.data import open_data, open_sources
 from ddit_jax.experiment.trainer import train
+from ddit_jax.experiment.vocabulary import make_tokenizer
 from tests import tiny_run
 
 LENGTH = 6

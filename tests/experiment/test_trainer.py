@@ -190,7 +190,8 @@ class TestRefused:
     line = self.refused(copy, model__size="small")
     assert line == (
       f"{copy} holds a run with other settings (model.size was 'tiny' and is "
-      "'small'): restore them or choose another --workdir"
+      "'small'): restore them, accept them with "
+      "--config.resume_changes=model.size, or choose another --workdir"
     )
     line = self.refused(copy, seed="1", loss__text_weight="1.0")
     assert (

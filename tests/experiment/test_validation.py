@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddit_jax.experiment.data import make_tokenizer, open_data
+from ddit_jax.experiment.data import open_data
 from ddit_jax.experiment.trainer import train
 from ddit_jax.experiment.validation import answer_label
+from ddit_jax.experiment.vocabulary import make_tokenizer
 from tests import tiny_run
 
 pytestmark = pytest.mark.usefixtures("on_one_device")

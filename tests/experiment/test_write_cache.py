@@ -10,8 +10,9 @@ import pytest
 
 from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
+from ddit_jax.experiment.data import open_data, open_sources
 from ddit_jax.experiment.trainer import train
+from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.experiment.write_cache import write_caches
 from tests import tiny_run
 from tests.experiment import cached_run

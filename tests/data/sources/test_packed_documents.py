@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
+from ddit_jax.data.source_words import tokenizer_of_sources, word_tokenizer
 from ddit_jax.data.sources.registry import open_source
-from ddit_jax.data.tokenizers import tokenizer_of_sources, word_tokenizer
 
 TEXTS = ["a b c", "b", "c a b c a", "a a"]
 
