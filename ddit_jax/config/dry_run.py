@@ -103,6 +103,7 @@ def _shrink_data(data: ConfigDict) -> None:
     name: {"kind": _GENERATED, "texts": _TEXTS.get(kind, "questions")}
     for name, kind in kinds.items()
   }
+  data.validation_sources = {}
   data.max_bad_share = 0.5
   for task in (data.text_to_image, data.image_to_text):
     if task.batch_size:

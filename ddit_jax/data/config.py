@@ -3,12 +3,13 @@
 import dataclasses
 
 from ddit_jax.data.bad_records import BadRecordLimit
+from ddit_jax.data.held_out import HeldOut
 from ddit_jax.data.image import ImageConfig
 from ddit_jax.data.image_header import filters_from
 from ddit_jax.data.loader import ONE_PER_CORE, ReadPlan, plan_reading
 from ddit_jax.data.text import TextConfig
 from ddit_jax.digits.world import WORLDS, World
-from ddit_jax.errors import suggest
+from ddit_jax.errors import check_known, suggest
 from ddit_jax.files import local_path
 
 
@@ -43,7 +44,7 @@ class TaskConfig(ImageConfig, TextConfig):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig(BadRecordLimit):
+class DataConfig(BadRecordLimit, HeldOut):
   """The data of both tasks.
 
   Attributes:
@@ -51,18 +52,20 @@ class DataConfig(BadRecordLimit):
       `sources`.
     sources: name -> mapping for `ddit_jax.data.sources.registry`; {} generates
       scenes of the digit world.
+    validation_sources: name of a source -> mapping of another source, from
+      which its validation examples are read; the source itself holds out none.
     filters: of the sources that set none, where their kind takes filters; see
       `ddit_jax.data.image_header.Filters`.
     tokenizer: "KIND:FOLDER", KIND "t5" or "gpt2"; "words" is built from the
       words of small `sources`; "" uses T5's of `model.encoders_from` or, if
-      that is empty, the digit world's.
+      that is empty, the digit world's. With `init_from` the tokenizer of those
+      weights is kept, to which "words" adds new words.
     num_workers: processes that read and decode the sources of each task; 0
       does it in threads. Pillow and tokenizers release Python's lock, so
       processes help only if threads do not use all cores.
     num_threads: threads that read and decode, in each worker process if there
       are any; -1 uses one per core, or none in worker processes.
     pool_size: scenes generated once for each task that sets no number itself.
-    validation_size: examples for each task's validation loss.
     text_to_image: the task of the image loss.
     image_to_text: the task of the text loss.
   """
@@ -71,22 +74,24 @@ class DataConfig(BadRecordLimit):
   sources: dict[str, dict[str, object]] = dataclasses.field(
     default_factory=dict
   )
+  validation_sources: dict[str, dict[str, object]] = dataclasses.field(
+    default_factory=dict
+  )
   filters: dict[str, object] = dataclasses.field(default_factory=dict)
   tokenizer: str = ""
   num_workers: int = 0
   num_threads: int = ONE_PER_CORE
   pool_size: int = 20000
-  validation_size: int = 256
   text_to_image: TaskConfig = TaskConfig(batch_size=32)
   image_to_text: TaskConfig = TaskConfig(
     batch_size=48, mixture={"0": {"caption": 1.0}}
   )
 
   def __post_init__(self):
-    for name in ("pool_size", "validation_size"):
-      if getattr(self, name) < 1:
-        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-    super().__post_init__()
+    if self.pool_size < 1:
+      raise ValueError(f"pool_size must be positive, got {self.pool_size}")
+    BadRecordLimit.__post_init__(self)
+    HeldOut.__post_init__(self)
     self.digit_world()
     filters_from(self.filters)
     if self.num_workers < 0 or self.num_threads < ONE_PER_CORE:
@@ -101,6 +106,14 @@ class DataConfig(BadRecordLimit):
           f"{name}.cache is {task.cache!r}, but the digit world is generated "
           "on the fly: leave it empty, or name data.sources"
         )
+      if task.cache and self.validation_sources:
+        raise ValueError(
+          f"{name}.cache is {task.cache!r}, but validation_sources have no "
+          "cache: leave one of them empty"
+        )
+    check_known(
+      self.validation_sources, self.sources, what="validation_sources names"
+    )
     if not self.tasks_on():
       raise ValueError(
         "text_to_image.batch_size and image_to_text.batch_size are both 0: "

@@ -199,13 +199,14 @@ class ImageConfig:
   Attributes:
     image_size: side of the square images of `data.sources`, in pixels; the
       digit world has its own.
-    crop: "centre", or "random" (sampled at each visit) square of an image.
+    crop: "centre" or "random" (sampled at each visit) square of an image; "pad"
+      keeps all of it, with black beside or above and below.
     flip_probability: of mirroring an image whose text names no side. Mirroring
       also mirrors writing: use 0 for images of text.
   """
 
   image_size: int = 256
-  crop: Literal["centre", "random"] = "centre"
+  crop: Literal["centre", "random", "pad"] = "centre"
   flip_probability: float = 0.0
 
   def __post_init__(self):
@@ -224,7 +225,7 @@ class ImageTransform:
 
   The short side is resized to `size` (Pillow's antialiased bicubic), the long
   side to `size * long // short` as torchvision's `Resize` does; then a square
-  is cropped.
+  is cropped. With `crop` "pad" the long side becomes `size` instead.
 
   Attributes:
     config: of the square.
@@ -255,6 +256,13 @@ class ImageTransform:
     """True if images may be mirrored."""
     return self.config.flip_probability > 0
 
+  @property
+  def _draft_side(self) -> int | None:
+    # A padded image has a shorter side, so a draft could be too small.
+    if self.jpeg_decoding == "exact" or self.config.crop == "pad":
+      return None
+    return self.size
+
   def __call__(
     self,
     data: bytes,
@@ -272,10 +280,11 @@ class ImageTransform:
       data,
       record_id,
       max_pixels=self.max_pixels,
-      draft_side=self.size if self.jpeg_decoding == "draft" else None,
+      draft_side=self._draft_side,
     )
     width, height = resized_size(image.size, self.size)
-    if width * height > self.max_pixels:
+    is_padded = self.config.crop == "pad"
+    if width * height > self.max_pixels and not is_padded:
       raise BadRecord(
         "image_too_large",
         f"{image.width} x {image.height} becomes {width} x {height} "
@@ -286,7 +295,10 @@ class ImageTransform:
     corner = int(rng.integers(left + 1)), int(rng.integers(top + 1))
     if self.config.crop == "centre":
       corner = left // 2, top // 2
-    square = resized_square(image, self.size, corner)
+    if is_padded:
+      square = padded_square(image, self.size)
+    else:
+      square = resized_square(image, self.size, corner)
     if rng.random() < self.config.flip_probability and may_flip:
       square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(square)
@@ -312,6 +324,16 @@ def resized_square(
     return resized
   left, top = corner
   return resized.crop((left, top, left + size, top + size))
+
+
+def padded_square(image: Image.Image, size: int) -> Image.Image:
+  """The whole image, resized to fit the square, in its middle on black."""
+  longest = max(image.size)
+  width, height = (max(1, size * side // longest) for side in image.size)
+  resized = image.resize((width, height), _BICUBIC)
+  square = Image.new("RGB", (size, size))
+  square.paste(resized, ((size - width) // 2, (size - height) // 2))
+  return square
 
 
 def reencoded(

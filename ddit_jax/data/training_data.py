@@ -1,8 +1,9 @@
 """The data of a run: batches of both tasks and a validation batch."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ddit_jax.data.example import (
   has_images,
   instruction_of,
 )
+from ddit_jax.data.held_out import HeldOut, Part
 from ddit_jax.data.loader import (
   DualLoader,
   RowsOf,
@@ -41,6 +43,10 @@ _TRANSFORMS = {
   "image_to_text": ImageToTextTransform,
 }
 _PURPOSES = tuple(_TRANSFORMS)
+_NO_SOURCES: Mapping[str, Source] = types.MappingProxyType({})
+_NONE_HELD_OUT = HeldOut(held_out_share=0.0)
+# Name and rows of a source -> some of its rows.
+_PartOf = Callable[[str, Any], Any]
 # Not a seed that a run is likely to have.
 _VALIDATION_SEED = 2**31 + 7
 
@@ -74,6 +80,9 @@ class SourceTask:
     sources: Mapping[str, Source],
     transform: Transform,
     seed: int,
+    held_out: HeldOut = _NONE_HELD_OUT,
+    cached: Mapping[str, Source] = _NO_SOURCES,
+    validation_sources: Mapping[str, Source] = _NO_SOURCES,
   ):
     """Reads nothing yet.
 
@@ -83,6 +92,10 @@ class SourceTask:
       sources: at least those of its mixture, by name.
       transform: of their examples.
       seed: of the run.
+      held_out: how many records only validation reads.
+      cached: the sources with encoder outputs in place of images, by name; {}
+        reads images.
+      validation_sources: by the name of the source that each validates.
 
     Raises:
       ValueError: a source is unknown, or has no images for the image loss.
@@ -90,9 +103,17 @@ class SourceTask:
     self._config, self._seed = config, seed
     self._purpose = _PURPOSES.index(name)
     self._schedule = parse_schedule(config.mixture)
-    self._transform = transform
+    self._transform, self._held_out = transform, held_out
     self._sources = mixed_sources(name, config, sources)
-    for one, source in self._sources.items():
+    self._cached = {**self._sources, **cached}
+    self._validation_sources = {
+      one: validation_sources[one]
+      for one in self._sources
+      if one in validation_sources
+    }
+    self._held_out_rows: dict[str, np.ndarray] = {}
+    opened = [*self._sources.items(), *self._validation_sources.items()]
+    for one, source in opened:
       if name == "text_to_image" and not has_images(source):
         raise ValueError(
           f"data.{name}.mixture names {one!r}, which is text-only: name it in "
@@ -105,21 +126,62 @@ class SourceTask:
     Raises:
       ValueError: a source is empty, or its texts fill no row.
     """
-    return self._mixture(self._seed)
+    return self._mixture(self._cached, self._seed, self._training_part)
 
   def validation(self) -> Mixture:
-    """The same sources, with the weights of step 0 and a separate order.
+    """Validation records, with the weights of step 0 and a separate order.
 
-    The losses show the progress of training, not generalisation to unseen
-    images.
+    They come from the validation sources, are held out, or, of sources with
+    neither, are records of training; see `validation_reports`.
     """
-    return self._mixture(_VALIDATION_SEED)
+    return self._mixture(
+      {**self._cached, **self._validation_sources},
+      _VALIDATION_SEED,
+      self._validation_part,
+    )
 
-  def _mixture(self, seed: int) -> Mixture:
+  def validation_reports(self) -> list[str]:
+    """For each source, what its validation examples are."""
+    lines, readers = [], self._readers(self._cached, 0, lambda _, rows: rows)
+    for name, reader in readers.items():
+      if name in self._validation_sources:
+        found = f"{len(self._validation_sources[name])} of its own source"
+      elif count := len(self._held_out_of(name, len(reader))):
+        found = f"{count} of {len(reader)} records, held out from training"
+      else:
+        found = f"some of the {len(reader)} that it is trained on"
+      lines.append(f"validation records of {name}: {found}")
+    return lines
+
+  def _held_out_of(self, name: str, num_rows: int) -> np.ndarray:
+    if name in self._validation_sources:
+      return np.arange(0)
+    if name not in self._held_out_rows:
+      self._held_out_rows[name] = self._held_out.indices(
+        self._sources[name], num_rows
+      )
+    return self._held_out_rows[name]
+
+  def _training_part(self, name: str, rows: Any) -> Any:
+    held_out = self._held_out_of(name, len(rows))
+    return Part(rows, held_out, is_held_out=False) if len(held_out) else rows
+
+  def _validation_part(self, name: str, rows: Any) -> Any:
+    held_out = self._held_out_of(name, len(rows))
+    return Part(rows, held_out, is_held_out=True) if len(held_out) else rows
+
+  def _readers(
+    self, sources: Mapping[str, Source], seed: int, part_of: _PartOf
+  ) -> dict[str, RecordReader]:
+    return source_readers(sources, self._transform, seed=seed, part_of=part_of)
+
+  def _mixture(
+    self, sources: Mapping[str, Source], seed: int, part_of: _PartOf
+  ) -> Mixture:
     words = np.random.SeedSequence([seed, self._purpose]).generate_state(2)
     draws, order = (int(word) for word in words)
     return Mixture(
-      source_readers(self._sources, self._transform, seed=draws),
+      self._readers(sources, draws, part_of),
       self._schedule,
       batch_size=self._config.batch_size,
       seed_of=lambda name: source_seed(order, name),
@@ -146,7 +208,11 @@ def mixed_sources(
 
 
 def source_readers(
-  sources: Mapping[str, Source], transform: Transform, *, seed: int
+  sources: Mapping[str, Source],
+  transform: Transform,
+  *,
+  seed: int,
+  part_of: _PartOf = lambda _, rows: rows,
 ) -> dict[str, RecordReader]:
   """Records of each source, all in the same form.
 
@@ -157,6 +223,7 @@ def source_readers(
     sources: of one task's mixture, by name.
     transform: of that task's examples.
     seed: of the draws, 0 or more.
+    part_of: name and rows of a source -> those of its rows that are read.
 
   Raises:
     ValueError: a source is empty, or its texts fill no row.
@@ -164,10 +231,11 @@ def source_readers(
   is_text_only = not any(map(has_images, sources.values()))
   if is_text_only and isinstance(transform, ImageToTextTransform):
     transform = TextOnlyTransform(texts=transform.texts)
-  return {
-    name: RecordReader(*_rows_of(source, transform), seed=seed)
-    for name, source in sorted(sources.items())
-  }
+  readers = {}
+  for name, source in sorted(sources.items()):
+    rows, to_record = _rows_of(source, transform)
+    readers[name] = RecordReader(part_of(name, rows), to_record, seed=seed)
+  return readers
 
 
 def _rows_of(source: Source, transform: Transform):
@@ -180,7 +248,11 @@ def _rows_of(source: Source, transform: Transform):
     no_image = transform.no_image()
   return (
     source.rows(texts.tokenizer, texts.length),
-    PackedRowTransform(length=texts.length, no_image=no_image),
+    PackedRowTransform(
+      length=texts.length,
+      unknown_id=texts.tokenizer.unknown_id,
+      no_image=no_image,
+    ),
   )
 
 
@@ -232,6 +304,7 @@ class TrainingData:
     caches: Mapping[str, Mapping[str, Source]],
     seed: int,
     log: ReadLog,
+    validation_sources: Mapping[str, Source] = _NO_SOURCES,
   ) -> "TrainingData":
     """The opened sources of a config.
 
@@ -243,6 +316,7 @@ class TrainingData:
         of images; of the tasks that read a cache.
       seed: of the run.
       log: bad records and truncated texts.
+      validation_sources: by the name of the source that each validates.
 
     Raises:
       ValueError: a mixture names unknown sources or is invalid.
@@ -253,9 +327,12 @@ class TrainingData:
       name: SourceTask(
         name,
         task,
-        sources=caches.get(name, sources),
+        sources=sources,
         transform=transforms[name],
         seed=seed,
+        held_out=config,
+        cached=caches.get(name, {}),
+        validation_sources=validation_sources,
       )
       for name, task in config.tasks_on().items()
     }
@@ -264,11 +341,15 @@ class TrainingData:
       for name, source in sources.items()
     ]
     lines += [f"{n} reads the cache {config.tasks()[n].cache}" for n in caches]
+    for task in tasks.values():
+      lines += task.validation_reports()
+    # Both tasks validate a source alike.
+    description = "\n".join(dict.fromkeys(lines))
     asked = {}
     if "image_to_text" in tasks:
       asked = mixed_sources("image_to_text", config.image_to_text, sources)
     found = set(map(instruction_of, asked.values())) - {None}
-    return cls(config, tasks, log, "\n".join(lines), tuple(sorted(found)))
+    return cls(config, tasks, log, description, tuple(sorted(found)))
 
   def training_loader(self, rows_of: RowsOf = range) -> DualLoader:
     """Batches of the tasks that are on, from their beginning.

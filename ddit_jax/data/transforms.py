@@ -57,6 +57,7 @@ class TextToImageTransform:
     return TrainingRecord(
       arrays=arrays | self.more_arrays(example, text),
       num_truncated=num_lost_tokens(tokenized),
+      num_unknown=tokenized.num_unknown,
     )
 
   def more_arrays(self, example: Example, text: str) -> dict[str, np.ndarray]:
@@ -111,6 +112,7 @@ class ImageToTextTransform:
         **image,
       },
       num_truncated=num_lost_tokens(tokenized),
+      num_unknown=tokenized.num_unknown,
     )
 
   def no_image(self) -> dict[str, np.ndarray]:
@@ -170,20 +172,25 @@ class TextOnlyTransform:
     return TrainingRecord(
       arrays={"tokens": tokenized.tokens, "loss_mask": tokenized.loss_mask},
       num_truncated=num_lost_tokens(tokenized),
+      num_unknown=tokenized.num_unknown,
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackedRowTransform:
-  """Records {"tokens", "loss_mask"} of packed rows: all tokens are targets.
+  """Records {"tokens", "loss_mask"} of packed rows.
+
+  All tokens are targets, except what has no id.
 
   Attributes:
     length: tokens of a row.
+    unknown_id: see `Tokenizer.unknown_id`.
     no_image: arrays that replace the missing image in each record;
       {} in a text-only task.
   """
 
   length: int
+  unknown_id: int | None
   no_image: Mapping[str, np.ndarray]
 
   @property
@@ -197,8 +204,8 @@ class PackedRowTransform:
   ) -> TrainingRecord:
     """The record of int32 [length]; nothing is sampled or truncated."""
     del rng
-    loss_mask = np.ones(self.length, np.bool_)
+    is_unknown = row == self.unknown_id
+    arrays = {"tokens": row, "loss_mask": np.logical_not(is_unknown)}
     return TrainingRecord(
-      arrays={"tokens": row, "loss_mask": loss_mask, **self.no_image},
-      num_truncated=0,
+      arrays=arrays | self.no_image, num_unknown=int(np.sum(is_unknown))
     )

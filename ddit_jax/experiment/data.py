@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from ddit_jax.checkpoint.manifest import contents_digest
 from ddit_jax.conversion.record import config_to_record, read_record
 from ddit_jax.data.bad_records import ReadLog
 from ddit_jax.data.config import DataConfig
+from ddit_jax.data.crop_report import crop_report
 from ddit_jax.data.example import Source, has_images
 from ddit_jax.data.image import ImageTransform
 from ddit_jax.data.prepare.cached_source import (
@@ -30,31 +30,23 @@ from ddit_jax.data.sources.registry import (
   open_source,
 )
 from ddit_jax.data.text import TextTransform
-from ddit_jax.data.tokenizers import (
-  Tokenizer,
-  pretrained_tokenizer,
-  tokenizer_of_sources,
-  word_tokenizer,
-)
+from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.data.training_data import TrainingData, mixed_sources
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
-from ddit_jax.digits import grammar
 from ddit_jax.errors import check_known
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import OF_ENCODERS
-from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.files import local_path
 from ddit_jax.models.config import size
 
 TEXT_TO_IMAGE = "text_to_image"
 
 # Change it together with `ImageTransform`, so older caches are rejected.
-_IMAGE_TRANSFORM = (
-  "short side by antialiased bicubic, centre square, not mirrored"
-)
+_IMAGE_TRANSFORMS = {
+  "centre": "short side by antialiased bicubic, centre square, not mirrored",
+  "pad": "long side by antialiased bicubic, on black, not mirrored",
+}
 _DIGEST_BYTES = 16
-# The `data.tokenizer` that is built from the sources' words.
-_WORDS = "words"
 
 
 def check_can_be_cached(config: Config, task: str) -> None:
@@ -70,12 +62,12 @@ def check_can_be_cached(config: Config, task: str) -> None:
       "a cache holds outputs of frozen encoders, and model.encoders_from is "
       f"empty: name converted weights, or set data.{task}.cache=''"
     )
-  if given.crop != "centre" or given.flip_probability:
+  if given.crop not in _IMAGE_TRANSFORMS or given.flip_probability:
     raise ValueError(
       f"data.{task} has crop={given.crop!r} and flip_probability="
       f"{given.flip_probability}, but a cache holds each image once: set "
-      f"data.{task}.crop=centre and data.{task}.flip_probability=0.0, or "
-      f"read the images with data.{task}.cache=''"
+      f"data.{task}.crop=centre (or pad) and data.{task}.flip_probability=0.0, "
+      f"or read the images with data.{task}.cache=''"
     )
 
 
@@ -95,11 +87,12 @@ def takes_features(config: Config, task: str) -> bool:
 
 def latents_origin(config: Config, task: str) -> dict[str, Any]:
   """All options that determine the moments of an image."""
+  section = config.data.tasks()[task]
   return {
     "autoencoder": _encoder_digest(config, "vae"),
     "encoder_dtype": config.model.encoder_dtype,
-    "image_size": config.data.tasks()[task].image_size,
-    "image_transform": _IMAGE_TRANSFORM,
+    "image_size": section.image_size,
+    "image_transform": _IMAGE_TRANSFORMS[section.crop],
   }
 
 
@@ -353,6 +346,14 @@ def open_sources(data: DataConfig) -> dict[str, Source]:
   }
 
 
+def open_validation_sources(data: DataConfig) -> dict[str, Source]:
+  """Those of `data.validation_sources`, like `open_sources`."""
+  return {
+    name: open_source(f"{name}_validation", _with_filters(spec, data.filters))
+    for name, spec in data.validation_sources.items()
+  }
+
+
 def _with_filters(
   spec: Mapping[str, Any], filters: Mapping[str, Any]
 ) -> Mapping[str, Any]:
@@ -361,34 +362,6 @@ def _with_filters(
   if filters and kind in SOURCE_KINDS and "filters" in keys_of(kind):
     return {"filters": dict(filters), **spec}
   return spec
-
-
-def make_tokenizer(
-  data: DataConfig,
-  encoders: PretrainedModel | None = None,
-  sources: Mapping[str, Source] = types.MappingProxyType({}),
-) -> Tokenizer:
-  """The tokenizer of a new run; a resumed run reads its checkpoint's.
-
-  Raises:
-    ValueError: its folder or kind cannot be used, or there is none.
-  """
-  asked = data.tokenizer
-  kind, _, folder = asked.partition(":")
-  if asked == _WORDS and sources:
-    return tokenizer_of_sources(sources.values())
-  if folder:
-    return pretrained_tokenizer(kind, folder)
-  if asked or (sources and encoders is None):
-    raise ValueError(
-      f"data.tokenizer is {asked!r}: write KIND:FOLDER, e.g. "
-      f"gpt2:path/to/gpt2, or for small data.sources {_WORDS!r}, or set "
-      "model.encoders_from"
-    )
-  if encoders is not None:
-    return encoders.tokenizer
-  # The digit worlds share one grammar.
-  return word_tokenizer(grammar.words())
 
 
 def open_data(
@@ -425,11 +398,14 @@ def open_data(
     name: task_transform(config, name, caches.get(name, {}), tokenizer)
     for name in config.data.tasks_on()
   }
-  return TrainingData.of_sources(
+  data = TrainingData.of_sources(
     config.data,
     sources,
     transforms=transforms,
     caches=caches,
     seed=config.seed,
     log=log,
+    validation_sources=open_validation_sources(config.data),
   )
+  lines = [data.description, *crop_report(config.data, sources)]
+  return dataclasses.replace(data, description="\n".join(lines))

@@ -14,7 +14,8 @@ import pytest
 
 from ddit_jax.config.load import load_config
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.data import make_tokenizer, open_data, open_sources
+from ddit_jax.experiment.data import open_data, open_sources
+from ddit_jax.experiment.vocabulary import make_tokenizer
 from tests import tiny_run
 
 OWN_IMAGES = str(tiny_run.ROOT / "configs" / "own_images.py:dry")
@@ -69,7 +70,8 @@ GOLDEN = {
 
 def config_of(name: str) -> Config:
   if name.startswith("own_images"):
-    return load_config(Config, OWN_IMAGES, {})
+    # Those versions held no records out.
+    return load_config(Config, OWN_IMAGES, {"data.held_out_share": "0.0"})
   if name == "digits":
     return tiny_run.settings()
   return tiny_run.settings(seed="3", data__text_to_image__pool_size="30")

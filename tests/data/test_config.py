@@ -21,6 +21,12 @@ from ddit_jax.data.config import DataConfig, TaskConfig
     ),
     (DataConfig, {"pool_size": 0}, "^pool_size must be positive, got 0"),
     (DataConfig, {"validation_size": 0}, "^validation_size must be positive"),
+    (DataConfig, {"held_out_share": 1.0}, r"^held_out_share must be in \[0, 1"),
+    (
+      DataConfig,
+      {"sources": {"web": {}}, "validation_sources": {"wbe": {}}},
+      "^validation_sources names 'wbe': did you mean 'web'",
+    ),
     (DataConfig, {"max_bad_share": 1.5}, "^max_bad_share must be in"),
     (DataConfig, {"num_workers": -1}, "^num_workers is -1"),
     (DataConfig, {"num_threads": -2}, "num_threads -2: write 0 or more"),

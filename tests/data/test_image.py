@@ -90,6 +90,40 @@ def test_the_short_side_gets_the_size(sides, expected):
   assert resized_size(sides, 256) == expected
 
 
+@pytest.mark.parametrize(
+  ("sides", "corner", "fitted"),
+  [
+    ((40, 10), (0, 6), (16, 4)),
+    ((10, 40), (6, 0), (4, 16)),
+    ((33, 11), (0, 5), (16, 5)),
+    ((8, 8), (0, 0), (16, 16)),
+    ((1000, 2), (0, 7), (16, 1)),
+  ],
+)
+def test_padding_keeps_the_whole_image(sides, corner, fitted):
+  image = Image.fromarray(pixels(*sides))
+  transform = ImageTransform(config=ImageConfig(image_size=16, crop="pad"))
+  square = visit(transform, encoded(image))
+  left, top = corner
+  inside = np.s_[top : top + fitted[1], left : left + fitted[0]]
+  np.testing.assert_array_equal(
+    square[inside], np.asarray(image.resize(fitted, BICUBIC))
+  )
+  square = square.copy()
+  square[inside] = 0
+  assert not square.any()
+
+
+def test_padded_pixels_do_not_depend_on_the_draws_and_may_be_mirrored():
+  data = encoded(Image.fromarray(pixels(40, 10)))
+  config = {"image_size": 16, "crop": "pad"}
+  still = ImageTransform(config=ImageConfig(**config))
+  turned = ImageTransform(config=ImageConfig(**config, flip_probability=1.0))
+  first, second = visit(still, data, seed=1), visit(still, data, seed=2)
+  np.testing.assert_array_equal(first, second)
+  np.testing.assert_array_equal(visit(turned, data), first[:, ::-1])
+
+
 def test_a_random_crop_reaches_both_ends_and_repeats_with_its_seed():
   ramp = np.zeros((8, 24, 3), np.uint8)
   ramp[:] = 10 * np.arange(24, dtype=np.uint8)[:, None]

@@ -50,7 +50,7 @@ def test_an_image_is_not_lost_unseen():
 
 def test_every_token_of_a_packed_row_is_a_target():
   row = np.array([3, 1, 4, 4, 1], np.int32)
-  transform = PackedRowTransform(length=5, no_image={})
+  transform = PackedRowTransform(length=5, unknown_id=2, no_image={})
   record = transform(row, RNG)
   assert set(record.arrays) == {"tokens", "loss_mask"}
   assert record.arrays["tokens"].tolist() == row.tolist()
@@ -59,12 +59,25 @@ def test_every_token_of_a_packed_row_is_a_target():
   assert num_bytes(record) == transform.record_bytes
 
 
+def test_what_has_no_id_is_no_target_of_a_packed_row():
+  transform = PackedRowTransform(length=3, unknown_id=2, no_image={})
+  record = transform(np.array([3, 2, 1], np.int32), RNG)
+  assert record.arrays["loss_mask"].tolist() == [True, False, True]
+  assert record.num_unknown == 1
+  # A tokenizer of bytes has an id for everything.
+  transform = PackedRowTransform(length=3, unknown_id=None, no_image={})
+  record = transform(np.array([3, 2, 1], np.int32), RNG)
+  assert record.arrays["loss_mask"].all() and record.num_unknown == 0
+
+
 def test_beside_images_a_row_has_what_an_example_without_one_has():
   beside = ImageToTextTransform(
     images=ImageTransform(config=ImageConfig(image_size=4)), texts=TEXTS
   )
   expected = beside(example(), RNG).arrays
-  transform = PackedRowTransform(length=5, no_image=beside.no_image())
+  transform = PackedRowTransform(
+    length=5, unknown_id=2, no_image=beside.no_image()
+  )
   record = transform(np.zeros(5, np.int32), RNG)
   assert set(record.arrays) == set(expected)
   for name in ("images", "has_image"):

@@ -171,6 +171,10 @@ class FileSource:
       rewritten=record.rewritten,
     )
 
+  def image_of(self, index: int) -> str | None:
+    """The name of a record's image, which questions may share."""
+    return self._table[index].image
+
   def fingerprint(self) -> str:
     """Digest of all texts and image names, independent of the location."""
     return self._digest
