@@ -1,5 +1,6 @@
 """What callers of a pipeline give: checked, and brought into one form."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,10 +16,13 @@ from ddit_jax.data.image import (
   resized_square,
   upright_rgb,
 )
+from ddit_jax.data.image_header import MAX_PIXELS
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.errors import InputError, first_few
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.prng import MAX_SEED
+
+_log = logging.getLogger(__name__)
 
 # What `image_batch` takes.
 Images = np.ndarray | Sequence[np.ndarray | Image.Image]
@@ -45,9 +49,12 @@ def image_batch(
   if isinstance(images, list | tuple):
     if not images:
       raise InputError("there are no images: give at least one")
-    return np.stack(
-      [_image(x, side, crop, f"images[{i}]") for i, x in enumerate(images)]
-    )
+    pixels = [
+      _image(x, side, crop, f"images[{i}]") for i, x in enumerate(images)
+    ]
+    if crop == "centre":
+      _log_cropped(images)
+    return np.stack(pixels)
   if isinstance(images, Image.Image):
     raise InputError("images is a single Pillow image: give a list of images")
   array = _array(images, "images")
@@ -63,14 +70,7 @@ def _image(
   image: Any, side: int, crop: str, name: str
 ) -> UInt8[np.ndarray, "side side 3"]:
   if isinstance(image, Image.Image):
-    if image.mode == "F":
-      raise InputError(
-        f"{name} has Pillow's mode F, whose range is not known: convert it"
-      )
-    image = upright_rgb(image)
-    if crop == "pad":
-      return np.asarray(padded_square(image, side))
-    return centre_square(image, side)
+    return _square(image, side, crop, name)
   array = _array(image, name)
   if array.shape != (side, side, 3):
     raise InputError(
@@ -80,13 +80,59 @@ def _image(
   return _as_uint8(array, name)
 
 
-def centre_square(
-  image: Image.Image, side: int
+def _log_cropped(images: Sequence[Any]) -> None:
+  """Says how many images lose their edges."""
+  cropped = [
+    number
+    for number, image in enumerate(images)
+    if isinstance(image, Image.Image) and image.width != image.height
+  ]
+  if cropped:
+    _log.warning(
+      "%d of %d images (%s) are cropped to their centre square",
+      len(cropped),
+      len(images),
+      first_few(cropped),
+    )
+
+
+def _square(
+  image: Image.Image, side: int, crop: str, name: str
 ) -> UInt8[np.ndarray, "side side 3"]:
-  """An RGB image as a transform that crops to the centre gives it."""
+  """What training's transform makes of an image."""
+  if image.mode in ("I", "F"):
+    raise InputError(
+      f"{name} has Pillow's mode {image.mode}, whose range is not known: "
+      "convert it to RGB"
+    )
+  try:
+    image.load()
+    image = upright_rgb(image)
+  # A file that was opened is decoded here, and may be damaged in any way.
+  except Exception as error:
+    cause = " ".join(str(error).split())
+    raise InputError(f"{name} cannot be decoded: {cause}") from error
+  if crop == "pad":
+    return np.asarray(padded_square(image, side))
   width, height = resized_size(image.size, side)
+  if width * height > MAX_PIXELS:
+    raise InputError(
+      f"{name} of {image.width} x {image.height} becomes {width} x {height} "
+      f"pixels, at most {MAX_PIXELS} are allowed: crop it"
+    )
   corner = ((width - side) // 2, (height - side) // 2)
   return np.asarray(resized_square(image, side, corner))
+
+
+def check_latents(latents: Any, channels: int) -> None:
+  """Raises InputError unless given floats [images, rows, columns, channels]."""
+  shape, kind = np.shape(latents), np.asarray(latents).dtype
+  is_float = jnp.issubdtype(kind, jnp.floating)
+  if len(shape) != 4 or shape[-1] != channels or not is_float:
+    raise InputError(
+      f"latents has the shape {shape} and the type {kind}: give floats "
+      f"(images, rows, columns, {channels}), such as those of `encode`"
+    )
 
 
 def _array(value: Any, name: str) -> np.ndarray:

@@ -24,6 +24,7 @@ from ddit_jax.models.module import Variables
 from ddit_jax.pipelines.inputs import (
   Changes,
   Images,
+  check_latents,
   check_template,
   check_text,
   image_batch,
@@ -288,4 +289,5 @@ class Pipeline:
 
   def decode(self, latents: jax.Array) -> np.ndarray:
     """Latents to uint8 images."""
+    check_latents(latents, self.model.network.config.latent_channels)
     return np.asarray(self._decode(self.variables, latents))

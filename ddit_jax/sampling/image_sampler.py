@@ -11,6 +11,9 @@ from jaxtyping import Array, Float, Shaped
 from ddit_jax.diffusion.flow_matching import classifier_free_guidance
 from ddit_jax.sharding.rules import constrain
 
+# Far above any use; a mistyped number would run for years.
+MAX_STEPS = 10_000
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageSampling:
@@ -33,6 +36,11 @@ class ImageSampling:
     for name in ("num_inference_steps", "shift", "num_train_timesteps"):
       if getattr(self, name) <= 0:
         raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+    if self.num_inference_steps > MAX_STEPS:
+      raise ValueError(
+        f"num_inference_steps must be at most {MAX_STEPS}, got "
+        f"{self.num_inference_steps}"
+      )
 
   def sigmas(self) -> Float[np.ndarray, " grid"]:
     """Descending times 1, ..., 0 of an Euler solver, float32.

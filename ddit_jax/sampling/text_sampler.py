@@ -18,6 +18,7 @@ from ddit_jax.diffusion.masked_diffusion import (
   reveal_probability,
 )
 from ddit_jax.errors import check_choices
+from ddit_jax.sampling.image_sampler import MAX_STEPS
 
 _END_TIME = 1e-5
 
@@ -46,8 +47,10 @@ class TextSampling:
 
   def __post_init__(self):
     check_choices(self)
-    if self.num_steps < 1:
-      raise ValueError(f"num_steps must be positive, got {self.num_steps}")
+    if not 1 <= self.num_steps <= MAX_STEPS:
+      raise ValueError(
+        f"num_steps must be in 1 to {MAX_STEPS}, got {self.num_steps}"
+      )
     if self.temperature < 0:
       raise ValueError(f"temperature is negative: {self.temperature}")
 

@@ -130,7 +130,11 @@ def test_one_image_of_many_is_drawn_again(trained, tmp_path):
     ({"seed": -1}, "seed must be in 0 to"),
     ({"indices": (1, 1)}, "--indices names a result twice"),
     ({"sample": {"order": "x"}}, "sample: unknown config key order"),
-    ({"sample": {"text.num_steps": "0"}}, "sample.text.num_steps must be pos"),
+    ({"sample": {"text.num_steps": "0"}}, "text.num_steps must be in 1 to"),
+    (
+      {"sample": {"image.num_inference_steps": "1000000000"}},
+      "num_inference_steps must be at most 10000",
+    ),
     ({"sample": {"image.shift": "x"}}, "image.shift must be float, got 'x'"),
   ],
 )

@@ -56,6 +56,26 @@ def test_pillow_images_of_any_mode_and_size_are_read_as_in_training(
     np.testing.assert_array_equal(image_batch([opened], 8)[0], want)
 
 
+def test_damaged_files_that_were_opened_are_refused(tmp_path):
+  path = tmp_path / "x.png"
+  Image.fromarray(picture(32, 32, 3)).save(path)
+  path.write_bytes(path.read_bytes()[:900])
+  with Image.open(path) as image:
+    with pytest.raises(InputError, match=r"images\[0\] cannot be decoded: "):
+      image_batch([image], 8)
+
+
+def test_cropped_images_are_counted(caplog):
+  wide, square = Image.new("RGB", (16, 8)), Image.new("RGB", (9, 9))
+  image_batch([square, wide, BATCH[0], wide], 8)
+  assert caplog.messages == [
+    "2 of 4 images (1, 3) are cropped to their centre square"
+  ]
+  caplog.clear()
+  image_batch([square], 8)
+  assert caplog.messages == []
+
+
 @pytest.mark.parametrize(
   ("images", "message"),
   [
@@ -71,6 +91,8 @@ def test_pillow_images_of_any_mode_and_size_are_read_as_in_training(
     ([], "there are no images"),
     (Image.fromarray(BATCH[0]), "give a list of images"),
     ([Image.new("F", (8, 8))], r"images\[0\] has Pillow's mode F"),
+    ([Image.new("I", (8, 8))], r"images\[0\] has Pillow's mode I"),
+    ([Image.new("L", (1, 2 * 10**6))], "1 x 2000000 becomes 8 x 16000000"),
     (["x.png"], r"images\[0\] has the shape \(\)"),
     ("x.png", r"shape \(\)"),
     (None, r"shape \(\)"),

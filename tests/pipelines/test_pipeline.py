@@ -141,6 +141,9 @@ def test_latents_are_pixels_and_back(pipeline, images):
   latents = pipeline.encode(images)
   assert float(latents.min()) >= -1 and float(latents.max()) <= 1
   np.testing.assert_array_equal(pipeline.decode(latents), images)
+  for wrong in (images, latents[0], latents[..., :2]):
+    with pytest.raises(InputError, match="latents has the shape"):
+      pipeline.decode(wrong)
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,7 @@ def test_confidence_reveals_the_surest_first_and_equally_many():
   ("values", "part"),
   [
     ({"num_steps": 0}, "got 0"),
+    ({"num_steps": 10**9}, "num_steps must be in 1 to 10000, got 1000000000"),
     ({"temperature": -1.0}, "-1.0"),
   ],
 )
