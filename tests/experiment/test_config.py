@@ -82,9 +82,13 @@ def test_no_setting_is_declared_twice():
     for other in others
     if len(typed(part) & typed(other)) > 1
   }
-  # The plan has what the config's -1 stands for on this machine; the network's
-  # shapes, what 0 stands for at this size.
-  assert copies == {("DataConfig", "ReadPlan"), ("ModelConfig", "MMDiTConfig")}
+  # The plan has what the config's -1 stands for on this machine. A network's
+  # shapes have common names; those of ModelConfig replace a named size's.
+  shapes = ("CLIPTextConfig", "MMDiTConfig", "PatchEmbedding", "T5Config")
+  assert copies == {
+    ("DataConfig", "ReadPlan"),
+    *(("ModelConfig", name) for name in shapes),
+  }
 
 
 def test_settings_survive_json():
@@ -283,7 +287,8 @@ def test_shapes_that_do_not_fit_are_refused(overrides, message):
 def test_larger_images_need_a_larger_grid_and_train(tokenizer):
   """64 x 64 pixels from scratch, up to the shapes of a step."""
   sides = {
-    "data__sources": "{'world': {'kind': 'digits', 'texts': 'captions'}}",
+    "data__sources__world__kind": "digits",
+    "data__sources__world__texts": "captions",
     "data__text_to_image__image_size": "64",
     "data__image_to_text__image_size": "64",
   }

@@ -236,12 +236,10 @@ class ShardWriter:
       lock.close()
 
   def _source_facts(self) -> dict[str, Any]:
-    return {
-      "name": self.source.name,
-      "fingerprint": self.source.fingerprint(),
-      "num_records": len(self.source),
-      "instruction": instruction_of(self.source),
-    }
+    source = self.source
+    facts = {"name": source.name, "fingerprint": source.fingerprint()}
+    facts |= {"num_records": len(source), "instruction": instruction_of(source)}
+    return {key: value for key, value in facts.items() if value is not None}
 
   def _require_plan(self, begun: Mapping[str, Any]) -> None:
     plan = _plan(self._source_facts(), self.options)
