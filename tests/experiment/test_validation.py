@@ -31,6 +31,8 @@ def test_there_is_a_grid_of_each_kind_at_every_validation(workdir):
   for name in ("generated_images", "answers"):
     steps = sorted(p.name for p in (workdir / "images" / name).iterdir())
     assert steps == ["00000004.png", "00000006.png"]
+  events = b"".join(p.read_bytes() for p in (workdir / "tensorboard").iterdir())
+  assert b"generated_images" in events and b"answers" in events
 
 
 def test_answers_are_about_the_validation_images(workdir):
