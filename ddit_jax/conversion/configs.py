@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from ddit_jax.conversion.safetensors_io import StoredTensor
 from ddit_jax.encoders.clip import (
@@ -238,11 +239,11 @@ def array_shapes(config: NetworkConfig) -> ArrayShapes:
   }
 
 
-def base_grid_of(table: np.ndarray) -> int:
+def base_grid_of(table: Float[np.ndarray, "grid grid width"]) -> int:
   """The `base_grid` with which a stored position table was made.
 
   Args:
-    table: [grid, grid, width], possibly rounded to half precision.
+    table: possibly rounded to half precision.
 
   Returns:
     The integer in [1, grid] whose table is nearest in row 0.

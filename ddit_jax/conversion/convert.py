@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
+from jaxtyping import Float32, Shaped
 
 from ddit_jax.checkpoint.manifest import hash_file, write_manifest
 from ddit_jax.conversion import record
@@ -205,8 +206,10 @@ def check_block(
       _check_equal(tensor.name, part.to_theirs(ours), theirs)
 
 
-def initial_values(part: TensorSlice, seed: int) -> np.ndarray:
-  """float32 values of a new slice, a function of the seed.
+def initial_values(
+  part: TensorSlice, seed: int
+) -> Float32[np.ndarray, "*shape"]:
+  """Values of a new slice, a function of the seed.
 
   Every slice has its own generator, so its values depend neither on the order
   of writing nor on other slices.
@@ -313,7 +316,9 @@ def _check_equal(name: str, got: np.ndarray, expected: np.ndarray) -> None:
     )
 
 
-def _equal_bits(first: np.ndarray, second: np.ndarray) -> bool:
+def _equal_bits(
+  first: Shaped[np.ndarray, "*shape"], second: Shaped[np.ndarray, "*shape"]
+) -> bool:
   if first.ndim and not first.flags.c_contiguous:
     contiguous = np.empty(first.shape, first.dtype)
     copy_into(contiguous, first)

@@ -4,6 +4,7 @@ import threading
 
 import ml_dtypes
 import numpy as np
+from jaxtyping import Float
 
 from ddit_jax.conversion.safetensors_io import DTYPES
 from ddit_jax.errors import InputError
@@ -64,10 +65,10 @@ def output_dtype(stored: str, wanted: str | None) -> np.dtype:
 
 def cast(
   name: str,
-  array: np.ndarray,
+  array: Float[np.ndarray, "*shape"],
   dtype: np.dtype,
   counter: CastCounter | None = None,
-) -> np.ndarray:
+) -> Float[np.ndarray, "*shape"]:
   """`array` in another dtype, rounded to nearest; an equal dtype only checks.
 
   Args:

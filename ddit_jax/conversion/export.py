@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Shaped
 
 from ddit_jax.checkpoint.manifest import verify_manifest, write_manifest
 from ddit_jax.conversion.configs import (
@@ -102,7 +103,7 @@ class _NetworkExport:
   arrays: Mapping[str, ZarrArrays]
   dtype: np.dtype | None
 
-  def read(self, block: Block) -> np.ndarray:
+  def read(self, block: Block) -> Shaped[np.ndarray, "*block"]:
     """One block of one of our arrays."""
     collection, _, path = block[0].partition("/")
     return self.arrays[collection].block(path, block[1]).read().result()
@@ -262,7 +263,7 @@ def _write_network(
   folder.mkdir(parents=True)
   read_block = functools.lru_cache(maxsize=_BLOCKS_KEPT)(network.read)
 
-  def read(tensor: StoredTensor) -> np.ndarray:
+  def read(tensor: StoredTensor) -> Shaped[np.ndarray, "*tensor"]:
     part = network.slices[tensor.name]
     block = read_block(part.block)
     theirs = np.empty(tensor.shape, block.dtype)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 import einops
 import numpy as np
+from jaxtyping import Shaped
 
 # Of a module's weight and of its bias.
 _MODULES = {
@@ -63,15 +64,15 @@ def axis_sizes(
 
 
 def to_ours(
-  pattern: str, theirs: np.ndarray, sizes: Mapping[str, int]
-) -> np.ndarray:
+  pattern: str, theirs: Shaped[np.ndarray, "*theirs"], sizes: Mapping[str, int]
+) -> Shaped[np.ndarray, "*ours"]:
   """Their tensor as a slice of our array; a view where possible."""
   return einops.rearrange(theirs, pattern, **sizes)
 
 
 def to_theirs(
-  pattern: str, ours: np.ndarray, sizes: Mapping[str, int]
-) -> np.ndarray:
+  pattern: str, ours: Shaped[np.ndarray, "*ours"], sizes: Mapping[str, int]
+) -> Shaped[np.ndarray, "*theirs"]:
   """The inverse of `to_ours`."""
   left, right = pattern.split(" -> ")
   return einops.rearrange(ours, f"{right} -> {left}", **sizes)
@@ -87,7 +88,9 @@ def their_shape(
   ).shape
 
 
-def copy_into(target: np.ndarray, source: np.ndarray) -> None:
+def copy_into(
+  target: Shaped[np.ndarray, "*shape"], source: Shaped[np.ndarray, "*shape"]
+) -> None:
   """`target[...] = source`, fast for transposed sources of any dtype.
 
   Bits are moved as integers, and in narrow stripes of the target's last axis,

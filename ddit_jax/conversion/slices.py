@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from jaxtyping import Shaped
 
 from ddit_jax.conversion import rearrange
 from ddit_jax.conversion.configs import (
@@ -54,11 +55,15 @@ class TensorSlice:
     """The shape of their tensor."""
     return rearrange.their_shape(self.pattern, self.shape, self.sizes)
 
-  def to_ours(self, theirs: np.ndarray) -> np.ndarray:
+  def to_ours(
+    self, theirs: Shaped[np.ndarray, "*theirs"]
+  ) -> Shaped[np.ndarray, "*ours"]:
     """Their tensor as our slice."""
     return rearrange.to_ours(self.pattern, theirs, self.sizes)
 
-  def to_theirs(self, block: np.ndarray) -> np.ndarray:
+  def to_theirs(
+    self, block: Shaped[np.ndarray, "*block"]
+  ) -> Shaped[np.ndarray, "*theirs"]:
     """Their tensor, from the whole block of our array."""
     return rearrange.to_theirs(self.pattern, block[self.index], self.sizes)
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
@@ -270,7 +271,7 @@ class ImageTransform:
     *,
     record_id: str,
     may_flip: bool,
-  ) -> np.ndarray:
+  ) -> UInt8[np.ndarray, "size size 3"]:
     """uint8 [size, size, 3] of one visit; always draws three times from `rng`.
 
     Raises:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Int
 
 from ddit_jax.data.example import BadRecord, Example, TrainingRecord
 from ddit_jax.data.image import ImageTransform
@@ -51,7 +52,7 @@ class TextToImageTransform:
       example.image,
       rng,
       record_id=example.record_id,
-      may_flip=_may_flip(self.images, text),
+      may_flip=self.images.flips and not names_a_side(text),
     )
     arrays = {"images": pixels, "tokens": tokenized.tokens}
     return TrainingRecord(
@@ -102,7 +103,7 @@ class ImageToTextTransform:
         example.image,
         rng,
         record_id=example.record_id,
-        may_flip=_may_flip(self.images, example.prompt, text),
+        may_flip=self.images.flips and not names_a_side(example.prompt, text),
       )
       image = {"images": pixels, "has_image": np.bool_(True)}
     return TrainingRecord(
@@ -128,11 +129,6 @@ def num_lost_tokens(tokenized: TokenizedText) -> int:
   """Number of truncated tokens, not counting the end token."""
   # Losing the end token is harmless: the text itself is complete.
   return max(0, tokenized.num_truncated - 1)
-
-
-def _may_flip(images: ImageTransform, *texts: str) -> bool:
-  """Searches the texts only if images may be mirrored."""
-  return images.flips and not names_a_side(*texts)
 
 
 def _image_bytes(images: ImageTransform) -> int:
@@ -200,7 +196,7 @@ class PackedRowTransform:
     return _TARGET_BYTES * self.length + held
 
   def __call__(
-    self, row: np.ndarray, rng: np.random.Generator
+    self, row: Int[np.ndarray, " length"], rng: np.random.Generator
   ) -> TrainingRecord:
     """The record of int32 [length]; nothing is sampled or truncated."""
     del rng

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from jaxtyping import Float64, UInt8
 
 from ddit_jax.digits import grammar, questions
 from ddit_jax.digits.rendering import render_all
@@ -103,7 +104,7 @@ class TextToImagePool:
     captions: n texts; some omit colours or relations.
   """
 
-  images: np.ndarray
+  images: UInt8[np.ndarray, "n canvas canvas 3"]
   captions: list[str]
 
 
@@ -118,7 +119,7 @@ class ImageToTextPool:
     kinds: n kinds: "caption" or a kind of question.
   """
 
-  images: np.ndarray
+  images: UInt8[np.ndarray, "n canvas canvas 3"]
   prompts: list[str]
   texts: list[str]
   kinds: list[str]
@@ -195,7 +196,7 @@ def image_to_text_pool(
 
 def _kind_probabilities(
   weights: Mapping[str, float], world: World
-) -> tuple[list[str], np.ndarray]:
+) -> tuple[list[str], Float64[np.ndarray, " kinds"]]:
   """The kinds of positive weight, and the probability of each."""
   known = (CAPTION, *questions.kinds(world))
   if unknown := sorted(set(weights) - set(known)):

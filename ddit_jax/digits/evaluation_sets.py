@@ -8,6 +8,7 @@ import functools
 import itertools
 
 import numpy as np
+from jaxtyping import Int64, UInt8
 
 from ddit_jax.digits import questions
 from ddit_jax.digits.datasets import BalancedAsker, generator
@@ -32,7 +33,7 @@ class CaptionItem:
     is_held_out: True if the scene holds a composition training never shows.
   """
 
-  image: np.ndarray
+  image: UInt8[np.ndarray, "canvas canvas 3"]
   scene: Scene
   is_held_out: bool
 
@@ -177,7 +178,9 @@ def _pope_scene(world: World, rng, *, writing, is_held_out: bool) -> Scene:
       return scene
 
 
-def _absent_digits(present: np.ndarray, world: World, rng):
+def _absent_digits(
+  present: Int64[np.ndarray, " digits"], world: World, rng
+) -> dict[str, Int64[np.ndarray, " absent"]]:
   """For each POPE set, the absent digits in the order of choice."""
   frequency, together = _training_counts(world)
   absent = np.setdiff1d(np.arange(_NUM_DIGITS), present)
@@ -190,11 +193,12 @@ def _absent_digits(present: np.ndarray, world: World, rng):
 
 
 @functools.cache
-def _training_counts(world: World) -> tuple[np.ndarray, np.ndarray]:
+def _training_counts(
+  world: World,
+) -> tuple[Int64[np.ndarray, " 10"], Int64[np.ndarray, "10 10"]]:
   """In how many training scenes each digit, and each pair of digits, appears.
 
-  Returns:
-    int64 [10], and int64 [10, 10] with a zero diagonal.
+  The diagonal is zero.
   """
   writing = handwriting("train")
   rng = generator("scenes to count", "train", size=_NUM_COUNTED_SCENES, seed=0)

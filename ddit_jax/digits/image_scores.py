@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
 
 from ddit_jax.digits.datasets import generator
 from ddit_jax.digits.judge import Judgement, judge_for
@@ -82,8 +83,8 @@ def generation_metrics(
 
 def real_images(
   world: World, prompts: Sequence[Prompt], rng: np.random.Generator
-) -> np.ndarray:
-  """A real scene per prompt by the test writers, uint8 [n, S, S, 3]."""
+) -> UInt8[np.ndarray, "prompts canvas canvas 3"]:
+  """A real scene per prompt by the test writers."""
   writing = handwriting("test")
   scenes = [scene_for(p, world, rng, writing=writing) for p in prompts]
   return render_all(scenes, world, writing)
@@ -122,9 +123,9 @@ def _judgements(
 
 
 def _record(
-  scores: Mapping[str, np.ndarray],
+  scores: Mapping[str, Bool[np.ndarray, "..."]],
   prompts: Sequence[Prompt],
-  rows: np.ndarray,
+  rows: Int64[np.ndarray, " rows"],
   *,
   seed: int,
 ) -> dict:
@@ -147,5 +148,7 @@ def _record(
   return record | {"controls": {name: mean[name] for name in _CONTROLS}}
 
 
-def _mean_of_tasks(values: np.ndarray, tags: np.ndarray) -> float:
+def _mean_of_tasks(
+  values: Float64[np.ndarray, " rows"], tags: Shaped[np.ndarray, " rows"]
+) -> float:
   return float(np.mean([values[tags == tag].mean() for tag in np.unique(tags)]))

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Int64
 
 from ddit_jax.evaluation.bootstrap import mean_interval
 
@@ -52,8 +53,8 @@ def metric_record(
 
 def other_items(
   labels: Sequence[Hashable], rng: np.random.Generator
-) -> np.ndarray:
-  """For each item the index of one with another label, int64 [n].
+) -> Int64[np.ndarray, " items"]:
+  """For each item the index of one with another label.
 
   Scoring an item on another item's output shows what the same outputs score
   when they ignore their inputs.
@@ -73,7 +74,9 @@ def other_items(
   return others
 
 
-def rows_by(labels: Sequence[Hashable]) -> dict[Hashable, np.ndarray]:
+def rows_by(
+  labels: Sequence[Hashable],
+) -> dict[Hashable, Int64[np.ndarray, "..."]]:
   """The rows of each label, in order of first appearance."""
   rows: dict[Hashable, list[int]] = {}
   for row, label in enumerate(labels):
@@ -81,7 +84,9 @@ def rows_by(labels: Sequence[Hashable]) -> dict[Hashable, np.ndarray]:
   return {label: np.array(found) for label, found in rows.items()}
 
 
-def held_out_rows(is_held_out: Sequence[bool]) -> dict[str, np.ndarray]:
+def held_out_rows(
+  is_held_out: Sequence[bool] | Bool[np.ndarray, " items"],
+) -> dict[str, Int64[np.ndarray, "..."]]:
   """Rows of all items, of the held-out and of the seen ones, by name suffix.
 
   Empty sets of rows are omitted.

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from ddit_jax.digits.world import (
   COLORS,
@@ -206,8 +207,8 @@ def draw_centers(
   rng: np.random.Generator,
   *,
   relation: str | None = None,
-) -> np.ndarray:
-  """Centres (x, y) of `count` cells in pixels, float64 [count, 2].
+) -> Float[np.ndarray, "{count} 2"]:
+  """Centres (x, y) of `count` cells in pixels.
 
   Uniform over all layouts whose cells are on the canvas and are at least
   `world.gap` apart along some axis.
@@ -237,7 +238,7 @@ def draw_centers(
         return candidate
 
 
-def _is_related(centers: np.ndarray, relation: str) -> bool:
+def _is_related(centers: Float[np.ndarray, "count 2"], relation: str) -> bool:
   found = clear_relation(*(centers[0] - centers[1]))
   return found is not None and relation in (ANY_RELATION, found)
 

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float64
 
 from ddit_jax.digits import grammar
 from ddit_jax.digits.datasets import CAPTION, ImageToTextPool
@@ -217,8 +218,10 @@ def _pope_record(
 
 
 def _as_weighted_mean(
-  score: str, is_yes: np.ndarray, says_yes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+  score: str,
+  is_yes: Bool[np.ndarray, " answers"],
+  says_yes: Bool[np.ndarray, " answers"],
+) -> tuple[Bool[np.ndarray, " answers"], Float64[np.ndarray, " answers"]]:
   """Values and weights whose weighted mean is the score.
 
   Precision, for example, is the mean of "is correct" over the answers "yes";
@@ -239,7 +242,7 @@ def _scores(
   score: Callable[[str, QuestionItem], float],
   answers: Sequence[str],
   items: Sequence[QuestionItem],
-) -> np.ndarray:
+) -> Float64[np.ndarray, " items"]:
   return np.array([score(*pair) for pair in zip(answers, items, strict=True)])
 
 
@@ -253,10 +256,12 @@ def _agreement(answer: str, item: QuestionItem) -> float:
 
 def _correct_parts(
   stated: Sequence[Facts], true: Sequence[Facts]
-) -> dict[str, np.ndarray]:
+) -> dict[str, Bool[np.ndarray, " captions"]]:
   """For each part of a caption, where the stated facts are the true ones."""
 
-  def is_equal(part: Callable[[Facts], set]) -> np.ndarray:
+  def is_equal(
+    part: Callable[[Facts], set],
+  ) -> Bool[np.ndarray, " captions"]:
     pairs = zip(stated, true, strict=True)
     return np.array([part(s) == part(t) for s, t in pairs])
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 TASKS = (
   "single_object",
@@ -231,6 +232,6 @@ def _overlap(first: Detection, second: Detection) -> float:
   return float(intersection / union) if union else 0.0
 
 
-def _area(box: np.ndarray) -> np.float32:
+def _area(box: Float[np.ndarray, " 4"]) -> np.float32:
   width, height = np.maximum(box[2:] - box[:2] + 1, 0)
   return width * height

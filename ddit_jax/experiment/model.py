@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Key, Shaped, UInt8
 
+from ddit_jax.batch import Images
 from ddit_jax.config.dry_run import TOY_WEIGHTS
 from ddit_jax.data.pixel_codec import PixelCodec
 from ddit_jax.data.tokenizers import Tokenizer
@@ -132,13 +133,16 @@ class DualModel:
     return height // unit * patch, width // unit * patch, channels
 
   def condition(
-    self, variables, text: jax.Array, is_text_clean: bool = False
-  ) -> jax.Array:
+    self,
+    variables,
+    text: Shaped[Array, "batch length *features"],
+    is_text_clean: bool = False,
+  ) -> Shaped[Array, "batch length *condition"]:
     """The network's text input: T5's features, or tokens if it embeds them.
 
     Args:
       variables: of all parts.
-      text: token ids [batch, length], or their features, returned as is.
+      text: token ids, or their features, returned as is.
       is_text_clean: True if no token is masked. Then the network's mask
         embedding is not used and gets no gradient.
     """
@@ -155,8 +159,8 @@ class DualModel:
     embedded = jnp.where(is_mask, row, embedded)
     return self.text_encoder.apply(frozen, embedded, method="encode_embedded")
 
-  def frozen_mask_embedding(self, frozen) -> jax.Array:
-    """The mask token's embedding in T5's own table, float32 [features]."""
+  def frozen_mask_embedding(self, frozen) -> Float[Array, " features"]:
+    """The mask token's embedding in T5's own table, float32."""
     table = frozen["text_encoder"]["params"]["token_embedding"]
     return table[self.mask_id].astype(jnp.float32)
 
@@ -164,22 +168,24 @@ class DualModel:
     self,
     variables,
     latents,
-    condition: jax.Array,
-    sigma: jax.Array,
-    has_image: jax.Array | None = None,
+    condition: Shaped[Array, "batch length *features"],
+    sigma: Float[Array, " batch"],
+    has_image: Bool[Array, " batch"] | None = None,
   ) -> Prediction:
     """Velocity and logits of the network; see `MMDiT.__call__`."""
     return self.network.apply(
       variables["network"], latents, condition, sigma, has_image=has_image
     )
 
-  def text_logits(self, variables, text_hidden: jax.Array) -> jax.Array:
+  def text_logits(
+    self, variables, text_hidden: Float[Array, "batch positions features"]
+  ) -> Float[Array, "batch positions vocab"]:
     """Logits at some positions of `Prediction.text_hidden`."""
     return self.network.text_logits(variables["network"], text_hidden)
 
   def encode(
-    self, variables, images: jax.Array, key: jax.Array | None = None
-  ) -> jax.Array:
+    self, variables, images: Images, key: Key[Array, ""] | None = None
+  ) -> Float[Array, "batch height width channels"]:
     """Clean latents of `batch.Images`: uint8 pixels or cached moments.
 
     Args:
@@ -198,8 +204,10 @@ class DualModel:
     latents = posterior.mean if key is None else posterior.sample(key)
     return self._config.to_network(latents.astype(jnp.float32))
 
-  def decode(self, variables, latents: jax.Array) -> jax.Array:
-    """Latents to uint8 pixels."""
+  def decode(
+    self, variables, latents: Float[Array, "batch rows columns channels"]
+  ) -> UInt8[Array, "batch height width 3"]:
+    """Latents to pixels."""
     if self.autoencoder is not None:
       latents = self.autoencoder.apply(
         variables["vae"], latents, method="decode"

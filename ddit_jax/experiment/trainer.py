@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from jaxtyping import Int
 
 from ddit_jax.batch import DualBatch
 from ddit_jax.checkpoint.manifest import raising_on_all
@@ -100,7 +101,7 @@ class Trainer:
     encoders: source of the encoders, if there are any.
     pretrained: parameters that a new run starts from, or that stay frozen
       under adapters; None if there are none.
-    null_tokens: the empty caption, int32 [length].
+    null_tokens: the empty caption, int32.
     optimizer: the optax chain.
     shardings: of the state, without frozen parameters.
     data: the training batches, the validation batch, and reading statistics.
@@ -117,7 +118,7 @@ class Trainer:
   model: DualModel
   encoders: PretrainedModel | None
   pretrained: PretrainedParams | None
-  null_tokens: np.ndarray
+  null_tokens: Int[np.ndarray, " length"]
   optimizer: optax.GradientTransformation
   shardings: TrainState
   data: TrainingData

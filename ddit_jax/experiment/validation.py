@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Bool, Int32
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.data.text import answer_text
@@ -42,7 +43,7 @@ class Validator:
     self,
     model: DualModel,
     loss: DualLoss,
-    null_tokens: np.ndarray,
+    null_tokens: Int32[np.ndarray, " length"],
     batch: DualBatch,
     writer: MetricWriter,
   ):
@@ -102,7 +103,7 @@ class SampleGrid:
     self,
     model: DualModel,
     tokenizer: Tokenizer,
-    null_tokens: np.ndarray,
+    null_tokens: Int32[np.ndarray, " length"],
     batch: DualBatch,
     size: int,
     config: SampleConfig,
@@ -194,17 +195,17 @@ class SampleGrid:
 
 def answer_label(
   tokenizer: Tokenizer,
-  tokens: np.ndarray,
-  reference: np.ndarray,
-  prompt_mask: np.ndarray,
+  tokens: Int32[np.ndarray, " length"],
+  reference: Int32[np.ndarray, " length"],
+  prompt_mask: Bool[np.ndarray, " length"],
 ) -> str:
   """ "QUESTION > ANSWER", and below "reference: TEXT".
 
   Args:
     tokenizer: of the texts.
-    tokens: the prompt and the generated text, int32 [length].
-    reference: the same prompt and the text of the data, int32 [length].
-    prompt_mask: True on the prompt, bool [length].
+    tokens: the prompt and the generated text.
+    reference: the same prompt and the text of the data.
+    prompt_mask: True on the prompt.
   """
   answer, wanted = (
     answer_text(tokenizer, text, prompt_mask) for text in (tokens, reference)

@@ -5,6 +5,7 @@ import logging
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jaxtyping import Array, Float, Float32, Int32, UInt8
 
 from ddit_jax.data.image import ImageTransform
 from ddit_jax.data.pixel_codec import PixelCodec
@@ -74,15 +75,19 @@ class LocalEncoders:
     self._to_features = jax.jit(self._features_of)
     self.num_rows = rows_per_device * batch_ways(self._mesh)
 
-  def moments(self, pixels: np.ndarray) -> jax.Array:
-    """uint8 [rows, height, width, 3] to float32 moments, `num_rows` of them.
+  def moments(
+    self, pixels: UInt8[np.ndarray, "rows height width 3"]
+  ) -> Float32[Array, "num_rows latent_height latent_width moments"]:
+    """Images to moments, padded to `num_rows`.
 
     Returns before they are computed.
     """
     return self._run(self._to_moments, "vae", pixels)
 
-  def features(self, tokens: np.ndarray) -> jax.Array:
-    """Clean tokens [rows, length] to features in the encoder's dtype."""
+  def features(
+    self, tokens: Int32[np.ndarray, "rows length"]
+  ) -> Float[Array, "num_rows length width"]:
+    """Clean tokens to features in the encoder's dtype."""
     return self._run(self._to_features, "text_encoder", tokens)
 
   def _moments_of(self, variables: Variables, pixels: jax.Array) -> jax.Array:

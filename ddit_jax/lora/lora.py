@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Array, Float, Key
 
 from ddit_jax.errors import check_choices
 from ddit_jax.models.mmdit import Prediction
@@ -130,7 +131,7 @@ def _target_kernels(
 
 
 def _init_adapters(
-  key: jax.Array, kernels: dict[Path, _TargetKernel], config: LoraConfig
+  key: Key[Array, ""], kernels: dict[Path, _TargetKernel], config: LoraConfig
 ) -> Any:
   """New adapters, boxed; "up" is zero, so the initial network is unchanged.
 
@@ -229,12 +230,16 @@ class LoraNetwork(Network):
     """Applies the network with the adapters merged; see `MMDiT`."""
     return self.network.apply(self.merged(variables), *inputs, **options)
 
-  def text_logits(self, variables: Variables, text_hidden) -> jax.Array:
+  def text_logits(
+    self,
+    variables: Variables,
+    text_hidden: Float[Array, "batch length features"],
+  ) -> Float[Array, "batch length vocab"]:
     """The frozen text head; see `Network.text_logits`."""
     frozen = {"params": variables["base"]}
     return self.network.text_logits(frozen, text_hidden)
 
-  def mask_embedding(self, variables: Variables) -> jax.Array:
+  def mask_embedding(self, variables: Variables) -> Float[Array, " features"]:
     """The frozen row; see `Network.mask_embedding`."""
     return self.network.mask_embedding({"params": variables["base"]})
 
@@ -243,7 +248,7 @@ class LoraNetwork(Network):
     params = merge(variables["base"], variables["params"], self.lora.scale)
     return {"params": params, "constants": variables["constants"]}
 
-  def _boxed_init(self, key: jax.Array) -> Variables:
+  def _boxed_init(self, key: Key[Array, ""]) -> Variables:
     base = super()._boxed_init(key)
     kernels = _target_kernels(base["params"], self.lora)
     adapters = _init_adapters(key, kernels, self.lora)

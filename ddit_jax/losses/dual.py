@@ -7,8 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, Shaped
 
-from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
+from ddit_jax.batch import DualBatch, Images, ImageToTextBatch, TextToImageBatch
 from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.diffusion.masked_diffusion import MaskedDiffusion
 from ddit_jax.errors import check_choices
@@ -27,9 +28,9 @@ from ddit_jax.prng import key_for
 class NetworkOutput(Protocol):
   """The network outputs that the loss uses."""
 
-  velocity: jax.Array | None
-  logits: jax.Array | None
-  text_hidden: jax.Array | None
+  velocity: Float[Array, "batch height width channels"] | None
+  logits: Float[Array, "batch length vocab"] | None
+  text_hidden: Float[Array, "batch length features"] | None
 
 
 @runtime_checkable
@@ -43,13 +44,16 @@ class Model(Protocol):
   mask_id: int
 
   def encode(
-    self, variables: Any, images: jax.Array, key: jax.Array
-  ) -> jax.Array:
+    self, variables: Any, images: Images, key: Key[Array, ""]
+  ) -> Float[Array, "batch height width channels"]:
     """Clean latents of pixels or of cached moments, sampled with `key`."""
 
   def condition(
-    self, variables: Any, text: jax.Array, is_text_clean: bool = False
-  ) -> jax.Array:
+    self,
+    variables: Any,
+    text: Shaped[Array, "batch length *features"],
+    is_text_clean: bool = False,
+  ) -> Shaped[Array, "batch length *condition"]:
     """The network's text input of token ids; features are returned as is.
 
     `is_text_clean` says that no token is masked.
@@ -60,7 +64,9 @@ class Model(Protocol):
   ) -> NetworkOutput:
     """Velocity, logits and the text head's input."""
 
-  def text_logits(self, variables: Any, text_hidden: jax.Array) -> jax.Array:
+  def text_logits(
+    self, variables: Any, text_hidden: Float[Array, "batch positions features"]
+  ) -> Float[Array, "batch positions vocab"]:
     """Logits of some positions of `NetworkOutput.text_hidden`."""
 
 
@@ -223,8 +229,10 @@ class DualLoss:
       has_image=batch.has_image,
     )
 
-  def _log_likelihoods(self, model, variables, seen, texts) -> jax.Array:
-    """Float32 sum over each text's masked positions of log p, [batch]."""
+  def _log_likelihoods(
+    self, model, variables, seen, texts
+  ) -> Float[Array, " batch"]:
+    """The sum over each text's masked positions of log p."""
     if not self.text_chunk:
       return masked_diffusion.token_log_likelihoods(
         seen.logits, texts, model.mask_id

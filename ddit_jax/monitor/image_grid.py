@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 _TILE, _MARGIN = 256, 8
@@ -39,17 +40,17 @@ def pillow_image(image: np.ndarray, name: str) -> Image.Image:
 
 
 def labelled_grid(
-  images: np.ndarray, labels: Sequence[str], *, num_columns: int = 4
-) -> np.ndarray:
+  images: UInt8[np.ndarray, "number height width 3"],
+  labels: Sequence[str],
+  *,
+  num_columns: int = 4,
+) -> UInt8[np.ndarray, "rows columns 3"]:
   """A grid of tiles, row by row; long paragraphs of labels end in "…".
 
   Args:
-    images: uint8 [number, height, width, 3]; shown 256 pixels wide.
+    images: shown 256 pixels wide.
     labels: as many texts; a line break starts a paragraph.
     num_columns: tiles side by side.
-
-  Returns:
-    uint8 [height, width, 3].
 
   Raises:
     ValueError: none, or another number of labels.

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from ddit_jax.checkpoint.store import checkpoints_in
@@ -270,7 +271,7 @@ class Evaluator:
       ],
     }
 
-  def _unmask(self, image: np.ndarray) -> dict:
+  def _unmask(self, image: UInt8[np.ndarray, "height width 3"]) -> dict:
     """One caption at several steps of the text sampler (paper figure 6)."""
     length = self._pipeline.config.data.image_to_text.text_length
     tokenizer = self._pipeline.tokenizer

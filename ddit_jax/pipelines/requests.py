@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from ddit_jax.data.example import BadRecord
@@ -92,8 +93,10 @@ def read(
   return rows
 
 
-def read_image(path: str, side: int, crop: str = "centre") -> np.ndarray:
-  """An image file as uint8 [side, side, 3], as training reads it.
+def read_image(
+  path: str, side: int, crop: str = "centre"
+) -> UInt8[np.ndarray, "side side 3"]:
+  """An image file as training reads it.
 
   Args:
     path: of the file.

@@ -13,6 +13,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from jaxtyping import UInt8
 from markupsafe import Markup, escape
 
 from ddit_jax.files import replace_file
@@ -76,7 +77,9 @@ class Report:
   summary: str
   config: Mapping[str, Any]
   scalars: Sequence[dict[str, Any]]
-  grids: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  grids: Mapping[str, UInt8[np.ndarray, "height width channels"]] = (
+    dataclasses.field(default_factory=dict)
+  )
   generated: Sequence[dict[str, Any]] = ()
   answered: Sequence[dict[str, Any]] = ()
   unmasking: dict[str, Any] | None = None
@@ -192,7 +195,7 @@ def flat_config(config: dict[str, Any], path: str = "") -> dict[str, str]:
   return flat
 
 
-def _image_source(image: np.ndarray) -> str:
+def _image_source(image: UInt8[np.ndarray, "height width channels"]) -> str:
   """The pixels as a data URI with a PNG inside."""
   buffer = io.BytesIO()
   pillow_image(image, "of a report").save(buffer, format="PNG")

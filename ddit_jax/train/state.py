@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int32, Key
 
 from ddit_jax.models.module import Network
 from ddit_jax.sharding.rules import with_shardings
@@ -99,9 +100,9 @@ class TrainState:
       so no checkpoint holds them.
   """
 
-  step: jax.Array
-  num_skipped: jax.Array
-  num_skipped_in_row: jax.Array
+  step: Int32[Array, ""]
+  num_skipped: Int32[Array, ""]
+  num_skipped_in_row: Int32[Array, ""]
   params: Any
   ema: Any
   opt_state: Any
@@ -141,7 +142,9 @@ class TrainState:
 
 
 def init_state(
-  network: Network, optimizer: optax.GradientTransformation, key: jax.Array
+  network: Network,
+  optimizer: optax.GradientTransformation,
+  key: Key[Array, ""],
 ) -> TrainState:
   """The state of step 0; jit it with `state_shardings` as out_shardings."""
   variables = network.init(key)

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float, Int, Shaped
 
 from ddit_jax.batch import DualBatch
 from ddit_jax.losses import dual
@@ -55,14 +56,17 @@ class TrainStep:
     return self.optimizer.make(self.train.num_steps)
 
   def __call__(
-    self, state: TrainState, batch: DualBatch, null_tokens: jax.Array
+    self,
+    state: TrainState,
+    batch: DualBatch,
+    null_tokens: Int[Array, " length"],
   ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Draws the corruption, differentiates, updates parameters and EMA.
 
     Args:
       state: donated by the caller.
       batch: the global batch of both tasks.
-      null_tokens: the empty caption, [length].
+      null_tokens: the empty caption.
     """
     root = key_for(root_key(self.seed), "training")
     corrupted = self.loss.corrupt(
@@ -186,8 +190,10 @@ class TrainStep:
     moved = jnp.linalg.norm(state.params[MASK_EMBEDDING] - start)
     return {"mask_embedding/drift": moved / jnp.linalg.norm(start)}
 
-  def _split(self, array: jax.Array) -> jax.Array:
-    """[batch, ...] to [parts, batch / parts, ...], each part over all devices.
+  def _split(
+    self, array: Shaped[Array, "batch *rest"]
+  ) -> Shaped[Array, "parts batch_of_part *rest"]:
+    """Divides the batch into micro-batches, each of them over all devices.
 
     Rows are assigned round-robin, so that no example changes its device
     and every part sees all strata of the text times.
@@ -199,7 +205,7 @@ class TrainStep:
     return constrain(array, None, "batch", *(None,) * len(rest))
 
 
-def ema_decay(largest: float, step: jax.Array) -> jax.Array:
+def ema_decay(largest: float, step: Int[Array, ""]) -> Float[Array, ""]:
   """min(largest, (1 + step) / (10 + step)): a quick start, then `largest`."""
   step = step.astype(jnp.float32)
   return jnp.minimum(largest, (1 + step) / (10 + step))

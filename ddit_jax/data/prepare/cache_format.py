@@ -12,6 +12,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from jaxtyping import Float
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.prepare.shards import FolderFormat
@@ -129,7 +130,7 @@ class ArrayFormat:
     """Size of one array."""
     return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
 
-  def pack(self, array: np.ndarray) -> bytes:
+  def pack(self, array: Float[np.ndarray, "*shape"]) -> bytes:
     """The bytes of an array of this shape.
 
     Raises:
@@ -146,7 +147,7 @@ class ArrayFormat:
         )
     return stored.tobytes()
 
-  def unpack(self, data: bytes, record_id: str) -> np.ndarray:
+  def unpack(self, data: bytes, record_id: str) -> Float[np.ndarray, "*shape"]:
     """The read-only array with these bytes.
 
     Raises:
@@ -157,7 +158,7 @@ class ArrayFormat:
       raise BadRecord("corrupt_shard", detail, record_id)
     return np.frombuffer(data, _DTYPES[self.dtype]).reshape(self.shape)
 
-  def zeros(self) -> np.ndarray:
+  def zeros(self) -> Float[np.ndarray, "*shape"]:
     """An array of zeros."""
     return np.zeros(self.shape, _DTYPES[self.dtype])
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32, UInt8
 
 from ddit_jax.data.example import BadRecord, Example, Source
 from ddit_jax.data.image import ImageTransform
@@ -48,8 +49,8 @@ class CacheRow:
 
   index: int
   record: CachedRecord
-  pixels: np.ndarray | None = None
-  tokens: tuple[np.ndarray | None, ...] = ()
+  pixels: UInt8[np.ndarray, "size size 3"] | None = None
+  tokens: tuple[Int32[np.ndarray, " length"] | None, ...] = ()
   num_truncated: int = 0
   bad_texts: tuple[str, ...] = ()
 
@@ -125,7 +126,7 @@ class RowReader:
       bad_texts=tuple(bad),
     )
 
-  def _pixels(self, example: Example) -> np.ndarray:
+  def _pixels(self, example: Example) -> UInt8[np.ndarray, "size size 3"]:
     return self.images(
       example.image,
       # The centre crop does not depend on random draws.

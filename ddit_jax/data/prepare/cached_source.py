@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Float
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.prepare.cache_format import (
@@ -33,7 +34,7 @@ class CachedExample(CachedRecord):
     read_feature: a feature entry to [length, width].
   """
 
-  read_feature: Callable[[int], np.ndarray]
+  read_feature: Callable[[int], Float[np.ndarray, "length width"]]
 
   @property
   def image(self) -> CachedRecord | None:
@@ -41,7 +42,7 @@ class CachedExample(CachedRecord):
     has_image = self.moments is not None or self.bad_image is not None
     return self if has_image else None
 
-  def features(self, text: str) -> np.ndarray:
+  def features(self, text: str) -> Float[np.ndarray, "length width"]:
     """The features of one of the texts, [length, width].
 
     Raises:
@@ -114,7 +115,7 @@ class CachedSource:
       raise BadRecord(*record.bad_record, record.record_id)
     part, _ = self._latents.place(index)
 
-    def read_feature(entry: int) -> np.ndarray:
+    def read_feature(entry: int) -> Float[np.ndarray, "length width"]:
       data = self._features.read(self._features.start(part) + entry, where)
       return self.feature.unpack(data, where)
 
@@ -144,7 +145,7 @@ class StoredMoments:
     *,
     record_id: str,
     may_flip: bool,
-  ) -> np.ndarray:
+  ) -> Float[np.ndarray, "rows columns moments"]:
     """Moments [rows, columns, 2 * channels]; draws nothing.
 
     Raises:

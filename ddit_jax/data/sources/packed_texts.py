@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 import numpy as np
+from jaxtyping import Int, Int32
 
 from ddit_jax.data.example import BadRecord, Example, Source
 from ddit_jax.data.sources.paths import LruCache, file_facts, index_folder
@@ -94,7 +95,7 @@ class PackedTexts:
   def __len__(self) -> int:
     return self._num_rows
 
-  def __getitem__(self, index: int) -> np.ndarray:
+  def __getitem__(self, index: int) -> Int32[np.ndarray, " length"]:
     """One row, int32 [length].
 
     Raises:
@@ -122,7 +123,7 @@ class PackedTexts:
     return f"{self._digest}-{self._length}"
 
   @functools.cached_property
-  def _ends(self) -> np.ndarray:
+  def _ends(self) -> Int[np.ndarray, " documents"]:
     """Tokens up to and with each document, int64."""
     ends = np.load(self._path, mmap_mode="r", allow_pickle=False)
     if ends.shape != (len(self._documents),) or ends.dtype != np.int64:
@@ -134,8 +135,8 @@ class PackedTexts:
     first = self._ends[document - 1] if document else 0
     return int(first), int(self._ends[document])
 
-  def _tokens(self, document: int) -> np.ndarray:
-    """A document's tokens with its end token, int32."""
+  def _tokens(self, document: int) -> Int32[np.ndarray, " tokens"]:
+    """A document's tokens with its end token."""
     example = self._documents[document]
     ids = self._tokenizer.encode(example.texts[0])
     ids = [*ids, self._tokenizer.end_id]

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from ddit_jax.data.example import BadRecord, Example, Source
 from ddit_jax.data.sources import annotations, paths
@@ -185,8 +186,8 @@ def _parquet(
   )
 
 
-def _line_spans(path: pathlib.Path) -> np.ndarray:
-  """First byte of each line and the byte behind its last, int64 [lines, 2]."""
+def _line_spans(path: pathlib.Path) -> Int[np.ndarray, "lines 2"]:
+  """First byte of each line and the byte behind its last, int64."""
   starts, stops = [np.zeros(1, np.int64)], []
   offset, before = 0, b"\0"
   with open(path, "rb") as file:

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
+from jaxtyping import Int
 
 from ddit_jax.data.example import REASONS, BadRecord
 from ddit_jax.data.image_header import with_hint
@@ -92,7 +93,7 @@ class TarIndex:
   """
 
   path: pathlib.Path
-  ends: np.ndarray
+  ends: Int[np.ndarray, " shards"]
   report: IndexReport
 
   def __getstate__(self) -> dict[str, Any]:
