@@ -1,5 +1,6 @@
 """Paths, regular files, locks; atomic writes; hashes; JSON of limited size."""
 
+import codecs
 import contextlib
 import errno
 import fcntl
@@ -170,6 +171,24 @@ def _sync_folder(folder: pathlib.Path) -> None:
 _DIGEST_BYTES = 16
 
 
+# Codecs that pass over the mark; the marks of UTF-32 begin with one of UTF-16.
+_ENCODINGS = {
+  codecs.BOM_UTF8: "utf-8-sig",
+  codecs.BOM_UTF32_LE: "utf-32",
+  codecs.BOM_UTF32_BE: "utf-32",
+  codecs.BOM_UTF16_LE: "utf-16",
+  codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def text_encoding(start: bytes) -> str:
+  """The encoding that a byte order mark names; "utf-8" without one."""
+  for mark, name in _ENCODINGS.items():
+    if start.startswith(mark):
+      return name
+  return "utf-8"
+
+
 def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
   """A JSON object from a file of limited size.
 
@@ -182,7 +201,7 @@ def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
       raise ValueError(f"{path} has {size} bytes, at most {max_bytes} are read")
     data = file.read()
   try:
-    body = json.loads(data.decode())
+    body = json.loads(data.decode(text_encoding(data)))
   except (ValueError, RecursionError) as error:
     cause = " ".join(str(error).split())
     raise ValueError(f"{path} is not JSON: {cause}") from error

@@ -17,7 +17,9 @@ from ddit_jax.files import (
   open_regular,
   read_json_object,
   read_regular,
+  read_sealed,
   replace_file,
+  sealed,
   take_lock,
 )
 
@@ -274,3 +276,22 @@ def test_room_on_the_disk(tmp_path):
   assert facts.startswith("1e-09 GB to write, ")
   with pytest.raises(InputError, match=r"1e\+09 GB to write.*or be brief"):
     check_free_space(path, 10**18, remedy="be brief")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_may_begin_with_a_byte_order_mark(tmp_path, encoding):
+  """Editors and shells of Windows write one."""
+  path = tmp_path / "spec.json"
+  path.write_text('{"kind": "ä"}', encoding=encoding)
+  assert read_json_object(path, max_bytes=100) == {"kind": "ä"}
+
+
+def test_a_changed_value_breaks_the_seal(tmp_path):
+  path, body = tmp_path / "x.json", {"b": [1, 2.5, "ä"], "a": {"c": None}}
+  path.write_bytes(sealed(body))
+  assert read_sealed(path, max_bytes=1000) == body
+  sound = path.read_bytes()
+  for old, new in ((b"2.5", b"2.6"), (b"null", b"true"), (b"blake2b", b"x")):
+    path.write_bytes(sound.replace(old, new))
+    with pytest.raises(ValueError, match="damaged: its hash is another one"):
+      read_sealed(path, max_bytes=1000)

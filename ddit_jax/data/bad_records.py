@@ -85,6 +85,8 @@ class ReadLog:
         self._counts[f"{record.source}/truncated_tokens"] += cut
       if record.num_unknown:
         self._counts[f"{record.source}/texts_with_unknown_words"] += 1
+      if record.is_animation:
+        self._counts[f"{record.source}/animations"] += 1
 
   def add_bad(self, source: str, errors: Iterable[BadRecord]) -> None:
     """Counts and lists records that could not be used.
@@ -110,8 +112,9 @@ class ReadLog:
     """E.g. {"web/reads": 9, "web/bad": 1, "web/bad/bad_json": 1}.
 
     Also "<source>/truncated_texts", "<source>/truncated_tokens",
-    "<source>/texts_with_unknown_words", and "unlisted_bad_records": those
-    beyond the file's last line.
+    "<source>/texts_with_unknown_words", "<source>/animations", of which the
+    first frame was read, and "unlisted_bad_records": those beyond the file's
+    last line.
     """
     with self._lock:
       return dict(self._counts)

@@ -84,6 +84,7 @@ class TrainingRecord:
     num_truncated: tokens of the text that were cut off, the end token not
       counted.
     num_unknown: tokens of the text that are in no vocabulary.
+    is_animation: whether its image is the first frame of several.
     source: name of the source; "" is not counted.
     bad: records that could not be used and that this one replaces.
   """
@@ -91,6 +92,7 @@ class TrainingRecord:
   arrays: Mapping[str, np.ndarray]
   num_truncated: int = 0
   num_unknown: int = 0
+  is_animation: bool = False
   source: str = ""
   bad: tuple[BadRecord, ...] = ()
 

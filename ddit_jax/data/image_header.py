@@ -239,7 +239,8 @@ def is_animation(data: bytes) -> bool:
   """Whether an encoded image claims to have several frames."""
   if data[:4] == b"RIFF":
     return data[12:16] == b"VP8X" and bool(data[20] & 0x02)
-  return b"acTL" in data[: data.find(b"IDAT")]
+  is_png = data.startswith(b"\x89PNG")
+  return is_png and b"acTL" in data[: data.find(b"IDAT")]
 
 
 _PNG_START = 8

@@ -8,6 +8,7 @@ from jaxtyping import Int
 
 from ddit_jax.data.example import BadRecord, Example, TrainingRecord
 from ddit_jax.data.image import ImageTransform
+from ddit_jax.data.image_header import is_animation
 from ddit_jax.data.text import TextTransform, TokenizedText, names_a_side
 
 _CHANNELS = 3
@@ -59,6 +60,7 @@ class TextToImageTransform:
       arrays=arrays | self.more_arrays(example, text),
       num_truncated=num_lost_tokens(tokenized),
       num_unknown=tokenized.num_unknown,
+      is_animation=_is_animation(example),
     )
 
   def more_arrays(self, example: Example, text: str) -> dict[str, np.ndarray]:
@@ -114,6 +116,7 @@ class ImageToTextTransform:
       },
       num_truncated=num_lost_tokens(tokenized),
       num_unknown=tokenized.num_unknown,
+      is_animation=_is_animation(example),
     )
 
   def no_image(self) -> dict[str, np.ndarray]:
@@ -129,6 +132,11 @@ def num_lost_tokens(tokenized: TokenizedText) -> int:
   """Number of truncated tokens, not counting the end token."""
   # Losing the end token is harmless: the text itself is complete.
   return max(0, tokenized.num_truncated - 1)
+
+
+def _is_animation(example: Example) -> bool:
+  """False where a cache holds what became of the image."""
+  return isinstance(example.image, bytes) and is_animation(example.image)
 
 
 def _image_bytes(images: ImageTransform) -> int:

@@ -4,7 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from ddit_jax.data.bad_records import ReadLog
 from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.image import ImageConfig, ImageTransform
 from ddit_jax.data.text import TextConfig, TextTransform
@@ -114,3 +116,17 @@ def test_an_image_without_any_caption_gets_the_null_caption(texts):
   np.testing.assert_array_equal(found["images"], pixels(SIZE, SIZE))
   with pytest.raises(BadRecord, match="empty_text"):
     visit(ImageToTextTransform, example)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_animations_are_counted(kind, tmp_path):
+  frames = [
+    Image.new("RGB", (SIZE, SIZE), colour) for colour in ("red", "blue")
+  ]
+  moving = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+  log = ReadLog(tmp_path / "bad.jsonl")
+  for image in (moving, EXAMPLE.image, None):
+    example = dataclasses.replace(EXAMPLE, image=image)
+    record = visit(ImageToTextTransform, example)
+    log.add(dataclasses.replace(record, source="s"))
+  assert log.counts() == {"s/reads": 3, "s/animations": 1}

@@ -1,6 +1,5 @@
 """Texts of untrusted files, and files that list records: JSON, JSONL, CSV."""
 
-import codecs
 import contextlib
 import csv
 import json
@@ -11,7 +10,7 @@ from typing import Any, TextIO
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image_header import ImageSize
-from ddit_jax.files import read_regular
+from ddit_jax.files import read_regular, text_encoding
 
 # Far above any caption.
 MAX_CAPTION_BYTES = 2**20
@@ -29,24 +28,6 @@ class TextError(ValueError):
     self.reason = reason
 
 
-# Codecs that pass over the mark; the marks of UTF-32 begin with one of UTF-16.
-_ENCODINGS = {
-  codecs.BOM_UTF8: "utf-8-sig",
-  codecs.BOM_UTF32_LE: "utf-32",
-  codecs.BOM_UTF32_BE: "utf-32",
-  codecs.BOM_UTF16_LE: "utf-16",
-  codecs.BOM_UTF16_BE: "utf-16",
-}
-
-
-def _encoding(start: bytes) -> str:
-  """The encoding that a byte order mark names; UTF-8 without one."""
-  for mark, name in _ENCODINGS.items():
-    if start.startswith(mark):
-      return name
-  return "utf-8"
-
-
 @contextlib.contextmanager
 def _open_text(path: str | os.PathLike, *, newline: str) -> Iterator[TextIO]:
   """A text file in the encoding that its byte order mark names.
@@ -58,7 +39,7 @@ def _open_text(path: str | os.PathLike, *, newline: str) -> Iterator[TextIO]:
     ValueError: it is not in the encoding of its mark.
   """
   with open(path, "rb") as file:
-    encoding = _encoding(file.read(4))
+    encoding = text_encoding(file.read(4))
   errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
   with open(path, encoding=encoding, errors=errors, newline=newline) as file:
     try:
@@ -74,7 +55,12 @@ def text_of_bytes(data: bytes) -> str:
     TextError: it is not UTF-8, or not in the encoding of its mark.
   """
   try:
-    return data.decode(_encoding(data)).strip()
+    text = data.decode(text_encoding(data))
+    if "\0" in text:
+      raise TextError(
+        "bad_text", "it holds NUL: is it UTF-16 without a byte order mark?"
+      )
+    return text.strip()
   except UnicodeDecodeError as error:
     raise TextError("bad_text", _not_unicode(error)) from error
 
@@ -120,7 +106,7 @@ def parse_json(data: bytes | str) -> Any:
     TextError: it is invalid, nested too deeply, or has a duplicate key.
   """
   try:
-    text = data.decode(_encoding(data)) if isinstance(data, bytes) else data
+    text = data.decode(text_encoding(data)) if isinstance(data, bytes) else data
     # Refuses what `_open_text` made of bytes that are not UTF-8.
     text.encode()
     return _DECODER.decode(text)
@@ -237,11 +223,11 @@ def entries(
     ValueError: the file is not a list of records.
   """
   suffix = path.suffix.lower()
-  if suffix == ".jsonl" or holds_json_lines(path):
+  if suffix == ".jsonl" or _holds_json_lines(path):
     numbered = json_lines(path)
   elif suffix == ".json":
     value = read_json_file(path)
-    if coco and is_coco(value):
+    if coco and _is_coco(value):
       found = coco(value)
     else:
       found = map(_object, _list(path, value))
@@ -254,14 +240,14 @@ def entries(
     yield f"{path.name}:{number}", entry
 
 
-def is_coco(value: Any) -> bool:
+def _is_coco(value: Any) -> bool:
   """Whether a JSON value has COCO's two lists."""
   return isinstance(value, dict) and all(
     isinstance(value.get(key), list) for key in ("images", "annotations")
   )
 
 
-def holds_json_lines(path: pathlib.Path) -> bool:
+def _holds_json_lines(path: pathlib.Path) -> bool:
   """Whether a file called .json holds JSON lines, as POPE's do."""
   if path.suffix.lower() != ".json":
     return False

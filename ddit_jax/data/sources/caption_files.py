@@ -17,8 +17,8 @@ from ddit_jax.data.sources.image_lists import (
 from ddit_jax.data.sources.image_table import FileRecord
 from ddit_jax.data.sources.paths import SafeFolder, is_hidden
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-_OTHER_SUFFIXES = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif", ".jfif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp")
+_OTHER_SUFFIXES = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif")
 
 _log = logging.getLogger(__name__)
 

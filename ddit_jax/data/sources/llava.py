@@ -77,7 +77,7 @@ def _add(
   rows: QuestionRows, record_id: str, entry: dict[str, Any], asked: _Asked
 ) -> None:
   question, answer = asked
-  image = entry.get("image")
+  image = entry.get("image", entry.get("images"))
   listed = [] if image is None or image == "" else [image]
   listed = image if isinstance(image, list) else listed
   if question is None:

@@ -13,6 +13,7 @@ from ddit_jax.data.sources.annotations import TextError
 from ddit_jax.data.sources.packed_texts import PackedDocuments
 from ddit_jax.data.sources.parquet import open_parquet
 from ddit_jax.data.sources.paths import ChangedFile, OpenFiles, PathSpec
+from ddit_jax.files import text_encoding
 
 DOCUMENTS = ("file", "line")
 
@@ -186,8 +187,20 @@ def _parquet(
   )
 
 
+def _check_bytes_of_lines(path: pathlib.Path) -> None:
+  """Raises ValueError where a line feed is not one byte."""
+  with open(path, "rb") as file:
+    encoding = text_encoding(file.read(4))
+  if not encoding.startswith("utf-8"):
+    raise ValueError(
+      f"{path} is {encoding.upper()}, lines are read from UTF-8: convert it "
+      f"with iconv -f {encoding} -t utf-8"
+    )
+
+
 def _line_spans(path: pathlib.Path) -> Int[np.ndarray, "lines 2"]:
   """First byte of each line and the byte behind its last, int64."""
+  _check_bytes_of_lines(path)
   starts, stops = [np.zeros(1, np.int64)], []
   offset, before = 0, b"\0"
   with open(path, "rb") as file:

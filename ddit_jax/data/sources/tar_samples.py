@@ -48,7 +48,7 @@ MAX_NAMED = 5
 _Parts = list[int]
 _IMAGE, _CAPTION, _METADATA, _REWRITTEN = 0, 2, 4, 6
 _PARTS = {
-  **dict.fromkeys((b"jpg", b"jpeg", b"png", b"webp"), _IMAGE),
+  **dict.fromkeys((b"jpg", b"jpeg", b"jfif", b"png", b"webp"), _IMAGE),
   b"txt": _CAPTION,
   b"json": _METADATA,
   b"recap.txt": _REWRITTEN,
@@ -56,7 +56,7 @@ _PARTS = {
 _LINKS = {SYMLINK: "symlink", HARDLINK: "hardlink", SPECIAL: "special_file"}
 # In a hidden folder, as `paths.is_hidden` names them; "./" is this folder.
 _HIDDEN = re.compile(rb"(?:^|/)(?:\.[^/.][^/]*|__MACOSX|@eaDir)/")
-_IMAGE_SUFFIXES = (b".jpg", b".jpeg", b".png", b".webp")
+_IMAGE_SUFFIXES = (b".jpg", b".jpeg", b".jfif", b".png", b".webp")
 _MAX_NAME_BYTES = 4096
 _MAX_BLOCKS = 2**32
 

@@ -330,8 +330,9 @@ def test_a_folder_of_a_hidden_name_can_be_named(tmp_path):
 def test_images_of_other_formats_are_counted(tmp_path):
   write_pair(tmp_path / "a.jpg")
   write_pair(tmp_path / "b.gif")
+  write_pair(tmp_path / "c.JFIF")
   source = open_image_folder("set", path=str(tmp_path))
-  assert source.removed == {"other_format": 1}
+  assert len(source) == 2 and source.removed == {"other_format": 1}
 
 
 @pytest.mark.parametrize(
@@ -341,6 +342,12 @@ def test_a_byte_order_mark_names_the_encoding(tmp_path, encoding):
   mark = "\ufeff" if encoding[-3:] in ("-le", "-be") else ""
   write_pair(tmp_path / "a.jpg", f"{mark}Grüße\r\n".encode(encoding))
   assert open_image_folder("set", path=str(tmp_path))[0].texts == ("Grüße",)
+
+
+def test_utf_16_without_a_mark_is_not_taken_for_utf_8(tmp_path):
+  write_pair(tmp_path / "a.jpg", "a dog".encode("utf-16-le"))
+  with pytest.raises(ValueError, match="is it UTF-16 without a byte order"):
+    open_image_folder("set", path=str(tmp_path))
 
 
 def test_captions_that_are_not_unicode_are_named(tmp_path, caplog):

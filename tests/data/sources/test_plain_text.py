@@ -169,3 +169,10 @@ def test_a_pipe_is_refused_before_it_is_opened(suffix, tmp_path):
   os.mkfifo(path)
   with pytest.raises(ValueError, match=f"pipe{suffix} is not a regular file"):
     open_plain_text("texts", path=str(path), documents="line")
+
+
+def test_a_file_may_be_utf_16_but_not_its_lines(tmp_path):
+  (tmp_path / "a.txt").write_text("ä\nb", encoding="utf-16")
+  assert texts_of(tmp_path) == ["ä\nb"]
+  with pytest.raises(ValueError, match=r"is UTF-16, .* iconv -f utf-16"):
+    texts_of(tmp_path, documents="line")
