@@ -55,6 +55,11 @@ def main() -> int:
     f"{2.5 * outcome.largest_array / _GIB + 1:.2f} GiB (2.5 x largest array "
     f"of {outcome.largest_array / _GIB:.2f} GiB + 1 GiB)"
   )
+  if args.verify:
+    print(
+      "verified: all arrays were read back, and every value equals its source, "
+      "bit for bit"
+    )
   print(f"wrote {args.dst}")
   return 0
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ddit_jax.files import replace_file
+from ddit_jax.files import open_regular, read_regular, replace_file
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
@@ -149,7 +149,7 @@ def hash_file(
     CancelledError: `is_over` was set.
   """
   digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-  with open(path, "rb") as file:
+  with open_regular(path) as file:
     while chunk := file.read(_HASHED_AT_ONCE):
       if is_over is not None and is_over.is_set():
         raise concurrent.futures.CancelledError
@@ -185,7 +185,7 @@ def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
       f"{path} is missing: this checkpoint was never finished; use another"
     )
   try:
-    body = json.loads(path.read_bytes())
+    body = json.loads(read_regular(path))
     digest = body.pop("self")
   except _NOT_A_MANIFEST as error:
     raise CheckpointError(f"{path} is damaged ({error!r})") from error

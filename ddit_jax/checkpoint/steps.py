@@ -18,6 +18,7 @@ from ddit_jax.checkpoint.manifest import (
   listed_files,
   verify_manifest,
 )
+from ddit_jax.files import read_regular
 
 PLAIN_FOLDER = "plain"
 _FILES_FOLDER = "files"
@@ -89,7 +90,7 @@ def read_facts(step_folder: pathlib.Path, name: str) -> dict[str, Any]:
   path = step_folder / PLAIN_FOLDER / f"{name}.json"
   if not path.is_file():
     raise CheckpointError(f"{path} is missing: not a checkpoint of this store")
-  return json.loads(path.read_bytes())
+  return json.loads(read_regular(path))
 
 
 def read_metrics(step_folder: pathlib.Path) -> dict[str, float] | None:
@@ -97,7 +98,7 @@ def read_metrics(step_folder: pathlib.Path) -> dict[str, float] | None:
   path = step_folder / PLAIN_FOLDER / "metrics.json"
   if not path.is_file():
     return None
-  stored = json.loads(path.read_bytes())
+  stored = json.loads(read_regular(path))
   return {k: math.nan if v is None else v for k, v in stored.items()}
 
 
@@ -106,7 +107,7 @@ def read_files(step_folder: pathlib.Path) -> dict[str, bytes]:
   folder = step_folder / PLAIN_FOLDER / _FILES_FOLDER
   if not folder.is_dir():
     return {}
-  return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+  return {path.name: read_regular(path) for path in sorted(folder.iterdir())}
 
 
 def _check_json_round_trip(name: str, value: Any) -> None:

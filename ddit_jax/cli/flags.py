@@ -89,6 +89,8 @@ class Verb:
       if flag.is_path and name in values.given:
         given = getattr(values, name)
         for path in given if flag.is_repeated else [given]:
+          if not path:
+            raise InputError(f"--{name} is missing: {flag.help}")
           local_path(path, what=f"--{name}")
 
   def require(self, values: argparse.Namespace, *names: str) -> None:

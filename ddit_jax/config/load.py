@@ -15,6 +15,7 @@ import pathlib
 import traceback
 import types
 import typing
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -24,6 +25,8 @@ from ddit_jax.errors import InputError, suggest
 
 T = TypeVar("T")
 
+# Whole numbers below it are floating-point numbers, too.
+_LARGE = 2**1000
 # The field of a root part that counts the incompatible changes of its keys.
 _VERSION = "schema_version"
 
@@ -255,13 +258,28 @@ def _parsed(key: str, text: str, old: Any, kind: Any) -> Any:
   if isinstance(old, dict) and not is_mapping:
     raise InputError(f"{key} is a section: set one of {sorted(old)}")
   try:
-    is_boolean = text.lower() in ("true", "false")
-    return ast.literal_eval(text.capitalize() if is_boolean else text)
+    return _literal(text)
   except (ValueError, SyntaxError):
     if kind is object:
       return text
     name = getattr(kind, "__name__", str(kind))
     raise InputError(f"{key} must be {name}, got {text!r}") from None
+
+
+def _literal(text: str) -> Any:
+  """A Python value from text; ValueError or SyntaxError if it is none."""
+  is_boolean = text.lower() in ("true", "false")
+  try:
+    with warnings.catch_warnings():
+      # Python warns of unusual escapes and of numbers before words.
+      warnings.simplefilter("ignore")
+      value = ast.literal_eval(text.capitalize() if is_boolean else text)
+  # What the parser cannot hold, and what no set or mapping can.
+  except (MemoryError, RecursionError, TypeError) as error:
+    raise ValueError(str(error)) from error
+  # Python refuses to print whole numbers of thousands of digits.
+  repr(value)
+  return value
 
 
 def _run_config_file(argument: str) -> ConfigDict:
@@ -329,7 +347,7 @@ def _part(default: T, values: Mapping[str, Any], path: str) -> T:
 
 def _value(kind: Any, value: Any, where: str) -> Any:
   if kind is object:
-    return value
+    return _plain(value, where)
   if typing.get_origin(kind) is dict:
     item = typing.get_args(kind)[1]
     if not isinstance(value, Mapping):
@@ -338,7 +356,7 @@ def _value(kind: Any, value: Any, where: str) -> Any:
   if typing.get_origin(kind) is typing.Literal:
     # The part itself checks its choices.
     return value
-  if kind is float and type(value) is int:
+  if kind is float and type(value) is int and abs(value) < _LARGE:
     value = float(value)
   if type(value) is not kind:
     raise InputError(
@@ -348,3 +366,17 @@ def _value(kind: Any, value: Any, where: str) -> Any:
   if kind is float and not math.isfinite(value):
     raise InputError(f"{where} must be a finite number, got {value}")
   return value
+
+
+def _plain(value: Any, where: str) -> Any:
+  """A value as a checkpoint keeps it: what JSON has, tuples as lists."""
+  if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+    return {key: _plain(v, f"{where}.{key}") for key, v in value.items()}
+  if isinstance(value, list | tuple):
+    return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+  if value is None or isinstance(value, str | bool | int | float):
+    return value
+  raise InputError(
+    f"{where} must be a text, a number, True, False, None, or a list or "
+    f"mapping of such, got {value!r} of type {type(value).__name__}"
+  )

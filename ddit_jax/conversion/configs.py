@@ -27,6 +27,7 @@ from ddit_jax.encoders.clip import (
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.errors import InputError, first_few
+from ddit_jax.files import read_regular
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.embeddings import sine_cosine_table
 from ddit_jax.models.module import Network, PureModule
@@ -116,7 +117,7 @@ class JsonConfig:
   def read(cls, path: pathlib.Path) -> "JsonConfig":
     """Raises InputError if it is missing or not a JSON table."""
     try:
-      fields = json.loads(path.read_bytes())
+      fields = json.loads(read_regular(path))
     except FileNotFoundError:
       raise InputError(
         f"{path} is missing: fetch it with the weights"

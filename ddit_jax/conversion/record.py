@@ -17,6 +17,7 @@ from ddit_jax.conversion.plan import ConversionPlan, NetworkPlan
 from ddit_jax.conversion.safetensors_io import DTYPES, StoredTensor
 from ddit_jax.conversion.slices import TensorSlice
 from ddit_jax.errors import InputError, check_known
+from ddit_jax.files import read_regular
 
 REPORT_NAME = "report.json"
 _SCHEMA_VERSION = 1
@@ -58,7 +59,7 @@ def read_record(folder: pathlib.Path) -> CheckpointRecord:
   """
   path = folder / _CONFIG_NAME
   try:
-    body = json.loads(path.read_bytes())
+    body = json.loads(read_regular(path))
     version = body["schema_version"]
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise InputError(
@@ -108,7 +109,7 @@ def write_source(folder: pathlib.Path, plan: ConversionPlan) -> None:
 
 def read_source(folder: pathlib.Path) -> dict[str, Any]:
   """Reads `source.json`; the folder's manifest covers it."""
-  return json.loads((folder / _SOURCE_NAME).read_bytes())
+  return json.loads(read_regular(folder / _SOURCE_NAME))
 
 
 def conversion_report(plan: ConversionPlan, seed: int) -> _Report:

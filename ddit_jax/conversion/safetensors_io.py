@@ -22,6 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ddit_jax.errors import InputError, first_few
+from ddit_jax.files import open_regular, read_regular
 
 DTYPES: dict[str, np.dtype] = {
   "F64": np.dtype(np.float64),
@@ -110,9 +111,7 @@ def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
   refuse_pickle(path)
   try:
     # Checks that the header is valid and that its tensors fill the file.
-    with safe_open(path, framework="numpy"):
-      pass
-    with open(path, "rb") as file:
+    with open_regular(path) as file, safe_open(path, framework="numpy"):
       (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
       header = json.loads(file.read(length), object_pairs_hook=_without_repeats)
   except (SafetensorError, ValueError) as error:
@@ -325,7 +324,7 @@ def _read_shards(index: pathlib.Path) -> dict[str, StoredTensor]:
 
 def _weight_map(index: pathlib.Path) -> dict[str, str]:
   try:
-    table = json.loads(index.read_bytes(), object_pairs_hook=_without_repeats)
+    table = json.loads(read_regular(index), object_pairs_hook=_without_repeats)
     weight_map = dict(table["weight_map"])
   except (ValueError, TypeError, KeyError) as error:
     raise InputError(
@@ -351,7 +350,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _damage(path: pathlib.Path, error: Exception) -> str:
   """Describes why a file is not a valid safetensors file."""
-  with open(path, "rb") as file:
+  with open_regular(path) as file:
     beginning = file.read(32).lstrip().lower()
   # A valid header's length may begin like another format: it was tried first.
   for mark, what in _BEGINNINGS:

@@ -15,7 +15,7 @@ import numpy as np
 import tensorstore as ts
 
 from ddit_jax.errors import InputError
-from ddit_jax.files import local_path
+from ddit_jax.files import local_path, read_regular
 
 _METADATA_NAME = "_METADATA"
 # The smallest unit that a restoring process reads.
@@ -40,7 +40,7 @@ class ZarrArrays:
     """
     self._folder = folder
     try:
-      metadata = json.loads((folder / _METADATA_NAME).read_bytes())
+      metadata = json.loads(read_regular(folder / _METADATA_NAME))
       entries = metadata["tree_metadata"].values()
     except (OSError, ValueError, KeyError) as error:
       raise InputError(

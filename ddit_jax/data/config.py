@@ -9,8 +9,12 @@ from ddit_jax.data.image_header import filters_from
 from ddit_jax.data.loader import ONE_PER_CORE, ReadPlan, plan_reading
 from ddit_jax.data.text import TextConfig
 from ddit_jax.digits.world import WORLDS, World
-from ddit_jax.errors import check_known, suggest
+from ddit_jax.errors import check_bounds, check_known, suggest
 from ddit_jax.files import local_path
+
+# Far above any use, and still built in a bearable time and memory.
+_MOST_EXAMPLES = 10_000_000
+_MOST_READERS = 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,10 @@ class TaskConfig(ImageConfig, TextConfig):
     for name in ("batch_size", "pool_size"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is negative: {getattr(self, name)}")
+      if getattr(self, name) > _MOST_EXAMPLES:
+        raise ValueError(
+          f"{name} must be at most {_MOST_EXAMPLES}, got {getattr(self, name)}"
+        )
     if self.cache:
       local_path(self.cache, what="cache")
     ImageConfig.__post_init__(self)
@@ -88,17 +96,17 @@ class DataConfig(BadRecordLimit, HeldOut):
   )
 
   def __post_init__(self):
-    if self.pool_size < 1:
-      raise ValueError(f"pool_size must be positive, got {self.pool_size}")
+    check_bounds(self, pool_size=_MOST_EXAMPLES)
     BadRecordLimit.__post_init__(self)
     HeldOut.__post_init__(self)
     self.digit_world()
     filters_from(self.filters)
-    if self.num_workers < 0 or self.num_threads < ONE_PER_CORE:
+    is_few = max(self.num_workers, self.num_threads) <= _MOST_READERS
+    if self.num_workers < 0 or self.num_threads < ONE_PER_CORE or not is_few:
       raise ValueError(
         f"num_workers is {self.num_workers} and num_threads "
-        f"{self.num_threads}: write 0 or more, or num_threads=-1 for one "
-        "per core"
+        f"{self.num_threads}: write 0 or more, at most {_MOST_READERS}, or "
+        "num_threads=-1 for one per core"
       )
     for name, task in self.tasks().items():
       if task.cache and not self.sources:

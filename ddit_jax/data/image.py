@@ -25,7 +25,7 @@ from ddit_jax.data.image_header import (
   not_an_image,
   without_metadata,
 )
-from ddit_jax.errors import check_choices
+from ddit_jax.errors import check_bounds, check_choices
 
 _EXIF_ORIENTATION = 0x0112
 # EXIF 2.32, table 6: rotations of the stored image to upright.
@@ -212,8 +212,7 @@ class ImageConfig:
 
   def __post_init__(self):
     check_choices(self)
-    if self.image_size < 1:
-      raise ValueError(f"image_size must be positive, got {self.image_size}")
+    check_bounds(self, image_size=2**14)
     if not 0 <= self.flip_probability <= 1:
       raise ValueError(
         f"flip_probability must be in [0, 1], got {self.flip_probability}"

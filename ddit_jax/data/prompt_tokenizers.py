@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Int32
 
 from ddit_jax.data.tokenizers import UNKNOWN, pretrained_tokenizer
+from ddit_jax.files import read_regular
 
 # Either names the special tokens; the first is the newer one.
 CONFIG_NAMES = ("tokenizer_config.json", "special_tokens_map.json")
@@ -108,7 +109,7 @@ def pad_token(folder: pathlib.Path) -> str:
     if not path.is_file():
       continue
     try:
-      token = json.loads(path.read_bytes()).get("pad_token")
+      token = json.loads(read_regular(path)).get("pad_token")
     except (ValueError, AttributeError) as error:
       raise ValueError(f"{path} is damaged: {error}") from error
     if token is not None:

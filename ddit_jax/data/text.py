@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int, Int32
 
 from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.tokenizers import Tokenizer
+from ddit_jax.errors import check_bounds
 
 _NAMED_WORDS = 5
 # The file of a checkpoint that keeps `TrainingData.instructions`.
@@ -191,8 +192,7 @@ class TextConfig:
   rewritten_probability: float = 1.0
 
   def __post_init__(self):
-    if self.text_length < 1:
-      raise ValueError(f"text_length must be positive, got {self.text_length}")
+    check_bounds(self, text_length=2**20)
     if not 0 <= self.rewritten_probability <= 1:
       raise ValueError(
         "rewritten_probability must be in [0, 1], got "

@@ -10,7 +10,7 @@ import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
-from ddit_jax.files import local_path
+from ddit_jax.files import local_path, read_regular
 
 PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<extra_id_0>"
 GPT2_END = "<|endoftext|>"
@@ -303,7 +303,7 @@ def _read(kind: str, folder: pathlib.Path):
   try:
     if (folder / TOKENIZER_FILE).is_file():
       # It is a complete tokenizer, which transformers would alter.
-      return _read_backend((folder / TOKENIZER_FILE).read_bytes())
+      return _read_backend(read_regular(folder / TOKENIZER_FILE))
     if all((folder / name).is_file() for name in own_files):
       return _read_own_files(kind, folder)
   except ValueError:
@@ -356,7 +356,7 @@ def _num_pieces(model: pathlib.Path) -> int:
 def _num_merged_tokens(folder: pathlib.Path) -> int:
   """GPT-2's tokens, each of which is a character or the result of a merge."""
   try:
-    vocabulary = json.loads((folder / _VOCABULARY).read_bytes())
+    vocabulary = json.loads(read_regular(folder / _VOCABULARY))
   except ValueError as error:
     raise ValueError(f"{_VOCABULARY} is not JSON: {error}") from error
   text = (folder / _MERGES).read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ddit_jax.files import replace_file
+from ddit_jax.files import read_regular, replace_file
 from ddit_jax.monitor.image_grid import pillow_image
 from ddit_jax.monitor.tensorboard import EventFile
 
@@ -47,7 +47,7 @@ def _sound_lines(path: str | os.PathLike) -> tuple[list[dict[str, Any]], bool]:
   path = pathlib.Path(path)
   if not path.is_file():  # Reading a pipe would wait for its writer.
     raise OSError(errno.EINVAL, "not a file", str(path))
-  lines = path.read_bytes().split(b"\n")
+  lines = read_regular(path).split(b"\n")
   # What follows the last newline was cut off while it was written.
   if half := lines.pop():
     _log.warning("%s: ignoring a half-written last line", path)

@@ -17,6 +17,7 @@ from ddit_jax.encoders.clip import clip_text_encoder
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.pretrained import PretrainedModel
+from ddit_jax.files import read_regular
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network
 from ddit_jax.pipelines.sd3 import Sd3Model, Sd3Pipeline
@@ -142,7 +143,7 @@ def _check_parts(weights: PretrainedModel) -> None:
 def _reason(folder: pathlib.Path, part: str) -> str:
   """The converter's note about a missing part."""
   path = folder / REPORT_NAME
-  notes = json.loads(path.read_bytes())["notes"] if path.is_file() else []
+  notes = json.loads(read_regular(path))["notes"] if path.is_file() else []
   found = (note for note in notes if note.startswith(f"{part} "))
   return next(found, f"{part} is not there")
 
@@ -161,7 +162,7 @@ def scheduler_sampling(folder: pathlib.Path) -> ImageSampling:
   if not path.is_file():
     return ImageSampling()
   try:
-    fields: dict[str, Any] = json.loads(path.read_bytes())
+    fields: dict[str, Any] = json.loads(read_regular(path))
     shift = float(fields["shift"])
     num_train_timesteps = int(fields["num_train_timesteps"])
   except (ValueError, KeyError, TypeError) as error:

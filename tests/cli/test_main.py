@@ -11,6 +11,7 @@ import pytest
 from ddit_jax.cli.main import VERBS, main, overview
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.errors import InputError
+from tests import tiny_run
 
 ROOT = pathlib.Path(__file__).parents[2]
 MAX_HELP_SECONDS = 2.0
@@ -128,6 +129,28 @@ def test_names_cannot_steer_the_terminal(capsys):
   for argv in (["\x1b[2J"], ["train", "--\x1b[31m=1"], ["train", "\ud800"]):
     code, out, err = run(capsys, *argv)
     assert (code, out) == (2, "") and err[:-1].isprintable()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "more",
+  [
+    "--config.init_from=nowhere",
+    "--config.mesh.tensor=3",
+    "--config.data.tokenizer=words",
+    "--config.data.text_to_image.text_length=100000000",
+    "--config.seed=4294967296",
+    "--config.model.size=huge",
+  ],
+)
+def test_a_program_that_ends_early_prints_one_line(tmp_path, more):
+  """Threads that a library leaves behind print when the program ends."""
+  argv = ["train", "--config=configs/digits.py:dry", more]
+  for _ in range(3):
+    program = tiny_run.ddit(*argv, f"--workdir={tmp_path / 'w'}")
+    out, err = program.communicate(timeout=200)
+    assert (program.returncode, out, err.count("\n")) == (2, "", 1), err
+    assert list(tmp_path.iterdir()) == []
 
 
 class FakeVerb:

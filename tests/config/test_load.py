@@ -204,8 +204,17 @@ def test_variants_and_overrides_reach_the_settings():
     ({"optimizer.learning_rate": "1e999"}, "must be a finite number, got inf"),
     ({"schema_version": "3"}, "has schema_version 3, this ddit_jax reads"),
     ({"": "1"}, "unknown config key : "),
+    ({"seed": "{[]: 1}"}, "seed must be int, got '{[]: 1}'"),
+    ({"seed": "(" * 3000}, "seed must be int, got '((("),
+    ({"seed": "-" * 3000 + "1"}, "seed must be int, got '---"),
+    ({"seed": "0x" + "f" * 5000}, "seed must be int, got '0xfff"),
+    ({"seed": "'\\d'"}, "must be int, got '\\\\d' of type str"),
+    ({"seed": "\0"}, "seed must be int, got '\\x00'"),
+    ({"seed": "\ud800"}, "seed must be int, got '\\ud800'"),
+    ({"optimizer.learning_rate": "1" + "0" * 400}, "must be float, got 1000"),
   ],
 )
+@pytest.mark.filterwarnings("error")
 def test_bad_overrides_are_named(overrides, message):
   assert message in complaint(DIGITS, overrides)
 
@@ -265,6 +274,9 @@ def test_a_mapping_may_be_given_whole():
     ("data.sources.mine.", "1", "unknown config key data.sources.mine.: "),
     ("data.sources..path", "1", "unknown config section data.sources.: "),
     ("data.sources.new", "1", "data.sources.new must be a mapping, got 1"),
+    ("data.sources.mine.x", "{1}", "mine.x must be a text, a number, True, "),
+    ("data.sources.mine.x", "[{1: 2}]", "mine.x[0] must be a text, a number"),
+    ("data.sources.mine.x", "1j", "got 1j of type complex"),
   ],
 )
 def test_bad_overrides_of_such_keys_are_named(key, text, message):

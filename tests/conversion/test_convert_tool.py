@@ -39,6 +39,24 @@ def test_there_and_back(tmp_path, run, sd3_folder):
   assert (tmp_path / "y/transformer/config.json").is_file()
 
 
+def test_paths_as_people_write_them(tmp_path, run, sd3_folder, monkeypatch):
+  (tmp_path / "here").mkdir()
+  (tmp_path / "sd3").symlink_to(sd3_folder)
+  monkeypatch.chdir(tmp_path / "here")
+  code, out, _ = run("../sd3", "../x", "--target=sd3", "--verify")
+  assert code == 0
+  assert "verified: all arrays were read back, and every value equals" in out
+  code, out, _ = run("../x", "../here/../y", "--export=a")
+  assert code == 0 and "verified" not in out
+  assert out.splitlines()[-1] == f"wrote {tmp_path / 'y'}"
+  for arguments in (("gs://b/x", "z"), ("../x", "s3://b/z", "--export=a")):
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "is a bucket address" in err
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["here", "sd3", "x", "y"]
+  assert list((tmp_path / "here").iterdir()) == []
+
+
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, run, ddit_folder):
   missing = tmp_path / "nowhere"
   for arguments, message in (

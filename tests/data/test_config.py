@@ -9,8 +9,8 @@ from ddit_jax.data.config import DataConfig, TaskConfig
   ("kind", "changes", "message"),
   [
     (TaskConfig, {"batch_size": -1}, "^batch_size is negative: -1"),
-    (TaskConfig, {"image_size": 0}, "^image_size must be positive, got 0"),
-    (TaskConfig, {"text_length": -1}, "^text_length must be positive, got -1"),
+    (TaskConfig, {"image_size": 0}, "^image_size must be in 1 to 16384, got 0"),
+    (TaskConfig, {"text_length": -1}, "^text_length must be in 1 to 1048576"),
     (TaskConfig, {"pool_size": -1}, "^pool_size is negative: -1"),
     (TaskConfig, {"crop": "left"}, "^crop must be one of"),
     (TaskConfig, {"flip_probability": 2.0}, r"^flip_probability must be in"),
@@ -19,7 +19,7 @@ from ddit_jax.data.config import DataConfig, TaskConfig
       {"rewritten_probability": -1.0},
       "^rewritten_probability must",
     ),
-    (DataConfig, {"pool_size": 0}, "^pool_size must be positive, got 0"),
+    (DataConfig, {"pool_size": 0}, "^pool_size must be in 1 to 10000000"),
     (DataConfig, {"validation_size": 0}, "^validation_size must be positive"),
     (DataConfig, {"held_out_share": 1.0}, r"^held_out_share must be in \[0, 1"),
     (

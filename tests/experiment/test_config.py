@@ -100,11 +100,15 @@ def test_settings_survive_json():
 @pytest.mark.parametrize(
   ("kind", "changes", "message"),
   [
-    (DataConfig, {"pool_size": 0}, "^pool_size must be positive, got 0"),
+    (
+      DataConfig,
+      {"pool_size": 0},
+      "^pool_size must be in 1 to 10000000, got 0",
+    ),
     (
       TaskConfig,
       {"text_length": -1},
-      "^text_length must be positive, got -1",
+      "^text_length must be in 1 to 1048576, got -1",
     ),
     (
       TaskConfig,

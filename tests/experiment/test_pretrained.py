@@ -128,9 +128,14 @@ def test_its_checkpoint_samples_all_tasks(finetuned):
   assert len(pipeline.caption(images)) == 2
 
 
-def test_a_run_starts_from_another_runs_checkpoint(trained, tmp_path, caplog):
+def test_a_run_starts_from_another_runs_checkpoint(
+  trained, tmp_path, caplog, monkeypatch
+):
+  (tmp_path / "here").mkdir()
+  monkeypatch.chdir(tmp_path / "here")
+  (tmp_path / "old").symlink_to(trained)
   start = tiny_run.settings(
-    init_from=str(trained / "checkpoints" / "4"), init_weights="params"
+    init_from="../old/checkpoints/4", init_weights="params"
   )
   # A rate of zero leaves the weights where they start.
   still = dataclasses.replace(

@@ -167,14 +167,33 @@ class ShardWriter:
     with self._locked():
       # Another writer may have finished while this one opened its source.
       if not self._is_finished():
-        if missing := self.unfinished_parts():
-          self.check_room(missing)
+        with self._removed_if_empty():
+          if missing := self.unfinished_parts():
+            self.check_room(missing)
         self._write_parts()
-        self._finish()
+        with self._removed_if_empty():
+          self._finish()
       manifest = self._checked()
       if not self.processes.index:
         shutil.rmtree(self._path(""), ignore_errors=True)
     return manifest
+
+  @contextlib.contextmanager
+  def _removed_if_empty(self) -> Iterator[None]:
+    """After bad input, removes a folder that holds no record to resume with."""
+    try:
+      yield
+    except InputError:
+      parts = map(self._finished, range(self.num_parts))
+      shards = [shard for part in parts if part for shard in part.shards]
+      has_records = any(shard.num_records for shard in shards)
+      if self.processes.count == 1 and not has_records:
+        for name in (BAD_RECORDS_NAME, *(shard.name for shard in shards)):
+          (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self._path(""), ignore_errors=True)
+        with contextlib.suppress(OSError):
+          self.folder.rmdir()
+      raise
 
   def _is_finished(self) -> bool:
     return (self.folder / DATASET_NAME).is_file()

@@ -12,6 +12,7 @@ from typing import Any
 
 from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.sources.annotations import texts_of
+from ddit_jax.files import local_path
 
 _PATH = re.compile(
   r"tfds:(?P<name>\w+(/[\w.\-+]+)?(:\d+\.\d+\.\d+)?)(:(?P<split>.+))?"
@@ -193,15 +194,26 @@ def _builder(dataset: str, data_dir: str | None):
       f"reading {dataset} needs tensorflow-datasets ({error}): "
       "pip install tensorflow-datasets"
     ) from error
-  place = "TFDS's own folder" if data_dir is None else data_dir
+  place = "TFDS's own folder"
+  if data_dir is not None:
+    data_dir = place = str(local_path(data_dir, what="data_dir"))
   try:
     builder = tfds.builder(dataset, data_dir=data_dir)
+    splits = builder.info.splits
   except tfds.core.DatasetNotFoundError as error:
     raise ValueError(
       f"there is no TFDS data set {dataset!r}, neither known to TFDS nor in "
       f"{place}"
     ) from error
-  if not builder.info.splits:
+  # Builders of data that is not on disk import what downloads it, TensorFlow
+  # for instance, and may raise anything.
+  except Exception as error:
+    cause = " ".join(f"{type(error).__name__}: {error}".split())
+    raise ValueError(
+      f"{dataset} cannot be opened in {place} ({cause}): prepare it there with "
+      'file_format="array_record", on a machine that has what it needs'
+    ) from error
+  if not splits:
     raise ValueError(
       f"{dataset} is not prepared in {place}: tfds.data_source({dataset!r}, "
       f"data_dir={data_dir!r}) downloads and prepares it"

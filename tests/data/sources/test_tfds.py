@@ -209,6 +209,19 @@ def test_what_cannot_be_opened(opened, path, options, message):
   assert "\n" not in str(caught.value)
 
 
+def test_a_builder_that_needs_what_is_absent_is_one_line(opened, monkeypatch):
+  import tensorflow_datasets as tfds
+
+  def builder(*_, **__):
+    raise ImportError("no module\nnamed tensorflow")
+
+  monkeypatch.setattr(tfds, "builder", builder)
+  message = "tiny_pets cannot be opened in .*no module named tensorflow"
+  with pytest.raises(ValueError, match=message) as caught:
+    opened("tfds:tiny_pets")
+  assert "\n" not in str(caught.value)
+
+
 def test_tensorflow_and_jax_are_not_imported(data_dir):
   program = (
     "import sys; from ddit_jax.data.sources.tfds import open_tfds; "

@@ -1,0 +1,137 @@
+"""The commands that README, docs and docstrings print, as a reader runs them.
+
+Each is taken as written, in another folder than the repository, up to where
+its work would begin; README's own are also run whole, at toy size.
+"""
+
+import pathlib
+import re
+import runpy
+import shlex
+import shutil
+import sys
+
+import pytest
+from PIL import Image
+
+from ddit_jax.cli.main import VERBS, main
+from tests import tiny_run
+
+ROOT = pathlib.Path(__file__).parents[2]
+TOOL = "tools/convert_sd3_weights.py"
+DOCUMENTS = [
+  ROOT / "README.md",
+  *sorted(ROOT.glob("docs/*.md")),
+  *sorted(ROOT.glob("configs/*.py")),
+  *sorted(ROOT.glob("ddit_jax/cli/*.py")),
+]
+# Where the work of a command begins.
+BEGINNINGS = (
+  "ddit_jax.experiment.trainer.train",
+  "ddit_jax.experiment.stages.train_stages",
+  "ddit_jax.experiment.write_cache.write_caches",
+  "ddit_jax.data.sources.registry.open_source",
+  "ddit_jax.pipelines.requests.generate",
+  "ddit_jax.pipelines.evaluate.evaluate",
+  "ddit_jax.pipelines.lora_export.export_adapter",
+  "ddit_jax.pipelines.lora_export.export_merged",
+  "ddit_jax.conversion.convert.plan_import",
+  "ddit_jax.conversion.export.plan_export",
+)
+
+
+class Started(BaseException):
+  """The command was accepted."""
+
+
+def commands_in(path: pathlib.Path) -> list[list[str]]:
+  """The words of every command of a document, without comments."""
+  text = path.read_text()
+  if path.suffix == ".py":
+    # A docstring writes a backslash twice.
+    text = text.replace("\\\\\n", "\\\n")
+  lines = re.sub(r"\\\n\s*", " ", text).splitlines()
+  starts = ("ddit ", f"python {TOOL} ")
+  found = [line.strip() for line in lines if line.strip().startswith(starts)]
+  return [
+    words
+    for line in found
+    if (words := shlex.split(line, comments=True))[1] in (*VERBS, TOOL)
+    and "..." not in line
+  ]
+
+
+COMMANDS = {
+  f"{path.name}:{' '.join(words)}"[:120]: words
+  for path in DOCUMENTS
+  for words in commands_in(path)
+}
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+  """A folder with links to what the commands name by a relative path."""
+  for name in ("configs", "tools"):
+    (tmp_path / name).symlink_to(ROOT / name)
+  (tmp_path / "vqa.json").write_text('{"kind": "image_folder", "path": "x"}')
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
+
+
+def test_there_are_commands_of_every_verb():
+  assert {words[1] for words in COMMANDS.values()} == {*VERBS, TOOL}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_accepted_as_written(name, elsewhere, monkeypatch):
+  def start(*_, **__):
+    raise Started
+
+  for place in BEGINNINGS:
+    if "conversion" not in place or COMMANDS[name][1] == TOOL:
+      monkeypatch.setattr(place, start)
+  program, *argv = COMMANDS[name]
+  with pytest.raises(Started):
+    if program == "ddit":
+      assert main(argv) == 0
+    else:
+      monkeypatch.setattr(sys, "argv", argv)
+      runpy.run_path(argv[0], run_name="__main__")
+  left = {path.name for path in elsewhere.iterdir()}
+  assert left == {"configs", "tools", "vqa.json"}
+
+
+@pytest.mark.slow
+def test_readme_runs_from_another_folder(
+  elsewhere, trained, on_one_device, capsys
+):
+  """Every command of README's first list, with the tiny run's settings."""
+  shutil.copytree(trained, elsewhere / "runs" / "digits")
+  (elsewhere / "images").mkdir()
+  Image.new("RGB", (300, 300)).save(elsewhere / "images" / "one.png")
+  (elsewhere / "images" / "one.txt").write_text("a red seven")
+  toy = tiny_run.flags()[1:]
+  base = ["--config=configs/digits.py", *toy, "--config.lora.rank=2"]
+  adapters = ["--config.init_from=runs/digits", "--workdir=runs/adapters"]
+  assert main(["train", *base, *adapters]) == 0
+  text = (ROOT / "README.md").read_text()
+  block = text.split("## Command line")[1].split("```")[1]
+  lines = re.sub(r"\\\n\s*", " ", block).strip().splitlines()
+  for line in lines:
+    _, *argv = shlex.split(line)
+    if argv[0] in ("train", "evaluate"):
+      argv += toy
+    assert main(argv) == 0, capsys.readouterr().err
+  assert (elsewhere / "adapter.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_the_papers_stages_run_in_a_relative_workdir(elsewhere):
+  argv = [
+    "train",
+    "--config=configs/ddit_sd3.py:all_dry",
+    "--workdir=runs/ddit",
+  ]
+  assert main(argv) == 0
+  stages = sorted(path.name for path in (elsewhere / "runs/ddit").iterdir())
+  assert len(stages) == 4
