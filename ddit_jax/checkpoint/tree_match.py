@@ -9,10 +9,13 @@ import pathlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ddit_jax.checkpoint.manifest import CheckpointError
+from ddit_jax.errors import InputError, first_few
 
 _NAMED_DIFFERENCES = 5
 
@@ -41,6 +44,42 @@ def check_savable(item: str, tree: Any) -> None:
         "contains a dot"
       )
     seen.add(name)
+
+
+def check_finite(where: object, tree: Any) -> None:
+  """Raises if a restored array holds NaN or an infinity.
+
+  One jitted call looks at all arrays where they are.
+
+  Args:
+    where: what was restored, for the message.
+    tree: `jax.Array` leaves.
+
+  Raises:
+    InputError: names the first arrays that do.
+  """
+  floats = {
+    _name(path): leaf
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    if jnp.issubdtype(leaf.dtype, jnp.inexact)
+  }
+  if not floats:
+    return
+  place = next(iter(floats.values())).sharding
+  if isinstance(place, NamedSharding):
+    # Every process can read the result.
+    place = NamedSharding(place.mesh, PartitionSpec())
+  look = jax.jit(
+    lambda arrays: jnp.stack([jnp.isfinite(x).all() for x in arrays]),
+    out_shardings=place,
+  )
+  are_finite = np.asarray(look(list(floats.values())))
+  bad = [name for name, ok in zip(floats, are_finite, strict=True) if not ok]
+  if bad:
+    raise InputError(
+      f"{where} holds values that are not finite in {first_few(bad)}: use "
+      "another checkpoint"
+    )
 
 
 def check_restorable(item: str, tree: Any) -> None:

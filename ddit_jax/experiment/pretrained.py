@@ -22,7 +22,12 @@ from ddit_jax.checkpoint.manifest import (
 )
 from ddit_jax.checkpoint.steps import verify_step
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
-from ddit_jax.checkpoint.tree_match import Shapes, stored_shapes, tree_shapes
+from ddit_jax.checkpoint.tree_match import (
+  Shapes,
+  check_finite,
+  stored_shapes,
+  tree_shapes,
+)
 from ddit_jax.conversion.record import CheckpointRecord, read_record
 from ddit_jax.data.tokenizers import (
   Tokenizer,
@@ -135,7 +140,7 @@ def _restore_item(folder: pathlib.Path, needed: Any) -> Any:
   """Loads the needed arrays of an Orbax item, cast to the needed dtypes.
 
   Raises:
-    InputError: a needed array is missing.
+    InputError: a needed array is missing or not finite.
   """
   args = ocp.args.PyTreeRestore(
     needed,
@@ -147,6 +152,7 @@ def _restore_item(folder: pathlib.Path, needed: Any) -> Any:
   leaves = jax.tree.leaves(restored)
   if missing := sum(not isinstance(x, jax.Array) for x in leaves):
     raise InputError(f"{folder} lacks {missing} arrays: convert again")
+  check_finite(folder, restored)
   return restored
 
 

@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
+from ddit_jax.checkpoint.tree_match import check_finite
 from ddit_jax.config.load import from_dict
 from ddit_jax.conversion.record import read_record
 from ddit_jax.data.config import DataConfig, TaskConfig
@@ -253,6 +254,7 @@ class StoredRun:
     items = self.store.restore(
       self.step, {weights: wanted["params"], "constants": wanted["constants"]}
     )
+    check_finite(f"the checkpoint of step {self.step}", items)
     return {"params": items[weights], "constants": items["constants"]}
 
   def merged(self, weights: str, mesh: Mesh) -> tuple[DualModel, Variables]:

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ddit_jax.checkpoint import tree_match
 from ddit_jax.checkpoint.manifest import CheckpointError
+from ddit_jax.errors import InputError
 
 F32, BF16 = np.dtype("float32"), np.dtype(jnp.bfloat16)
 
@@ -69,3 +71,22 @@ def test_a_leaf_that_stayed_abstract_is_caught():
   elsewhere = jax.device_put(jnp.ones(2), jax.devices()[1])
   with pytest.raises(CheckpointError, match="params:a was not restored"):
     tree_match.check_restored("params", {"a": elsewhere}, {"a": asked})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_named(value):
+  mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(AxisType.Auto,))
+  split = NamedSharding(mesh, PartitionSpec("fsdp"))
+  kernel = np.ones((16, 2), np.float32)
+  tree = {"count": jnp.int32(7), "blocks": {"bias": jnp.ones(3, jnp.bfloat16)}}
+  tree["blocks"]["kernel"] = jax.device_put(kernel, split)
+  tree = jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+  tree_match.check_finite("weights/x", tree)
+  kernel[13, 1] = value
+  tree["blocks"]["kernel"] = jax.device_put(kernel, split)
+  with pytest.raises(InputError) as caught:
+    tree_match.check_finite("weights/x", tree)
+  assert str(caught.value) == (
+    "weights/x holds values that are not finite in blocks.kernel: use another "
+    "checkpoint"
+  )

@@ -3,12 +3,15 @@
 import dataclasses
 import json
 import logging
+import re
 import shutil
 
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.pretrained import BASE_FILE, PretrainedParams
 from ddit_jax.experiment.trainer import train
@@ -61,6 +64,25 @@ def test_every_array_is_taken_as_it_was_stored(converted):
   jax.tree.map(
     np.testing.assert_array_equal, weights.load(zeros, layout), stored
   )
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
+  flat = flatten_dict(converted_weights.variables("network")["params"], sep=".")
+  name = sorted(flat)[0]
+  flat[name] = flat[name] * np.nan
+  with CheckpointStore(tmp_path / "checkpoints") as store:
+    store.save(
+      *(1, {"ema": unflatten_dict(flat, sep=".")}),
+      **{"data_position": {}, "config": {"schema_version": 2}, "files": {}},
+    )
+  path = str(tmp_path / "checkpoints" / "1")
+  weights = PretrainedParams.open(path, "ema", wanted())
+  layout = jax.tree.map(
+    lambda _: jax.sharding.SingleDeviceSharding(jax.devices()[0]), wanted()
+  )
+  message = f"1/ema holds values that are not finite in {re.escape(name)}: use"
+  with pytest.raises(InputError, match=message):
+    weights.load(wanted(), layout)
 
 
 def test_newly_initialised_and_unused_arrays_are_named(converted):
