@@ -85,8 +85,14 @@ class CheckpointStore:
   def __enter__(self) -> "CheckpointStore":
     return self
 
-  def __exit__(self, *_: object) -> None:
-    self.close()
+  def __exit__(self, kind: type | None, *_: object) -> None:
+    try:
+      self.close()
+    except Exception as error:
+      if kind is None:
+        raise
+      # What went wrong first says more.
+      _log.warning("%s, too: %s", self._folder, error)
 
   def save(
     self,
@@ -157,7 +163,10 @@ class CheckpointStore:
     except Exception as caught:
       error = caught
     step, self._pending, self._finisher = self._pending, None, None
-    raise_on_all(error, doing=f"saving step {step}")
+    if error is not None:
+      # The other processes may still wait for this one's arrays in Orbax.
+      raise error
+    raise_on_all(None, doing=f"saving step {step}")
     self._delete_redundant()
 
   def close(self) -> None:
@@ -170,14 +179,6 @@ class CheckpointStore:
       manager, self._manager = self._manager, None
       self._thread.submit(manager.close).result()
       self._thread.shutdown()
-
-  def abandon(self) -> None:
-    """Abandons the save in progress; its step will not count.
-
-    For a process that leaves after an error while others continue: waiting for
-    the save would mean waiting for them.
-    """
-    self._pending = self._finisher = None
 
   @property
   def folder(self) -> pathlib.Path:

@@ -4,12 +4,16 @@ Their imports are deferred until they run, so `--help` is fast.
 """
 
 import argparse
+import os
 import pathlib
+import sys
+import threading
 
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.config.load import load_config, load_job
 from ddit_jax.errors import InputError, preparing, suggest
 
+_SECONDS_TO_JOIN = 300
 _CONFIG = Flag("config file, FILE.py[:variant]", is_path=True)
 _WEIGHTS = Flag("ema (exponential moving average) or params", str, "ema")
 _STEP = Flag("checkpoint's step; the newest if unset", int)
@@ -37,13 +41,29 @@ def join_cluster() -> None:
   """Joins the other processes of a cluster job; InputError without one."""
   import jax
 
+  # JAX itself would end with a page of C++ some time later.
+  give_up = threading.Timer(_SECONDS_TO_JOIN, _give_up_joining)
+  give_up.daemon = True
+  give_up.start()
   try:
-    jax.distributed.initialize()
+    jax.distributed.initialize(initialization_timeout=_SECONDS_TO_JOIN + 60)
   except (ValueError, RuntimeError) as error:
     raise InputError(
       f"--distributed found no cluster job to join ({error}): leave it out on "
       "one machine, or start through the cluster's launcher"
     ) from error
+  finally:
+    give_up.cancel()
+
+
+def _give_up_joining() -> None:
+  print(
+    "ddit: --distributed waited for the other processes of the job for "
+    f"{_SECONDS_TO_JOIN} seconds, and not all came: look at their output",
+    file=sys.stderr,
+    flush=True,
+  )
+  os._exit(2)
 
 
 TRAIN = Verb(

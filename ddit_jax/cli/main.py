@@ -66,13 +66,14 @@ class _Printable(logging.Formatter):
 def _show_messages() -> None:
   """Sends this package's messages and libraries' warnings to stderr.
 
-  Orbax and Grain log through absl, including routine messages.
+  Orbax and Grain log through absl, including routine messages and pages of
+  tracebacks of errors that they raise as well.
   """
   handler = logging.StreamHandler()
   handler.setFormatter(_Printable("%(message)s"))
   logging.basicConfig(handlers=[handler])
   logging.getLogger("ddit_jax").setLevel(logging.INFO)
-  absl_logging.set_verbosity(absl_logging.ERROR)
+  absl_logging.set_verbosity(absl_logging.FATAL)
 
 
 def _dispatch(argv: list[str]) -> int:

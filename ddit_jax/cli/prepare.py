@@ -163,6 +163,7 @@ def _write_caches(
   if values.distributed:
     join_cluster()
   from ddit_jax.experiment.data import CacheRequest
+  from ddit_jax.experiment.processes import leaving_together
   from ddit_jax.experiment.write_cache import write_caches
 
   request = CacheRequest(
@@ -174,7 +175,7 @@ def _write_caches(
     max_bad_rate=values.max_bad_rate,
     threads=values.threads,
   )
-  with _progress_bar() as progress:
+  with leaving_together(), _progress_bar() as progress:
     written = write_caches(config, request, progress)
   for name, manifest in written.items():
     print(cache_summary(manifest, pathlib.Path(values.out) / name))

@@ -1,5 +1,6 @@
 """Several stages of training as one job: each starts from the previous one."""
 
+import dataclasses
 import logging
 import pathlib
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment import trainer
 from ddit_jax.experiment.config import STAGE, Config
 from ddit_jax.experiment.data import open_sources, open_validation_sources
+from ddit_jax.experiment.processes import check_same_settings
 from ddit_jax.experiment.workdir import RunFolder
 from ddit_jax.files import local_path
 
@@ -39,6 +41,7 @@ def train_stages(stages: Stages, workdir: str) -> bool:
   """
   folders = {name: local_path(workdir) / name for name in stages}
   with preparing():
+    check_same_settings({n: dataclasses.asdict(c) for n, c in stages.items()})
     _check_references(stages)
     done = [n for n in stages if _is_complete(stages[n], folders[n])]
     _check_order(list(stages), done)

@@ -17,6 +17,7 @@ from jaxtyping import Int
 from ddit_jax.batch import DualBatch
 from ddit_jax.checkpoint.manifest import raising_on_all
 from ddit_jax.checkpoint.store import CheckpointStore
+from ddit_jax.checkpoint.tree_match import check_finite
 from ddit_jax.data.example import Source
 from ddit_jax.data.loader import DualLoader
 from ddit_jax.data.prefetch import DeviceFeed, rows_of_process, to_mesh
@@ -28,6 +29,7 @@ from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import open_data, open_sources
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
+from ddit_jax.experiment.processes import check_same_settings, leaving_together
 from ddit_jax.experiment.source_record import changed_sources, source_files
 from ddit_jax.experiment.step_log import step_log
 from ddit_jax.experiment.validation import SampleGrid, Validator
@@ -69,8 +71,10 @@ def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
   """
   with contextlib.ExitStack() as stack:
     with preparing():
+      check_same_settings(dataclasses.asdict(config) | {"workdir": workdir})
       folder = stack.enter_context(RunFolder(workdir))
       store = stack.enter_context(folder.open_store(config.train.keep_last))
+      stack.enter_context(leaving_together())
       store.newest_whole_step()  # From here on the latest step is whole.
       with raising_on_all("preparing the run"):
         trainer = Trainer.build(config, folder, store)
@@ -80,7 +84,7 @@ def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
     trainer.log_report()
     stack.enter_context(jax.set_mesh(trainer.mesh))
     stop = stack.enter_context(loop.StopSignal(steps_before=steps_before))
-    stack.enter_context(explaining_stops(store))
+    stack.enter_context(explaining_stops(store, folder))
     if state is None:
       state = trainer.initialise()
     return trainer.fit(state, stop)
@@ -204,6 +208,7 @@ class Trainer:
       self.model.network, self.optimizer, self.shardings
     )
     items = self.store.restore(step, abstract.items())
+    check_finite(f"the checkpoint of step {step}", items | {"opt_state": None})
     self.stream.seek(data_position)
     return TrainState.from_items(items).replace(frozen=self._load_frozen())
 
@@ -293,11 +298,7 @@ class Trainer:
     return int(state.step) == num_steps and not stop.was_requested
 
   def _hooks(
-    self,
-    guard: LossGuard,
-    log: StepLog,
-    writer: MetricWriter,
-    batch: DualBatch,
+    self, guard: LossGuard, log: StepLog, writer: MetricWriter, batch: DualBatch
   ) -> list[loop.Hook]:
     """The hooks after a step, in this order; `batch` is for validation."""
     config, train = self.config, self.config.train
@@ -348,6 +349,7 @@ class Trainer:
     self, progress: loop.Progress, losses: dict[str, float] | None
   ) -> None:
     """Starts a checkpoint; the loop continues while it is written."""
+    self.folder.check_is_there()
     files = self.tokenizer.files() | self.source_files
     files |= instructions_file(self.data.instructions)
     if self.has_adapters:

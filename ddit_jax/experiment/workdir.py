@@ -53,6 +53,7 @@ class RunFolder:
     with raising_on_all(f"opening the workdir {path}"):
       if jax.process_index() == 0:
         self._take_lock()
+    self._opened = self._identity()
 
   def _take_lock(self) -> None:
     path = self.path
@@ -72,6 +73,21 @@ class RunFolder:
         ) from error
       stack.push(self._remove_unused)
       self._stack = stack.pop_all()
+
+  def _identity(self) -> tuple[int, int] | None:
+    try:
+      status = self.path.stat()
+    except OSError:
+      return None
+    return status.st_dev, status.st_ino
+
+  def check_is_there(self) -> None:
+    """Raises InputError if the folder was removed or renamed by now."""
+    if self._identity() != self._opened:
+      raise InputError(
+        f"the workdir {self.path} was removed or renamed while the run was "
+        "going on: put it back and give the same command again"
+      )
 
   def __enter__(self) -> "RunFolder":
     return self
@@ -180,16 +196,16 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def explaining_stops(store: CheckpointStore) -> Iterator[None]:
+def explaining_stops(
+  store: CheckpointStore, folder: RunFolder
+) -> Iterator[None]:
   """Reports in one line why training stopped and where it can continue."""
   try:
     yield
   except Exception as error:
-    if jax.process_count() > 1:
-      # The other processes may continue: do not wait for them in a save.
-      store.abandon()
     if isinstance(error, TooManyBadRecords):
       raise
+    folder.check_is_there()
     cause = _disk_error(error)
     if cause is None:
       raise

@@ -1,6 +1,7 @@
 """The loop that feeds the step and calls hooks, and its stop signal."""
 
 import dataclasses
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -182,8 +183,9 @@ def run_loop(
 class StopSignal:
   """A context in which SIGTERM and SIGINT request a clean stop.
 
-  With several processes JAX's own preemption notice is used instead: all
-  processes agree on the step at which they stop.
+  A second SIGINT interrupts at once. With several processes JAX's own
+  preemption notice is used: all agree on the step at which they stop, whichever
+  of them was signalled.
 
   Args:
     steps_before: of earlier stages in this process. The steps passed to JAX's
@@ -195,15 +197,14 @@ class StopSignal:
 
   def __init__(self, *, steps_before: int = 0):
     self._steps_before = steps_before
-    self.was_requested = False
+    self.was_requested = self._was_signalled = False
 
   def __enter__(self) -> "StopSignal":
-    self.was_requested = False
-    self._old = {
-      number: signal.signal(number, self._request)
-      for number in (signal.SIGTERM, signal.SIGINT)
-      if jax.process_count() == 1
-    }
+    self.was_requested = self._was_signalled = False
+    self._is_alone = jax.process_count() == 1
+    # With several processes SIGTERM is JAX's preemption notice.
+    numbers = (signal.SIGINT, signal.SIGTERM)[: 1 + self._is_alone]
+    self._old = {n: signal.signal(n, self._request) for n in numbers}
     return self
 
   def __exit__(self, *_: object) -> None:
@@ -212,7 +213,7 @@ class StopSignal:
 
   def is_requested(self, step: int) -> bool:
     """True if the run should save and stop after this step."""
-    if jax.process_count() > 1:
+    if not self._is_alone:
       number = self._steps_before + step
       self.was_requested |= multihost_utils.reached_preemption_sync_point(
         number
@@ -221,6 +222,10 @@ class StopSignal:
 
   def _request(self, number, frame) -> None:
     del frame
-    if self.was_requested and number == signal.SIGINT:
+    if self._was_signalled and number == signal.SIGINT:
       raise KeyboardInterrupt
-    self.was_requested = True
+    self._was_signalled = True
+    if self._is_alone:
+      self.was_requested = True
+    else:
+      os.kill(os.getpid(), signal.SIGTERM)

@@ -284,8 +284,12 @@ TENSORSTORE = ValueError(
   ("step", "left"),
   [(None, "no checkpoint was finished"), (4, "of step 4 is intact")],
 )
-def test_a_full_disk_is_one_line(error, words, step, left):
-  with pytest.raises(InputError) as caught, explaining_stops(Store(step)):
+def test_a_full_disk_is_one_line(tmp_path, error, words, step, left):
+  with (
+    RunFolder(tmp_path) as folder,
+    pytest.raises(InputError) as caught,
+    explaining_stops(Store(step), folder),
+  ):
     raise error
   line = str(caught.value)
   assert words in line and left in line and "\n" not in line
@@ -299,7 +303,27 @@ def test_a_full_disk_is_one_line(error, words, step, left):
     ValueError(f"os_error_code='{errno.EIO}'"),
   ],
 )
-def test_other_errors_stay_as_they_are(error):
-  with pytest.raises(type(error)) as caught, explaining_stops(Store(4)):
+def test_other_errors_stay_as_they_are(tmp_path, error):
+  with (
+    RunFolder(tmp_path) as folder,
+    pytest.raises(type(error)) as caught,
+    explaining_stops(Store(4), folder),
+  ):
     raise error
   assert caught.value is error
+
+
+@pytest.mark.parametrize("is_made_anew", [False, True])
+def test_a_workdir_that_disappears_is_one_line(tmp_path, is_made_anew):
+  path = tmp_path / "run"
+  with RunFolder(path) as folder:
+    folder.check_is_there()
+    path.rename(tmp_path / "moved")
+    if is_made_anew:
+      path.mkdir()
+    message = f"the workdir {path} was removed or renamed while"
+    with (
+      pytest.raises(InputError, match=message),
+      explaining_stops(Store(4), folder),
+    ):
+      raise FileNotFoundError("checkpoints")

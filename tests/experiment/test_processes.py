@@ -1,0 +1,164 @@
+"""Processes of one job: equal settings; none leaves without the others."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from ddit_jax.errors import InputError
+from ddit_jax.experiment import processes
+from tests import tiny_run
+
+PROCESS = """
+import os, signal, sys, time
+import jax
+port, index, case = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+jax.distributed.initialize(f"127.0.0.1:{port}", 2, index)
+from ddit_jax.errors import InputError
+from ddit_jax.experiment import processes
+from ddit_jax.train.loop import StopSignal
+processes._SECONDS_UNTIL_DEAD = processes._SECONDS_TO_LEAVE = 3.0
+if case == "settings":
+  try:
+    rate = 0.5 if index else 0.25
+    processes.check_same_settings({"seed": 1, "optimizer": {"rate": rate}})
+  except ValueError as error:
+    print(error)
+  sys.exit()
+with processes.leaving_together(), StopSignal() as stop:
+  if case == "signal":
+    for step in range(1, 1000):
+      if index == 1 and step == 5:
+        os.kill(os.getpid(), signal.SIGINT)
+      if stop.is_requested(step):
+        print("stopped at", step)
+        break
+      time.sleep(0.05)
+  elif index == int(case[-1]):
+    time.sleep(2)
+    if case.startswith("kill"):
+      os.kill(os.getpid(), signal.SIGKILL)
+    raise InputError("the disk is full")
+  else:
+    time.sleep(100)
+"""
+
+
+def run_two(case: str) -> list[tuple[int, str, str]]:
+  """(exit code, stdout, stderr) of both processes."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = str(free.getsockname()[1])
+  started = [
+    subprocess.Popen(
+      [sys.executable, "-c", PROCESS, port, str(index), case],
+      cwd=tiny_run.ROOT,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+    )
+    for index in range(2)
+  ]
+  outputs = [process.communicate(timeout=90) for process in started]
+  return [
+    (process.returncode, *output)
+    for process, output in zip(started, outputs, strict=True)
+  ]
+
+
+@pytest.mark.slow
+def test_other_settings_are_named_where_they_are():
+  (_, first, _), (_, second, _) = run_two("settings")
+  assert "failed on process [1]: the reason is in its own output" in first
+  assert second == (
+    "process 1 was started with optimizer.rate = 0.5, the first process with "
+    "0.25: start all processes of a job with the same settings\n"
+  )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_process_that_fails_ends_the_other_one_with_its_reason(index):
+  results = run_two(f"fail {index}")
+  code, _, errors = results[index]
+  assert (code, errors.splitlines()[-1]) == (2, "ddit: the disk is full")
+  code, _, errors = results[1 - index]
+  last = f"ddit: process {index} stopped: the disk is full"
+  assert (code, errors.splitlines()[-1]) == (2, last)
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_other_one():
+  (code, _, errors), (killed, _, _) = run_two("kill 1")
+  assert killed == -signal.SIGKILL and code == 1
+  last = errors.splitlines()[-1]
+  assert last.startswith("ddit: process 1 was killed or cannot be reached")
+
+
+@pytest.mark.slow
+def test_ctrl_c_to_one_process_stops_both_at_the_same_step():
+  (code, first, errors), (_, second, _) = run_two("signal")
+  assert code == 0, errors
+  assert first == second and first.startswith("stopped at ")
+
+
+class Client:
+  """The key-value store of a job, in this process."""
+
+  def __init__(self):
+    self.values = {}
+
+  def key_value_set(self, key, value, *, allow_overwrite):
+    assert allow_overwrite
+    self.values[key] = value
+
+  def key_value_dir_get(self, prefix):
+    return [x for x in self.values.items() if x[0].startswith(prefix)]
+
+
+def test_who_was_not_heard_of_is_dead_and_who_is_done_is_not(monkeypatch):
+  client, peers, now = Client(), {}, [0.0]
+  monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
+  watch = processes._Watch(client, 0)
+  client.values["ddit_jax/alive/1"] = "1"
+  client.values["ddit_jax/alive/2"] = "done"
+  assert watch._look(peers) is None
+  now[0] = 59.0
+  assert watch._look(peers) is None
+  client.values["ddit_jax/alive/1"] = "2"
+  now[0] = 100.0
+  assert watch._look(peers) is None
+  now[0] = 161.0
+  reason, code = watch._look(peers)
+  assert "process 1 was killed" in reason and code == 1
+
+
+@pytest.mark.parametrize(
+  ("error", "code", "line"),
+  [
+    (InputError("a\nb"), 2, "a b"),
+    (KeyboardInterrupt(), 130, "interrupted"),
+    (RuntimeError("odd"), 1, "RuntimeError: odd"),
+  ],
+)
+def test_who_leaves_says_why_to_the_others(
+  monkeypatch, capsys, error, code, line
+):
+  client, ended = Client(), []
+  monkeypatch.setattr(processes.os, "_exit", ended.append)
+  processes._Watch(client, 1).leave(error)
+  assert client.values == {"ddit_jax/stopped/1": f"{code} {line}"}
+  assert ended == [code]
+  assert capsys.readouterr().err.splitlines()[-1] == f"ddit: {line}"
+  other = processes._Watch(client, 0)
+  assert other._look({}) == (f"process 1 stopped: {line}", code)
+
+
+def test_one_process_alone_watches_nobody():
+  processes.check_same_settings({"seed": object()})
+  with pytest.raises(InputError), processes.leaving_together():
+    raise InputError("x")
