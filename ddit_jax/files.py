@@ -287,33 +287,119 @@ def _remove_abandoned(path: pathlib.Path) -> None:
 
 
 @contextlib.contextmanager
+def new_file(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """A file to write to, called `path` when the block ends.
+
+  It is called `path` + ".partial" until then, and has one writer at a time. If
+  the block raises, nothing is left behind.
+
+  Raises:
+    InputError: `path` exists, or another process is writing it.
+  """
+  partial = path.with_name(f"{path.name}.partial")
+  flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+  with open(_open_regular(partial, flags), "r+b") as file:
+    _lock_partial(file.fileno(), partial, path)
+    try:
+      if path.exists():
+        raise InputError(f"{path} exists: choose another name or remove it")
+      file.truncate()
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+      os.rename(partial, path)
+    except BaseException:
+      partial.unlink()
+      raise
+  _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
 def appearing_folder(destination: pathlib.Path) -> Iterator[pathlib.Path]:
   """A folder to write into, renamed when the block ends.
 
-  It is called `destination` + ".partial" until then. An error or an interrupt
-  removes it; a killed process leaves it, and the next one starts over.
+  It is called `destination` + ".partial" until then, and has one writer at a
+  time. An error or an interrupt removes it; a killed process leaves it, and the
+  next one starts over.
 
   Raises:
-    InputError: `destination` exists and is not an empty folder.
+    InputError: `destination` exists and is not an empty folder, or another
+      process is writing it.
+    OSError: the renamed folder does not hold what was written.
   """
   check_is_new(destination)
   partial = destination.with_name(f"{destination.name}.partial")
-  if partial.exists():
-    shutil.rmtree(partial)
-  partial.mkdir(parents=True)
+  with folder_if_used(destination.parent):
+    partial.mkdir(exist_ok=True)
+    descriptor = os.open(partial, os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+      _lock_partial(descriptor, partial, destination)
+      yield from _filled(partial, destination)
+    finally:
+      os.close(descriptor)
+
+
+def _filled(
+  partial: pathlib.Path, destination: pathlib.Path
+) -> Iterator[pathlib.Path]:
+  """The part of `appearing_folder` that holds the lock."""
   try:
+    # Another process may have finished in between.
+    check_is_new(destination)
+    _empty(partial)
     yield partial
-    for path in partial.rglob("*"):
-      if path.is_file():
-        with open(path, "rb") as file:
-          os.fsync(file.fileno())
+    written = _synced_sizes(partial)
+    if destination.is_dir():
+      destination.rmdir()
+    os.replace(partial, destination)
   except BaseException:
     shutil.rmtree(partial, ignore_errors=True)
     raise
-  if destination.is_dir():
-    destination.rmdir()
-  os.replace(partial, destination)
   _sync_folder(destination.parent)
+  if _synced_sizes(destination) != written:
+    raise OSError(
+      f"{destination} does not hold what was written: another program has "
+      "changed it"
+    )
+
+
+def _empty(folder: pathlib.Path) -> None:
+  for entry in folder.iterdir():
+    if entry.is_dir() and not entry.is_symlink():
+      shutil.rmtree(entry)
+    else:
+      entry.unlink()
+
+
+def _lock_partial(
+  descriptor: int, partial: pathlib.Path, path: pathlib.Path
+) -> None:
+  """Locks an open ".partial" until it is closed.
+
+  Raises:
+    InputError: another process has the lock, or had it when this one opened
+      the file or folder and has renamed or removed it since.
+  """
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    is_current = os.path.samestat(os.fstat(descriptor), os.lstat(partial))
+  except (BlockingIOError, FileNotFoundError):
+    is_current = False
+  if not is_current:
+    raise InputError(
+      f"another process is writing {path}: wait for it or choose another name"
+    )
+
+
+def _synced_sizes(folder: pathlib.Path) -> dict[str, int]:
+  """Path below `folder` -> bytes of every file, each synced to the disk."""
+  sizes = {}
+  for path in folder.rglob("*"):
+    if path.is_file():
+      with open(path, "rb") as file:
+        os.fsync(file.fileno())
+      sizes[str(path.relative_to(folder))] = path.stat().st_size
+  return sizes
 
 
 def check_is_new(folder: pathlib.Path) -> None:

@@ -3,6 +3,8 @@
 import os
 import pathlib
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -14,6 +16,7 @@ from ddit_jax.files import (
   check_free_space,
   folder_if_used,
   local_path,
+  new_file,
   open_regular,
   read_json_object,
   read_regular,
@@ -295,3 +298,106 @@ def test_a_changed_value_breaks_the_seal(tmp_path):
     path.write_bytes(sound.replace(old, new))
     with pytest.raises(ValueError, match="damaged: its hash is another one"):
       read_sealed(path, max_bytes=1000)
+
+
+def test_a_refused_folder_leaves_no_parents(tmp_path):
+  with (
+    pytest.raises(KeyboardInterrupt),
+    appearing_folder(tmp_path / "a" / "b" / "out"),
+  ):
+    raise KeyboardInterrupt
+  assert os.listdir(tmp_path) == []
+
+
+def test_one_writer_at_a_time(tmp_path):
+  target = tmp_path / "out"
+  with appearing_folder(target) as folder:
+    (folder / "a").write_text("first")
+    with (
+      pytest.raises(
+        InputError, match=r"another process is writing .*out: wait"
+      ),
+      appearing_folder(target),
+    ):
+      raise AssertionError
+    assert (folder / "a").read_text() == "first"
+  assert (target / "a").read_text() == "first"
+  path = tmp_path / "file"
+  with new_file(path) as file:
+    file.write(b"first")
+    with (
+      pytest.raises(InputError, match="another process is writing"),
+      new_file(path),
+    ):
+      raise AssertionError
+  with pytest.raises(InputError, match="exists: choose"), new_file(path):
+    raise AssertionError
+  assert path.read_bytes() == b"first"
+  assert sorted(os.listdir(tmp_path)) == ["file", "out"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_interrupted_new_file_leaves_nothing(tmp_path, error):
+  (tmp_path / "x.partial").write_bytes(b"of a killed process, longer")
+  with pytest.raises(error), new_file(tmp_path / "x") as file:
+    file.write(b"some")
+    raise error
+  assert os.listdir(tmp_path) == []
+  (tmp_path / "x.partial").write_bytes(b"of a killed process, longer")
+  with new_file(tmp_path / "x") as file:
+    file.write(b"some")
+  assert (tmp_path / "x").read_bytes() == b"some"
+
+
+def test_what_was_moved_is_looked_at_again(tmp_path, monkeypatch):
+  replace = os.replace
+
+  def replace_and_lose(source, destination):
+    replace(source, destination)
+    (destination / "a").unlink()
+
+  monkeypatch.setattr(os, "replace", replace_and_lose)
+  with (
+    pytest.raises(OSError, match="does not hold what was written"),
+    appearing_folder(tmp_path / "out") as folder,
+  ):
+    (folder / "a").write_text("x")
+
+
+_WRITER = """
+import pathlib, sys, time
+from ddit_jax.errors import InputError
+from ddit_jax.files import appearing_folder
+time.sleep(float(sys.argv[3]))
+try:
+  with appearing_folder(pathlib.Path(sys.argv[1])) as folder:
+    for number in range(40):
+      (folder / str(number)).write_text(sys.argv[2])
+      time.sleep(0.002)
+except InputError as error:
+  sys.exit(str(error))
+print("wrote")
+"""
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_writes_and_the_other_says_so(tmp_path):
+  for pair in range(30):
+    target = tmp_path / str(pair)
+    writers = [
+      subprocess.Popen(
+        [sys.executable, "-c", _WRITER, target, name, str(delay)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+      )
+      for name, delay in (("a", 0.0), ("b", pair * 0.004))
+    ]
+    outputs = [writer.communicate() for writer in writers]
+    wrote = [out == "wrote\n" for out, _ in outputs]
+    assert sum(wrote) == 1, outputs
+    assert outputs[wrote.index(False)][1].count("\n") == 1
+    texts = {path.read_text() for path in target.iterdir()}
+    assert len(list(target.iterdir())) == 40
+    assert texts == {"ab"[wrote.index(True)]}
+  assert len(list(tmp_path.iterdir())) == 30

@@ -4,8 +4,11 @@ import pathlib
 import runpy
 import subprocess
 import sys
+import time
 
 import pytest
+
+from ddit_jax.checkpoint.manifest import verify_manifest
 
 ROOT = pathlib.Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "convert_sd3_weights.py"
@@ -109,3 +112,33 @@ def test_runs_as_a_program(tmp_path):
   )
   assert done.returncode == 2
   assert done.stderr.count("\n") == 1 and done.stderr.startswith("error: ")
+
+
+@pytest.mark.slow
+def test_of_two_conversions_into_one_folder_one_writes(tmp_path, ddit_folder):
+  env = {"PYTHONPATH": str(ROOT), "PATH": "", "JAX_PLATFORMS": "cpu"}
+  for pair in range(6):
+    target = tmp_path / str(pair)
+    tools = []
+    for _ in range(2):
+      command = [sys.executable, TOOL, ddit_folder, target]
+      tools.append(
+        subprocess.Popen(
+          command,
+          stdout=subprocess.PIPE,
+          stderr=subprocess.PIPE,
+          text=True,
+          env=env,
+        )
+      )
+      time.sleep(0.1 * pair)
+    outputs = [tool.communicate() for tool in tools]
+    assert sorted(tool.returncode for tool in tools) == [0, 2]
+    for tool, (out, err) in zip(tools, outputs, strict=True):
+      if tool.returncode == 0:
+        assert out.splitlines()[-1] == f"wrote {target}"
+      else:
+        last = err.splitlines()[-1]
+        assert "another process is writing" in last or "already exists" in last
+    verify_manifest(target)
+  assert len(list(tmp_path.iterdir())) == 6
