@@ -6,9 +6,7 @@ width that is the same in all of Stability's SD3 files.
 
 import dataclasses
 import functools
-import json
 import math
-import pathlib
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from ddit_jax.conversion.json_config import JsonConfig
 from ddit_jax.conversion.safetensors_io import StoredTensor
 from ddit_jax.encoders.clip import (
   ACTIVATIONS,
@@ -27,7 +26,6 @@ from ddit_jax.encoders.clip import (
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.errors import InputError, first_few
-from ddit_jax.files import read_regular
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.embeddings import sine_cosine_table
 from ddit_jax.models.module import Network, PureModule
@@ -101,78 +99,21 @@ _HEAD_DIM = 64
 _NUM_NULL_IMAGE_TOKENS = 8
 
 
-@dataclasses.dataclass(frozen=True)
-class JsonConfig:
-  """The fields of one `config.json`.
-
-  Attributes:
-    path: path of the file, for messages.
-    fields: its contents.
-  """
-
-  path: pathlib.Path
-  fields: Mapping[str, Any]
-
-  @classmethod
-  def read(cls, path: pathlib.Path) -> "JsonConfig":
-    """Raises InputError if it is missing or not a JSON table."""
-    try:
-      fields = json.loads(read_regular(path))
-    except FileNotFoundError:
-      raise InputError(
-        f"{path} is missing: fetch it with the weights"
-      ) from None
-    except ValueError as error:
-      raise InputError(
-        f"{path} is not JSON ({error}): fetch it again"
-      ) from error
-    if not isinstance(fields, dict):
-      raise InputError(f"{path} is not a JSON table: fetch it again")
-    return cls(path, fields)
-
-  def need(self, name: str, kind: type = int) -> Any:
-    """A required field; an int is accepted as a float."""
-    value = self.fields.get(name)
-    if value is None:
-      raise InputError(f"{self.path} lacks the field {name!r}: fetch it")
-    kinds = (float, int) if kind is float else (kind,)
-    if type(value) not in kinds:
-      raise InputError(
-        f"{self.path} has {name} = {value!r}, which is not of type "
-        f"{kind.__name__}"
-      )
-    return value
-
-  def refuse_unless(self, name: str, *allowed: Any, reason: str) -> None:
-    """Raises InputError for a field value that our networks do not support.
-
-    Args:
-      name: the field; it may be absent.
-      *allowed: its possible values.
-      reason: why others are not: "... = 3, which REASON".
-    """
-    value = self.fields.get(name, allowed[0])
-    if value not in allowed:
-      raise InputError(
-        f"{self.path} has {name} = {value!r}, which {reason}; only "
-        f"{' or '.join(map(repr, allowed))} can be converted"
-      )
-
-  def ours(self, config_class: type) -> dict[str, Any]:
-    """The fields of one of our configurations, by `HUB_FIELDS`."""
-    for name, (allowed, reason) in _FIXED.get(config_class, {}).items():
-      self.refuse_unless(name, *allowed, reason=reason)
-    kinds = typing.get_type_hints(config_class)
-    values = {}
-    for ours, theirs in HUB_FIELDS[config_class].items():
-      if theirs in _OPTIONAL and theirs not in self.fields:
-        continue
-      if ours == "block_widths":
-        values[ours] = tuple(self.need(theirs, list))
-      else:
-        kind = kinds[ours] if kinds[ours] in (float, str) else int
-        values[ours] = self.need(theirs, kind)
-    return values
+def _fields(config: JsonConfig, config_class: type) -> dict[str, Any]:
+  """The fields of one of our configurations, by `HUB_FIELDS`."""
+  for name, (allowed, reason) in _FIXED.get(config_class, {}).items():
+    config.refuse_unless(name, *allowed, reason=reason)
+  kinds = typing.get_type_hints(config_class)
+  values = {}
+  for ours, theirs in HUB_FIELDS[config_class].items():
+    if theirs in _OPTIONAL and theirs not in config.fields:
+      continue
+    if ours == "block_widths":
+      values[ours] = config.need(theirs, tuple)
+    else:
+      kind = kinds[ours] if kinds[ours] in (float, str) else int
+      values[ours] = config.need(theirs, kind)
+  return values
 
 
 def read_config(
@@ -203,7 +144,7 @@ def read_config(
     case "vae", _:
       _check_vae(json_config)
   config_class = CONFIG_CLASSES[name]
-  return config_class(**json_config.ours(config_class))
+  return config_class(**_fields(json_config, config_class))
 
 
 def ddit_config(sd3: MMDiTConfig, vocab_size: int) -> MMDiTConfig:
@@ -268,8 +209,14 @@ def _network_from_json(
         f"{config.path} has {name} = {config.fields[name]!r}: this is SD3.5, "
         "whose network is another (see its q/k norm); use SD3-medium or D-DiT"
       )
-  fields = config.ours(MMDiTConfig)
+  fields = _fields(config, MMDiTConfig)
   width = fields["num_heads"] * config.need("attention_head_dim")
+  base_grid = config.need("sample_size") // fields["patch_size"]
+  if not base_grid:
+    raise InputError(
+      f"{config.path} has sample_size = {config.fields['sample_size']}, below "
+      f"its patch_size {fields['patch_size']}: fetch it again"
+    )
   refuse_unless = config.refuse_unless
   refuse_unless(
     "caption_projection_dim", width, reason="is not the network's width"
@@ -281,7 +228,7 @@ def _network_from_json(
     **fields,
     width=width,
     mlp_ratio=hidden // width,
-    base_grid=config.need("sample_size") // fields["patch_size"],
+    base_grid=base_grid,
     pooled_dim=config.need("pooled_projection_dim") if scheme == "sd3" else 0,
   )
   if scheme == "sd3":

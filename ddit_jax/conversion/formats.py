@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ddit_jax.conversion.configs import JsonConfig
+from ddit_jax.conversion.json_config import JsonConfig
 from ddit_jax.conversion.key_map import FORMATS
 from ddit_jax.conversion.safetensors_io import (
   StoredTensor,
@@ -13,6 +13,7 @@ from ddit_jax.conversion.safetensors_io import (
   read_header,
   refuse_pickles_in,
 )
+from ddit_jax.conversion.source_tree import check_source_tree
 from ddit_jax.errors import InputError, first_few
 
 # A tensor that only this format's network has.
@@ -30,7 +31,7 @@ OTHER_MODELS: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
     "a LoRA or adapter",
     ("lora_up.", "lora_A.", "lora_down."),
     "it holds differences to a model",
-    "merge it into SD3-medium first",
+    "give its base, SD3-medium or D-DiT, and the file as --lora",
   ),
   (
     "a checkpoint of scaled eight-bit floats",
@@ -79,6 +80,18 @@ _OTHER_CLASSES = (
   ("StableDiffusion", "SD1.5 or SD2", _UNET),
   ("Flux", "Flux", _FLUX),
 )
+
+# Everything of a folder that any format reads or copies.
+_READ_PLACES = {
+  "model_index.json",
+  *(place for f in FORMATS.values() for place in f.plain_folders.values()),
+  *(
+    place
+    for name, f in FORMATS.items()
+    if name != "single_file"
+    for place, _ in f.networks.values()
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,15 +162,17 @@ def open_checkpoint(
       one, or a file is damaged.
   """
   wanted = format_name(wanted) if wanted is not None else None
-  if path.is_dir():
-    path = _lone_file(path) or path
+  if path.is_dir() and (file := _lone_file(path)):
+    check_source_tree(path, [file.name])
+    path = file
   if path.is_dir():
     source = _open_folder(path)
   elif path.is_file():
     _refuse_one_of_several(path)
     source = _open_single_file(path)
   else:
-    raise InputError(f"{path} does not exist: check the path")
+    what = "is not a regular file" if path.exists() else "does not exist"
+    raise InputError(f"{path} {what}: check the path")
   if wanted not in (None, source.format):
     raise InputError(
       f"{path} is a {FORMATS[source.format].title}, not the "
@@ -213,6 +228,7 @@ def _refuse_one_of_several(path: pathlib.Path) -> None:
 
 
 def _open_folder(folder: pathlib.Path) -> Checkpoint:
+  check_source_tree(folder, _READ_PLACES)
   if (folder / "model_index.json").is_file():
     index = JsonConfig.read(folder / "model_index.json")
     _refuse_other_classes(index.fields.get("_class_name"), folder)

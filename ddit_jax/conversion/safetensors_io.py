@@ -109,30 +109,72 @@ def read_header(path: pathlib.Path) -> dict[str, StoredTensor]:
     InputError: it is damaged, truncated, or not a safetensors file.
   """
   refuse_pickle(path)
-  try:
-    # Checks that the header is valid and that its tensors fill the file.
-    with open_regular(path) as file, safe_open(path, framework="numpy"):
+  with open_regular(path) as file:
+    try:
+      # Checks that the header is valid and that its tensors fill the file.
+      with safe_open(path, framework="numpy"):
+        pass
       (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
-      header = json.loads(file.read(length), object_pairs_hook=_without_repeats)
-  except (SafetensorError, ValueError) as error:
-    raise InputError(_damage(path, error)) from error
-  header.pop("__metadata__", None)
-  for name, entry in header.items():
-    if entry["dtype"] not in DTYPES:
-      raise InputError(
-        f"{path}: tensor {name} has dtype {entry['dtype']!r}, which cannot be "
-        f"read; known are {', '.join(DTYPES)}"
-      )
-  return {
-    name: StoredTensor(
-      name=name,
-      file=path,
-      dtype=entry["dtype"],
-      shape=tuple(entry["shape"]),
-      start=_LENGTH.size + length + entry["data_offsets"][0],
+      header = parse_json(file.read(length))
+      header.pop("__metadata__", None)
+      return {
+        name: _stored_tensor(path, name, entry, _LENGTH.size + length)
+        for name, entry in header.items()
+      }
+    except InputError:
+      raise
+    except (SafetensorError, ValueError) as error:
+      raise InputError(_damage(path, error)) from error
+
+
+def read_metadata(path: pathlib.Path) -> dict[str, str]:
+  """The free texts of a file's header, by name.
+
+  Raises:
+    InputError: see `read_header`.
+  """
+  refuse_pickle(path)
+  with open_regular(path):
+    try:
+      with safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}
+    except SafetensorError as error:
+      raise InputError(_damage(path, error)) from error
+
+
+def _stored_tensor(
+  path: pathlib.Path, name: str, entry: Mapping[str, Any], begin: int
+) -> StoredTensor:
+  """One tensor of a header that the library found valid.
+
+  Args:
+    path: the file.
+    name: the tensor's.
+    entry: its dtype, shape and place.
+    begin: where the file's values begin, in bytes.
+
+  Raises:
+    InputError: its dtype is unknown, or its name could not be shown.
+  """
+  dtype = entry["dtype"]
+  if not name.isprintable():
+    raise InputError(
+      f"{path}: the name of tensor {name!r} has control characters: it is no "
+      "published checkpoint"
     )
-    for name, entry in header.items()
-  }
+  # The library also takes {"F32": null} for a dtype.
+  if not isinstance(dtype, str) or dtype not in DTYPES:
+    raise InputError(
+      f"{path}: tensor {name} has dtype {dtype!r}, which cannot be read; known "
+      f"are {', '.join(DTYPES)}"
+    )
+  return StoredTensor(
+    name=name,
+    file=path,
+    dtype=dtype,
+    shape=tuple(entry["shape"]),
+    start=begin + entry["data_offsets"][0],
+  )
 
 
 def read_folder(
@@ -324,8 +366,9 @@ def _read_shards(index: pathlib.Path) -> dict[str, StoredTensor]:
 
 def _weight_map(index: pathlib.Path) -> dict[str, str]:
   try:
-    table = json.loads(read_regular(index), object_pairs_hook=_without_repeats)
-    weight_map = dict(table["weight_map"])
+    weight_map = dict(parse_json(read_regular(index))["weight_map"])
+  except InputError:
+    raise
   except (ValueError, TypeError, KeyError) as error:
     raise InputError(
       f"{index} is not a shard index, a JSON table with a weight_map ({error}):"
@@ -336,6 +379,14 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
       f"{index} has an empty or malformed weight_map: fetch it again"
     )
   return weight_map
+
+
+def parse_json(data: bytes) -> Any:
+  """Untrusted JSON; ValueError, too, if it nests deeply or repeats a name."""
+  try:
+    return json.loads(data, object_pairs_hook=_without_repeats)
+  except RecursionError as error:
+    raise ValueError("it nests too deeply") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

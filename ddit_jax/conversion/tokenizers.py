@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ddit_jax.conversion.formats import Checkpoint
 from ddit_jax.conversion.key_map import FORMATS
+from ddit_jax.conversion.source_tree import check_source_tree
 from ddit_jax.data.tokenizers import pretrained_tokenizer
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.models.config import MMDiTConfig
@@ -33,6 +34,9 @@ def tokenizer_folders(
     source: the checkpoint; its own tokenizers are taken.
     given: replaces them: a folder of T5's tokenizer, or one that holds SD3's
       three, `tokenizer`, `tokenizer_2` and `tokenizer_3`; None for neither.
+
+  Raises:
+    InputError: `given` is no folder, or links out of itself.
   """
   folders = {
     name: folder
@@ -41,6 +45,9 @@ def tokenizer_folders(
   }
   if given is None:
     return folders
+  if not given.is_dir():
+    raise InputError(f"--tokenizer={given} is not a folder: check the path")
+  check_source_tree(given, ["."])
   if not (given / SD3_TOKENIZERS[T5_TOKENIZER]).is_dir():
     return folders | {T5_TOKENIZER: given}
   return folders | {

@@ -15,9 +15,10 @@ import numpy as np
 import tensorstore as ts
 
 from ddit_jax.errors import InputError
-from ddit_jax.files import local_path, read_regular
+from ddit_jax.files import local_path, read_json_object
 
 _METADATA_NAME = "_METADATA"
+_MAX_METADATA_BYTES = 2**26
 # The smallest unit that a restoring process reads.
 _MAX_CHUNK_BYTES = 2**26
 # Zeros are stored explicitly, so that a missing file is an error.
@@ -40,18 +41,19 @@ class ZarrArrays:
     """
     self._folder = folder
     try:
-      metadata = json.loads(read_regular(folder / _METADATA_NAME))
-      entries = metadata["tree_metadata"].values()
-    except (OSError, ValueError, KeyError) as error:
+      metadata = read_json_object(
+        folder / _METADATA_NAME, max_bytes=_MAX_METADATA_BYTES
+      )
+      self.paths = [
+        "/".join(str(key["key"]) for key in entry["key_metadata"])
+        for entry in metadata["tree_metadata"].values()
+      ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
       raise InputError(
         f"{folder} is not a folder of arrays written by Orbax (it has no "
         f"readable {_METADATA_NAME}): give one, e.g. RUN/checkpoints/STEP/ema"
       ) from error
     self._is_zarr3 = bool(metadata.get("use_zarr3"))
-    self.paths = [
-      "/".join(str(key["key"]) for key in entry["key_metadata"])
-      for entry in entries
-    ]
     self._arrays: dict[str, ts.TensorStore] = {}
 
   def block(self, path: str, number: int | None) -> ts.TensorStore:

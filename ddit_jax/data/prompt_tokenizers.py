@@ -7,10 +7,15 @@ import pathlib
 import numpy as np
 from jaxtyping import Int32
 
-from ddit_jax.data.tokenizers import UNKNOWN, pretrained_tokenizer
-from ddit_jax.files import read_regular
+from ddit_jax.data.tokenizers import (
+  UNKNOWN,
+  pretrained_tokenizer,
+  read_backend,
+)
+from ddit_jax.files import read_json_object, read_regular
 
 # Either names the special tokens; the first is the newer one.
+_MAX_BYTES = 2**24
 CONFIG_NAMES = ("tokenizer_config.json", "special_tokens_map.json")
 
 
@@ -109,11 +114,13 @@ def pad_token(folder: pathlib.Path) -> str:
     if not path.is_file():
       continue
     try:
-      token = json.loads(read_regular(path)).get("pad_token")
-    except (ValueError, AttributeError) as error:
+      token = read_json_object(path, max_bytes=_MAX_BYTES).get("pad_token")
+    except ValueError as error:
       raise ValueError(f"{path} is damaged: {error}") from error
-    if token is not None:
-      named[name] = token["content"] if isinstance(token, dict) else token
+    if isinstance(token, dict):
+      token = token.get("content")
+    if isinstance(token, str):
+      named[name] = token
   if not named:
     raise ValueError(
       f"tokenizer {folder}: neither of {CONFIG_NAMES} names a pad_token: copy "
@@ -185,6 +192,9 @@ def _check_files(folder: pathlib.Path) -> None:
       f"tokenizer {folder}: needs {_WHOLE} or {' with '.join(_PARTS)}, found "
       f"{sorted(found)}"
     )
+  if _WHOLE in found:
+    # transformers would end in a panic of the library below it.
+    read_backend(read_regular(folder / _WHOLE))
 
 
 def _load(folder: pathlib.Path):

@@ -10,7 +10,7 @@ import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
-from ddit_jax.files import local_path, read_regular
+from ddit_jax.files import local_path, read_json_object, read_regular
 
 PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<extra_id_0>"
 GPT2_END = "<|endoftext|>"
@@ -19,6 +19,7 @@ END_TOKENS = (END, GPT2_END)
 # Texts must not contain any of them.
 SPECIAL_TOKENS = (PAD, *END_TOKENS, UNKNOWN, MASK)
 TOKENIZER_FILE = "tokenizer.json"
+_MAX_BYTES = 2**26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,10 +101,10 @@ def from_files(files: dict[str, bytes]) -> Tokenizer:
     raise ValueError(
       f"no {TOKENIZER_FILE} among the tokenizer's files {sorted(files)}"
     )
-  return from_backend(_read_backend(files[TOKENIZER_FILE]))
+  return from_backend(read_backend(files[TOKENIZER_FILE]))
 
 
-def _read_backend(data: bytes):
+def read_backend(data: bytes):
   """A `tokenizers.Tokenizer` from the contents of its file.
 
   Raises:
@@ -303,7 +304,7 @@ def _read(kind: str, folder: pathlib.Path):
   try:
     if (folder / TOKENIZER_FILE).is_file():
       # It is a complete tokenizer, which transformers would alter.
-      return _read_backend(read_regular(folder / TOKENIZER_FILE))
+      return read_backend(read_regular(folder / TOKENIZER_FILE))
     if all((folder / name).is_file() for name in own_files):
       return _read_own_files(kind, folder)
   except ValueError:
@@ -356,7 +357,7 @@ def _num_pieces(model: pathlib.Path) -> int:
 def _num_merged_tokens(folder: pathlib.Path) -> int:
   """GPT-2's tokens, each of which is a character or the result of a merge."""
   try:
-    vocabulary = json.loads(read_regular(folder / _VOCABULARY))
+    vocabulary = read_json_object(folder / _VOCABULARY, max_bytes=_MAX_BYTES)
   except ValueError as error:
     raise ValueError(f"{_VOCABULARY} is not JSON: {error}") from error
   text = (folder / _MERGES).read_text(encoding="utf-8")

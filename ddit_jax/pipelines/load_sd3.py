@@ -3,10 +3,10 @@
 import json
 import logging
 import pathlib
-from typing import Any
 
 from jax.sharding import Mesh
 
+from ddit_jax.conversion.json_config import JsonConfig
 from ddit_jax.conversion.record import REPORT_NAME
 from ddit_jax.data.prompt_tokenizers import (
   PromptTokenizer,
@@ -17,7 +17,6 @@ from ddit_jax.encoders.clip import clip_text_encoder
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.pretrained import PretrainedModel
-from ddit_jax.files import read_regular
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network
 from ddit_jax.pipelines.sd3 import Sd3Model, Sd3Pipeline
@@ -143,7 +142,7 @@ def _check_parts(weights: PretrainedModel) -> None:
 def _reason(folder: pathlib.Path, part: str) -> str:
   """The converter's note about a missing part."""
   path = folder / REPORT_NAME
-  notes = json.loads(read_regular(path))["notes"] if path.is_file() else []
+  notes = json.loads(path.read_bytes())["notes"] if path.is_file() else []
   found = (note for note in notes if note.startswith(f"{part} "))
   return next(found, f"{part} is not there")
 
@@ -156,23 +155,20 @@ def scheduler_sampling(folder: pathlib.Path) -> ImageSampling:
       checkpoint has none.
 
   Raises:
-    ValueError: the file is damaged, or uses unsupported options.
+    ValueError: the file is damaged, lacks a number or has one that is not
+      finite and positive, or uses unsupported options.
   """
   path = folder / _SCHEDULER_FILE
   if not path.is_file():
     return ImageSampling()
-  try:
-    fields: dict[str, Any] = json.loads(read_regular(path))
-    shift = float(fields["shift"])
-    num_train_timesteps = int(fields["num_train_timesteps"])
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(
-      f"{path} does not give shift and num_train_timesteps: {error!r}"
-    ) from error
-  used = [name for name in _UNKNOWN_OPTIONS if fields.get(name)]
+  config = JsonConfig.read(path)
+  used = [name for name in _UNKNOWN_OPTIONS if config.fields.get(name)]
   if used:
     raise ValueError(
       f"{path} sets {', '.join(used)}, which SD3 does not use and is not "
       "supported: use SD3's own scheduler"
     )
-  return ImageSampling(shift=shift, num_train_timesteps=num_train_timesteps)
+  return ImageSampling(
+    shift=config.need("shift", float),
+    num_train_timesteps=config.need("num_train_timesteps"),
+  )

@@ -1,7 +1,9 @@
 """Configurations from `config.json`, from shapes, and back."""
 
+import collections
 import dataclasses
 import json
+import random
 
 import diffusers
 import numpy as np
@@ -9,7 +11,6 @@ import pytest
 import transformers
 
 from ddit_jax.conversion.configs import (
-  JsonConfig,
   array_shapes,
   base_grid_of,
   ddit_config,
@@ -17,13 +18,15 @@ from ddit_jax.conversion.configs import (
 )
 from ddit_jax.conversion.formats import open_checkpoint
 from ddit_jax.conversion.hub import hub_json
+from ddit_jax.conversion.json_config import JsonConfig
 from ddit_jax.encoders.clip import CLIP_SIZES
 from ddit_jax.encoders.t5 import T5_SIZES, T5Config
 from ddit_jax.encoders.vae import AutoencoderConfig
-from ddit_jax.errors import InputError
+from ddit_jax.errors import InputError, one_line
 from ddit_jax.models.config import SIZES, MMDiTConfig
 from ddit_jax.models.embeddings import sine_cosine_table
 from tests.conversion import checkpoints
+from tests.damage import damaged_bytes, damaged_json
 
 TINY = MMDiTConfig(
   depth=checkpoints.DEPTH,
@@ -256,14 +259,64 @@ def test_missing_tensors_are_named(single_file, name, key, message):
     read(name, dataclasses.replace(part, tensors=few))
 
 
-def test_files_that_are_not_json(tmp_path):
-  path = tmp_path / "config.json"
-  with pytest.raises(InputError, match="is missing"):
-    JsonConfig.read(path)
-  for content, message in (("{", "is not JSON"), ("[]", "not a JSON table")):
-    path.write_text(content)
-    with pytest.raises(InputError, match=message):
-      JsonConfig.read(path)
+NUMBERS = {
+  "network": (
+    *("num_layers", "num_attention_heads", "patch_size", "in_channels"),
+    *("pos_embed_max_size", "joint_attention_dim", "attention_head_dim"),
+    *("sample_size", "pooled_projection_dim"),
+  ),
+  "text_encoder": ("d_kv", "num_layers", "layer_norm_epsilon", "d_model"),
+  "vae": ("scaling_factor", "norm_num_groups", "layers_per_block"),
+  "clip_l": ("layer_norm_eps", "max_position_embeddings"),
+}
+
+
+@pytest.mark.parametrize(
+  ("name", "field"),
+  [(name, field) for name, fields in NUMBERS.items() for field in fields],
+)
+def test_numbers_are_finite_and_positive(sd3_folder, name, field):
+  part = open_checkpoint(sd3_folder).networks[name]
+  for value in (0, -1, float("nan"), float("inf"), 10**400, True, [1]):
+    with pytest.raises(InputError, match=rf"config.json has {field} = ") as e:
+      read(name, part, **{field: value})
+    assert "fetch it again" in str(e.value)
+
+
+def test_a_shift_has_any_sign_and_is_finite(sd3_folder):
+  part = open_checkpoint(sd3_folder).networks["vae"]
+  for value in (0, -0.5):
+    assert read("vae", part, shift_factor=value).shift == value
+  with pytest.raises(InputError, match="shift_factor = nan, but it must be fi"):
+    read("vae", part, shift_factor=float("nan"))
+
+
+def test_the_sample_holds_a_patch(sd3_folder):
+  with pytest.raises(InputError, match="sample_size = 1, below its patch_size"):
+    with_fields(sd3_folder, sample_size=1)
+
+
+@pytest.mark.slow
+def test_damaged_configs_are_read_or_refused_by_a_line(sd3_folder):
+  rng, counts = random.Random(1), collections.Counter()
+  source = open_checkpoint(sd3_folder)
+  for name, part in source.networks.items():
+    text = part.config.path.read_text()
+    path = sd3_folder.parent / "damaged.json"
+    for number in range(600):
+      damage = damaged_json(text, rng)
+      if number % 3 == 0:
+        damage = damaged_bytes(text.encode(), rng)
+      path.write_bytes(damage)
+      try:
+        read_config(name, part.scheme, part.tensors, JsonConfig.read(path))
+        counts["read"] += 1
+      except ValueError as error:
+        assert "\n" not in one_line(error)
+        counts["refused"] += 1
+    path.unlink()
+  assert counts.total() == 600 * len(source.networks)
+  assert min(counts.values()) > 100
 
 
 def test_arrays_of_the_published_sizes():

@@ -1,7 +1,10 @@
 """Reading and writing against the library, and every kind of damage."""
 
+import collections
 import json
+import os
 import pathlib
+import random
 import struct
 import weakref
 
@@ -21,7 +24,8 @@ from ddit_jax.conversion.safetensors_io import (
   refuse_pickle,
   write_folder,
 )
-from ddit_jax.errors import InputError
+from ddit_jax.errors import InputError, one_line
+from tests.damage import damaged_bytes, damaged_json
 
 TORCH_DTYPES = {
   "F32": torch.float32,
@@ -92,6 +96,16 @@ DAMAGED = {
     8,
   ),
   "invalid JSON": (b"{not json", 0),
+  r"has dtype \{'F32': None\}, which cannot": (
+    {"a": entry(0, 8, dtype={"F32": None})},
+    8,
+  ),
+  r"x.safetensors .* is damaged": ({"a": entry(0, 8, dtype=["F32"])}, 8),
+  r"is damaged, truncated": ({"a": {**entry(0, 8), "x": [[]] * 2}}, 9),
+  "recursion limit": (b'{"a":' + b"[" * 9999 + b"]" * 9999 + b"}", 0),
+  "number out of range": (b'{"a":' + b"9" * 5000 + b"}", 0),
+  "surrogate": (b'{"\\ud800": ' + json.dumps(entry(0, 8)).encode() + b"}", 8),
+  r"tensor '\\x1b\[2J' has control": ({"\x1b[2J": entry(0, 8)}, 8),
   "expected struct": (b"[1, 2]", 0),
 }
 
@@ -222,6 +236,10 @@ def test_a_tensor_in_two_shards(shards):
     ("[]", "not a shard index"),
     ("{}", "not a shard index"),
     ('{"weight_map": {"a": "m-1", "a": "m-2"}}', "names 'a' twice"),
+    ("[" * 100_000, "nests too deeply"),
+    ('{"weight_map": ' + "9" * 5000 + "}", "not a shard index"),
+    ('{"weight_map": [[1, 2, 3]]}', "not a shard index"),
+    ('{"weight_map": [[{}, 2]]}', "not a shard index"),
   ],
 )
 def test_not_an_index(shards, content, message):
@@ -354,3 +372,55 @@ def test_few_tensors_are_in_memory(tmp_path):
   write_folder(tmp_path, tensors, read)
   # One is written, one waits, one is being read.
   assert len(most) == 20 and max(most) <= 3
+
+
+def test_only_regular_files_are_read(tmp_path):
+  for name in ("x.safetensors", "m.safetensors.index.json"):
+    os.mkfifo(tmp_path / name)
+  with pytest.raises(InputError, match="is not a regular file"):
+    read_header(tmp_path / "x.safetensors")
+  with pytest.raises(InputError, match="is not a regular file"):
+    read_folder(tmp_path)
+
+
+@pytest.mark.slow
+def test_damaged_headers_are_read_or_refused_by_a_line(tmp_path):
+  rng, counts = random.Random(2), collections.Counter()
+  path = tmp_path / "x.safetensors"
+  safetensors.torch.save_file(some_tensors(), path, metadata={"format": "pt"})
+  whole = path.read_bytes()
+  (length,) = struct.unpack("<Q", whole[:8])
+  text, data = whole[8 : 8 + length].decode(), whole[8 + length :]
+  for number in range(3000):
+    if number % 2:
+      raw_file(path, damaged_json(text, rng), data)
+    else:
+      path.write_bytes(damaged_bytes(whole[: 8 + length], rng) + data)
+    try:
+      for tensor in read_header(path).values():
+        assert tensor.read().shape == tensor.shape
+      counts["read"] += 1
+    except InputError as error:
+      assert "\n" not in one_line(error)
+      counts["refused"] += 1
+  assert counts.total() == 3000 and min(counts.values()) > 100
+
+
+@pytest.mark.slow
+def test_damaged_indices_are_read_or_refused_by_a_line(shards):
+  folder, _, _ = shards
+  rng, counts = random.Random(3), collections.Counter()
+  index = folder / "m.safetensors.index.json"
+  text = index.read_text()
+  for number in range(1500):
+    damage = damaged_json(text, rng)
+    if number % 2:
+      damage = damaged_bytes(text.encode(), rng)
+    index.write_bytes(damage)
+    try:
+      read_folder(folder)
+      counts["read"] += 1
+    except InputError as error:
+      assert "\n" not in one_line(error)
+      counts["refused"] += 1
+  assert counts.total() == 1500 and min(counts.values()) > 50

@@ -149,11 +149,14 @@ def test_damaged_files_are_refused(copy, tmp_path):
     ("merges.txt", "#version: 0.2\nc a\n", "pieces come from no merge"),
     ("tokenizer_config.json", "{", "tokenizer_config.json is damaged"),
     ("special_tokens_map.json", "[]", "special_tokens_map.json is damaged"),
+    ("special_tokens_map.json", "[" * 99_999, "is damaged: .* is not JSON"),
+    ("tokenizer.json", "[" * 99_999, r"damaged tokenizer\.json"),
   ):
-    folder = shutil.copytree(copy, tmp_path / name)
+    folder = shutil.copytree(copy, tmp_path / "x")
     (folder / name).write_text(text)
     with pytest.raises(ValueError, match=message):
       clip_tokenizer(folder)
+    shutil.rmtree(folder)
 
 
 def test_another_models_vocabulary_is_refused(copy):

@@ -1,6 +1,8 @@
 """T5's and GPT-2's tokenizers, on tiny ones trained here."""
 
+import collections
 import json
+import random
 import shutil
 import sys
 
@@ -18,6 +20,7 @@ from ddit_jax.data.tokenizers import (
   pretrained_tokenizer,
   word_tokenizer,
 )
+from tests.damage import damaged_bytes, damaged_json
 
 SENTENCES = [
   "a red cat sits on the table",
@@ -274,4 +277,23 @@ def test_a_damaged_tokenizer_json_is_one_line(data, tmp_path, capfd):
   (tmp_path / "tokenizer.json").write_bytes(data)
   with pytest.raises(ValueError, match=r"damaged tokenizer\.json"):
     pretrained_tokenizer("t5", tmp_path)
+  assert capfd.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_damaged_tokenizers_are_read_or_refused_by_a_line(t5_folder, capfd):
+  rng, counts = random.Random(4), collections.Counter()
+  text = (
+    pretrained_tokenizer("t5", t5_folder).files()["tokenizer.json"].decode()
+  )
+  for number in range(3000):
+    damage = damaged_json(text, rng)
+    if number % 3 == 0:
+      damage = damaged_bytes(text.encode(), rng)
+    try:
+      from_files({"tokenizer.json": damage})
+      counts["read"] += 1
+    except ValueError:
+      counts["refused"] += 1
+  assert counts.total() == 3000 and min(counts.values()) > 100
   assert capfd.readouterr().err == ""

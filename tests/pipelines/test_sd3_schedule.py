@@ -29,8 +29,11 @@ def test_without_a_file_it_is_sd3s(tmp_path):
   [
     ({"use_dynamic_shifting": True}, "sets use_dynamic_shifting, which"),
     ({"use_karras_sigmas": True, "shift_terminal": 0.1}, "shift_terminal, use"),
-    ({"shift": None}, "does not give shift and num_train"),
-    ({"shift": -1.0}, "shift must be positive"),
+    ({"shift": None}, "lacks the field 'shift'"),
+    ({"shift": -1.0}, "shift = -1.0, but it must be finite and positive"),
+    ({"shift": float("nan")}, "shift = nan, but it must be finite"),
+    ({"num_train_timesteps": 0}, "num_train_timesteps = 0, but it must be"),
+    ({"num_train_timesteps": float("inf")}, "which is not of type int"),
   ],
 )
 def test_other_schedules_are_refused(tmp_path, fields, message):
@@ -47,5 +50,5 @@ def test_options_that_are_off_are_no_other_schedule(tmp_path):
 def test_a_damaged_file_is_named(tmp_path):
   write_scheduler(tmp_path)
   (tmp_path / "scheduler" / "scheduler_config.json").write_text("{")
-  with pytest.raises(ValueError, match=r"scheduler_config\.json does not give"):
+  with pytest.raises(ValueError, match=r"scheduler_config\.json is not JSON"):
     scheduler_sampling(tmp_path / "scheduler")
