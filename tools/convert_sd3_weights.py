@@ -27,7 +27,14 @@ from ddit_jax.files import local_path
 _BAD_INPUT = 2
 # Exit code that shells expect after Ctrl-C.
 _STOPPED = 130
-_IMPORT_FLAGS = ("format", "target", "seed", "tokenizer", "vocab_size")
+_IMPORT_FLAGS = (
+  "format",
+  "target",
+  "seed",
+  "tokenizer",
+  "vocab_size",
+  "lora",
+)
 _EXPORT_FLAGS = ("params",)
 _GIB = 2**30
 
@@ -92,6 +99,12 @@ def _parser() -> _Parser:
     help="T5's tokenizer, or a folder with SD3's three, if SRC has none",
   )
   add("--vocab_size", type=int, help="rows of a new text head")
+  add(
+    "--lora",
+    type=pathlib.Path,
+    help="merge these adapters into the network; files of diffusers, PEFT,\n"
+    "kohya, ComfyUI",
+  )
   add = parser.add_argument_group("of an export").add_argument
   add("--params", type=pathlib.Path, help="export these network parameters")
   return parser
@@ -99,7 +112,7 @@ def _parser() -> _Parser:
 
 def _parse() -> argparse.Namespace:
   args = _parser().parse_args()
-  for name in ("src", "dst", "tokenizer", "params"):
+  for name in ("src", "dst", "tokenizer", "lora", "params"):
     if (path := getattr(args, name)) is not None:
       setattr(args, name, local_path(path, what=name))
   unused = _EXPORT_FLAGS if args.export is None else _IMPORT_FLAGS

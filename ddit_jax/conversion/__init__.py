@@ -4,7 +4,9 @@
 - `rearrange`: reorders a tensor's values between the two formats
 - `slices`: applies the table: one slice of our arrays per tensor
 - `safetensors_io`: safetensors files and shards, tensor by tensor
+- `source_tree`: which files of a source are read
 - `formats`: the three published formats, and other models by name
+- `json_config`: the fields of a `config.json`
 - `configs`: configurations, from `config.json` or from shapes
 - `tokenizers`: tokenizer folders and the rows of the text head
 - `dtypes`: checked and counted casts
@@ -14,5 +16,6 @@
 - `convert`: the import
 - `hub`: small files that diffusers and transformers expect
 - `export`: the inverse
-- `peft`: adapters (LoRA) as files for PEFT and diffusers
+- `adapter_file`: adapters (LoRA) of several trainers
+- `peft`: our adapters as files for PEFT and diffusers, and back
 """

@@ -19,11 +19,12 @@ from jaxtyping import Float32, Shaped
 from ddit_jax.checkpoint.manifest import hash_file, write_manifest
 from ddit_jax.conversion import record
 from ddit_jax.conversion.dtypes import CastCounter, cast
-from ddit_jax.conversion.formats import Checkpoint, open_checkpoint
+from ddit_jax.conversion.formats import open_checkpoint
 from ddit_jax.conversion.plan import (
   ConversionPlan,
   NetworkPlan,
   plan_conversion,
+  with_adapter,
 )
 from ddit_jax.conversion.rearrange import copy_into
 from ddit_jax.conversion.safetensors_io import StoredTensor
@@ -54,6 +55,7 @@ class ConvertOptions:
     tokenizer: folder of T5's tokenizer, or of SD3's three, for sources without
       them; see `tokenizer_folders`.
     vocab_size: rows of a new text head; None asks the tokenizer.
+    lora: file of adapters to merge into the network, see `AdapterFile.open`.
     is_verified: True reads both sides again and compares them.
   """
 
@@ -63,6 +65,7 @@ class ConvertOptions:
   seed: int = 0
   tokenizer: pathlib.Path | None = None
   vocab_size: int | None = None
+  lora: pathlib.Path | None = None
   is_verified: bool = False
 
   def __post_init__(self):
@@ -90,15 +93,17 @@ def plan_import(
   """Opens a checkpoint and decides everything; reads headers only.
 
   Raises:
-    InputError: see `formats.open_checkpoint` and `plan.plan_conversion`.
+    InputError: see `formats.open_checkpoint`, `plan.plan_conversion` and
+      `plan.with_adapter`.
   """
-  return plan_conversion(
+  plan = plan_conversion(
     open_checkpoint(source_path, options.format),
     target=options.target,
     dtype=options.dtype,
     tokenizer=options.tokenizer,
     vocab_size=options.vocab_size,
   )
+  return plan if options.lora is None else with_adapter(plan, options.lora)
 
 
 def convert(
@@ -130,7 +135,7 @@ def convert(
   is_over = threading.Event()
   with ThreadPoolExecutor(1) as background:
     # Sources are hashed while blocks are converted; an error stops that too.
-    facts = background.submit(_source_facts, plan.source, is_over)
+    facts = background.submit(_source_facts, plan, is_over)
     try:
       with appearing_folder(destination) as folder:
         for network in plan.networks:
@@ -151,8 +156,15 @@ def convert(
         write_manifest(folder, extra=facts.result())
     finally:
       is_over.set()
+  lines = record.report_lines(report, casts, plan.notes)
+  if options.is_verified:
+    num_arrays = sum(len(network.arrays) for network in plan.networks)
+    lines.append(
+      f"verified: {num_arrays} arrays ({plan.nbytes():,} bytes) read again and "
+      "equal to the source bit for bit"
+    )
   return Outcome(
-    lines=record.report_lines(report, casts, plan.notes),
+    lines=lines,
     nbytes=plan.nbytes(),
     largest_array=max(max(n.array_bytes()) for n in plan.networks),
   )
@@ -239,6 +251,10 @@ def _build_block(
       tensor = network.tensors[part.key]
       stored = cast(tensor.label, tensor.read(), dtype, casts)
       copy_into(built[part.index], part.to_ours(stored))
+  for module in network.changes.get(block, ()):
+    place = built[module.part.index]
+    changed = place.astype(np.float32) + module.change()
+    place[...] = cast(module.name, changed, dtype)
   return built
 
 
@@ -279,6 +295,10 @@ def _verify_network(
 
   def check(block: Block) -> None:
     ours = _place(arrays, block).read().result()
+    if block in network.changes:
+      # Adapted tensors are in no file: they are computed again.
+      expected = _build_block(network, block, seed, CastCounter())
+      return _check_equal(f"{block} (adapted)", ours, expected)
     parts = network.blocks[block]
     check_block(parts, ours, network.tensors)
     for part in parts:
@@ -333,9 +353,10 @@ def _equal_bits(
 
 
 def _source_facts(
-  source: Checkpoint, is_over: threading.Event
+  plan: ConversionPlan, is_over: threading.Event
 ) -> dict[str, object]:
   """Path, format and hashes of a source, for the manifest."""
+  source, adapter = plan.source, plan.adapter
   root = source.path if source.path.is_dir() else source.path.parent
   return {
     "source": str(source.path),
@@ -344,4 +365,6 @@ def _source_facts(
       path.relative_to(root).as_posix(): hash_file(path, is_over)
       for path in source.files()
     },
+    "lora": adapter
+    and {"path": str(adapter.path), **hash_file(adapter.path, is_over)},
   }

@@ -132,6 +132,7 @@ def plan_export(
   """
   check_dtype(options.dtype)
   record = read_record(checkpoint)
+  verify_manifest(checkpoint)
   name = format_name(options.format)
   fitting = _FORMAT_OF_TARGET[record.target]
   if name != fitting:
@@ -139,7 +140,6 @@ def plan_export(
       f"{checkpoint} holds the network of {record.target}, which cannot be "
       f"written as {name}: use --export={FORMATS[fitting].letter}"
     )
-  verify_manifest(checkpoint)
   networks = []
   for network, config in record.configs.items():
     folders = {
@@ -205,8 +205,14 @@ def export(
     for n in networks
     for key, part in n.slices.items()
   ]
+  lines = report_lines({"mapped": mapped}, casts)
+  if options.is_verified:
+    lines.append(
+      f"verified: {len(mapped)} tensors ({total:,} bytes) read again and equal "
+      "to their arrays bit for bit"
+    )
   return Outcome(
-    lines=report_lines({"mapped": mapped}, casts),
+    lines=lines,
     nbytes=total,
     largest_array=max(max(n.array_bytes()) for n in networks),
   )

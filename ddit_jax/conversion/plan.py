@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ddit_jax.conversion.adapter_file import AdapterFile, AdapterModule
 from ddit_jax.conversion.configs import (
   NetworkConfig,
   array_shapes,
@@ -54,6 +55,7 @@ class NetworkPlan:
     blocks: what fills every block of our arrays.
     unused: (tensor, reason).
     duplicates: key of an unused tensor -> key of the one it must equal.
+    changes: adapted matrices, by the block that they are added to.
   """
 
   name: str
@@ -63,6 +65,9 @@ class NetworkPlan:
   blocks: Mapping[Block, list[TensorSlice]]
   unused: tuple[tuple[StoredTensor, str], ...]
   duplicates: Mapping[str, str]
+  changes: Mapping[Block, list[AdapterModule]] = dataclasses.field(
+    default_factory=dict
+  )
 
   def array_bytes(self) -> list[int]:
     """Bytes of each of our arrays."""
@@ -82,6 +87,7 @@ class ConversionPlan:
     unused: (tensor, reason) of networks that are not converted.
     tokenizers: our folder -> the one that is copied.
     notes: choices made and things not used, one line each.
+    adapter: the file that is merged into the network, or None.
   """
 
   source: Checkpoint
@@ -90,6 +96,7 @@ class ConversionPlan:
   unused: tuple[tuple[StoredTensor, str], ...]
   tokenizers: Mapping[str, pathlib.Path]
   notes: tuple[str, ...]
+  adapter: AdapterFile | None = None
 
   def nbytes(self) -> int:
     """Bytes of all our arrays."""
@@ -151,6 +158,30 @@ def plan_conversion(
     unused=tuple(unused),
     tokenizers=tokenizers,
     notes=tuple(notes),
+  )
+
+
+def with_adapter(plan: ConversionPlan, path: pathlib.Path) -> ConversionPlan:
+  """The plan of the same conversion with a LoRA merged into the network.
+
+  Args:
+    plan: of the conversion without.
+    path: the adapters' file, see `AdapterFile.open`.
+
+  Raises:
+    InputError: see `AdapterFile.open`.
+  """
+  network, *others = plan.networks
+  adapter = AdapterFile.open(path, network.config)
+  changes: dict[Block, list[AdapterModule]] = {}
+  for module in adapter.modules:
+    changes.setdefault(module.part.block, []).append(module)
+  return dataclasses.replace(
+    plan,
+    networks=(dataclasses.replace(network, changes=changes), *others),
+    unused=plan.unused + adapter.unused,
+    notes=(*plan.notes, *adapter.notes()),
+    adapter=adapter,
   )
 
 

@@ -10,6 +10,7 @@ import math
 import pathlib
 from typing import Any
 
+from ddit_jax.conversion.adapter_file import AdapterModule
 from ddit_jax.conversion.configs import CONFIG_CLASSES, NetworkConfig
 from ddit_jax.conversion.dtypes import CastCounter
 from ddit_jax.conversion.hub import write_json
@@ -17,15 +18,16 @@ from ddit_jax.conversion.plan import ConversionPlan, NetworkPlan
 from ddit_jax.conversion.safetensors_io import DTYPES, StoredTensor
 from ddit_jax.conversion.slices import TensorSlice
 from ddit_jax.errors import InputError, check_known
-from ddit_jax.files import read_regular
+from ddit_jax.files import read_json_object
 
 REPORT_NAME = "report.json"
 _SCHEMA_VERSION = 1
 _CONFIG_NAME = "config.json"
 _SOURCE_NAME = "source.json"
+_MAX_CONFIG_BYTES = 2**20
 
 # Possible outcomes for a tensor.
-_STATUSES = ("mapped", "newly initialised", "unused")
+_STATUSES = ("mapped", "newly initialised", "merged", "unused")
 # Status -> [name, number of values, destination or reason]: one for every
 # tensor of the source and for every newly initialised slice of ours.
 _Report = dict[str, list[tuple[str, int, str]]]
@@ -59,9 +61,9 @@ def read_record(folder: pathlib.Path) -> CheckpointRecord:
   """
   path = folder / _CONFIG_NAME
   try:
-    body = json.loads(read_regular(path))
+    body = read_json_object(path, max_bytes=_MAX_CONFIG_BYTES)
     version = body["schema_version"]
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except (OSError, ValueError, KeyError) as error:
     raise InputError(
       f"{folder} is not a checkpoint that this tool has written (it has no "
       f"readable {_CONFIG_NAME}): convert one first"
@@ -71,16 +73,27 @@ def read_record(folder: pathlib.Path) -> CheckpointRecord:
       f"{path} has schema_version {version}, this program reads "
       f"{_SCHEMA_VERSION}: convert the source again"
     )
-  configs = {}
-  for name, config_class in CONFIG_CLASSES.items():
-    if name in body:
-      known = [field.name for field in dataclasses.fields(config_class)]
-      check_known(body[name], known, what=f"{path}: {name} has no field")
-      fields = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in body[name].items()
-      }
-      configs[name] = config_class(**fields)
-  return CheckpointRecord(target=body["target"], configs=configs)
+  try:
+    configs = {
+      name: _config_from_record(f"{path}: {name}", config_class, body[name])
+      for name, config_class in CONFIG_CLASSES.items()
+      if name in body
+    }
+    return CheckpointRecord(target=body["target"], configs=configs)
+  except (KeyError, TypeError, AttributeError) as error:
+    raise InputError(
+      f"{path} is damaged ({error}): convert the source again"
+    ) from error
+
+
+def _config_from_record(
+  where: str, config_class: type, stored: dict[str, Any]
+) -> NetworkConfig:
+  known = [field.name for field in dataclasses.fields(config_class)]
+  check_known(stored, known, what=f"{where} has no field")
+  return config_class(
+    **{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+  )
 
 
 def config_to_record(config: NetworkConfig) -> dict[str, Any]:
@@ -109,7 +122,7 @@ def write_source(folder: pathlib.Path, plan: ConversionPlan) -> None:
 
 def read_source(folder: pathlib.Path) -> dict[str, Any]:
   """Reads `source.json`; the folder's manifest covers it."""
-  return json.loads(read_regular(folder / _SOURCE_NAME))
+  return json.loads((folder / _SOURCE_NAME).read_bytes())
 
 
 def conversion_report(plan: ConversionPlan, seed: int) -> _Report:
@@ -120,6 +133,8 @@ def conversion_report(plan: ConversionPlan, seed: int) -> _Report:
       for part in parts:
         status, row = _row(network, part, seed)
         report[status].append(row)
+    for modules in network.changes.values():
+      report["merged"] += [_merged_row(network, module) for module in modules]
   unused = [pair for network in plan.networks for pair in network.unused]
   report["unused"] = [
     (_label(tensor), math.prod(tensor.shape), reason)
@@ -166,11 +181,24 @@ def report_lines(
   return lines
 
 
-def _row(network: NetworkPlan, part: TensorSlice, seed: int):
+def _merged_row(network: NetworkPlan, module: AdapterModule):
+  tensors = (module.down, module.up)
+  numbers = sum(math.prod(tensor.shape) for tensor in tensors)
+  detail = f"times {module.scale:g}, added to {_place(network, module.part)}"
+  return f"{module.down.file.name}:{module.name}", numbers, detail
+
+
+def _place(network: NetworkPlan, part: TensorSlice) -> str:
   path, number = part.block
   place = f"{network.name}/{path}" + ("" if number is None else f"[{number}]")
   if part.rows != slice(None):
     place += f"[{', '.join(map(_slice_text, part.index))}]"
+  return place
+
+
+def _row(network: NetworkPlan, part: TensorSlice, seed: int):
+  path, _ = part.block
+  place = _place(network, part)
   numbers = math.prod(part.shape)
   if part.key is None:
     seeded = f", seed {seed}" if part.init.startswith("normal") else ""

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
-from ddit_jax.conversion.peft import read_adapter, write_adapter
+from ddit_jax.conversion.peft import folded, read_adapter, write_adapter
 from ddit_jax.data.text import instructions_file
 from ddit_jax.errors import InputError
-from ddit_jax.files import local_path
+from ddit_jax.files import appearing_folder, folder_if_used, local_path
 from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.pipelines.load import StoredRun, open_store
 from ddit_jax.sharding.mesh import MeshConfig
@@ -38,12 +38,12 @@ def export_adapter(
   with open_store(checkpoint) as store:
     run = _adapted_run(store, step)
     trained = run.trained(weights, MeshConfig().make())["params"]
-    path.parent.mkdir(parents=True, exist_ok=True)
   adapters = jax.tree.map(np.asarray, trained)
   network = run.model.network
-  tensors = write_adapter(
-    path, adapters, config=network.config, lora=network.lora
-  )
+  with folder_if_used(path.parent):
+    tensors = write_adapter(
+      path, adapters, config=network.config, lora=network.lora
+    )
   _check_written(path, adapters, network)
   count = sum(tensor.size for tensor in tensors.values())
   _log.info(
@@ -75,7 +75,10 @@ def export_merged(
     run = _adapted_run(store, step)
     _, network = run.merged(weights, MeshConfig().make())
     plain = dataclasses.replace(run.config, lora=LoraConfig())
-    with CheckpointStore(checkpoints_in(path)) as merged:
+    with (
+      appearing_folder(path) as folder,
+      CheckpointStore(checkpoints_in(folder)) as merged,
+    ):
       merged.save(
         run.step,
         {weights: network["params"], "constants": network["constants"]},
@@ -107,6 +110,6 @@ def _adapted_run(store: CheckpointStore, step: int | None) -> StoredRun:
 def _check_written(path: pathlib.Path, adapters, network) -> None:
   """Compares the file with its source arrays, bit for bit."""
   lora, back = read_adapter(path, network.config)
-  same = jax.tree.map(np.array_equal, back, adapters)
-  if not (jax.tree.all(same) and lora.scale == network.lora.scale):
+  same = jax.tree.map(np.array_equal, back, folded(adapters, network.lora))
+  if not (jax.tree.all(same) and lora.scale == 1):
     raise OSError(f"{path} does not read back as it was written: disk trouble?")

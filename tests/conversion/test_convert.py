@@ -24,6 +24,7 @@ from ddit_jax.conversion.convert import (
   work_bytes,
 )
 from ddit_jax.conversion.dtypes import CastCounter
+from ddit_jax.conversion.export import ExportOptions, export, plan_export
 from ddit_jax.conversion.record import read_record
 from ddit_jax.conversion.slices import TensorSlice
 from ddit_jax.errors import InputError
@@ -364,3 +365,84 @@ def test_the_first_error_drops_the_rest():
   with pytest.raises(InputError, match="three"):
     for_each_block(range(1000), work)
   assert len(worked) < 1000
+
+
+def lora_file(path, *modules):
+  """A file of (name, diffusers' weight, outputs, rank); their products."""
+  generator = torch.Generator().manual_seed(0)
+  tensors, products = {}, {}
+  for name, weight, outputs, rank in modules:
+    down = torch.randn(rank, checkpoints.WIDTH, generator=generator)
+    up = torch.randn(outputs, rank, generator=generator)
+    tensors[f"{name}.lora_down.weight"] = down
+    tensors[f"{name}.lora_up.weight"] = up
+    tensors[f"{name}.alpha"] = torch.tensor(3.0)
+    products[weight] = 3 / rank * up @ down
+  safetensors.torch.save_file(tensors, path)
+  return products
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_lora_is_merged(tmp_path, sd3_folder, single_file, kind):
+  width, last = checkpoints.WIDTH, checkpoints.DEPTH - 1
+  products = lora_file(
+    tmp_path / "lora.safetensors",
+    (
+      "lora_transformer_transformer_blocks_0_attn_to_k",
+      "transformer_blocks.0.attn.to_k.weight",
+      width,
+      4,
+    ),
+    (
+      "diffusion_model.joint_blocks.1.x_block.adaLN_modulation.1",
+      "transformer_blocks.1.norm1.linear.weight",
+      6 * width,
+      2,
+    ),
+    (
+      f"lora_unet_joint_blocks_{last}_context_block_adaLN_modulation_1",
+      f"transformer_blocks.{last}.norm1_context.linear.weight",
+      2 * width,
+      2,
+    ),
+  )
+  # Stability stores shift before scale here, diffusers after it.
+  name = list(products)[-1]
+  products[name] = torch.cat(products[name].chunk(2)[::-1])
+  source = sd3_folder if kind == "folder" else single_file
+  outcome = run(
+    source,
+    tmp_path / "x",
+    target="sd3",
+    dtype="float32",
+    lora=tmp_path / "lora.safetensors",
+    is_verified=True,
+  )
+  assert sum(line.startswith("merged ") for line in outcome.lines) == 3
+  assert any("merged: 3 tensors" in line for line in outcome.lines)
+  assert any("equal to the source bit for bit" in x for x in outcome.lines)
+  options = ExportOptions(format="a")
+  networks = plan_export(tmp_path / "x", options)
+  export(tmp_path / "x", networks, tmp_path / "y", options)
+  got = checkpoints.read_folder(tmp_path / "y/transformer")
+  before = checkpoints.read_folder(sd3_folder / "transformer")
+  for name, stored in before.items():
+    want = stored.float() + products.get(name, 0)
+    torch.testing.assert_close(got[name], want, atol=1e-5, rtol=1e-5)
+
+
+def test_a_lora_of_another_model_or_with_nan_leaves_nothing(
+  tmp_path, sd3_folder
+):
+  path = tmp_path / "lora.safetensors"
+  lora_file(path, ("lora_unet_joint_blocks_30_x_block_attn_proj", "x", 128, 2))
+  with pytest.raises(InputError, match="adapts 1 matrices that this network"):
+    run(sd3_folder, tmp_path / "x", lora=path)
+  tensors = {
+    "transformer_blocks.0.attn.to_q.lora_A.weight": torch.ones(2, 128),
+    "transformer_blocks.0.attn.to_q.lora_B.weight": torch.ones(128, 2) / 0,
+  }
+  safetensors.torch.save_file(tensors, path)
+  with pytest.raises(InputError, match=r"lora_B.weight of .* holds infinity"):
+    run(sd3_folder, tmp_path / "x", lora=path)
+  assert [p.name for p in tmp_path.iterdir()] == ["lora.safetensors"]

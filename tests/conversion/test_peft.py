@@ -1,7 +1,9 @@
 """Adapter files: names, shapes, metadata, and the way back."""
 
+import collections
 import dataclasses
 import json
+import random
 
 import jax
 import numpy as np
@@ -9,9 +11,11 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from ddit_jax.conversion.peft import read_adapter, write_adapter
+from ddit_jax.conversion.peft import folded, read_adapter, write_adapter
+from ddit_jax.errors import InputError, one_line
 from ddit_jax.lora.lora import LoraConfig, LoraNetwork
 from ddit_jax.models.module import Network
+from tests.damage import damaged_bytes, damaged_json
 from tests.lora import tiny_lora
 
 CONFIG = tiny_lora.NETWORK.config
@@ -72,8 +76,8 @@ def test_the_products_are_the_kernels_changes(written):
 
   def product(module):
     a, b = (file[f"{BLOCK}{module}.lora_{x}.weight"] for x in "AB")
-    # nn.Linear's weight [outputs, inputs]; alpha / rank = 2.
-    return 2.0 * b @ a
+    # nn.Linear's weight [outputs, inputs]; alpha / rank is in b.
+    return b @ a
 
   # Measured 3e-8.
   for row, name in enumerate(("to_q", "to_k", "to_v")):
@@ -91,7 +95,8 @@ def test_rank_and_alpha_stand_where_diffusers_reads_them(written):
   assert metadata["format"] == "pt"
   facts = json.loads(metadata["lora_adapter_metadata"])
   assert facts["transformer.r"] == 3
-  assert facts["transformer.lora_alpha"] == 6
+  # Readers that look elsewhere for alpha take the rank.
+  assert facts["transformer.lora_alpha"] == 3
   modules = facts["transformer.target_modules"]
   assert len(modules) == 24
   assert "transformer_blocks.1.attn.to_q" in modules
@@ -100,8 +105,21 @@ def test_rank_and_alpha_stand_where_diffusers_reads_them(written):
 def test_it_reads_back_bit_for_bit(written):
   path, _, ours = written
   lora, back = read_adapter(path, CONFIG)
-  assert lora == tiny_lora.LORA
-  jax.tree.map(np.testing.assert_array_equal, back, ours)
+  assert lora == dataclasses.replace(tiny_lora.LORA, alpha=3.0)
+  want = folded(ours, tiny_lora.LORA)
+  jax.tree.map(np.testing.assert_array_equal, back, want)
+
+
+def test_nothing_is_overwritten_and_no_nan_is_written(written, tmp_path):
+  path, _, ours = written
+  with pytest.raises(InputError, match="exists: choose another"):
+    write_adapter(path, ours, config=CONFIG, lora=tiny_lora.LORA)
+  broken = jax.tree.map(lambda x: x * np.nan, ours)
+  with pytest.raises(InputError, match="holds NaN"):
+    write_adapter(
+      tmp_path / "x.safetensors", broken, config=CONFIG, lora=tiny_lora.LORA
+    )
+  assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_sd3s_last_text_stream_has_no_output(tmp_path):
@@ -150,11 +168,25 @@ QUERY = f"{BLOCK}attn.to_q.lora_A.weight"
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    (lambda t: t.pop(QUERY), "1 tensors are missing or unknown"),
-    (lambda t: t.update({"x.lora_A.weight": t[QUERY]}), "the first is x.lora"),
-    (lambda t: t.update({QUERY: t[QUERY] + 1}), "share one lora_A here"),
-    (lambda t: t.update({QUERY: t[QUERY][:2]}), r"ranks \[2, 3\]"),
-    (lambda t: t.update({QUERY: t[QUERY][:, :8]}), r"is \(3, 8\), not \(3, 16"),
+    (lambda t: t.pop(QUERY), r"attn.to_q lacks its down matrix"),
+    (lambda t: t.update({"x.lora_A.weight": t[QUERY]}), r"lacks \(x\)"),
+    (lambda t: t.update({QUERY: t[QUERY][:2]}), "does not fit this network"),
+    (lambda t: t.update({QUERY: t[QUERY][:, :8]}), "does not fit this network"),
+    (lambda t: t.update({QUERY: t[QUERY] * np.nan}), "holds NaN"),
+    (lambda t: t.update({"x.lora_magnitude_vector": t[QUERY]}), "DoRA's, LoKr"),
+    (lambda t: t.update({"x.lokr_w1": t[QUERY]}), "DoRA's, LoKr"),
+    (
+      lambda t: t.update({QUERY.replace("_A", "_A.b"): t[QUERY]}),
+      "two adapters of",
+    ),
+    (
+      lambda t: t.update({QUERY: t[QUERY].astype(np.int32)}),
+      "has dtype I32; adapters may be",
+    ),
+    (
+      lambda t: t.update({f"{BLOCK}attn.to_q.alpha": np.float32(np.nan)}),
+      "has alpha nan: it must be finite",
+    ),
   ],
 )
 def test_adapters_of_something_else_are_refused(written, change, message):
@@ -163,11 +195,63 @@ def test_adapters_of_something_else_are_refused(written, change, message):
     read_adapter(written[0], CONFIG)
 
 
-def test_kinds_of_adapters_that_compute_otherwise_are_refused(written):
-  facts = json.dumps({"transformer.use_rslora": True})
+@pytest.mark.parametrize(
+  ("facts", "message"),
+  [
+    ('{"transformer.use_dora": true}', "sets use_dora, which is not supported"),
+    ("[1]", "LoraConfig is no JSON table"),
+    ("[" * 100_000, "LoraConfig is damaged"),
+    ('{"lora_alpha": "much"}', "has alpha 'much'"),
+    ('{"lora_alpha": 1e999}', "has alpha inf"),
+    (
+      '{"lora_alpha": 4, "alpha_pattern": {"to_.*": 1}}',
+      "a regular expression",
+    ),
+  ],
+)
+def test_metadata_that_cannot_be_followed_is_refused(written, facts, message):
   metadata = {"lora_adapter_metadata": facts}
   rewrite(written[0], lambda tensors: None, metadata)
-  with pytest.raises(
-    ValueError, match="sets use_rslora, which is not supported"
-  ):
+  with pytest.raises(ValueError, match=message):
     read_adapter(written[0], CONFIG)
+
+
+def test_rank_stabilised_adapters_are_scaled_by_the_root(written):
+  facts = json.dumps({"transformer.use_rslora": True, "lora_alpha": 6})
+  rewrite(written[0], lambda t: None, {"lora_adapter_metadata": facts})
+  lora, _ = read_adapter(written[0], CONFIG)
+  assert lora.scale == pytest.approx(6 / 3**0.5)
+
+
+def test_one_module_may_have_its_own_alpha(written):
+  path, tensors, _ = written
+  facts = {"lora_alpha": 3, "alpha_pattern": {"1.attn.to_q": 6}}
+  rewrite(path, lambda t: None, {"lora_adapter_metadata": json.dumps(facts)})
+  lora, back = read_adapter(path, CONFIG)
+  assert lora.scale == 1
+  up = back["blocks"]["image"]["qkv"]["up"][1]
+  theirs = tensors[f"{BLOCK}attn.to_q.lora_B.weight"]
+  np.testing.assert_array_equal(up[:, 0].reshape(3, 16).T, 2 * theirs)
+  theirs = tensors[f"{BLOCK}attn.to_k.lora_B.weight"]
+  np.testing.assert_array_equal(up[:, 1].reshape(3, 16).T, theirs)
+
+
+@pytest.mark.slow
+def test_damaged_adapters_are_read_or_refused_by_a_line(written):
+  rng, counts = random.Random(5), collections.Counter()
+  path = written[0]
+  whole = path.read_bytes()
+  length = int.from_bytes(whole[:8], "little")
+  text, data = whole[8 : 8 + length].decode(), whole[8 + length :]
+  for number in range(1500):
+    damage = damaged_json(text, rng)
+    if number % 3 == 0:
+      damage = damaged_bytes(text.encode(), rng)
+    path.write_bytes(len(damage).to_bytes(8, "little") + damage + data)
+    try:
+      read_adapter(path, CONFIG)
+      counts["read"] += 1
+    except InputError as error:
+      assert "\n" not in one_line(error)
+      counts["refused"] += 1
+  assert counts.total() == 1500 and min(counts.values()) > 20
