@@ -36,6 +36,7 @@ METADATA_KEY = "lora_adapter_metadata"
 PREFIX = "transformer."
 # PEFT's file, and its configuration beside it.
 _PEFT_FILE, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_FILES = (_PEFT_FILE, "pytorch_lora_weights.safetensors")
 _TENSOR = re.compile(
   r"(?P<module>.+)\.(?:"
   r"(?P<down>lora_A|lora_down|lora\.down)(?:\.\w+)?\.weight|"
@@ -117,7 +118,7 @@ class AdapterFile:
     Without an alpha, the scale is 1, as in other programs.
 
     Args:
-      path: the file, or a folder with PEFT's two files.
+      path: the file, or the folder in which PEFT or diffusers put it.
       config: of the network.
 
     Raises:
@@ -125,7 +126,10 @@ class AdapterFile:
         or of other shapes.
     """
     if path.is_dir():
-      path = path / _PEFT_FILE
+      path = next(
+        (path / name for name in _FILES if (path / name).exists()),
+        path / _FILES[0],
+      )
     groups, unused = _groups(path)
     facts, table = _facts(path), _names(config)
     siblings = _names(_sibling(config))
@@ -139,12 +143,14 @@ class AdapterFile:
         unused += [(tensor, reason) for tensor in tensors.values()]
       else:
         unknown.append(name)
-    if unknown or not modules:
-      seen = first_few(unknown or (t.name for t, _ in unused))
+    if unknown:
       raise InputError(
         f"{path} adapts {len(unknown)} matrices that this network lacks "
-        f"({seen}): it was trained on another model"
+        f"({first_few(unknown)}): it was trained on another model"
       )
+    if not modules:
+      seen = first_few(tensor.name for tensor, _ in unused) or "it is empty"
+      raise InputError(f"{path} adapts nothing of this network ({seen})")
     return cls(path=path, modules=tuple(modules), unused=tuple(unused))
 
   def notes(self) -> list[str]:
@@ -220,7 +226,7 @@ def _module(
       "is incomplete; fetch it again"
     )
   down, up = tensors["down"], tensors["up"]
-  for tensor in tensors.values():
+  for tensor in (down, up):
     if tensor.dtype not in INPUT_DTYPES:
       raise InputError(
         f"tensor {tensor.label} has dtype {tensor.dtype}; adapters may be "
@@ -259,9 +265,10 @@ def _scale(
 ) -> float:
   """alpha / rank; alpha of its own tensor goes before PEFT's fields."""
   alpha: Any = rank
-  if tensor is not None and math.prod(tensor.shape) == 1:
-    alpha = float(tensor.read().reshape(()))
-  elif tensor is None and facts.get("lora_alpha") is not None:
+  if tensor is not None:
+    values = tensor.read().reshape(-1)[:2].tolist()
+    alpha = values[0] if len(values) == 1 else values
+  elif facts.get("lora_alpha") is not None:
     alpha = _patterned(name, facts, facts["lora_alpha"])
   is_number = type(alpha) in (int, float)
   if not (is_number and 0 < alpha < math.inf):
@@ -291,7 +298,11 @@ def _sibling(config: MMDiTConfig) -> MMDiTConfig:
   if not config.is_last_text_block_full:
     return ddit_config(config, vocab_size=1)
   return dataclasses.replace(
-    config, vocab_size=0, pooled_dim=1, is_last_text_block_full=False
+    config,
+    context_dim=config.context_dim or 1,
+    vocab_size=0,
+    pooled_dim=1,
+    is_last_text_block_full=False,
   )
 
 

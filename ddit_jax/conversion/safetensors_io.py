@@ -338,10 +338,11 @@ def _prefetch(
 def _read_shards(index: pathlib.Path) -> dict[str, StoredTensor]:
   """The tensors of all files that an index lists."""
   weight_map = _weight_map(index)
+  beside = {path.name for path in index.parent.iterdir() if path.is_file()}
   tensors: dict[str, StoredTensor] = {}
   for file_name in sorted(set(weight_map.values())):
     path = index.parent / file_name
-    if pathlib.PurePath(file_name).name != file_name or not path.is_file():
+    if file_name not in beside:
       raise InputError(
         f"{index} lists {file_name!r}, which is missing or not a file beside "
         "it: fetch both again"

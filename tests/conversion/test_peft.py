@@ -153,6 +153,7 @@ def test_a_file_takes_four_bytes_a_number_and_its_names(written):
 def rewrite(path, change, metadata=None):
   tensors = safetensors.numpy.load_file(path)
   change(tensors)
+  tensors = {name: np.asarray(array) for name, array in tensors.items()}
   safetensors.numpy.save_file(tensors, path, metadata=metadata)
 
 
@@ -186,6 +187,14 @@ QUERY = f"{BLOCK}attn.to_q.lora_A.weight"
     (
       lambda t: t.update({f"{BLOCK}attn.to_q.alpha": np.float32(np.nan)}),
       "has alpha nan: it must be finite",
+    ),
+    (
+      lambda t: t.update({f"{BLOCK}attn.to_q.alpha": np.ones(3)}),
+      r"has alpha \[1.0, 1.0\]: it must be",
+    ),
+    (
+      lambda t: [t.pop(k) for k in list(t)] and t.update({"lora_te1.x": 1.0}),
+      r"adapts nothing of this network \(lora_te1.x\)",
     ),
   ],
 )
