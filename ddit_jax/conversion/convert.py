@@ -29,6 +29,7 @@ from ddit_jax.conversion.plan import (
 from ddit_jax.conversion.rearrange import copy_into
 from ddit_jax.conversion.safetensors_io import StoredTensor
 from ddit_jax.conversion.slices import Block, TensorSlice, block_shape
+from ddit_jax.conversion.source_tree import check_outside
 from ddit_jax.conversion.zarr_arrays import ZarrArrays, create_arrays
 from ddit_jax.errors import InputError
 from ddit_jax.files import appearing_folder, check_free_space, check_is_new
@@ -125,10 +126,11 @@ def convert(
     progress: called with bytes done; the total is `work_bytes(plan, options)`.
 
   Raises:
-    InputError: `destination` is taken; a tensor holds NaN or values out of
-      range; duplicates differ; verification fails.
+    InputError: `destination` is taken, or in a folder that is copied; a tensor
+      holds NaN or values out of range; duplicates differ; verification fails.
   """
   check_is_new(destination)
+  check_outside(destination, plan.copied().values())
   check_free_space(destination, plan.nbytes(), remedy="take a smaller --dtype")
   casts = CastCounter()
   report = record.conversion_report(plan, options.seed)
@@ -140,15 +142,7 @@ def convert(
       with appearing_folder(destination) as folder:
         for network in plan.networks:
           _write_network(network, folder, options.seed, casts, progress)
-        for name, source in (
-          plan.source.plain_folders | plan.tokenizers
-        ).items():
-          shutil.copytree(source, folder / name)
-        configs = {network.name: network.config for network in plan.networks}
-        record.write_record(
-          folder, record.CheckpointRecord(target=plan.target, configs=configs)
-        )
-        record.write_source(folder, plan)
+        _write_files(plan, folder)
         record.save_report(folder, report, casts, plan.notes)
         if options.is_verified:
           for network in plan.networks:
@@ -160,8 +154,8 @@ def convert(
   if options.is_verified:
     num_arrays = sum(len(network.arrays) for network in plan.networks)
     lines.append(
-      f"verified: {num_arrays} arrays ({plan.nbytes():,} bytes) read again and "
-      "equal to the source bit for bit"
+      f"verified: {num_arrays} arrays ({plan.nbytes():,} bytes) read again: "
+      "every bit is what the source gives"
     )
   return Outcome(
     lines=lines,
@@ -284,6 +278,17 @@ def _write_network(
     place.write(built, can_reference_source_data_indefinitely=True).result()
 
   for_each_block(network.blocks, write, lambda b: progress(_nbytes(arrays, b)))
+
+
+def _write_files(plan: ConversionPlan, folder: pathlib.Path) -> None:
+  """Copies tokenizers and scheduler; writes `config.json` and `source.json`."""
+  for name, source in plan.copied().items():
+    shutil.copytree(source, folder / name)
+  configs = {network.name: network.config for network in plan.networks}
+  record.write_record(
+    folder, record.CheckpointRecord(target=plan.target, configs=configs)
+  )
+  record.write_source(folder, plan)
 
 
 def _verify_network(

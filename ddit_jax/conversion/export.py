@@ -50,6 +50,7 @@ from ddit_jax.conversion.slices import (
   blocks_of,
   tensor_slices,
 )
+from ddit_jax.conversion.source_tree import check_outside
 from ddit_jax.conversion.zarr_arrays import ZarrArrays
 from ddit_jax.errors import InputError, first_few
 from ddit_jax.files import appearing_folder, check_free_space, check_is_new
@@ -178,6 +179,7 @@ def export(
       verification fails.
   """
   check_is_new(destination)
+  check_outside(destination, [checkpoint])
   total = export_bytes(networks)
   check_free_space(destination, total, remedy="take a smaller --dtype")
   name = format_name(options.format)
@@ -208,8 +210,8 @@ def export(
   lines = report_lines({"mapped": mapped}, casts)
   if options.is_verified:
     lines.append(
-      f"verified: {len(mapped)} tensors ({total:,} bytes) read again and equal "
-      "to their arrays bit for bit"
+      f"verified: {len(mapped)} tensors ({total:,} bytes) read again: every "
+      "bit is that of their arrays"
     )
   return Outcome(
     lines=lines,

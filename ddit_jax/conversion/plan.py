@@ -98,6 +98,10 @@ class ConversionPlan:
   notes: tuple[str, ...]
   adapter: AdapterFile | None = None
 
+  def copied(self) -> dict[str, pathlib.Path]:
+    """Our folder -> the one that it is copied from."""
+    return {**self.source.plain_folders, **self.tokenizers}
+
   def nbytes(self) -> int:
     """Bytes of all our arrays."""
     return sum(sum(network.array_bytes()) for network in self.networks)

@@ -1,4 +1,4 @@
-"""Which files of a source are read: regular ones, and no link out of it."""
+"""Which files of a source are read, and where they may be copied to."""
 
 import pathlib
 from collections.abc import Iterable
@@ -36,6 +36,18 @@ def check_source_tree(root: pathlib.Path, places: Iterable[str]) -> None:
     elif real.exists() and not real.is_file():
       raise InputError(
         f"{path} is not a regular file: remove it, or copy the checkpoint again"
+      )
+
+
+def check_outside(
+  destination: pathlib.Path, folders: Iterable[pathlib.Path]
+) -> None:
+  """Raises InputError if a new folder would lie in one that is copied."""
+  for folder in folders:
+    if destination.resolve().is_relative_to(folder.resolve()):
+      raise InputError(
+        f"{destination} would lie inside {folder}, which is copied: choose a "
+        "place outside"
       )
 
 

@@ -33,6 +33,7 @@ def test_there_and_back(tmp_path, run, sd3_folder):
   assert code == 0
   lines = out.splitlines()
   assert any(line.startswith("mapped ") for line in lines)
+  assert sum(line.startswith("verified: ") for line in lines) == 1
   assert lines[-1] == f"wrote {tmp_path / 'x'}"
   assert "peak memory" in lines[-2] and "bound 1.00 GiB" in lines[-2]
   assert "MB/s" in lines[-3]

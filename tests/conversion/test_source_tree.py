@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from ddit_jax.conversion.convert import ConvertOptions, convert, plan_import
+from ddit_jax.conversion.export import ExportOptions, export, plan_export
 from ddit_jax.conversion.source_tree import check_source_tree
 from ddit_jax.errors import InputError
 from tests.conversion import checkpoints
@@ -111,3 +112,16 @@ def test_what_is_not_read_is_not_checked(source, secret, tmp_path):
   (source / "samples").symlink_to(secret)
   plan_import(source, ConvertOptions())
   check_source_tree(tmp_path, ["absent"])
+
+
+def test_nothing_is_written_into_what_is_copied(source, converted):
+  options = ConvertOptions()
+  inside = source / "tokenizer" / "x"
+  with pytest.raises(InputError, match=r"x would lie inside .*tokenizer"):
+    convert(plan_import(source, options), inside, options)
+  assert not inside.exists()
+  options = ExportOptions(format="c")
+  plan = plan_export(converted / "c", options)
+  with pytest.raises(InputError, match="would lie inside"):
+    export(converted / "c", plan, converted / "c" / "x", options)
+  assert not (converted / "c" / "x").exists()
