@@ -27,7 +27,7 @@ _SOURCE_NAME = "source.json"
 _MAX_CONFIG_BYTES = 2**20
 
 # Possible outcomes for a tensor.
-_STATUSES = ("mapped", "newly initialised", "merged", "unused")
+_STATUSES = ("mapped", "newly initialised", "unused")
 # Status -> [name, number of values, destination or reason]: one for every
 # tensor of the source and for every newly initialised slice of ours.
 _Report = dict[str, list[tuple[str, int, str]]]
@@ -133,8 +133,13 @@ def conversion_report(plan: ConversionPlan, seed: int) -> _Report:
       for part in parts:
         status, row = _row(network, part, seed)
         report[status].append(row)
-    for modules in network.changes.values():
-      report["merged"] += [_merged_row(network, module) for module in modules]
+  if plan.adapter is not None:
+    report["merged"] = [
+      _merged_row(network, module)
+      for network in plan.networks
+      for modules in network.changes.values()
+      for module in modules
+    ]
   unused = [pair for network in plan.networks for pair in network.unused]
   report["unused"] = [
     (_label(tensor), math.prod(tensor.shape), reason)
