@@ -150,15 +150,8 @@ def convert(
         write_manifest(folder, extra=facts.result())
     finally:
       is_over.set()
-  lines = record.report_lines(report, casts, plan.notes)
-  if options.is_verified:
-    num_arrays = sum(len(network.arrays) for network in plan.networks)
-    lines.append(
-      f"verified: {num_arrays} arrays ({plan.nbytes():,} bytes) read again: "
-      "every bit is what the source gives"
-    )
   return Outcome(
-    lines=lines,
+    lines=record.report_lines(report, casts, plan.notes),
     nbytes=plan.nbytes(),
     largest_array=max(max(n.array_bytes()) for n in plan.networks),
   )

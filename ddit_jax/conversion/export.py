@@ -207,14 +207,8 @@ def export(
     for n in networks
     for key, part in n.slices.items()
   ]
-  lines = report_lines({"mapped": mapped}, casts)
-  if options.is_verified:
-    lines.append(
-      f"verified: {len(mapped)} tensors ({total:,} bytes) read again: every "
-      "bit is that of their arrays"
-    )
   return Outcome(
-    lines=lines,
+    lines=report_lines({"mapped": mapped}, casts),
     nbytes=total,
     largest_array=max(max(n.array_bytes()) for n in networks),
   )
