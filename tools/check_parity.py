@@ -16,6 +16,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from parity.check import case_lines, check_set, summary_lines
 
+from ddit_jax.errors import one_line
+
 
 def main() -> int:
   """Runs the tool; 0 if every array passed, else 1."""
@@ -27,7 +29,7 @@ def main() -> int:
       cases.append(case)
       print("\n".join(case_lines(case)), flush=True)
   except ValueError as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {one_line(error)}", file=sys.stderr)
     return 1
   print("\n".join(summary_lines(cases)))
   checks = [check for case in cases for check in case.checks]

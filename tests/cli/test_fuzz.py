@@ -136,7 +136,7 @@ def place(trained, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def stopped(monkeypatch, on_one_device):
+def stopped(monkeypatch, on_one_device, unchecked_shapes):
   """Raises `Started` where the compute would begin."""
 
   def start(*_, **__):
