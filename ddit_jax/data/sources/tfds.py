@@ -4,7 +4,9 @@ Nothing is downloaded: a missing data set raises an error with the command that
 prepares it.
 """
 
+import contextlib
 import hashlib
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -198,8 +200,10 @@ def _builder(dataset: str, data_dir: str | None):
   if data_dir is not None:
     data_dir = place = str(local_path(data_dir, what="data_dir"))
   try:
-    builder = tfds.builder(dataset, data_dir=data_dir)
-    splits = builder.info.splits
+    # It prints advice about packages that are absent.
+    with contextlib.redirect_stdout(io.StringIO()):
+      builder = tfds.builder(dataset, data_dir=data_dir)
+      splits = builder.info.splits
   except tfds.core.DatasetNotFoundError as error:
     raise ValueError(
       f"there is no TFDS data set {dataset!r}, neither known to TFDS nor in "
@@ -210,8 +214,9 @@ def _builder(dataset: str, data_dir: str | None):
   except Exception as error:
     cause = " ".join(f"{type(error).__name__}: {error}".split())
     raise ValueError(
-      f"{dataset} cannot be opened in {place} ({cause}): prepare it there with "
-      'file_format="array_record", on a machine that has what it needs'
+      f"{dataset} cannot be opened in {place} ({cause[:_DETAIL_LENGTH]}): "
+      'prepare it there with file_format="array_record", on a machine that has '
+      "what it needs"
     ) from error
   if not splits:
     raise ValueError(
