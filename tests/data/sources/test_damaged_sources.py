@@ -174,7 +174,8 @@ def damage(folder: pathlib.Path, name: str, rng: random.Random) -> None:
   path = folder / spec.get("path", rng.choice(("questions", "annotations")))
   path = path if "path" in spec else path.with_suffix(".json")
   if path.is_dir():
-    inside = sorted(p for p in path.iterdir() if p.is_file())
+    names = "5.*" if path == folder else "*"
+    inside = sorted(p for p in path.glob(names) if p.is_file())
     path = rng.choice([p for p in inside if p.stat().st_size])
   body = LISTS.get(path.stem) if path.suffix == ".json" else None
   line = LINES.get(path.stem) if path.suffix == ".jsonl" else None
