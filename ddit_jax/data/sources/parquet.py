@@ -257,13 +257,13 @@ class ParquetSource:
 
     try:
       table = self._tables[group]
-    except (pyarrow.ArrowException, OSError) as error:
-      detail = " ".join(str(error).split())
-      raise BadRecord("corrupt_shard", detail, record_id) from error
-    try:
       return {name: table[name][row].as_py() for name in table.column_names}
     except UnicodeDecodeError as error:
       raise BadRecord("bad_text", str(error), record_id) from error
+    # A damaged value may name no entry of its dictionary.
+    except (pyarrow.ArrowException, OSError) as error:
+      detail = " ".join(str(error).split())
+      raise BadRecord("corrupt_shard", detail, record_id) from error
 
   def _read_table(self, group: int):
     """One row group as a table."""
