@@ -107,10 +107,13 @@ class _Watch(threading.Thread):
   def run(self) -> None:
     peers: dict[str, _Peer] = {}
     while not self._is_over.wait(_SECONDS_BETWEEN_LOOKS):
-      reason = self._look(peers)
+      try:
+        reason = self._look(peers)
+      except jax.errors.JaxRuntimeError:
+        reason = "the first process of the job cannot be reached", _FAILED
       # Another process's reason is often this one's, too.
       if reason and not self._is_over.wait(_SECONDS_TO_LEAVE):
-        _end(*reason)
+        self._end(*reason)
 
   def finish(self) -> None:
     """Ends the watch after a block that went well."""
@@ -120,38 +123,78 @@ class _Watch(threading.Thread):
   def leave(self, error: BaseException) -> None:
     """Tells the other processes why this one leaves, and ends it."""
     self._is_over.set()
-    line, code = _line(error), _exit_code(error)
+    line, code = self._reason(error)
     self._say(_STOPPED, f"{code} {line}")
-    if not isinstance(error, (InputError, KeyboardInterrupt)):
-      traceback.print_exception(error)
     if self._index == 0:
-      # The store of keys ends with this process.
-      time.sleep(2 * _SECONDS_BETWEEN_LOOKS)
-    _end(line, code)
+      self._wait_for_peers()
+    self._end(line, code)
+
+  def _reason(self, error: BaseException) -> tuple[str, int]:
+    """The line and the exit code of an error."""
+    if isinstance(error, KeyboardInterrupt):
+      return "interrupted", _INTERRUPTED
+    if isinstance(error, InputError):
+      return one_line(error), _BAD_INPUT
+    # A collective breaks when a process on its other side is gone.
+    if gone := self._gone_peer():
+      return gone
+    traceback.print_exception(error)
+    return one_line(f"{type(error).__name__}: {error}"), _FAILED
+
+  def _gone_peer(self) -> tuple[str, int] | None:
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      before = dict(self._client.key_value_dir_get(_ALIVE))
+      before.pop(f"{_ALIVE}{self._index}", None)
+      time.sleep(3 * _SECONDS_BETWEEN_LOOKS)
+      if stopped := self._stopped_peer():
+        return stopped
+      now = dict(self._client.key_value_dir_get(_ALIVE))
+      for key, sign in before.items():
+        if now[key] == sign != _DONE:
+          return _killed(key), _FAILED
+    return None
+
+  def _stopped_peer(self) -> tuple[str, int] | None:
+    for key, said in self._client.key_value_dir_get(_STOPPED):
+      code, line = said.split(" ", 1)
+      return f"process {key.removeprefix(_STOPPED)} stopped: {line}", int(code)
+    return None
+
+  def _wait_for_peers(self) -> None:
+    """Waits until the others have left: the keys end with this process."""
+    end = time.monotonic() + 2 * _SECONDS_TO_LEAVE
+    while time.monotonic() < end:
+      signs = dict(self._client.key_value_dir_get(_ALIVE))
+      signs.pop(f"{_ALIVE}{self._index}", None)
+      if all(sign == _DONE for sign in signs.values()):
+        return
+      time.sleep(_SECONDS_BETWEEN_LOOKS)
 
   def _look(self, peers: dict[str, "_Peer"]) -> tuple[str, int] | None:
     """Why this process has to leave and its exit code, if it has to."""
     self._say(_ALIVE, str(time.time_ns()))
-    for key, said in self._client.key_value_dir_get(_STOPPED):
-      code, line = said.split(" ", 1)
-      return f"process {key.removeprefix(_STOPPED)} stopped: {line}", int(code)
+    if stopped := self._stopped_peer():
+      return stopped
     now = time.monotonic()
     for key, beat in self._client.key_value_dir_get(_ALIVE):
       if key not in peers or peers[key].beat != beat:
         peers[key] = _Peer(beat, now)
       silence = now - peers[key].since
       if beat != _DONE and silence > _SECONDS_UNTIL_DEAD:
-        reason = (
-          f"process {key.removeprefix(_ALIVE)} was killed or cannot be "
-          f"reached: nothing was heard of it for {silence:.0f} seconds"
-        )
-        return reason, _FAILED
+        return _killed(key), _FAILED
     return None
 
   def _say(self, prefix: str, text: str) -> None:
-    self._client.key_value_set(
-      f"{prefix}{self._index}", text, allow_overwrite=True
-    )
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      self._client.key_value_set(
+        f"{prefix}{self._index}", text, allow_overwrite=True
+      )
+
+  def _end(self, line: str, code: int) -> None:
+    """Ends the process at once: an orderly exit would wait for the others."""
+    print(f"ddit: {line}", file=sys.stderr, flush=True)
+    self._say(_ALIVE, _DONE)
+    os._exit(code)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,21 +205,5 @@ class _Peer:
   since: float
 
 
-def _line(error: BaseException) -> str:
-  if isinstance(error, KeyboardInterrupt):
-    return "interrupted"
-  if isinstance(error, InputError):
-    return one_line(error)
-  return one_line(f"{type(error).__name__}: {error}")
-
-
-def _exit_code(error: BaseException) -> int:
-  if isinstance(error, KeyboardInterrupt):
-    return _INTERRUPTED
-  return _BAD_INPUT if isinstance(error, InputError) else _FAILED
-
-
-def _end(line: str, code: int) -> None:
-  """Ends the process at once: an orderly exit would wait for the others."""
-  print(f"ddit: {line}", file=sys.stderr, flush=True)
-  os._exit(code)
+def _killed(key: str) -> str:
+  return f"process {key.removeprefix(_ALIVE)} was killed or cannot be reached"

@@ -74,9 +74,9 @@ def run_two(case: str) -> list[tuple[int, str, str]]:
 def test_other_settings_are_named_where_they_are():
   (_, first, _), (_, second, _) = run_two("settings")
   assert "failed on process [1]: the reason is in its own output" in first
-  assert second == (
+  assert second.splitlines()[-1] == (
     "process 1 was started with optimizer.rate = 0.5, the first process with "
-    "0.25: start all processes of a job with the same settings\n"
+    "0.25: start all processes of a job with the same settings"
   )
 
 
@@ -137,6 +137,21 @@ def test_who_was_not_heard_of_is_dead_and_who_is_done_is_not(monkeypatch):
   assert "process 1 was killed" in reason and code == 1
 
 
+def test_the_first_process_leaves_last(monkeypatch):
+  client, slept = Client(), []
+  client.values["ddit_jax/alive/0"] = "7"
+  client.values["ddit_jax/alive/1"] = "8"
+
+  def sleep(seconds):
+    slept.append(seconds)
+    client.values["ddit_jax/alive/1"] = "done"
+
+  monkeypatch.setattr(processes.time, "sleep", sleep)
+  monkeypatch.setattr(processes.os, "_exit", lambda code: None)
+  processes._Watch(client, 0).leave(InputError("x"))
+  assert len(slept) == 1
+
+
 @pytest.mark.parametrize(
   ("error", "code", "line"),
   [
@@ -150,12 +165,32 @@ def test_who_leaves_says_why_to_the_others(
 ):
   client, ended = Client(), []
   monkeypatch.setattr(processes.os, "_exit", ended.append)
+  monkeypatch.setattr(processes.time, "sleep", lambda seconds: None)
   processes._Watch(client, 1).leave(error)
-  assert client.values == {"ddit_jax/stopped/1": f"{code} {line}"}
+  assert client.values == {
+    "ddit_jax/stopped/1": f"{code} {line}",
+    "ddit_jax/alive/1": "done",
+  }
   assert ended == [code]
   assert capsys.readouterr().err.splitlines()[-1] == f"ddit: {line}"
   other = processes._Watch(client, 0)
   assert other._look({}) == (f"process 1 stopped: {line}", code)
+
+
+def test_an_error_of_a_killed_peer_names_the_peer(monkeypatch, capsys):
+  client, ended = Client(), []
+  client.values = {f"ddit_jax/alive/{n}": f"{n}" for n in range(3)}
+
+  def sleep(seconds):
+    client.values["ddit_jax/alive/2"] = "9"
+
+  monkeypatch.setattr(processes.time, "sleep", sleep)
+  monkeypatch.setattr(processes.os, "_exit", ended.append)
+  processes._Watch(client, 2).leave(RuntimeError("connection closed by peer"))
+  assert ended == [1]
+  assert capsys.readouterr().err == (
+    "ddit: process 0 was killed or cannot be reached\n"
+  )
 
 
 def test_one_process_alone_watches_nobody():
