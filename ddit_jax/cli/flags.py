@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -88,10 +89,14 @@ class Verb:
     for name, flag in self.flags.items():
       if flag.is_path and name in values.given:
         given = getattr(values, name)
-        for path in given if flag.is_repeated else [given]:
+        paths = given if flag.is_repeated else [given]
+        for path in paths:
           if not path:
             raise InputError(f"--{name} is missing: {flag.help}")
           local_path(path, what=f"--{name}")
+        # A shell leaves the "~" of --out=~/x as it is.
+        paths = [os.path.expanduser(path) for path in paths]
+        setattr(values, name, paths if flag.is_repeated else paths[0])
 
   def require(self, values: argparse.Namespace, *names: str) -> None:
     """Raises InputError unless every named flag has a value."""

@@ -32,6 +32,14 @@ def test_flags_are_read():
   assert (values.word, values.given) == ([], frozenset())
 
 
+def test_the_home_folder_is_found_where_a_shell_does_not(monkeypatch):
+  monkeypatch.setenv("HOME", "/home/me")
+  argv = ["--out=~/run", "--file=a", "--file=~/b", "--word=~"]
+  values = VERB.parse(argv)
+  assert (values.out, values.word) == ("/home/me/run", ["~"])
+  assert values.file == ["a", "/home/me/b"]
+
+
 @pytest.mark.parametrize(
   ("argv", "message"),
   [
