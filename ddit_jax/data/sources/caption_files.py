@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import unicodedata
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.sources import annotations
@@ -71,10 +72,14 @@ def side_by_side(
 
 
 def _paired(names: list[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
-  """(texts by stem, stem and name of each image), of any format."""
+  """(texts by stem, stem and name of each image), of any format.
+
+  Stems are in Unicode's form NFC: archives mix the forms of names.
+  """
   texts, images = {}, []
   for name in sorted(names):
     stem, suffix = os.path.splitext(name)
+    stem = unicodedata.normalize("NFC", stem)
     if suffix.lower() == ".txt":
       texts.setdefault(stem, name)
     elif suffix.lower() in IMAGE_SUFFIXES + _OTHER_SUFFIXES:

@@ -478,3 +478,11 @@ def test_images_alone_are_records_where_that_is_asked_for(tmp_path):
       "set", path=str(path), filters={"drop_empty_captions": False}
     )
     assert len(source) == 1 and source[0].texts == ("",)
+
+
+def test_names_in_two_unicode_forms_belong_together(tmp_path):
+  composed, combining = "caf\u00e9", "cafe\u0301"
+  (tmp_path / f"{combining}.jpg").write_bytes(IMAGE)
+  (tmp_path / f"{composed}.txt").write_text("a cup")
+  (example,) = open_image_folder("set", path=str(tmp_path))
+  assert example.texts == ("a cup",) and example.image == IMAGE
