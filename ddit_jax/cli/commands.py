@@ -205,7 +205,9 @@ Runs one task of a trained checkpoint:
 
 Many at once: --inputs=FILE.jsonl, one JSON object per line with the keys
 "prompt", "image" and "question" that the task needs. Images are written as
-PNG files, texts to results.jsonl, both in --out.
+PNG files, texts to results.jsonl, both in --out. A request that cannot be run
+gets an "error" there in place of a result; the others are run, and the exit
+code is 1.
 
 --checkpoint also takes the output of tools/convert_sd3_weights.py; weights of
 plain SD3 (--target=sd3) only generate images.

@@ -1,13 +1,16 @@
 """What a run's sources hold, stored with it to notice changes at a resume."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Collection, Mapping
 
-from ddit_jax.data.example import Source
+from ddit_jax.data.example import BadRecord, Source
 from ddit_jax.errors import InputError
 
 SOURCES_FILE = "sources.json"
+# Images read of a source, evenly spaced.
+_NUM_IMAGES = 512
 
 _log = logging.getLogger(__name__)
 
@@ -17,10 +20,28 @@ def source_files(sources: Mapping[str, Source]) -> dict[str, bytes]:
   if not sources:
     return {}
   facts = {
-    name: {"fingerprint": source.fingerprint(), "num_records": len(source)}
+    name: {
+      "fingerprint": source.fingerprint(),
+      "num_records": len(source),
+      "images": _images_digest(source),
+    }
     for name, source in sources.items()
   }
   return {SOURCES_FILE: json.dumps(facts, indent=2).encode()}
+
+
+def _images_digest(source: Source) -> str:
+  """Digest of some images, where the fingerprint covers names alone."""
+  if not hasattr(source, "image_of"):
+    return ""
+  digest = hashlib.blake2b(digest_size=16)
+  for index in range(0, len(source), -(-len(source) // _NUM_IMAGES)):
+    try:
+      image = source[index].image or b""
+    except BadRecord as error:
+      image = error.reason.encode()
+    digest.update(hashlib.blake2b(image).digest())
+  return digest.hexdigest()
 
 
 def is_named(key: str, names: Collection[str]) -> bool:
@@ -29,46 +50,53 @@ def is_named(key: str, names: Collection[str]) -> bool:
 
 
 def changed_sources(
-  files: Mapping[str, bytes],
-  sources: Mapping[str, Source],
+  saved: Mapping[str, bytes],
+  now: Mapping[str, bytes],
   *,
   changeable: Collection[str],
-) -> dict[str, Source]:
+) -> list[str]:
   """The sources that hold something else than when a checkpoint was saved.
 
   Args:
-    files: saved with the checkpoint.
-    sources: opened, by name.
+    saved: files of the checkpoint.
+    now: from `source_files`.
     changeable: config keys that may change; "data.sources.NAME" or a section
       around it accepts other contents of that source.
 
   Raises:
     InputError: a source has changed that must not.
   """
-  saved = json.loads(files.get(SOURCES_FILE, b"{}"))
-  changed = {}
-  for name, source in sources.items():
-    cause = _change(saved.get(name), source)
+  before, after = (
+    json.loads(files.get(SOURCES_FILE, b"{}")) for files in (saved, now)
+  )
+  changed = []
+  for name, facts in after.items():
+    cause = _change(before.get(name), facts)
     if cause is None:
       continue
     key = f"data.sources.{name}"
     if not is_named(key, changeable):
       raise InputError(
         f"{key} is not as it was when the checkpoint was saved ({cause}): "
-        f"restore it, accept it with --config.resume_changes={key}, or choose "
-        "another --workdir"
+        "restore it, accept it with --config.resume_changes="
+        f"{','.join([*changeable, key])}, or choose another --workdir"
       )
     _log.warning("%s has changed since the checkpoint: %s", key, cause)
-    changed[name] = source
+    changed.append(name)
   return changed
 
 
-def _change(saved: Mapping | None, source: Source) -> str | None:
-  if saved is None:
+def _change(before: Mapping | None, now: Mapping) -> str | None:
+  if before is None:
     return "nothing is known about it there"
-  if saved["fingerprint"] == source.fingerprint():
+  if before == now:
     return None
-  before, now = saved["num_records"], len(source)
-  if before != now:
-    return f"it had {before} records and has {now}"
-  return f"{now} records as before, but other texts, file names, sizes or times"
+  counts = before["num_records"], now["num_records"]
+  if counts[0] != counts[1]:
+    return f"it had {counts[0]} records and has {counts[1]}"
+  if before["fingerprint"] == now["fingerprint"]:
+    return f"{counts[0]} records and file names as before, but other images"
+  return (
+    f"{counts[0]} records as before, but other texts, file names, sizes or "
+    "times"
+  )

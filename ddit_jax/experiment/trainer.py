@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,7 +17,6 @@ from ddit_jax.batch import DualBatch
 from ddit_jax.checkpoint.manifest import raising_on_all
 from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.checkpoint.tree_match import check_finite
-from ddit_jax.data.example import Source
 from ddit_jax.data.loader import DualLoader
 from ddit_jax.data.prefetch import DeviceFeed, rows_of_process, to_mesh
 from ddit_jax.data.text import caption_tokens, instructions_file
@@ -142,13 +140,16 @@ class Trainer:
     mesh = config.make_mesh()
     encoders = config.model.open_encoders()
     sources = open_sources(config.data)
-    start = store.latest_step()
+    start, held = store.latest_step(), source_files(sources)
     init_from = folder.resolved(config.init_from)
     if start is None:
       tokenizer = new_tokenizer(config, init_from, encoders, sources)
     else:
       folder.check_resumes(config, store, start)
-      tokenizer = _resumed_tokenizer(config, store.files(start), sources)
+      files = store.files(start)
+      tokenizer = from_files(files)
+      changed = changed_sources(files, held, changeable=config.changeable_keys)
+      log_unknown_words(tokenizer, {n: sources[n] for n in changed})
     model = config.make_model(tokenizer, encoders)
     pretrained = PretrainedParams.of_run(
       init_from, config.init_weights, model.network, store, tokenizer
@@ -175,7 +176,7 @@ class Trainer:
       shardings=state_shardings(model.network, optimizer, mesh),
       data=data,
       stream=data.training_loader(functools.partial(rows_of_process, mesh)),
-      source_files=source_files(sources),
+      source_files=held,
     )
 
   def initialise(self) -> TrainState:
@@ -413,13 +414,3 @@ class Trainer:
       _log.info("resuming %s at step %d of %d", path, self.start, last)
     else:
       _log.info("%s is complete: step %d is the last", path, last)
-
-
-def _resumed_tokenizer(
-  config: Config, files: dict[str, bytes], sources: Mapping[str, Source]
-) -> Tokenizer:
-  """A checkpoint's tokenizer, after comparing the sources with its files."""
-  tokenizer = from_files(files)
-  changed = changed_sources(files, sources, changeable=config.changeable_keys)
-  log_unknown_words(tokenizer, changed)
-  return tokenizer

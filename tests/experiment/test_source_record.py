@@ -4,8 +4,10 @@ import logging
 
 import pytest
 
+from ddit_jax.data.sources.image_folder import open_image_folder
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.source_record import changed_sources, source_files
+from tests.source_files import encoded
 
 
 class Texts:
@@ -27,7 +29,8 @@ BEFORE = "is not as it was when the checkpoint was saved"
 
 
 def changed(sources, *changeable):
-  return list(changed_sources(SAVED, sources, changeable=changeable))
+  now = source_files(sources)
+  return changed_sources(SAVED, now, changeable=changeable)
 
 
 def test_equal_sources_are_not_named():
@@ -52,9 +55,24 @@ def test_a_changed_source_is_refused_or_accepted_by_name(
     with pytest.raises(InputError) as caught:
       changed(sources, *wrong)
     assert str(caught.value).startswith(f"{key} {BEFORE} {cause}"[:60])
-    assert f"--config.resume_changes={key}, or" in str(caught.value)
+    keys = ",".join([*wrong, key])
+    assert f"--config.resume_changes={keys}, or" in str(caught.value)
   for names in ((key,), ("data.sources",), ("seed", "data")):
     caplog.clear()
     with caplog.at_level(logging.WARNING):
       assert changed(sources, *names) == [name]
     assert caplog.messages[0].startswith(f"{key} has changed since the checkp")
+
+
+def test_other_images_of_the_same_names_are_noticed(tmp_path):
+  def files(height):
+    (tmp_path / "x.jpg").write_bytes(encoded(height, 9))
+    (tmp_path / "x.txt").write_text("a cat")
+    off = {"max_ratio": 9.0, "min_short_side": 0}
+    source = open_image_folder("web", path=str(tmp_path), filters=off)
+    return source_files({"web": source})
+
+  saved = files(7)
+  assert changed_sources(saved, files(7), changeable=()) == []
+  with pytest.raises(InputError, match=r"\(1 records .* but other images\)"):
+    changed_sources(saved, files(8), changeable=())
