@@ -101,8 +101,10 @@ class RunFolder:
       return
     with contextlib.suppress(OSError):
       self.checkpoints.rmdir()
-    if os.listdir(self.path) == [_LOCK]:
-      (self.path / _LOCK).unlink()
+    # The folder itself may be gone.
+    with contextlib.suppress(OSError):
+      if os.listdir(self.path) == [_LOCK]:
+        (self.path / _LOCK).unlink()
 
   @property
   def checkpoints(self) -> pathlib.Path:

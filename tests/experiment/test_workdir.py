@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 
@@ -77,6 +78,12 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path, place):
     (tmp_path / "a" / "b" / "result").touch()
     raise InputError("no")
   assert (tmp_path / "a" / "b" / "result").exists()
+
+
+def test_a_workdir_that_disappears_hides_no_error(tmp_path):
+  with pytest.raises(InputError, match=r"^no$"), RunFolder(tmp_path / "run"):
+    shutil.rmtree(tmp_path / "run")
+    raise InputError("no")
 
 
 def test_a_lock_is_a_regular_file_of_the_workdir(tmp_path):
