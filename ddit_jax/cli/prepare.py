@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ddit_jax.cli.commands import join_cluster
+from ddit_jax.cli import cluster
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError, first_few, preparing
@@ -51,7 +51,7 @@ _ONLY_COPYING = (
   "max_ratio",
   "min_short_side",
 )
-_ONLY_CACHING = ("config", "task", "rows_per_device", "distributed")
+_ONLY_CACHING = ("config", "task", "rows_per_device", *cluster.FLAGS)
 
 
 _FLAGS = {
@@ -78,9 +78,7 @@ _FLAGS = {
     "training step if unset, at most 32",
     int,
   ),
-  "distributed": Flag(
-    "with --cache: join the other processes of a cluster job", bool, False
-  ),
+  **cluster.FLAGS,
 }
 
 
@@ -160,8 +158,7 @@ def _write_caches(
   from ddit_jax.experiment.config import Config
 
   config = load_config(Config, values.config, overrides)
-  if values.distributed:
-    join_cluster()
+  cluster.join(values)
   from ddit_jax.experiment.data import CacheRequest
   from ddit_jax.experiment.processes import leaving_together
   from ddit_jax.experiment.write_cache import write_caches

@@ -44,10 +44,12 @@ def test_the_config_is_checked_before_the_workdir_is_touched(tmp_path):
   assert list(tmp_path.iterdir()) == []
 
 
-def use_trainer(monkeypatch, train):
+def use_trainer(monkeypatch, train, *, is_done=True):
   """In place of the trainer, `train` takes (settings, workdir)."""
   fake = type(sys)("training")
-  fake.train = lambda settings, workdir, **_: train(settings, workdir) or True
+  fake.train = lambda settings, workdir, **_: (
+    train(settings, workdir) or is_done
+  )
   monkeypatch.setitem(sys.modules, "ddit_jax.experiment.trainer", fake)
   monkeypatch.setattr("ddit_jax.experiment.trainer", fake, raising=False)
   monkeypatch.setattr("ddit_jax.experiment.stages.trainer", fake)
@@ -91,15 +93,19 @@ def test_every_run_that_was_trained_gets_its_page(
     assert "1 of " in page and "Total loss" in page
 
 
-def test_distributed_without_a_cluster_says_so(monkeypatch):
-  import jax
+@pytest.mark.parametrize("config", ["digits.py", "ddit_sd3.py:all_dry"])
+@pytest.mark.parametrize(("flags", "code"), [([], 0), (["--stop_code=75"], 75)])
+def test_a_stopped_run_ends_with_the_code_that_was_asked_for(
+  monkeypatch, tmp_path, config, flags, code
+):
+  use_trainer(monkeypatch, lambda *_: None, is_done=False)
+  argv = [f"--config=configs/{config}", f"--workdir={tmp_path}"]
+  assert train(*argv, *flags) == code
 
-  def initialize():
-    raise ValueError("coordinator_address should be defined.")
 
-  monkeypatch.setattr(jax.distributed, "initialize", initialize)
-  with pytest.raises(InputError, match="found no cluster job to join"):
-    train(CONFIG, "--workdir=w", "--distributed")
+def test_stop_codes_are_what_a_process_can_end_with(tmp_path):
+  with pytest.raises(InputError, match="--stop_code must be in 0"):
+    train(CONFIG, f"--workdir={tmp_path / 'w'}", "--stop_code=256")
 
 
 @pytest.mark.parametrize(
