@@ -4,8 +4,8 @@
 # Runs COMMAND in NUM_PROCESSES processes of this machine, as one job: each gets
 # --coordinator, --num_processes and --process_id. On CPUs they meet through
 # gloo. SIGTERM and Ctrl-C reach all of them as SIGTERM. Once one has failed the
-# others have GRACE_SECONDS before they are killed. Exits with 2 if one of them did, else with
-# the first code that is not 0.
+# others have GRACE_SECONDS before they are killed. Exits with 2 if one of them
+# did, else with the first code that is not 0.
 # Environment:
 #   DEVICES        virtual CPU devices of each process; as XLA_FLAGS says if
 #                  unset

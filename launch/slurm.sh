@@ -10,6 +10,8 @@
 #   LOGS          folder of the processes' output; WORKDIR.logs if unset
 #   MAX_FAILURES  failures in a row, each within half an hour, before the job is
 #                 given up; 3 if unset
+#   SAVE_SECONDS  after which a run that was told to stop and has not ended goes
+#                 back into the queue; 240 if unset
 #SBATCH --job-name=ddit
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
@@ -29,11 +31,14 @@ refuse() {
   "usage: sbatch launch/slurm.sh CONFIG WORKDIR [--config.key=value ...]"
 [[ -n ${SLURM_JOB_ID:-} ]] || refuse "start it with sbatch"
 config=$1 workdir=$2 max_failures=${MAX_FAILURES:-3}
+save_seconds=${SAVE_SECONDS:-240}
 shift 2
 [[ -n $config ]] || refuse "CONFIG is empty"
 [[ -n $workdir ]] || refuse "WORKDIR is empty"
 [[ $max_failures =~ ^[0-9]{1,6}$ ]] ||
   refuse "MAX_FAILURES must be a number, got '$max_failures'"
+[[ $save_seconds =~ ^[0-9]{1,6}$ ]] ||
+  refuse "SAVE_SECONDS must be a number, got '$save_seconds'"
 command -v ddit > /dev/null ||
   refuse "no command ddit: activate its environment before sbatch"
 logs=${LOGS:-$workdir.logs}
@@ -55,11 +60,27 @@ code=0
 echo "$code" > "$1/$SLURM_PROCID.code"
 exit "$code"'
 
-# SIGTERM to the processes saves a checkpoint and ends them with code 75.
+requeue() {
+  # `scancel` of the whole job ends the processes just as a preemption does.
+  local state
+  state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
+  if [[ $state == RUNNING ]]; then
+    echo "launch/slurm.sh: $(date): $*; requeued" >&2
+    scontrol requeue "$SLURM_JOB_ID"
+  else
+    echo "launch/slurm.sh: $(date): $*; the job is $state" >&2
+  fi
+}
+
+# SIGTERM to the processes saves a checkpoint and ends them with code 75. A run
+# that compiles for longer goes back into the queue as its last checkpoint left
+# it: at the end of its time SLURM would end it for good.
 stop() {
   echo "launch/slurm.sh: $(date): stopping to save" >&2
   scancel --signal=TERM "$SLURM_JOB_ID" || true
+  deadline=${deadline:-$((SECONDS + save_seconds))}
 }
+deadline=
 trap stop USR1 TERM
 
 echo "launch/slurm.sh: $(date): start ${SLURM_RESTART_COUNT:-0} on" \
@@ -71,28 +92,18 @@ srun --kill-on-bad-exit=0 --wait=30 --open-mode=append \
   bash -c "$wrapper" ddit "$logs" ddit train --distributed --stop_code=75 \
   --config="$config" --workdir="$workdir" "$@" &
 srun=$!
+while kill -0 "$srun" 2> /dev/null; do
+  sleep 0.5 || true
+  if [[ -n $deadline ]] && ((SECONDS >= deadline)); then
+    requeue "not saved in $save_seconds s"
+    deadline=$((SECONDS + save_seconds))
+  fi
+done
 code=0
 wait "$srun" || code=$?
-# A signal interrupts `wait`, which then returns 128 and more.
-while kill -0 "$srun" 2> /dev/null; do
-  code=0
-  wait "$srun" || code=$?
-done
 
 ended_with() {
   grep -qx "$1" "$logs"/*.code 2> /dev/null
-}
-
-requeue() {
-  # `scancel` of the whole job ends the processes just as a preemption does.
-  local state
-  state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
-  if [[ $state == RUNNING ]]; then
-    echo "launch/slurm.sh: $(date): $*; requeued" >&2
-    scontrol requeue "$SLURM_JOB_ID"
-  else
-    echo "launch/slurm.sh: $(date): $*; the job is $state" >&2
-  fi
 }
 
 if ended_with 2; then

@@ -1,7 +1,6 @@
 """One training job of two real processes against the same job of one."""
 
 import os
-import socket
 import subprocess
 import sys
 
@@ -10,42 +9,26 @@ import pytest
 
 from tests import devices, tiny_run
 
-PROCESS = """
-import sys
-import jax
-workdir, port, index, count, num_steps = sys.argv[1], *map(int, sys.argv[2:])
-if count > 1:
-  jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
-from ddit_jax.experiment.trainer import train
-from tests import tiny_run
-overrides = {"train__num_steps": str(num_steps), "train__sample_grid_size": "2",
-             "train__validate_every": "2", "optimizer__decay": "constant"}
-train(tiny_run.settings(**overrides), workdir)
-"""
 
-
-def run_together(workdir, *, count: int, num_steps: int) -> str:
-  """Eight devices in all; the joined output."""
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-  started = [
-    subprocess.Popen(
-      [sys.executable, "-c", PROCESS]
-      + [str(x) for x in (workdir, port, index, count, num_steps)],
-      cwd=tiny_run.ROOT,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-      env=os.environ
-      | {"XLA_FLAGS": devices.xla_flags(8 // count), "JAX_PLATFORMS": "cpu"},
-    )
-    for index in range(count)
-  ]
-  outputs = [process.communicate(timeout=300)[0] for process in started]
-  for process, output in zip(started, outputs, strict=True):
-    assert process.returncode == 0, output
-  return "".join(outputs)
+def run_together(workdir, *, count: int, num_steps: int) -> None:
+  """Eight devices in all."""
+  flags = tiny_run.flags(
+    train__num_steps=str(num_steps),
+    train__sample_grid_size="2",
+    train__validate_every="2",
+    optimizer__decay="constant",
+  )
+  command = [sys.executable, "-m", "ddit_jax", "train", f"--workdir={workdir}"]
+  result = subprocess.run(
+    ["bash", "launch/local.sh", str(count), *command, *flags],
+    cwd=tiny_run.ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    timeout=300,
+    env=os.environ | {"XLA_FLAGS": devices.xla_flags(8 // count)},
+  )
+  assert result.returncode == 0, result.stdout
 
 
 @pytest.mark.slow

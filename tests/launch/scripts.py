@@ -11,7 +11,7 @@ LAUNCH = ROOT / "launch"
 # All that the scripts find, so that none reaches a real cluster.
 _TOOLS = (
   *("bash", "date", "dirname", "env", "grep", "head", "hostname", "mkdir"),
-  *("rm", "sed", "seq", "sleep", "tee"),
+  *("rm", "sed", "seq", "setsid", "sleep", "tee", "touch"),
 )
 
 
