@@ -12,6 +12,7 @@ from tests.data import pictures
 from tests.experiment.hostile_inputs import (
   LEFT_OUT,
   REPLACED,
+  USED,
   Hostile,
   hostile_entry,
   listed,
@@ -51,7 +52,7 @@ FILES = {
   "JPEG cut in half": pictures.HOSTILE["JPEG cut in half"],
   "PNG bomb of 60000 x 60000": pictures.HOSTILE["PNG bomb"],
   "WebP bomb": pictures.HOSTILE["WebP bomb"],
-  "PNG with a text bomb": (with_text_bomb(), "truncated_image"),
+  "PNG with a text bomb": (with_text_bomb(), ""),
   "file of zero bytes": (b"", "not_an_image"),
   "text named .jpg": (b"not a picture", "not_an_image"),
   "GIF named .jpg": pictures.HOSTILE["GIF"],
@@ -70,13 +71,14 @@ FILES = {
 
 
 def hostile_file(name: str, data: bytes, reason: str) -> Hostile:
-  """A file that is there but is no whole picture."""
+  """A file that is no whole picture, or one despite its metadata."""
 
   def write(folder: pathlib.Path) -> dict:
     (folder / "bad.jpg").write_bytes(data)
     return listed(folder, ENTRY)
 
-  return Hostile(name=name, outcome=REPLACED, reason=reason, write=write)
+  became = REPLACED if reason else USED
+  return Hostile(name=name, outcome=became, reason=reason, write=write)
 
 
 def hostile_place(name: str, reason: str, put, **options) -> Hostile:
