@@ -85,7 +85,6 @@ def test_all_records_arrive_in_order(tmp_path):
     "name": "list",
     "fingerprint": "1-30",
     "num_records": 30,
-    "instruction": None,
   }
   assert dataset.options == FOUR_SHARDS.as_json(30)
   names = [f"part-0000{i}-of-00004.array_record" for i in range(4)]

@@ -94,7 +94,6 @@ def test_everything_is_summed(tmp_path):
     "name": "numbers",
     "fingerprint": "f",
     "num_records": 10,
-    "instruction": None,
   }
 
 
