@@ -74,6 +74,13 @@ def _show_messages() -> None:
   logging.basicConfig(handlers=[handler])
   logging.getLogger("ddit_jax").setLevel(logging.INFO)
   absl_logging.set_verbosity(absl_logging.FATAL)
+  sys.unraisablehook = _show_unraisable
+
+
+def _show_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+  """Hides what TensorStore prints after a save that failed and was reported."""
+  if str(unraisable.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(unraisable)
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -21,6 +21,7 @@ from ddit_jax.experiment.workdir import (
   explaining_stops,
   output_folder,
 )
+from tests import tiny_run
 
 
 def test_the_folder_is_made_and_locked_until_it_is_left(tmp_path):
@@ -334,3 +335,45 @@ def test_a_workdir_that_disappears_is_one_line(tmp_path, is_made_anew):
       explaining_stops(Store(4), folder),
     ):
       raise FileNotFoundError("checkpoints")
+
+
+SAVING = """
+import resource, sys
+from ddit_jax.cli import main
+from ddit_jax.checkpoint.store import CheckpointStore
+from ddit_jax.experiment.workdir import RunFolder, explaining_stops
+
+def save_three(_):
+  import jax.numpy as jnp
+  with (
+    RunFolder(sys.argv[1]) as folder,
+    folder.open_store(9) as store,
+    explaining_stops(store, folder),
+  ):
+    for step in (1, 2, 3):
+      if step == 2:
+        store.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+      arrays = {f"w{i}": jnp.arange(65536.0) * i for i in range(4)}
+      store.save(step, {"params": arrays}, data_position={}, files={},
+                 config={"schema_version": 2})
+    store.wait()
+
+main._dispatch = save_three
+sys.exit(main.main([]))
+"""
+
+
+def test_a_disk_that_fills_up_during_a_save_is_one_line(tmp_path):
+  done = subprocess.run(
+    [sys.executable, "-c", SAVING, str(tmp_path)],
+    capture_output=True,
+    text=True,
+    cwd=tiny_run.ROOT,
+    env=os.environ | {"XLA_FLAGS": ""},
+  )
+  assert done.returncode == 2
+  assert done.stderr == (
+    "ddit: the workdir is no longer writable (File too large); the checkpoint "
+    "of step 1 is intact: free some space and give the same command again\n"
+  )
