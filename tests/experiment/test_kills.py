@@ -111,7 +111,7 @@ def stop(process, name, draw) -> bool:
       process.join(draw.uniform(0.05, 1.2))
     if process.is_alive():
       os.kill(process.pid, number)
-  process.join(120)
+  process.join(300)
   assert process.exitcode is not None, f"it hangs after {name}"
   assert process.exitcode in (0, *codes)
   return was_alive
