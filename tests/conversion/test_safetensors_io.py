@@ -104,7 +104,7 @@ DAMAGED = {
   r"is damaged, truncated": ({"a": {**entry(0, 8), "x": [[]] * 2}}, 9),
   "recursion limit": (b'{"a":' + b"[" * 9999 + b"]" * 9999 + b"}", 0),
   "number out of range": (b'{"a":' + b"9" * 5000 + b"}", 0),
-  "surrogate": (b'{"\\ud800": ' + json.dumps(entry(0, 8)).encode() + b"}", 8),
+  "hex escape": (b'{"\\ud800": ' + json.dumps(entry(0, 8)).encode() + b"}", 8),
   r"tensor '\\x1b\[2J' has control": ({"\x1b[2J": entry(0, 8)}, 8),
   "expected struct": (b"[1, 2]", 0),
 }
