@@ -8,6 +8,8 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from ddit_jax.errors import printable
+
 # Why a record could not be used.
 REASONS = (
   "missing_file",
@@ -123,9 +125,9 @@ class Source(Protocol):
 
 
 def _one_line(text: str) -> str:
-  """Shortens quoted data, which may be of any size."""
+  """Shortens quoted data, which may be of any size and hold any character."""
   # Truncate first, so that large data costs nothing.
-  line = " ".join(text[: 2 * _MAX_CHARACTERS].split())
+  line = printable(" ".join(text[: 2 * _MAX_CHARACTERS].split()))
   return line if len(line) <= _MAX_CHARACTERS else f"{line[:_SHOWN]} ..."
 
 
