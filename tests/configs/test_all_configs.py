@@ -61,6 +61,8 @@ ARGUMENTS = [
 # Keys whose values are mappings with names of their own.
 MAPPINGS = {
   "data.sources",
+  "data.validation_sources",
+  "data.filters",
   "data.text_to_image.mixture",
   "data.image_to_text.mixture",
 }

@@ -210,7 +210,7 @@ def test_hostile_files_are_refused_in_both_decodings(name):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"image_size": 0}, "size must be positive, got 0"),
+    ({"image_size": 0}, "image_size must be in 1 to 16384, got 0"),
     ({"crop": "center"}, "one of .*'centre', 'random'.*'center'"),
     ({"flip_probability": 1.5}, r"in \[0, 1\], got 1.5"),
   ],

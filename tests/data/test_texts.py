@@ -174,7 +174,7 @@ def test_other_words_name_no_side(text):
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"text_length": 0}, "length must be positive, got 0"),
+    ({"text_length": 0}, "text_length must be in 1 to 1048576, got 0"),
     ({"rewritten_probability": -0.1}, r"in \[0, 1\], got -0.1"),
   ],
 )

@@ -101,7 +101,9 @@ def test_paths_and_names_exist(path):
   assert not re.findall(r"@[A-Z_]+@", text)
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
+@pytest.mark.parametrize(
+  "path", [path for path in DOCUMENTS if path.suffix == ".md"], ids=name_of
+)
 def test_links_resolve(path):
   links = _LINK.findall(path.read_text())
   assert not [link for link in links if not (path.parent / link).exists()]
