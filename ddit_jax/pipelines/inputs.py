@@ -25,7 +25,7 @@ from ddit_jax.prng import MAX_SEED
 _log = logging.getLogger(__name__)
 
 # What `image_batch` takes.
-Images = np.ndarray | Sequence[np.ndarray | Image.Image]
+ImagesLike = np.ndarray | Sequence[np.ndarray | Image.Image]
 # Dotted names of fields of `SampleConfig` to their values.
 Changes = Mapping[str, Any]
 

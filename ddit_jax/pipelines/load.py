@@ -91,7 +91,7 @@ def stored_config(path: str, step: int | None) -> Config | None:
   if PretrainedModel.is_at(path):
     return None
   with open_store(path) as store:
-    return read_config(store, stored_step(store, step))
+    return _read_config(store, stored_step(store, step))
 
 
 def _from_store(store, weights: str, step: int | None, mesh: Mesh) -> Pipeline:
@@ -194,7 +194,7 @@ def stored_step(store: CheckpointStore, step: int | None) -> int:
   return step
 
 
-def read_config(store: CheckpointStore, step: int) -> Config:
+def _read_config(store: CheckpointStore, step: int) -> Config:
   """The config that a step was saved with."""
   return from_dict(Config, store.config(step), f"the checkpoint of step {step}")
 
@@ -229,7 +229,7 @@ class StoredRun:
       ValueError: the step does not exist or is damaged.
     """
     step = stored_step(store, step)
-    config = read_config(store, step)
+    config = _read_config(store, step)
     files = store.files(step)
     tokenizer = from_files(files)
     encoders = config.model.open_encoders()

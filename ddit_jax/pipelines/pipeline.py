@@ -23,7 +23,7 @@ from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
 from ddit_jax.pipelines.inputs import (
   Changes,
-  Images,
+  ImagesLike,
   check_latents,
   check_template,
   check_text,
@@ -147,14 +147,14 @@ class Pipeline:
     crop = self.config.data.image_to_text.crop
     return crop if crop == "pad" else "centre"
 
-  def caption(self, images: Images, **options) -> list[str]:
+  def caption(self, images: ImagesLike, **options) -> list[str]:
     """Describes each image; see `complete` for the options."""
     images = image_batch(images, self.input_size, self.input_crop)
     return self.complete(images, [""] * len(images), **options)
 
   def answer(
     self,
-    images: Images,
+    images: ImagesLike,
     questions: Sequence[str],
     *,
     instruction: str | None = None,
@@ -189,7 +189,7 @@ class Pipeline:
 
   def complete(
     self,
-    images: Images,
+    images: ImagesLike,
     prompts: Sequence[str],
     *,
     seed: int = 0,
@@ -224,7 +224,7 @@ class Pipeline:
 
   def infill(
     self,
-    images: Images,
+    images: ImagesLike,
     tokens: Int[np.ndarray, "images length"],
     prompt_mask: Bool[np.ndarray, "images length"],
     *,
@@ -282,7 +282,7 @@ class Pipeline:
       )
     return next(iter(self.instructions), "")
 
-  def encode(self, images: Images) -> jax.Array:
+  def encode(self, images: ImagesLike) -> jax.Array:
     """The network's latents of images, see `inputs.image_batch`."""
     images = image_batch(images, self.input_size, self.input_crop)
     return self._encode(self.variables, jnp.asarray(images))

@@ -41,7 +41,7 @@ _LAST = {
   "validation/total": "last validation loss",
   "speed/steps_per_second": "steps per second",
 }
-Metrics = Mapping[str, dict[str, Any]]
+_Metrics = Mapping[str, dict[str, Any]]
 _NOT_CURVES = ("step", "time")
 
 
@@ -83,7 +83,7 @@ class Report:
   generated: Sequence[dict[str, Any]] = ()
   answered: Sequence[dict[str, Any]] = ()
   unmasking: dict[str, Any] | None = None
-  metrics: Metrics = dataclasses.field(default_factory=dict)
+  metrics: _Metrics = dataclasses.field(default_factory=dict)
   headline: Sequence[str] = ()
   seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 

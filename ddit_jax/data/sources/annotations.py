@@ -99,7 +99,7 @@ def clean_texts(value: Any) -> tuple[str, ...]:
   return tuple(text for text in map(clean_text, values) if text)
 
 
-def parse_json(data: bytes | str) -> Any:
+def parse_json_text(data: bytes | str) -> Any:
   """JSON of any kind.
 
   Raises:
@@ -119,9 +119,9 @@ def parse_object(data: bytes | str) -> dict[str, Any]:
   """A JSON object.
 
   Raises:
-    TextError: as `parse_json`, or it is not an object.
+    TextError: as `parse_json_text`, or it is not an object.
   """
-  value = parse_json(data)
+  value = parse_json_text(data)
   if not isinstance(value, dict):
     raise TextError("bad_json", f"not an object but {_shown(value)}")
   return value
@@ -185,7 +185,7 @@ def read_json_file(path: str | os.PathLike) -> Any:
       "write it as JSON lines"
     )
   try:
-    return parse_json(read_regular(path))
+    return parse_json_text(read_regular(path))
   except TextError as error:
     raise ValueError(f"{path} is {error}") from error
 
@@ -254,7 +254,7 @@ def _holds_json_lines(path: pathlib.Path) -> bool:
   try:
     with _open_text(path, newline="\n") as file:
       first, second = (file.readline(_MAX_LINE) for _ in range(2))
-    return bool(second.strip()) and isinstance(parse_json(first), dict)
+    return bool(second.strip()) and isinstance(parse_json_text(first), dict)
   except ValueError:
     return False
 

@@ -7,7 +7,7 @@ from ddit_jax.data.sources.annotations import (
   clean_text,
   clean_texts,
   image_size_of,
-  parse_json,
+  parse_json_text,
   parse_object,
   positive_int,
   text_of_bytes,
@@ -56,8 +56,8 @@ def test_one_text_or_many_are_taken():
 
 
 def test_json_is_parsed_from_bytes_and_text():
-  assert parse_json(b'\xef\xbb\xbf{"a": [1]}') == {"a": [1]}
-  assert parse_json("[1, null]") == [1, None]
+  assert parse_json_text(b'\xef\xbb\xbf{"a": [1]}') == {"a": [1]}
+  assert parse_json_text("[1, null]") == [1, None]
   assert parse_object(b"{}") == {}
 
 
@@ -78,7 +78,7 @@ def test_json_is_parsed_from_bytes_and_text():
 )
 def test_bad_json_is_refused(data):
   with pytest.raises(TextError, match="not valid JSON") as caught:
-    parse_json(data)
+    parse_json_text(data)
   assert caught.value.reason == "bad_json" and "\n" not in str(caught.value)
 
 
