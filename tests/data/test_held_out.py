@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies
 
+from ddit_jax.data.bad_records import ReadLog
 from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.data.example import Example
 from ddit_jax.data.held_out import HeldOut, Part
@@ -156,7 +157,7 @@ def test_both_tasks_report_a_source_once(tmp_path):
     transforms={"image_to_text": task(1)._transform},
     caches={},
     seed=0,
-    log=None,
+    log=ReadLog(tmp_path / "bad_records.jsonl"),
   )
   assert data.description.splitlines() == [
     "source web: 60 records, skipped {}",

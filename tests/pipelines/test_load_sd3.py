@@ -136,7 +136,7 @@ def test_it_is_told_from_other_checkpoints(converted, trained, tmp_path):
 
 
 def generate(folder, out, task, row):
-  options = {"weights": "ema", "step": None, "seed": 0}
+  options = {"weights": "ema", "step": None, "options": generating.Options()}
   return generating.generate(str(folder), task, [row], out=str(out), **options)
 
 
