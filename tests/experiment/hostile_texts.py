@@ -192,7 +192,7 @@ HOSTILE = [
     name="CSV without the caption column",
     outcome=REFUSED,
     reason="no column 'caption'",
-    write=raw_list("list.csv", b"image_path,text\nsound.png,a\n"),
+    write=raw_list("list.csv", b"image_path,words\nsound.png,a\n"),
   ),
   Hostile(
     name="CSV row with too many cells",
@@ -223,7 +223,7 @@ HOSTILE = [
   Hostile(
     name="conversation of other speakers",
     outcome=LEFT_OUT,
-    reason="bad_json",
+    reason="no_question",
     write=conversations(conversation("is it red?", "yes", "system")),
   ),
   Hostile(
