@@ -24,7 +24,7 @@ class TextToImageBatch:
 
   images: Images
   tokens: Int[Array, "batch length"]
-  features: Float[Array, "batch length width"] | None = None
+  features: Float[Array, "batch length context_dim"] | None = None
 
 
 @flax.struct.dataclass

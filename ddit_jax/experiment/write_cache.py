@@ -86,7 +86,7 @@ class LocalEncoders:
 
   def features(
     self, tokens: Int32[np.ndarray, "rows length"]
-  ) -> Float[Array, "num_rows length width"]:
+  ) -> Float[Array, "num_rows length context_dim"]:
     """Clean tokens to features in the encoder's dtype."""
     return self._run(self._to_features, "text_encoder", tokens)
 

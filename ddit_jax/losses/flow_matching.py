@@ -24,7 +24,7 @@ class NoisyImages:
   """
 
   latents: Float[Array, "*lead height width channels"]
-  text: Int[Array, "*lead length"] | Float[Array, "*lead length width"]
+  text: Int[Array, "*lead length"] | Float[Array, "*lead length context_dim"]
   sigma: Float[Array, "*lead"]
   velocity: Float[Array, "*lead height width channels"]
   weight: Float[Array, "*lead"]
@@ -32,12 +32,12 @@ class NoisyImages:
 
 def corrupt_images(
   latents: Float[Array, "batch height width channels"],
-  text: Int[Array, "batch length"] | Float[Array, "batch length width"],
+  text: Int[Array, "batch length"] | Float[Array, "batch length context_dim"],
   root: jax.Array,
   step: jax.Array,
   *,
   flow_matching: FlowMatching,
-  null_text: Int[Array, " length"] | Float[Array, "length width"],
+  null_text: Int[Array, " length"] | Float[Array, "length context_dim"],
   condition_dropout: float,
 ) -> NoisyImages:
   """Draws times, noise and dropped conditions for a global batch.
@@ -69,7 +69,7 @@ def corrupt_images(
 
 def noisy_images(
   latents: Float[Array, "batch height width channels"],
-  text: Int[Array, "batch length"] | Float[Array, "batch length width"],
+  text: Int[Array, "batch length"] | Float[Array, "batch length context_dim"],
   *,
   sigma: Float[Array, " batch"],
   noise: Float[Array, "batch height width channels"],

@@ -110,7 +110,7 @@ def token_log_likelihoods(
 
 
 def chunked_log_likelihoods(
-  text_hidden: Float[Array, "batch length width"],
+  text_hidden: Float[Array, "batch length context_dim"],
   texts: MaskedTexts,
   *,
   mask_id: int,
