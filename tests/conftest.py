@@ -8,6 +8,7 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 
 from tests import devices
@@ -91,6 +92,9 @@ def trained(tmp_path_factory) -> pathlib.Path:
     assert trainer.train(tiny_run.settings(), str(workdir))
   return workdir
 
+
+# Shells let background jobs, and all that those start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HAS_TORCH = importlib.util.find_spec("torch") is not None
 NEED_TORCH = [

@@ -144,6 +144,7 @@ def test_sigterm_saves_the_step_it_stopped_at_and_loses_nothing(
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_the_second_half_on_eight_devices_agrees(trained, copy, caplog):
   shutil.rmtree(copy / "checkpoints" / "6")
   shutil.rmtree(copy / "checkpoints" / "4")

@@ -74,6 +74,7 @@ def test_a_broken_batch_is_left_out_and_its_records_are_listed(
   assert counts == [1]
 
 
+@pytest.mark.slow
 def test_too_many_in_a_row_stop_the_run_and_keep_what_was_learnt(
   break_batches, tmp_path, trained
 ):
@@ -213,6 +214,7 @@ def test_a_rollback_keeps_what_is_frozen(tmp_path, trained, start):
   assert all(np.isfinite(array).all() for array in arrays.values())
 
 
+@pytest.mark.slow
 def test_a_validation_loss_that_is_not_finite_does_not_stop_the_run(
   break_batches, tmp_path
 ):

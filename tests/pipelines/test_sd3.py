@@ -51,6 +51,7 @@ def test_text_and_negative_text_change_the_image(pipeline):
     draw("a red cat", sample={"image.guidance_scale": 1.0}, negative="a dog")
 
 
+@pytest.mark.slow
 def test_devices_and_batches_change_only_rounding(pipeline):
   one = Sd3Pipeline(
     pipeline.tokenizers,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,8 @@ MESHES = {
   "fsdp_8": {"fsdp": 8},
   "fsdp_4_tensor_2": {"fsdp": 4, "tensor": 2},
 }
+# What `make test` runs of all meshes and micro-batches.
+FAST = {("one_device", 4), ("replica_8", 1), ("fsdp_4_tensor_2", 4)}
 
 
 def host_batch(step: int) -> DualBatch:
@@ -95,8 +98,13 @@ def five_steps(mesh_name: str, num_microbatches: int):
     return losses, jax.tree.map(np.asarray, state), specs
 
 
-@pytest.mark.parametrize("num_microbatches", [1, 4])
-@pytest.mark.parametrize("mesh_name", MESHES)
+@pytest.mark.parametrize(
+  ("mesh_name", "num_microbatches"),
+  [
+    pytest.param(*run, marks=() if run in FAST else pytest.mark.slow)
+    for run in itertools.product(MESHES, (1, 4))
+  ],
+)
 def test_every_mesh_and_split_gives_the_same_run(mesh_name, num_microbatches):
   want_losses, want, _ = five_steps("one_device", 1)
   losses, got, _ = five_steps(mesh_name, num_microbatches)

@@ -57,8 +57,11 @@ class LinearModel:
     mean = latents.mean((1, 2, 3))[:, None, None]
     return types.SimpleNamespace(
       velocity=p["scale"] * latents + p["time"] * sigma,
-      logits=p["table"][tokens] + p["tint"] * mean,
+      logits=p["table"][tokens] + p["tint"][None, None] * mean,
     )
+
+  def text_logits(self, variables, text_hidden):
+    raise NotImplementedError("`predict` gives all logits")
 
 
 def gradients_by_hand(params, corrupted):

@@ -61,11 +61,14 @@ def fresh():
   return init_state(NETWORK, OPTIMIZER, jax.random.key(1))
 
 
+MICROBATCHES = [1, pytest.param(2, marks=pytest.mark.slow)]
+
+
 def assert_equal(got, want):
   jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-@pytest.mark.parametrize("num_microbatches", [1, 2])
+@pytest.mark.parametrize("num_microbatches", MICROBATCHES)
 def test_a_broken_batch_never_reaches_the_weights(num_microbatches):
   step = jax.jit(train_step(num_microbatches=num_microbatches))
   before, _ = step(fresh(), batch(), NULL)
@@ -84,7 +87,7 @@ def test_a_broken_batch_never_reaches_the_weights(num_microbatches):
   assert max(jax.tree.leaves(changes)) > 1e-4
 
 
-@pytest.mark.parametrize("num_microbatches", [1, 2])
+@pytest.mark.parametrize("num_microbatches", MICROBATCHES)
 def test_norms_of_each_stream_are_those_of_the_stream_alone(num_microbatches):
   options = {
     "has_task_norms": True,
