@@ -22,7 +22,7 @@ from ddit_jax.conversion import convert, export
 from ddit_jax.conversion.dtypes import OUTPUT_DTYPES
 from ddit_jax.conversion.plan import TARGETS
 from ddit_jax.errors import one_line, printable
-from ddit_jax.files import local_path
+from ddit_jax.files import check_is_new, local_path
 
 _BAD_INPUT = 2
 # Exit code that shells expect after Ctrl-C.
@@ -119,6 +119,8 @@ def _parse() -> argparse.Namespace:
   if given := [f"--{f}" for f in unused if getattr(args, f) is not None]:
     kind = "an export" if args.export is None else "an import"
     raise ValueError(f"{', '.join(given)} is for {kind} only: leave it out")
+  # Before SRC is read, which may take minutes.
+  check_is_new(args.dst)
   return args
 
 
