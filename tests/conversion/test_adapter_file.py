@@ -75,7 +75,8 @@ def _by_their_names(stack, stream, modules):
   if "qkv" in modules:
     for row, name in enumerate(qkv):
       axis = 2 if stack == "blocks" else 1
-      kernel = np.take(modules["qkv"]["kernel"], row, axis=axis)
+      stacked = np.asarray(modules["qkv"]["kernel"])
+      kernel = np.take(stacked, row, axis=axis)
       put(name, kernel, WIDTH)
   if "out" in modules:
     put(out, modules["out"]["kernel"], WIDTH)
