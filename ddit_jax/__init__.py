@@ -23,7 +23,8 @@ In reading order:
 - `pipelines`: checkpoints as objects and tasks.
 - `cli`: the command line.
 - `prng`: random keys by purpose and step.
-- `files`: files that are written atomically.
+- `files`: paths, regular files, locks, atomic writes.
+- `json_files`: untrusted JSON, and hashes.
 - `errors`: errors shown to users as one line.
 
 `ddit_jax.load(path)` returns a checkpoint as an object with a method per task;

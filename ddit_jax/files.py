@@ -1,11 +1,8 @@
-"""Paths, regular files, locks; atomic writes; hashes; JSON of limited size."""
+"""Paths, regular files, locks, atomic writes, free space."""
 
-import codecs
 import contextlib
 import errno
 import fcntl
-import hashlib
-import json
 import os
 import pathlib
 import re
@@ -13,7 +10,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import IO, Any, BinaryIO
 
 from ddit_jax.errors import InputError
@@ -166,85 +163,6 @@ def _sync_folder(folder: pathlib.Path) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
-
-
-_DIGEST_BYTES = 16
-
-
-# Codecs that pass over the mark; the marks of UTF-32 begin with one of UTF-16.
-_ENCODINGS = {
-  codecs.BOM_UTF8: "utf-8-sig",
-  codecs.BOM_UTF32_LE: "utf-32",
-  codecs.BOM_UTF32_BE: "utf-32",
-  codecs.BOM_UTF16_LE: "utf-16",
-  codecs.BOM_UTF16_BE: "utf-16",
-}
-
-
-def text_encoding(start: bytes) -> str:
-  """The encoding that a byte order mark names; "utf-8" without one."""
-  for mark, name in _ENCODINGS.items():
-    if start.startswith(mark):
-      return name
-  return "utf-8"
-
-
-def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
-  """A JSON object from a file of limited size.
-
-  Raises:
-    ValueError: the file is too large, not JSON, or not an object.
-  """
-  with open_regular(path) as file:
-    size = os.fstat(file.fileno()).st_size
-    if size > max_bytes:
-      raise ValueError(f"{path} has {size} bytes, at most {max_bytes} are read")
-    data = file.read()
-  try:
-    body = json.loads(data.decode(text_encoding(data)))
-  except (ValueError, RecursionError) as error:
-    cause = " ".join(str(error).split())
-    raise ValueError(f"{path} is not JSON: {cause}") from error
-  if not isinstance(body, dict):
-    raise ValueError(f"{path} must hold a JSON object {{...}}")
-  return body
-
-
-_SEAL = "blake2b"
-
-
-def file_hash(path: str | os.PathLike) -> str:
-  """BLAKE2b of a file's bytes, 32 hex digits."""
-  with open(path, "rb") as file:
-    digest = hashlib.file_digest(
-      file, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    )
-  return digest.hexdigest()
-
-
-def sealed(body: Mapping[str, Any], *, indent: int | None = None) -> bytes:
-  """A JSON object with sorted keys, and under "blake2b" its own hash."""
-  text = json.dumps(body, sort_keys=True)
-  digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES)
-  whole = dict(body) | {_SEAL: digest.hexdigest()}
-  return (json.dumps(whole, indent=indent, sort_keys=True) + "\n").encode()
-
-
-def read_sealed(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
-  """The object of `sealed`, without its hash.
-
-  Raises:
-    ValueError: as `read_json_object`, or any of its values was changed.
-  """
-  return unsealed(read_json_object(path, max_bytes=max_bytes), path)
-
-
-def unsealed(body: Mapping[str, Any], path: pathlib.Path) -> dict[str, Any]:
-  """An object without its hash; ValueError if that is another one."""
-  values = {key: value for key, value in body.items() if key != _SEAL}
-  if json.loads(sealed(values))[_SEAL] != body.get(_SEAL):
-    raise ValueError(f"{path} is damaged: its hash is another one")
-  return values
 
 
 # An active writer updates its file more often than this.

@@ -18,13 +18,11 @@ from ddit_jax.files import (
   local_path,
   new_file,
   open_regular,
-  read_json_object,
   read_regular,
-  read_sealed,
   replace_file,
-  sealed,
   take_lock,
 )
+from ddit_jax.json_files import read_json_object
 
 
 @pytest.mark.parametrize(
@@ -165,33 +163,6 @@ def test_a_killed_write_leaves_the_old_file(tmp_path, monkeypatch):
   assert path.read_bytes() == b"old"
 
 
-def test_the_object_is_read(tmp_path):
-  path = tmp_path / "a.json"
-  path.write_text('{"é": [1]}', encoding="utf-8")
-  assert read_json_object(path, max_bytes=11) == {"é": [1]}
-  with pytest.raises(ValueError, match="has 11 bytes, at most 10 are read"):
-    read_json_object(path, max_bytes=10)
-
-
-@pytest.mark.parametrize(
-  ("data", "message"),
-  [
-    (b"", "is not JSON"),
-    (b"{\n'a': 1}", "is not JSON"),
-    (b"\xff", "is not JSON"),
-    (b"[" * 100_000, "is not JSON"),
-    (b"9" * 9_000, "is not JSON"),
-    (b"[1]", "must hold a JSON object"),
-  ],
-)
-def test_anything_else_is_a_line(tmp_path, data, message):
-  path = tmp_path / "a.json"
-  path.write_bytes(data)
-  with pytest.raises(ValueError, match=message) as caught:
-    read_json_object(path, max_bytes=200_000)
-  assert "\n" not in str(caught.value)
-
-
 def test_the_file_appears_when_the_block_ends(tmp_path):
   path = tmp_path / "index"
   with appearing_file(path) as file:
@@ -279,25 +250,6 @@ def test_room_on_the_disk(tmp_path):
   assert facts.startswith("1e-09 GB to write, ")
   with pytest.raises(InputError, match=r"1e\+09 GB to write.*or be brief"):
     check_free_space(path, 10**18, remedy="be brief")
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_json_may_begin_with_a_byte_order_mark(tmp_path, encoding):
-  """Editors and shells of Windows write one."""
-  path = tmp_path / "spec.json"
-  path.write_text('{"kind": "ä"}', encoding=encoding)
-  assert read_json_object(path, max_bytes=100) == {"kind": "ä"}
-
-
-def test_a_changed_value_breaks_the_seal(tmp_path):
-  path, body = tmp_path / "x.json", {"b": [1, 2.5, "ä"], "a": {"c": None}}
-  path.write_bytes(sealed(body))
-  assert read_sealed(path, max_bytes=1000) == body
-  sound = path.read_bytes()
-  for old, new in ((b"2.5", b"2.6"), (b"null", b"true"), (b"blake2b", b"x")):
-    path.write_bytes(sound.replace(old, new))
-    with pytest.raises(ValueError, match="damaged: its hash is another one"):
-      read_sealed(path, max_bytes=1000)
 
 
 def test_a_refused_folder_leaves_no_parents(tmp_path):

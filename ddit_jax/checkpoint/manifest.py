@@ -2,8 +2,6 @@
 
 import concurrent.futures
 import contextlib
-import hashlib
-import json
 import os
 import pathlib
 import threading
@@ -14,21 +12,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ddit_jax.files import open_regular, read_regular, replace_file
+from ddit_jax.files import replace_file
+from ddit_jax.json_files import file_hash, json_hash, read_sealed, sealed
 
 MANIFEST_NAME = "manifest.json"
 _FORMAT = 1
 _DIGEST_BYTES = 32
-_HASHED_AT_ONCE = 2**22
+_MAX_BYTES = 2**28
 _NAMED_PROBLEMS = 5
-# What reading a damaged file as JSON with a hash of itself may raise.
-_NOT_A_MANIFEST = (
-  ValueError,
-  KeyError,
-  TypeError,
-  AttributeError,
-  RecursionError,
-)
 
 
 class CheckpointError(ValueError):
@@ -58,10 +49,7 @@ def write_manifest(
     "files": dict(zip(names, entries, strict=True)),
     "extra": extra or {},
   }
-  replace_file(
-    folder / MANIFEST_NAME,
-    json.dumps(body | {"self": _body_digest(body)}, indent=1).encode(),
-  )
+  replace_file(folder / MANIFEST_NAME, sealed(body, indent=1))
 
 
 def verify_manifest(
@@ -133,7 +121,7 @@ def contents_digest(folder: str | os.PathLike, below: str) -> str:
   }
   if not listed:
     raise CheckpointError(f"{folder} has no files below {below}")
-  return _body_digest(listed)
+  return json_hash(listed)
 
 
 def hash_file(
@@ -148,13 +136,8 @@ def hash_file(
   Raises:
     CancelledError: `is_over` was set.
   """
-  digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-  with open_regular(path) as file:
-    while chunk := file.read(_HASHED_AT_ONCE):
-      if is_over is not None and is_over.is_set():
-        raise concurrent.futures.CancelledError
-      digest.update(chunk)
-  return {"bytes": path.stat().st_size, "blake2b": digest.hexdigest()}
+  digest = file_hash(path, digest_bytes=_DIGEST_BYTES, is_over=is_over)
+  return {"bytes": path.stat().st_size, "blake2b": digest}
 
 
 def _existing(folder: str | os.PathLike) -> pathlib.Path:
@@ -174,23 +157,15 @@ def _file_names(folder: pathlib.Path) -> list[str]:
   return sorted(name for name in names if name != MANIFEST_NAME)
 
 
-def _body_digest(body: dict[str, Any]) -> str:
-  canonical = json.dumps(body, sort_keys=True).encode()
-  return hashlib.blake2b(canonical, digest_size=_DIGEST_BYTES).hexdigest()
-
-
 def _read_manifest(path: pathlib.Path) -> dict[str, Any]:
   if not path.is_file():
     raise CheckpointError(
       f"{path} is missing: this checkpoint was never finished; use another"
     )
   try:
-    body = json.loads(read_regular(path))
-    digest = body.pop("self")
-  except _NOT_A_MANIFEST as error:
-    raise CheckpointError(f"{path} is damaged ({error!r})") from error
-  if digest != _body_digest(body):
-    raise CheckpointError(f"{path} is damaged (its own hash differs)")
+    body = read_sealed(path, max_bytes=_MAX_BYTES)
+  except ValueError as error:
+    raise CheckpointError(f"{path} is damaged ({error})") from error
   if body["format"] != _FORMAT:
     raise CheckpointError(
       f"{path} has format {body['format']}, this version reads {_FORMAT}"

@@ -257,7 +257,7 @@ def _source_spec(values: argparse.Namespace) -> tuple[str, Mapping[str, Any]]:
   path = pathlib.Path(values.source)
   if not path.is_file():
     raise InputError(f"--source={path} is not a file: give a JSON file")
-  from ddit_jax.files import read_json_object
+  from ddit_jax.json_files import read_json_object
 
   with preparing():
     return path.stem, read_json_object(path, max_bytes=_MAX_SPEC_BYTES)

@@ -22,13 +22,13 @@ from ddit_jax.conversion.configs import ddit_config
 from ddit_jax.conversion.dtypes import INPUT_DTYPES, cast
 from ddit_jax.conversion.safetensors_io import (
   StoredTensor,
-  parse_json,
   read_header,
   read_metadata,
 )
 from ddit_jax.conversion.slices import TensorSlice, tensor_slices
 from ddit_jax.errors import InputError, first_few
 from ddit_jax.files import read_regular
+from ddit_jax.json_files import parse_json
 from ddit_jax.models.config import MMDiTConfig
 
 # diffusers' `loaders.lora_base.LORA_ADAPTER_METADATA_KEY`.

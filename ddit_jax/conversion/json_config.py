@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddit_jax.errors import InputError
-from ddit_jax.files import read_json_object
+from ddit_jax.json_files import read_json_object
 
 # Published ones have two kilobytes at most.
 _MAX_BYTES = 2**20

@@ -18,7 +18,7 @@ from ddit_jax.conversion.plan import ConversionPlan, NetworkPlan
 from ddit_jax.conversion.safetensors_io import DTYPES, StoredTensor
 from ddit_jax.conversion.slices import TensorSlice
 from ddit_jax.errors import InputError, check_known
-from ddit_jax.files import read_json_object
+from ddit_jax.json_files import read_json_object
 
 REPORT_NAME = "report.json"
 _SCHEMA_VERSION = 1

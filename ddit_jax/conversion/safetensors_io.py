@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from ddit_jax.errors import InputError, first_few
 from ddit_jax.files import open_regular, read_regular
+from ddit_jax.json_files import parse_json
 
 DTYPES: dict[str, np.dtype] = {
   "F64": np.dtype(np.float64),
@@ -380,24 +381,6 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
       f"{index} has an empty or malformed weight_map: fetch it again"
     )
   return weight_map
-
-
-def parse_json(data: bytes) -> Any:
-  """Untrusted JSON; ValueError, too, if it nests deeply or repeats a name."""
-  try:
-    return json.loads(data, object_pairs_hook=_without_repeats)
-  except RecursionError as error:
-    raise ValueError("it nests too deeply") from error
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  """A JSON object; Python's parser keeps the last of duplicate names."""
-  table = dict(pairs)
-  if len(table) != len(pairs):
-    keys = [key for key, _ in pairs]
-    repeated = next(key for key in keys if keys.count(key) > 1)
-    raise ValueError(f"it names {repeated!r} twice")
-  return table
 
 
 def _damage(path: pathlib.Path, error: Exception) -> str:

@@ -15,7 +15,8 @@ import numpy as np
 import tensorstore as ts
 
 from ddit_jax.errors import InputError
-from ddit_jax.files import local_path, read_json_object
+from ddit_jax.files import local_path
+from ddit_jax.json_files import read_json_object
 
 _METADATA_NAME = "_METADATA"
 _MAX_METADATA_BYTES = 2**26

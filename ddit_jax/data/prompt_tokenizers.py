@@ -12,7 +12,8 @@ from ddit_jax.data.tokenizers import (
   pretrained_tokenizer,
   read_backend,
 )
-from ddit_jax.files import read_json_object, read_regular
+from ddit_jax.files import read_regular
+from ddit_jax.json_files import read_json_object
 
 # Either names the special tokens; the first is the newer one.
 _MAX_BYTES = 2**24

@@ -10,7 +10,8 @@ import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 
-from ddit_jax.files import local_path, read_json_object, read_regular
+from ddit_jax.files import local_path, read_regular
+from ddit_jax.json_files import read_json_object
 
 PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<extra_id_0>"
 GPT2_END = "<|endoftext|>"

@@ -41,13 +41,12 @@ from ddit_jax.data.prepare.tally import (
   reasons_of,
 )
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.files import (
+from ddit_jax.files import replace_file, take_lock
+from ddit_jax.json_files import (
   file_hash,
   read_json_object,
   read_sealed,
-  replace_file,
   sealed,
-  take_lock,
 )
 
 BAD_RECORDS_NAME = "bad_records.jsonl"

@@ -20,7 +20,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.files import read_json_object, replace_file, sealed, unsealed
+from ddit_jax.files import replace_file
+from ddit_jax.json_files import read_json_object, sealed, unsealed
 
 DATASET_NAME = "dataset.json"
 SHARD_SUFFIX = ".array_record"

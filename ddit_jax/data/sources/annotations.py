@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +9,8 @@ from typing import Any, TextIO
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image_header import ImageSize
-from ddit_jax.files import read_regular, text_encoding
+from ddit_jax.files import read_regular
+from ddit_jax.json_files import parse_json, text_encoding
 
 # Far above any caption.
 MAX_CAPTION_BYTES = 2**20
@@ -106,12 +106,11 @@ def parse_json_text(data: bytes | str) -> Any:
     TextError: it is invalid, nested too deeply, or has a duplicate key.
   """
   try:
-    text = data.decode(text_encoding(data)) if isinstance(data, bytes) else data
-    # Refuses what `_open_text` made of bytes that are not UTF-8.
-    text.encode()
-    return _DECODER.decode(text)
-  # The parser's depth is limited by Python's own recursion limit.
-  except (ValueError, RecursionError) as error:
+    if isinstance(data, str):
+      # Refuses what `_open_text` made of bytes that are not UTF-8.
+      data.encode()
+    return parse_json(data)
+  except ValueError as error:
     raise TextError("bad_json", f"not valid JSON: {error}") from error
 
 
@@ -142,17 +141,6 @@ def image_size_of(values: Mapping[str, Any]) -> ImageSize | None:
   """The size given by "height" and "width", or None."""
   height, width = positive_int(values, "height"), positive_int(values, "width")
   return ImageSize(height, width) if height and width else None
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  found = dict(pairs)
-  if len(found) != len(pairs):
-    raise ValueError("an object names a key twice")
-  return found
-
-
-# Making a decoder takes as long as using it on one sample's JSON.
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_repetition)
 
 
 def _shown(value: Any) -> str:

@@ -18,7 +18,8 @@ from ddit_jax.data.prepare.shards import (
   shard_names,
   shards_fingerprint,
 )
-from ddit_jax.files import file_hash, local_path
+from ddit_jax.files import local_path
+from ddit_jax.json_files import file_hash
 
 
 class ArrayRecordSource:

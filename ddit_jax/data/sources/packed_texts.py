@@ -18,7 +18,8 @@ from jaxtyping import Int, Int32
 from ddit_jax.data.example import BadRecord, Example, Source
 from ddit_jax.data.sources.paths import LruCache, file_facts, index_folder
 from ddit_jax.data.tokenizers import Tokenizer
-from ddit_jax.files import appearing_file, file_hash, read_sealed, sealed
+from ddit_jax.files import appearing_file
+from ddit_jax.json_files import file_hash, read_sealed, sealed
 
 _BATCH, _THREADS = 1024, 8
 # Neighbouring rows share documents.

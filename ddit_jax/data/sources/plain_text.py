@@ -13,7 +13,7 @@ from ddit_jax.data.sources.annotations import TextError
 from ddit_jax.data.sources.packed_texts import PackedDocuments
 from ddit_jax.data.sources.parquet import open_parquet
 from ddit_jax.data.sources.paths import ChangedFile, OpenFiles, PathSpec
-from ddit_jax.files import text_encoding
+from ddit_jax.json_files import text_encoding
 
 DOCUMENTS = ("file", "line")
 

@@ -32,7 +32,8 @@ from ddit_jax.data.sources.tar_samples import (
   ShardSamples,
   shard_samples,
 )
-from ddit_jax.files import appearing_file, file_hash, read_sealed, sealed
+from ddit_jax.files import appearing_file
+from ddit_jax.json_files import file_hash, read_sealed, sealed
 
 INDEX_SUFFIX = ".tarindex"
 

@@ -21,7 +21,7 @@ from ddit_jax.data.prepare.shards import (
   write_dataset,
 )
 from ddit_jax.errors import InputError
-from ddit_jax.files import file_hash
+from ddit_jax.json_files import file_hash
 
 NAMES = ("s-0.array_record", "s-1.array_record")
 CONTENTS = (b"first", b"the second")

@@ -103,7 +103,7 @@ def test_bad_rows_cost_themselves(tmp_path):
     ("l.json", b"", "not valid JSON"),
     ("l.json", b"[{}", "not valid JSON"),
     ("l.json", b"[" * 200_000, "not valid JSON"),
-    ("l.json", b'[{"a": 1, "a": 2}]', "names a key twice"),
+    ("l.json", b'[{"a": 1, "a": 2}]', "names 'a' twice"),
     ("l.csv", b"", "needs a header"),
     ("l.csv", b"a,a\n1,2\n", "needs a header of different names"),
     ("l.csv", b'a,b\n1,"2\n', "line 2: unexpected end of data"),
