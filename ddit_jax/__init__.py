@@ -17,6 +17,7 @@ In reading order:
 - `sampling`: images and texts from noise.
 - `conversion`: published weights to checkpoints and back.
 - `evaluation`: published scorers.
+- `scoring`: official files of the benchmarks to figures.
 - `monitor`: metrics and images of a run.
 - `report`: one self-contained report.html.
 - `experiment`: combines all of these into runs.

@@ -58,11 +58,11 @@ def parse_json(data: bytes | str) -> Any:
     raise ValueError("it nests too deeply") from error
 
 
-def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
-  """A JSON object from a file of limited size.
+def read_json(path: pathlib.Path, *, max_bytes: int) -> Any:
+  """The value of a JSON file of limited size.
 
   Raises:
-    ValueError: the file is too large, not JSON, or not an object.
+    ValueError: the file is too large, or not JSON.
   """
   with open_regular(path) as file:
     size = os.fstat(file.fileno()).st_size
@@ -70,10 +70,19 @@ def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
       raise ValueError(f"{path} has {size} bytes, at most {max_bytes} are read")
     data = file.read()
   try:
-    body = parse_json(data)
+    return parse_json(data)
   except ValueError as error:
     cause = " ".join(str(error).split())
     raise ValueError(f"{path} is not JSON: {cause}") from error
+
+
+def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
+  """A JSON object from a file of limited size.
+
+  Raises:
+    ValueError: the file is too large, not JSON, or not an object.
+  """
+  body = read_json(path, max_bytes=max_bytes)
   if not isinstance(body, dict):
     raise ValueError(f"{path} must hold a JSON object {{...}}")
   return body

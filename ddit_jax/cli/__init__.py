@@ -4,5 +4,6 @@
 - `flags`: the flags of a verb.
 - `commands`: `train`, `sample`, `evaluate` and `lora`.
 - `prepare`: `prepare`.
+- `score`: `score`.
 - `cluster`: how a process joins the others of its job.
 """

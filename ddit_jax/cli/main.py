@@ -5,7 +5,7 @@ import sys
 
 from absl import logging as absl_logging
 
-from ddit_jax.cli import commands, prepare
+from ddit_jax.cli import commands, prepare, score
 from ddit_jax.cli.flags import Verb
 from ddit_jax.config.load import split_overrides
 from ddit_jax.errors import InputError, one_line, printable, suggest
@@ -17,6 +17,7 @@ VERBS: dict[str, Verb] = {
     commands.TRAIN,
     commands.SAMPLE,
     commands.EVALUATE,
+    score.VERB,
     commands.LORA,
   )
 }

@@ -18,8 +18,8 @@ from ddit_jax.digits.metrics import (
   other_items,
   rows_by,
 )
+from ddit_jax.evaluation import answer_forms, vqa_accuracy
 from ddit_jax.evaluation.fact_scores import fact_scores
-from ddit_jax.evaluation.vqa_accuracy import normalise, question_accuracy
 from ddit_jax.evaluation.yes_no import parse_yes_no, yes_no_scores
 
 _POPE_SCORES = ("accuracy", "precision", "recall", "f1", "yes_ratio")
@@ -247,11 +247,13 @@ def _scores(
 
 
 def _is_canonical(answer: str, item: QuestionItem) -> float:
-  return float(normalise(answer) == normalise(item.question.answer))
+  return float(
+    answer_forms.vqa(answer) == answer_forms.vqa(item.question.answer)
+  )
 
 
 def _agreement(answer: str, item: QuestionItem) -> float:
-  return question_accuracy(answer, item.annotators)
+  return vqa_accuracy.vqav2(answer, item.annotators)
 
 
 def _correct_parts(

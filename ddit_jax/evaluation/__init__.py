@@ -1,8 +1,11 @@
 """Published scorers in plain numpy; independent of models and data sets.
 
 - `bootstrap`: a mean with its bootstrap interval.
-- `vqa_accuracy`: VQA v2 answer normalisation and accuracy.
+- `answer_forms`: the forms in which scorers compare answers.
+- `vqa_accuracy`: agreement with the annotators, by each benchmark's rules.
 - `yes_no`: POPE's yes/no parsing and confusion scores.
+- `mme`: MME's scores of questions in pairs.
+- `gqa`: GQA's metrics.
 - `geneval`: GenEval's verdict on detected boxes.
 - `fact_scores`: precision, recall and F1 of sets of facts.
 """

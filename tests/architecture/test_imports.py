@@ -19,6 +19,7 @@ MAY_IMPORT = {
   "config": {"errors"},
   "evaluation": set(),
   "digits": {"evaluation"},
+  "scoring": {"errors", "evaluation", "files", "json_files"},
   "report": {"files", "monitor"},
   "monitor": {"errors", "files"},
   "checkpoint": {"errors", "files", "json_files"},
@@ -169,7 +170,9 @@ def test_no_module_imports_itself_by_way_of_others():
   assert cycle_in(graph) == []
 
 
-@pytest.mark.parametrize("part", ["evaluation", "digits", "config", "errors"])
+@pytest.mark.parametrize(
+  "part", ["evaluation", "digits", "scoring", "config", "errors"]
+)
 def test_parts_without_jax_say_so(part):
   for path in FILES:
     if part_of(path) == part:
@@ -179,7 +182,7 @@ def test_parts_without_jax_say_so(part):
 
 def test_digits_and_evaluation_run_where_jax_cannot_be_imported():
   """Neither the package itself nor their libraries bring it in."""
-  parts = ("digits", "evaluation", "config")
+  parts = ("digits", "evaluation", "scoring", "config")
   modules = [
     f"ddit_jax.{module_of(path)}" for path in FILES if part_of(path) in parts
   ]

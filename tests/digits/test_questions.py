@@ -21,7 +21,7 @@ from ddit_jax.digits.world import (
   WORLDS,
   handwriting,
 )
-from ddit_jax.evaluation import vqa_accuracy
+from ddit_jax.evaluation import answer_forms
 
 LARGE, ONE = WORLDS["scenes_32"], WORLDS["one_digit"]
 WRITING = handwriting("train")
@@ -231,9 +231,9 @@ def test_seven_say_it_two_say_it_otherwise_one_is_wrong(question):
     assert sorted(counts.values()) == [1, 2, 7]
     assert counts[question.answer] == 7
     (error,) = (answer for answer, n in counts.items() if n == 1)
-    right = vqa_accuracy.normalise(question.answer)
-    assert vqa_accuracy.normalise(error) != right
-    normalised = collections.Counter(map(vqa_accuracy.normalise, found))
+    right = answer_forms.vqa(question.answer)
+    assert answer_forms.vqa(error) != right
+    normalised = collections.Counter(map(answer_forms.vqa, found))
     assert normalised.most_common(1)[0][0] == right
     assert error in possible_answers(question.kind, LARGE) or (
       question.kind.startswith("how_many") and error in ("zero", "five")
@@ -243,7 +243,7 @@ def test_seven_say_it_two_say_it_otherwise_one_is_wrong(question):
 def test_words_and_figures_are_the_same_answer():
   found = annotators(question_of("how_many", "three"), 0)
   assert found.count("3") == 2
-  assert [vqa_accuracy.normalise(a) for a in found].count("3") == 9
+  assert [answer_forms.vqa(a) for a in found].count("3") == 9
 
 
 def test_a_seed_fixes_order_and_error():

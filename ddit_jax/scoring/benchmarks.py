@@ -1,0 +1,198 @@
+"""The table of benchmarks, and the result of scoring one.
+
+`score_files(name, predictions, references)` reads official files and returns
+`Scored`; `report(...)` is the JSON that `ddit score --out` writes. Neither
+needs a model, an accelerator or JAX:
+
+  scored = score_files("vqav2", Path("results.json"), [Path("val.json")])
+  scored.figures["accuracy"]             # 65.45, as the official scorer rounds
+  scored.items["accuracy"].scores        # of each question, for intervals
+
+To add a benchmark, write a function (predictions, references) -> Scored, and
+add a row to BENCHMARKS.
+"""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ddit_jax.errors import InputError, suggest
+from ddit_jax.evaluation.bootstrap import mean_interval
+from ddit_jax.json_files import file_hash
+from ddit_jax.scoring import gqa, mme, pope, vizwiz, vqa
+from ddit_jax.scoring.scored import ItemScores, Scored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+  """How one benchmark is scored.
+
+  Attributes:
+    title: its name in print.
+    source: the published scorer whose figures these are.
+    predictions: what the file or folder of predictions holds.
+    references: what each reference file holds, in order; those that end in
+      "(optional)" may be left out.
+    headline: the figure that papers report.
+    score: from the paths of predictions and references.
+  """
+
+  title: str
+  source: str
+  predictions: str
+  references: tuple[str, ...]
+  headline: str
+  score: Callable[[pathlib.Path, Sequence[pathlib.Path]], Scored]
+
+  @property
+  def required_references(self) -> int:
+    """The fewest reference files."""
+    return sum(not one.endswith("(optional)") for one in self.references)
+
+
+_VQA_RESULTS = "results JSON, [{question_id, answer}]"
+_VQA_SOURCE = "vqaEval.py of GT-Vision-Lab/VQA at a013f00"
+_VQAV2_ANNOTATIONS = "v2_mscoco_*_annotations.json"
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+  "vqav2": Benchmark(
+    title="VQA v2",
+    source=_VQA_SOURCE,
+    predictions=_VQA_RESULTS,
+    references=(_VQAV2_ANNOTATIONS,),
+    headline="accuracy",
+    score=vqa.vqav2,
+  ),
+  "vqav2_ddit_release": Benchmark(
+    title="VQA v2 by the D-DiT release",
+    source="scripts/vqa.py of the D-DiT release",
+    predictions=_VQA_RESULTS,
+    references=(_VQAV2_ANNOTATIONS,),
+    headline="accuracy",
+    score=vqa.vqav2_ddit_release,
+  ),
+  "textvqa": Benchmark(
+    title="TextVQA",
+    source="the TextVQA evaluator in haotian-liu/LLaVA at c121f04",
+    predictions=_VQA_RESULTS,
+    references=("TextVQA_*_val.json, or annotations in the layout of VQA",),
+    headline="accuracy",
+    score=vqa.textvqa,
+  ),
+  "okvqa": Benchmark(
+    title="OK-VQA",
+    source=_VQA_SOURCE,
+    predictions=_VQA_RESULTS,
+    references=("mscoco_*_annotations.json, with answer and raw_answer",),
+    headline="accuracy",
+    score=vqa.okvqa,
+  ),
+  "vizwiz": Benchmark(
+    title="VizWiz",
+    source="the VizWiz VQA API, later release",
+    predictions="results JSON, [{image, answer, answerable?}]",
+    references=("val.json, [{image, answers, answer_type, answerable}]",),
+    headline="accuracy",
+    score=vizwiz.vizwiz,
+  ),
+  "gqa": Benchmark(
+    title="GQA",
+    source="eval.py v1.1 of GQA",
+    predictions="predictions JSON, [{questionId, prediction}]",
+    references=("*_questions.json", "*_choices.json (optional)"),
+    headline="accuracy",
+    score=gqa.gqa_files,
+  ),
+  "pope": Benchmark(
+    title="POPE",
+    source="evaluate.py of AoiDragon/POPE at 08d957b",
+    predictions="folder of one JSONL file a split, {question, answer} a line; "
+    "or LLaVA's answer file",
+    references=(
+      "folder of coco_pope_{random,popular,adversarial}.json",
+      "llava_pope_test.jsonl, for LLaVA's answer file (optional)",
+    ),
+    headline="accuracy",
+    score=pope.pope,
+  ),
+  "mme": Benchmark(
+    title="MME",
+    source="calculation.py of MME's eval_tool",
+    predictions="folder of SUBTASK.txt, image, question, label and response "
+    "with tabs between",
+    references=(),
+    headline="perception",
+    score=mme.mme_folder,
+  ),
+}
+
+
+def score_files(
+  name: str, predictions: pathlib.Path, references: Sequence[pathlib.Path]
+) -> Scored:
+  """Scores the predictions of a benchmark from official files.
+
+  Raises:
+    InputError: an unknown benchmark, a number of references that it does not
+      take, or files that it cannot score.
+    OSError: a file cannot be read.
+  """
+  if name not in BENCHMARKS:
+    raise InputError(f"unknown benchmark {name!r}: {suggest(name, BENCHMARKS)}")
+  benchmark = BENCHMARKS[name]
+  most = len(benchmark.references) + (2 if name == "pope" else 0)
+  if not benchmark.required_references <= len(references) <= most:
+    wanted = "; ".join(benchmark.references) or "none"
+    raise InputError(
+      f"{name} was given {len(references)} references, it takes: {wanted}"
+    )
+  return benchmark.score(predictions, references)
+
+
+def report(
+  name: str,
+  scored: Scored,
+  predictions: pathlib.Path,
+  references: Sequence[pathlib.Path],
+) -> dict[str, Any]:
+  """A result as JSON: the figures, their intervals, and what they are from.
+
+  Intervals are percentile bootstraps over the groups of items. Files are named
+  with the BLAKE2b of their bytes.
+  """
+  benchmark = BENCHMARKS[name]
+  return {
+    "benchmark": name,
+    "title": benchmark.title,
+    "scorer": benchmark.source,
+    "headline": benchmark.headline,
+    "figures": scored.figures,
+    "intervals": {
+      figure: asdict(interval(items)) for figure, items in scored.items.items()
+    },
+    "notes": scored.notes,
+    "predictions": _hashes([predictions]),
+    "references": _hashes(references),
+    "items": {figure: asdict(items) for figure, items in scored.items.items()},
+  }
+
+
+def interval(items: ItemScores):
+  """The mean of the items with its 95 % interval."""
+  return mean_interval(
+    items.scores, groups=items.groups, strata=items.strata or None
+  )
+
+
+def _hashes(paths: Sequence[pathlib.Path]) -> dict[str, str]:
+  """BLAKE2b by name of the files, and of the files in the folders."""
+  files = []
+  for path in paths:
+    inside = (
+      sorted(one for one in path.iterdir() if one.is_file())
+      if (path.is_dir())
+      else [path]
+    )
+    files += inside
+  return {file.name: file_hash(file) for file in files}
