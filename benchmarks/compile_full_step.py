@@ -7,9 +7,9 @@ collectives), the model FLOPs, and the FLOPs of the traced step. Nothing is
 executed: the ideal time is a lower bound, not a measurement.
 
   pip install '.[tpu]'
-  python benchmarks/compile_full_step.py --mesh=8,8,1 > plan.json
+  python benchmarks/compile_full_step.py --mesh=8,8,1,1 > plan.json
   python benchmarks/compile_full_step.py --config=configs/ddit_sd3.py:stage3 \\
-    --topology=v5p:4x4x4 --mesh=1,64,1 --config.train.has_task_norms=False
+    --topology=v5p:4x4x4 --mesh=1,64,1,1 --config.train.has_task_norms=False
 
 Prints one JSON object, and a table to stderr. If the step does not fit, the
 object has the compiler's error message instead of memory and collectives.
@@ -38,6 +38,7 @@ from traced_flops import traced_flops
 from ddit_jax.config.load import load_config, split_overrides
 from ddit_jax.experiment.step_flops import training_flops
 from ddit_jax.monitor.device_stats import peak_flops
+from ddit_jax.sharding.rules import MESH_AXES
 
 GIB = 2**30
 # Memory of one JAX device in GiB, from data sheets.
@@ -158,7 +159,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
     epilog="Further --config.key=value change the config as in `ddit train`.",
   )
   parser.add_argument("--topology", default="v5e:8x8")
-  parser.add_argument("--mesh", default="8,8,1", help="replica,fsdp,tensor")
+  parser.add_argument("--mesh", default="8,8,1,1", help=",".join(MESH_AXES))
   parser.add_argument("--config", default="configs/ddit_sd3.py:stage1")
   parser.add_argument("--batch", type=int, help="batch size of each task")
   parser.add_argument("--remat", choices=("none", "dots", "full"))
@@ -168,8 +169,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
 def main() -> None:
   rest, overrides = split_overrides(sys.argv[1:])
   args = parse_args(rest)
-  axes = ("replica", "fsdp", "tensor")
-  sizes = dict(zip(axes, args.mesh.split(","), strict=True))
+  sizes = dict(zip(MESH_AXES, args.mesh.split(","), strict=True))
   changes = {f"mesh.{axis}": size for axis, size in sizes.items()}
   if args.batch:
     for task in ("text_to_image", "image_to_text"):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from ddit_jax.errors import check_bounds
 from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
-from ddit_jax.models.layers import checked_dtype, layer_norm, linear
+from ddit_jax.models.layers import checked_dtype, for_stream, layer_norm, linear
 from ddit_jax.models.module import PureModule
 from ddit_jax.sharding.rules import constrain
 
@@ -157,7 +157,7 @@ class _Block(nn.Module):
     tokens = before + self._attention(normed)
     normed = _LayerNorm(epsilon, name="mlp_norm")(tokens)
     tokens = tokens + self._mlp(normed)
-    return (constrain(tokens, "batch", "tokens", "width"), before), None
+    return (for_stream(tokens), before), None
 
   def _attention(self, tokens: _Tokens) -> _Tokens:
     cfg = self.config
@@ -217,7 +217,7 @@ class CLIPTextEncoder(nn.Module):
         than the position table.
     """
     cfg, dtype = self.config, checked_dtype(self.dtype)
-    tokens = constrain(self._embed(ids, dtype), "batch", "tokens", "width")
+    tokens = for_stream(self._embed(ids, dtype))
     blocks = nn.scan(
       _Block,
       variable_axes={"params": 0},

@@ -12,7 +12,13 @@ from jaxtyping import Array, Float, Int
 
 from ddit_jax.errors import check_bounds
 from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
-from ddit_jax.models.layers import RMSNorm, checked_dtype, linear
+from ddit_jax.models.layers import (
+  RMSNorm,
+  checked_dtype,
+  for_products,
+  for_stream,
+  linear,
+)
 from ddit_jax.models.module import PureModule
 from ddit_jax.sharding.rules import constrain
 
@@ -134,10 +140,11 @@ class _Block(nn.Module):
   def __call__(self, tokens: _Tokens, bias: Bias) -> tuple[_Tokens, None]:
     """Tokens to tokens; the None is for `nn.scan`."""
     normed = self._norm("attention_norm")(tokens)
-    tokens = tokens + self._attention(normed, bias)
+    attended = self._attention(for_products(normed), bias)
+    tokens = tokens + for_stream(attended)
     normed = self._norm("mlp_norm")(tokens)
-    tokens = tokens + self._gated_mlp(normed)
-    return constrain(tokens, "batch", "tokens", "width"), None
+    tokens = tokens + for_stream(self._gated_mlp(for_products(normed)))
+    return for_stream(tokens), None
 
   def _norm(self, name: str) -> RMSNorm:
     return RMSNorm(axis_name="width", epsilon=self.config.epsilon, name=name)
@@ -257,7 +264,7 @@ class T5Encoder(nn.Module):
 
   def encode_embedded(self, embedded: _Tokens) -> _Tokens:
     """Features of embedded tokens, some of which may have been replaced."""
-    tokens = constrain(embedded, "batch", "tokens", "width")
+    tokens = for_stream(embedded)
     tokens, _ = self.blocks(tokens, self._scores_bias(tokens.shape[1]))
     return self.final_norm(tokens)
 

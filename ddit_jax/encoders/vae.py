@@ -117,6 +117,11 @@ def group_norm(
   )
 
 
+def _spread(x: Image) -> Image:
+  """Splits the examples over all devices, which hold the same weights."""
+  return constrain(x, "images", None, None, "width")
+
+
 class ResnetBlock(nn.Module):
   """Norm, SiLU and a 3 x 3 convolution, twice; added to the input.
 
@@ -142,7 +147,7 @@ class ResnetBlock(nn.Module):
       hidden = convolve(nn.silu(norm(hidden)))
     if x.shape[-1] != self.width:
       x = _conv(self.width, side=1, name="shortcut", dtype=self.dtype)(x)
-    return constrain(x + hidden, "batch", None, None, "width")
+    return _spread(x + hidden)
 
 
 class PixelAttention(nn.Module):
@@ -403,7 +408,7 @@ class Autoencoder(nn.Module):
         f"images of {batch_free[0]} x {batch_free[1]} pixels cannot be "
         f"encoded: crop or resize both sides to multiples of {side}"
       )
-    moments = _rounded(self.encoder(images), self.dtype)
+    moments = _rounded(self.encoder(_spread(images)), self.dtype)
     mean, logvar = jnp.split(moments, 2, axis=-1)
     return Posterior(mean=mean, logvar=jnp.clip(logvar, -30.0, 20.0))
 
@@ -420,7 +425,7 @@ class Autoencoder(nn.Module):
         f"rows, columns, {channels}]"
       )
     latents = self.config.from_network(latents.astype(jnp.float32))
-    return self.decoder(latents).astype(jnp.float32)
+    return self.decoder(_spread(latents)).astype(jnp.float32)
 
 
 def autoencoder(

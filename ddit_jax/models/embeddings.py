@@ -161,7 +161,7 @@ class TokenEmbedding(nn.Module):
     positions = self.param(
       "positions",
       nn.with_logical_partitioning(
-        nn.initializers.normal(1.0 / self.width**0.5), ("tokens", "embed")
+        nn.initializers.normal(1.0 / self.width**0.5), ("positions", "embed")
       ),
       (self.max_length, self.width),
       jnp.float32,

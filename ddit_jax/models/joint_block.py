@@ -6,7 +6,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from ddit_jax.models.config import MMDiTConfig
-from ddit_jax.models.layers import RMSNorm, attend, layer_norm, linear
+from ddit_jax.models.layers import (
+  RMSNorm,
+  attend,
+  for_products,
+  for_stream,
+  layer_norm,
+  linear,
+)
 from ddit_jax.sharding.rules import constrain
 
 # `_`: the two streams may differ in length.
@@ -47,13 +54,13 @@ class Modulation(nn.Module):
 
     project = linear(
       (self.rows, self.width),
-      ("embed", "rows", "width"),
+      ("embed", "rows", "modulation"),
       name="project",
       dtype=self.dtype,
       kernel_init=nn.initializers.zeros_init(),
       bias_init=bias_init,
     )
-    rows = project(nn.silu(vector))
+    rows = constrain(project(nn.silu(vector)), "batch", "rows", "width")
     return [rows[:, i] for i in range(self.rows)]
 
 
@@ -129,7 +136,7 @@ class Stream(nn.Module):
       shift, scale, *later = rows
     else:
       (scale, shift), later = rows, []
-    qkv = self.qkv(modulate(tokens, shift, scale))
+    qkv = self.qkv(for_products(modulate(tokens, shift, scale)))
     qkv = constrain(qkv, "batch", "tokens", "rows", "heads", "head_dim")
     query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     if self.config.has_qk_norm:
@@ -141,11 +148,11 @@ class Stream(nn.Module):
   ) -> Tokens:
     """Adds the gated attention output, then the gated MLP."""
     attention_gate, mlp_shift, mlp_scale, mlp_gate = later
-    tokens = tokens + attention_gate[:, None] * self.out(attended)
-    hidden = self.mlp(modulate(tokens, mlp_shift, mlp_scale))
-    return constrain(
-      tokens + mlp_gate[:, None] * hidden, "batch", "tokens", "width"
-    )
+    attended = for_stream(self.out(attended))
+    tokens = tokens + attention_gate[:, None] * attended
+    normed = modulate(tokens, mlp_shift, mlp_scale)
+    hidden = for_stream(self.mlp(for_products(normed)))
+    return for_stream(tokens + mlp_gate[:, None] * hidden)
 
 
 class JointBlock(nn.Module):

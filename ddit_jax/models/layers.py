@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from ddit_jax.sharding.rules import constrain
+
 
 def linear(
   features: int | tuple[int, ...],
@@ -82,6 +84,24 @@ class RMSNorm(nn.Module):
     mean_square = jnp.mean(jnp.square(y), axis=-1, keepdims=True)
     y = y / jnp.sqrt(mean_square + self.epsilon)
     return (y * scale.reshape((1,) * (y.ndim - 1) + (-1,))).astype(x.dtype)
+
+
+def for_products(
+  tokens: Float[Array, "batch tokens width"],
+) -> Float[Array, "batch tokens width"]:
+  """Gathers tokens along `tensor`, which splits the weights to come."""
+  return constrain(tokens, "batch", "tokens", "width")
+
+
+def for_stream(
+  tokens: Float[Array, "batch tokens width"],
+) -> Float[Array, "batch tokens width"]:
+  """Splits tokens along `tensor`, too, since what follows is per token.
+
+  So norms and residual sums are not repeated on the devices of the axis
+  (Korthikanti et al. 2022, sequence parallelism).
+  """
+  return constrain(tokens, "batch", "stream_tokens", "width")
 
 
 AttentionKernel = Literal["auto", "xla", "cudnn"]

@@ -28,7 +28,13 @@ from ddit_jax.models.joint_block import (
   Vector,
   modulate,
 )
-from ddit_jax.models.layers import AttentionKernel, layer_norm, linear
+from ddit_jax.models.layers import (
+  AttentionKernel,
+  for_products,
+  for_stream,
+  layer_norm,
+  linear,
+)
 from ddit_jax.sharding.rules import constrain
 
 
@@ -85,7 +91,8 @@ class TextHead(nn.Module):
       dtype=self.dtype,
       kernel_init=nn.initializers.zeros_init(),
     )
-    return project(layer_norm(tokens))
+    logits = project(for_products(layer_norm(tokens)))
+    return constrain(logits, "batch", "tokens", "vocab")
 
 
 _REMAT_POLICIES = {
@@ -202,7 +209,7 @@ class MMDiT(nn.Module):
       null_image = self.param(
         "null_image",
         nn.with_logical_partitioning(
-          nn.initializers.normal(cfg.width**-0.5), ("tokens", "embed")
+          nn.initializers.normal(cfg.width**-0.5), ("positions", "embed")
         ),
         (cfg.num_null_image_tokens, cfg.width),
         jnp.float32,
@@ -223,7 +230,7 @@ class MMDiT(nn.Module):
     rows, columns = self._grid(latents)
     positions = centred_crop(table, rows, columns)
     tokens = embed(latents) + positions.astype(dtype)
-    return constrain(tokens, "batch", "tokens", "width")
+    return for_stream(tokens)
 
   def _text_tokens(self, text, dtype) -> Tokens:
     cfg = self.config
@@ -250,7 +257,7 @@ class MMDiT(nn.Module):
         cfg.width, ("channels", "embed"), name="context_embedding", dtype=dtype
       )
       tokens = project(text.astype(dtype))
-    return constrain(tokens, "batch", "tokens", "width")
+    return for_stream(tokens)
 
   def _vector(self, sigma, pooled, dtype) -> Vector:
     """Time, and SD3's pooled text, as the vector that modulates all blocks."""

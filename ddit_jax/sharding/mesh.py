@@ -1,13 +1,15 @@
-"""Devices arranged as the named mesh (replica, fsdp, tensor)."""
+"""Devices arranged as the named mesh (replica, fsdp, context, tensor)."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from ddit_jax.sharding.rules import MESH_AXES
+from ddit_jax.sharding.rules import AXIS_RULES, MESH_AXES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,13 +17,17 @@ class MeshConfig:
   """Devices along each mesh axis; one axis may be -1, "the rest".
 
   Attributes:
-    replica: copies of the parameters; only gradients cross this axis.
+    replica: copies of the parameters; only gradients cross this axis. A
+      multiple of the number of TPU slices.
     fsdp: ways the parameters and the batch are split.
-    tensor: ways heads and MLP features are split.
+    context: ways the tokens of every example are split, for long sequences.
+    tensor: ways heads, MLP features, vocabulary and, between them, tokens are
+      split.
   """
 
   replica: int = 1
   fsdp: int = -1
+  context: int = 1
   tensor: int = 1
 
   def __post_init__(self):
@@ -38,17 +44,17 @@ class MeshConfig:
     """A mesh of Auto axes over `devices` (default: all of the job's devices).
 
     Raises:
-      ValueError: the sizes do not multiply to the number of devices.
+      ValueError: the sizes do not multiply to the number of devices, or a
+        copy of the parameters would lie on two TPU slices.
     """
     devices = list(devices if devices is not None else jax.devices())
-    return jax.make_mesh(
-      self.sizes(len(devices)),
+    return Mesh(
+      arrange(self.sizes(len(devices)), devices),
       MESH_AXES,
-      axis_types=(AxisType.Auto,) * 3,
-      devices=devices,
+      axis_types=(AxisType.Auto,) * len(MESH_AXES),
     )
 
-  def sizes(self, num_devices: int) -> tuple[int, int, int]:
+  def sizes(self, num_devices: int) -> tuple[int, ...]:
     """The size of each axis, with one -1 replaced by the remaining factor.
 
     Raises:
@@ -59,9 +65,10 @@ class MeshConfig:
     for name in _free(sizes):
       sizes[name] = max(num_devices // known, 1)
     if math.prod(sizes.values()) != num_devices:
+      names = ", ".join(f"mesh.{name}" for name in sizes)
       raise ValueError(
         f"mesh {sizes} needs {math.prod(sizes.values())} devices but there are "
-        f"{num_devices}; set one of mesh.replica, mesh.fsdp, mesh.tensor to -1"
+        f"{num_devices}; set one of {names} to -1"
       )
     return tuple(sizes.values())
 
@@ -70,9 +77,36 @@ def _free(sizes: dict[str, int]) -> list[str]:
   return [name for name, size in sizes.items() if size == -1]
 
 
+def arrange(sizes: tuple[int, ...], devices: Sequence) -> np.ndarray:
+  """Devices as an array of these sizes, close ones along the last axes.
+
+  Slices lie along `replica`: the links between them are the slowest.
+
+  Raises:
+    ValueError: a copy of the parameters would lie on two TPU slices.
+  """
+  num_slices = len({getattr(d, "slice_index", 0) for d in devices})
+  replica, *others = sizes
+  if num_slices == 1 or devices[0].platform != "tpu":
+    return mesh_utils.create_device_mesh(
+      sizes, devices, allow_split_physical_axes=True
+    )
+  if replica % num_slices:
+    raise ValueError(
+      f"mesh.replica = {replica} is not a multiple of the {num_slices} slices "
+      "of the job: weights would be gathered over the slow links between them"
+    )
+  return mesh_utils.create_hybrid_device_mesh(
+    (replica // num_slices, *others),
+    (num_slices, *(1 for _ in others)),
+    devices,
+    allow_split_physical_axes=True,
+  )
+
+
 def batch_ways(mesh: Mesh) -> int:
-  """The number of devices that the batch dimension is split over."""
-  return mesh.shape["replica"] * mesh.shape["fsdp"]
+  """The number of parts that the examples of a batch are split into."""
+  return math.prod(mesh.shape[axis] for axis in AXIS_RULES["batch"])
 
 
 def check_batch_divides(mesh: Mesh, batch_size: int, name: str) -> None:

@@ -12,19 +12,25 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
-MESH_AXES = ("replica", "fsdp", "tensor")
+# From the slowest links to the fastest: neighbours along the last axis are
+# neighbours in the network of the devices.
+MESH_AXES = ("replica", "fsdp", "context", "tensor")
 
 # None: never split. A tuple: split over the product of these mesh axes.
 AXIS_RULES: dict[str, tuple[str, ...] | None] = {
   "batch": ("replica", "fsdp"),  # examples of a global batch
+  "images": MESH_AXES,  # examples in the autoencoder, which has no tokens
   "layers": None,  # the scanned block dimension
-  "tokens": None,  # sequence positions, image patches and text alike
+  "tokens": ("context",),  # where heads, MLP or vocabulary are over tensor
+  "stream_tokens": ("context", "tensor"),  # of the residual stream
+  "positions": None,  # rows of learned tables, one per token
   "embed": ("fsdp",),  # the width of a weight's input
   "width": None,  # the width of an activation, or of a weight's output
   "heads": ("tensor",),
   "head_dim": None,
   "mlp": ("tensor",),
   "vocab": ("tensor",),
+  "modulation": ("tensor",),  # outputs of adaLN's weights
   "channels": None,  # latent channels, sinusoid channels, values of a patch
   "rows": None,  # stacked outputs of one weight: q, k, v; shift, scale, gate
 }
@@ -70,11 +76,16 @@ def constrain(
 def divisible_spec(
   spec: PartitionSpec, shape: tuple[int, ...], mesh_shape: dict[str, int]
 ) -> PartitionSpec:
-  """`spec` without the mesh axes that do not divide their dimension."""
+  """`spec` without the mesh axes that do not divide their dimension.
+
+  Of several axes on one dimension, the first ones that divide it are kept.
+  """
   entries = []
   for entry, size in zip(spec, shape, strict=True):
-    ways = math.prod(mesh_shape[axis] for axis in axes_of(entry))
-    entries.append(entry if size % ways == 0 else None)
+    axes = axes_of(entry)
+    while size % math.prod(mesh_shape[axis] for axis in axes):
+      axes = axes[:-1]
+    entries.append(entry if axes == axes_of(entry) else axes or None)
   return PartitionSpec(*entries)
 
 
@@ -192,7 +203,6 @@ def _spec_of(
   dropped = tuple(
     axis
     for wish, got in zip(asked, given, strict=True)
-    if wish and not got
-    for axis in axes_of(wish)
+    for axis in axes_of(wish)[len(axes_of(got)) :]
   )
   return given, dropped

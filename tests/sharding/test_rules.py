@@ -16,13 +16,17 @@ from ddit_jax.sharding.rules import (
   table,
 )
 
-MESH_SHAPE = {"replica": 2, "fsdp": 4, "tensor": 3}
+MESH_SHAPE = {"replica": 2, "fsdp": 4, "context": 1, "tensor": 3}
 
 
 @pytest.mark.parametrize(
   ("names", "want"),
   [
-    (("batch", "tokens", "width"), (("replica", "fsdp"), None, None)),
+    (
+      ("batch", "tokens", "mlp"),
+      (("replica", "fsdp"), ("context",), ("tensor",)),
+    ),
+    (("batch", "stream_tokens"), (("replica", "fsdp"), ("context", "tensor"))),
     (("layers", "embed", "mlp"), (None, ("fsdp",), ("tensor",))),
     (("heads", None, "embed"), (("tensor",), None, ("fsdp",))),
     ((), ()),
@@ -43,7 +47,13 @@ def test_a_misspelt_name_lists_the_table():
 
 
 @pytest.mark.parametrize(
-  "names", [("embed", "embed"), ("batch", "embed"), ("heads", "mlp")]
+  "names",
+  [
+    ("embed", "embed"),
+    ("batch", "embed"),
+    ("heads", "mlp"),
+    ("stream_tokens", "mlp"),
+  ],
 )
 def test_a_mesh_axis_cannot_be_used_twice(names):
   with pytest.raises(ValueError, match="uses a mesh axis twice"):
@@ -54,7 +64,9 @@ def test_a_mesh_axis_cannot_be_used_twice(names):
   ("shape", "want"),
   [
     ((8, 6), (("replica", "fsdp"), "tensor")),
-    ((12, 6), (None, "tensor")),
+    # Two divides 12, two times four does not.
+    ((12, 6), ("replica", "tensor")),
+    ((3, 6), (None, "tensor")),
     ((16, 7), (("replica", "fsdp"), None)),
   ],
 )
@@ -73,7 +85,11 @@ def test_the_printed_table_has_a_line_a_name():
   lines = table().splitlines()
   assert [line.split()[0] for line in lines] == list(AXIS_RULES)
   assert lines[0].split(maxsplit=1) == ["batch", "replica x fsdp"]
-  assert lines[list(AXIS_RULES).index("tokens")].split() == ["tokens", "-"]
+  assert lines[list(AXIS_RULES).index("tokens")].split() == [
+    "tokens",
+    "context",
+  ]
+  assert lines[list(AXIS_RULES).index("layers")].split() == ["layers", "-"]
 
 
 def pinned(array):

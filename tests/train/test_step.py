@@ -39,9 +39,15 @@ MESHES = {
   "replica_8": {"replica": 8, "fsdp": 1},
   "fsdp_8": {"fsdp": 8},
   "fsdp_4_tensor_2": {"fsdp": 4, "tensor": 2},
+  "fsdp_2_context_2_tensor_2": {"fsdp": 2, "context": 2, "tensor": 2},
 }
 # What `make test` runs of all meshes and micro-batches.
-FAST = {("one_device", 4), ("replica_8", 1), ("fsdp_4_tensor_2", 4)}
+FAST = {
+  ("one_device", 4),
+  ("replica_8", 1),
+  ("fsdp_4_tensor_2", 4),
+  ("fsdp_2_context_2_tensor_2", 1),
+}
 
 
 def host_batch(step: int) -> DualBatch:

@@ -213,5 +213,7 @@ def test_activations_are_pinned_under_a_mesh_and_only_there():
   }
   # The split batch: latents, numbers, ids and masks of both streams.
   parts = {"2x4x4x4x3xf32", "2x4xf32", "2x4x5xi32", "2x4x5xi1"}
-  assert pins == streams | parts
+  # adaLN's rows of the blocks and of the image head, and the logits.
+  others = {"4x6x32xf32", "4x2x32xf32", f"4x{LENGTH}x{VOCAB}xf32"}
+  assert pins == streams | parts | others
   assert "sdy.sharding_constraint" not in lowered(False)[0]
