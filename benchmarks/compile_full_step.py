@@ -31,24 +31,17 @@ os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 
 import jax
 from abstract_step import AbstractStep
-from hlo_collectives import hlo_collectives
 from jax.experimental import topologies
 from traced_flops import traced_flops
 
 from ddit_jax.config.load import load_config, split_overrides
 from ddit_jax.experiment.step_flops import training_flops
-from ddit_jax.monitor.device_stats import peak_flops
+from ddit_jax.planning.chips import CHIPS, peak_flops
+from ddit_jax.planning.collectives import by_kind, collectives
+from ddit_jax.planning.hlo import HloText
 from ddit_jax.sharding.rules import MESH_AXES
 
 GIB = 2**30
-# Memory of one JAX device in GiB, from data sheets.
-HBM_GIB = {
-  "TPU v4": 32,
-  "TPU v5 lite": 16,
-  "TPU v5": 95,
-  "TPU v6 lite": 32,
-  "TPU7x": 96,
-}
 MEMORY_KINDS = ("argument", "output", "alias", "temp", "generated_code")
 
 
@@ -82,26 +75,29 @@ def memory_of(compiled, device_kind: str) -> dict[str, float | None]:
     for kind in MEMORY_KINDS
   }
   total = sum(sizes.values()) - 2 * sizes["alias"]
-  return sizes | {"total": total, "hbm": HBM_GIB.get(device_kind)}
+  return sizes | {
+    "total": total,
+    "hbm": getattr(CHIPS.get(device_kind), "hbm_gib", None),
+  }
 
 
 def collectives_of(compiled) -> dict[str, object]:
-  """Collectives of one device and step by kind, see `hlo_collectives`."""
+  """Collectives of one device and step by kind."""
   try:
     text = compiled.as_text()
   except jax.errors.JaxRuntimeError as error:
     # The v6e compiler cannot print every program that it compiles.
     return {"error": str(error).splitlines()[0]}
-  found = hlo_collectives(text)
+  program = HloText.parse(text)
   kinds = {
     kind: {
       "instructions": traffic.instructions,
       "runs": traffic.runs,
       "gib": traffic.bytes / GIB,
     }
-    for kind, traffic in found.by_kind.items()
+    for kind, traffic in by_kind(collectives(program)).items()
   }
-  return kinds | {"loops_of_unknown_length": found.unknown_loops}
+  return kinds | {"loops_of_unknown_length": program.unknown_loops}
 
 
 def plan(config, topology: str) -> dict[str, object]:

@@ -19,6 +19,7 @@ In reading order:
 - `evaluation`: published scorers.
 - `scoring`: official files of the benchmarks to figures.
 - `monitor`: metrics and images of a run.
+- `planning`: what a compiled program costs on a chip.
 - `report`: one self-contained report.html.
 - `experiment`: combines all of these into runs.
 - `pipelines`: checkpoints as objects and tasks.

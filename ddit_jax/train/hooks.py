@@ -16,12 +16,9 @@ from tqdm import tqdm
 
 from ddit_jax.errors import InputError
 from ddit_jax.losses.time_buckets import without_empty
-from ddit_jax.monitor.device_stats import (
-  memory_scalars,
-  peak_flops,
-  speed_scalars,
-)
+from ddit_jax.monitor.device_stats import memory_scalars, speed_scalars
 from ddit_jax.monitor.metric_writer import MetricWriter
+from ddit_jax.planning.chips import peak_flops
 from ddit_jax.train.loop import Progress
 
 _log = logging.getLogger(__name__)

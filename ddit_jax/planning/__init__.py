@@ -1,0 +1,6 @@
+"""What a compiled program costs on a chip, without running it.
+
+- `chips`: figures of accelerators, each with its source.
+- `hlo`: compiled programs, read from their text.
+- `collectives`: their communication, exposed or overlapped.
+"""

@@ -1,0 +1,155 @@
+"""Figures of accelerators, in one table, each with its source."""
+
+import dataclasses
+
+_TPU_DOCS = "https://docs.cloud.google.com/tpu/docs/"
+_NVIDIA = "https://www.nvidia.com/en-us/data-center/"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+  """One JAX device.
+
+  Attributes:
+    peak_flops: dense bfloat16 operations a second, without sparsity.
+    source: where its figures are published.
+    hbm_gib: memory in GiB; None if the table does not have it.
+    clock_hz: of the matrix units; None if unknown. It is the peak divided by
+      the operations of all matrix units in a cycle (two for each cell; 128 x
+      128 cells, 256 x 256 from v6e on).
+    torus_axes: dimensions of the torus of chips; 0 if they are switched.
+    link_bytes: a second, in one direction of one link. A torus has two links
+      for each axis; a GPU has one to the switch of its node.
+    network_bytes: a second and device, in one direction, between slices of
+      TPUs or nodes of GPUs.
+    devices_per_chip: JAX devices that share a chip, and these figures.
+  """
+
+  peak_flops: float
+  source: str
+  hbm_gib: float | None = None
+  clock_hz: float | None = None
+  torus_axes: int = 0
+  link_bytes: float | None = None
+  network_bytes: float | None = None
+  devices_per_chip: int = 1
+
+
+# By `device_kind`. Interconnects of TPUs: the documentation gives a chip's
+# bandwidth over all links; 1,600 Gbit/s of v5e are 50 GB/s for each of four.
+CHIPS: dict[str, Chip] = {
+  "TPU v2": Chip(
+    peak_flops=22.5e12,
+    source=_TPU_DOCS + "v2",
+    hbm_gib=8,
+    clock_hz=0.7e9,
+    devices_per_chip=2,
+  ),
+  "TPU v3": Chip(
+    peak_flops=61.5e12,
+    source=_TPU_DOCS + "v3",
+    hbm_gib=16,
+    clock_hz=0.94e9,
+    devices_per_chip=2,
+  ),
+  # 2,400 Gbit/s over six links; a host of four chips has 200 Gbit/s.
+  "TPU v4": Chip(
+    peak_flops=275e12,
+    source=_TPU_DOCS + "v4",
+    hbm_gib=32,
+    clock_hz=1.05e9,
+    torus_axes=3,
+    link_bytes=50e9,
+    network_bytes=6.25e9,
+  ),
+  # A pod of 256 chips has 6.4 Tbit/s of network.
+  "TPU v5 lite": Chip(
+    peak_flops=197e12,
+    source=_TPU_DOCS + "v5e",
+    hbm_gib=16,
+    clock_hz=1.5e9,
+    torus_axes=2,
+    link_bytes=50e9,
+    network_bytes=3.125e9,
+  ),
+  # 4,800 Gbit/s over six links; a host of four chips has 200 Gbit/s.
+  "TPU v5": Chip(
+    peak_flops=459e12,
+    source=_TPU_DOCS + "v5p",
+    hbm_gib=95,
+    clock_hz=1.75e9,
+    torus_axes=3,
+    link_bytes=100e9,
+    network_bytes=6.25e9,
+  ),
+  # 3,200 Gbit/s over four links; a pod of 256 chips has 25.6 Tbit/s.
+  "TPU v6 lite": Chip(
+    peak_flops=918e12,
+    source=_TPU_DOCS + "v6e",
+    hbm_gib=32,
+    clock_hz=1.75e9,
+    torus_axes=2,
+    link_bytes=100e9,
+    network_bytes=12.5e9,
+  ),
+  # A chip has 2,307 TFLOP/s, 192 GiB and 1,200 GB/s in both directions
+  # together; JAX shows it as two devices.
+  "TPU7x": Chip(
+    peak_flops=1153.5e12,
+    source=_TPU_DOCS + "tpu7x",
+    hbm_gib=96,
+    torus_axes=3,
+    link_bytes=50e9,
+    devices_per_chip=2,
+  ),
+  "NVIDIA A100-SXM4-40GB": Chip(
+    peak_flops=312e12, hbm_gib=40, source=_NVIDIA + "a100/"
+  ),
+  "NVIDIA A100-SXM4-80GB": Chip(
+    peak_flops=312e12, hbm_gib=80, source=_NVIDIA + "a100/"
+  ),
+  "NVIDIA A100-PCIE-40GB": Chip(
+    peak_flops=312e12, hbm_gib=40, source=_NVIDIA + "a100/"
+  ),
+  "NVIDIA A100 80GB PCIe": Chip(
+    peak_flops=312e12, hbm_gib=80, source=_NVIDIA + "a100/"
+  ),
+  # NVLink: 900 GB/s in both directions together. One ConnectX-7 of 400 Gbit/s
+  # for each GPU, as in a DGX H100.
+  "NVIDIA H100 80GB HBM3": Chip(
+    peak_flops=989e12,
+    source=_NVIDIA + "h100/",
+    hbm_gib=80,
+    link_bytes=450e9,
+    network_bytes=50e9,
+  ),
+  "NVIDIA H100 PCIe": Chip(
+    peak_flops=756e12, hbm_gib=80, source=_NVIDIA + "h100/"
+  ),
+  "NVIDIA H100 NVL": Chip(
+    peak_flops=835e12, hbm_gib=94, source=_NVIDIA + "h100/"
+  ),
+  # 141 GB.
+  "NVIDIA H200": Chip(
+    peak_flops=989e12,
+    source=_NVIDIA + "h200/",
+    hbm_gib=131,
+    link_bytes=450e9,
+    network_bytes=50e9,
+  ),
+  "NVIDIA H200 NVL": Chip(
+    peak_flops=835e12, hbm_gib=131, source=_NVIDIA + "h200/"
+  ),
+  "NVIDIA GH200 480GB": Chip(
+    peak_flops=989e12, source=_NVIDIA + "grace-hopper-superchip/"
+  ),
+  "NVIDIA B200": Chip(peak_flops=2250e12, source=_NVIDIA + "dgx-b200/"),
+  "NVIDIA L4": Chip(peak_flops=121e12, hbm_gib=24, source=_NVIDIA + "l4/"),
+  "NVIDIA L40S": Chip(peak_flops=362e12, hbm_gib=48, source=_NVIDIA + "l40s/"),
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+  """Operations per second of one device; None if its kind is not known."""
+  chip = CHIPS.get(device_kind)
+  return chip and chip.peak_flops
