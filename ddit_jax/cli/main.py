@@ -1,7 +1,10 @@
 """`ddit`: finds the verb, runs it, and turns bad input into one line."""
 
 import logging
+import os
+import signal
 import sys
+import threading
 
 from absl import logging as absl_logging
 
@@ -79,8 +82,16 @@ def _show_messages() -> None:
 
 
 def _show_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
-  """Hides what TensorStore prints after a save that failed and was reported."""
-  if str(unraisable.exc_value) != "Event loop is closed":
+  """Repeats a Ctrl-C that came where Python drops exceptions.
+
+  Hides what TensorStore prints after a save that failed and was reported.
+  """
+  if unraisable.exc_type is KeyboardInterrupt:
+    # Raised here, it would be dropped again.
+    repeat = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    repeat.daemon = True
+    repeat.start()
+  elif str(unraisable.exc_value) != "Event loop is closed":
     sys.__unraisablehook__(unraisable)
 
 

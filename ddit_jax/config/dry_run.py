@@ -110,6 +110,7 @@ def _shrink_data(data: ConfigDict) -> None:
       task.batch_size = _BATCH_SIZE
     if kinds:
       task.image_size = min(task.image_size, _IMAGE_SIZE)
+      task.bucket_step = min(task.bucket_step, task.image_size)
       task.text_length = _TEXT_LENGTH
     task.pool_size = 0
     if "cache" in task:

@@ -11,10 +11,12 @@
 - `source_words`: the words of small sources.
 - `prompt_tokenizers`: prompts as the ids that SD3's text encoders take.
 - `transforms`: one example to one training record.
+- `source_records`: the sources of a mixture as records in one form.
 - `reader`: a source's examples as training records, in any order.
 - `bad_records`: the records that could not be read, counted by reason.
 - `schedule`: weights of sources as a function of the step.
 - `mixture`: several sources as one endless, weighted, shuffled order.
+- `aspect_buckets`: batches of images of nearly the same aspect ratio.
 - `held_out`: records that only validation reads.
 - `loader`: batches of both tasks, and their position for checkpoints.
 - `training_data`: what a run reads: both tasks and a validation batch.

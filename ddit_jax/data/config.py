@@ -148,6 +148,14 @@ class DataConfig(BadRecordLimit, HeldOut):
     return canvas, canvas
 
   @property
+  def image_shapes(self) -> list[tuple[int, int]]:
+    """Every (height, width) that images of a task have, in pixels."""
+    if not self.sources:
+      return [(side, side) for side in self.image_sides]
+    tasks = self.tasks().values()
+    return [shape for task in tasks for shape in task.shapes]
+
+  @property
   def max_text_length(self) -> int:
     """Text length of the task with longer texts."""
     return max(task.text_length for task in self.tasks().values())

@@ -70,26 +70,25 @@ class Part:
   name: str
   removed: Mapping[str, int]
 
-  def __init__(self, rows: Any, held_out: np.ndarray, *, is_held_out: bool):
+  def __init__(self, rows: Any, listed: np.ndarray, *, has_listed: bool):
     """Args:
     rows: the source, or packed rows.
-    held_out: ascending numbers of the rows that are held out.
-    is_held_out: True for these, False for all others.
+    listed: ascending numbers of some rows.
+    has_listed: True for these, False for all others.
     """
     self.name, self.removed = rows.name, rows.removed
-    self._rows, self._held_out = rows, held_out
-    self._is_held_out = is_held_out
+    self._rows, self._listed, self._has_listed = rows, listed, has_listed
     # How many other rows come before each.
-    self._num_before = held_out - np.arange(len(held_out))
+    self._num_before = listed - np.arange(len(listed))
 
   def __len__(self) -> int:
-    if self._is_held_out:
-      return len(self._held_out)
-    return len(self._rows) - len(self._held_out)
+    if self._has_listed:
+      return len(self._listed)
+    return len(self._rows) - len(self._listed)
 
   def __getitem__(self, index: int) -> Any:
     """One record; raises what the source raises."""
-    if self._is_held_out:
-      return self._rows[int(self._held_out[index])]
+    if self._has_listed:
+      return self._rows[int(self._listed[index])]
     skipped = np.searchsorted(self._num_before, index, side="right")
     return self._rows[int(index + skipped)]

@@ -7,6 +7,7 @@ header's size has been checked.
 import contextlib
 import dataclasses
 import io
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -195,40 +196,69 @@ _BICUBIC = Image.Resampling.BICUBIC
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-  """How a square is made of any image.
+  """How images of one shape are made of any images.
 
   Attributes:
     image_size: side of the square images of `data.sources`, in pixels; the
       digit world has its own.
     crop: "centre" or "random" (sampled at each visit) square of an image; "pad"
-      keeps all of it, with black beside or above and below.
+      keeps all of it, with black beside or above and below. "bucket" gives each
+      batch one of several shapes of about image_size^2 pixels, and each image
+      the shape that cuts least of it; validation reads centre squares.
+    bucket_step: divides the sides of the shapes of "bucket", in pixels.
+    max_aspect_ratio: longer by shorter side of these shapes, at most.
     flip_probability: of mirroring an image whose text names no side. Mirroring
       also mirrors writing: use 0 for images of text.
   """
 
   image_size: int = 256
-  crop: Literal["centre", "random", "pad"] = "centre"
+  crop: Literal["centre", "random", "pad", "bucket"] = "centre"
+  bucket_step: int = 64
+  max_aspect_ratio: float = 2.0
   flip_probability: float = 0.0
 
   def __post_init__(self):
     check_choices(self)
-    check_bounds(self, image_size=2**14)
+    check_bounds(self, image_size=2**14, bucket_step=2**14)
+    if not 1 <= self.max_aspect_ratio <= 100:
+      raise ValueError(
+        f"max_aspect_ratio must be in [1, 100], got {self.max_aspect_ratio}"
+      )
+    if self.crop == "bucket" and self.image_size % self.bucket_step:
+      raise ValueError(
+        f"bucket_step = {self.bucket_step} does not divide image_size = "
+        f"{self.image_size}: choose a divisor"
+      )
     if not 0 <= self.flip_probability <= 1:
       raise ValueError(
         f"flip_probability must be in [0, 1], got {self.flip_probability}"
       )
 
+  @property
+  def shapes(self) -> tuple[tuple[int, int], ...]:
+    """The (height, width) that batches may have, in pixels."""
+    side, step = self.image_size, self.bucket_step
+    if self.crop != "bucket":
+      return ((side, side),)
+    wide = [
+      (height, side**2 // height // step * step)
+      for height in range(step, side + 1, step)
+    ]
+    wide = [x for x in wide if x[1] <= self.max_aspect_ratio * x[0]]
+    return tuple(sorted({*wide, *((width, height) for height, width in wide)}))
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageTransform:
-  """Encoded bytes to uint8 pixels [size, size, 3].
+  """Encoded bytes to uint8 pixels [height, width, 3].
 
-  The short side is resized to `size` (Pillow's antialiased bicubic), the long
-  side to `size * long // short` as torchvision's `Resize` does; then a square
-  is cropped. With `crop` "pad" the long side becomes `size` instead.
+  The image is resized (Pillow's antialiased bicubic) until it covers the shape,
+  one side exactly and the other rounded down as by torchvision's `Resize`; then
+  the shape is cropped. With `crop` "pad" the long side becomes the square's.
 
   Attributes:
-    config: of the square.
+    config: of the shape.
+    bucket: (height, width) of `config.shapes`; None is the square.
     jpeg_decoding: "exact", or "draft": JPEGs are decoded at a half, quarter
       or eighth where that is still enough; faster, other pixels.
     max_pixels: of the decoded and of the resized image.
@@ -237,19 +267,25 @@ class ImageTransform:
   config: ImageConfig = ImageConfig()
   jpeg_decoding: Literal["exact", "draft"] = "exact"
   max_pixels: int = MAX_PIXELS
+  bucket: tuple[int, int] | None = None
 
   def __post_init__(self):
     check_choices(self)
-    if not self.size**2 <= self.max_pixels <= MAX_PIXELS:
+    if not self.num_pixels <= self.max_pixels <= MAX_PIXELS:
       raise ValueError(
-        f"max_pixels must be in {self.size**2} to {MAX_PIXELS} (Pillow's "
+        f"max_pixels must be in {self.num_pixels} to {MAX_PIXELS} (Pillow's "
         f"limit against decompression bombs), got {self.max_pixels}"
       )
 
   @property
-  def size(self) -> int:
-    """Pixels of the square's side."""
-    return self.config.image_size
+  def shape(self) -> tuple[int, int]:
+    """(height, width) of the images."""
+    return self.bucket or (self.config.image_size,) * 2
+
+  @property
+  def num_pixels(self) -> int:
+    """Pixels of an image."""
+    return math.prod(self.shape)
 
   @property
   def flips(self) -> bool:
@@ -261,7 +297,7 @@ class ImageTransform:
     # A padded image has a shorter side, so a draft could be too small.
     if self.jpeg_decoding == "exact" or self.config.crop == "pad":
       return None
-    return self.size
+    return max(self.shape)
 
   def __call__(
     self,
@@ -270,8 +306,8 @@ class ImageTransform:
     *,
     record_id: str,
     may_flip: bool,
-  ) -> UInt8[np.ndarray, "size size 3"]:
-    """uint8 [size, size, 3] of one visit; always draws three times from `rng`.
+  ) -> UInt8[np.ndarray, "height width 3"]:
+    """The pixels of one visit; always draws three times from `rng`.
 
     Raises:
       BadRecord: the bytes are not a complete image of an allowed size.
@@ -282,7 +318,7 @@ class ImageTransform:
       max_pixels=self.max_pixels,
       draft_side=self._draft_side,
     )
-    width, height = resized_size(image.size, self.size)
+    width, height = covering_size(image.size, self.shape)
     is_padded = self.config.crop == "pad"
     if width * height > self.max_pixels and not is_padded:
       raise BadRecord(
@@ -291,39 +327,47 @@ class ImageTransform:
         f"pixels, at most {self.max_pixels} are allowed",
         record_id,
       )
-    left, top = width - self.size, height - self.size
+    left, top = width - self.shape[1], height - self.shape[0]
     corner = int(rng.integers(left + 1)), int(rng.integers(top + 1))
-    if self.config.crop == "centre":
+    if self.config.crop != "random":
       corner = left // 2, top // 2
     if is_padded:
-      square = padded_square(image, self.size)
+      pixels = padded_square(image, self.config.image_size)
     else:
-      square = resized_square(image, self.size, corner)
+      pixels = resized_crop(image, self.shape, corner)
     if rng.random() < self.config.flip_probability and may_flip:
-      square = square.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    return np.asarray(square)
+      pixels = pixels.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(pixels)
 
 
-def resized_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-  """(width, height) after the short side became `short_side`."""
-  shortest = min(size)
-  width, height = (short_side * side // shortest for side in size)
-  return width, height
+def covering_size(
+  size: tuple[int, int], shape: tuple[int, int]
+) -> tuple[int, int]:
+  """(width, height) of an image resized to just cover a (height, width).
+
+  Args:
+    size: (width, height) of the image.
+    shape: that is covered.
+  """
+  width, height = size
+  if width * shape[0] <= height * shape[1]:
+    return shape[1], shape[1] * height // width
+  return shape[0] * width // height, shape[0]
 
 
-def resized_square(
-  image: Image.Image, size: int, corner: tuple[int, int]
+def resized_crop(
+  image: Image.Image, shape: tuple[int, int], corner: tuple[int, int]
 ) -> Image.Image:
-  """The square at `corner` = (left, top) of the resized image.
+  """The (height, width) at `corner` = (left, top) of the resized image.
 
   Resizing only the crop, by Pillow's `box`, would be faster but give other
   pixels: which axis Pillow resizes first depends on the sizes.
   """
-  resized = image.resize(resized_size(image.size, size), _BICUBIC)
-  if resized.size == (size, size):
+  (height, width), (left, top) = shape, corner
+  resized = image.resize(covering_size(image.size, shape), _BICUBIC)
+  if resized.size == (width, height):
     return resized
-  left, top = corner
-  return resized.crop((left, top, left + size, top + size))
+  return resized.crop((left, top, left + width, top + height))
 
 
 def padded_square(image: Image.Image, size: int) -> Image.Image:
@@ -359,7 +403,7 @@ def reencoded(
   if min(image.size) <= short_side:
     return data
   small = image.resize(
-    resized_size(image.size, short_side), Image.Resampling.BICUBIC
+    covering_size(image.size, (short_side,) * 2), Image.Resampling.BICUBIC
   )
   file = io.BytesIO()
   # Chroma subsampling would blur small writing and thin outlines.

@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
+from ddit_jax.data.aspect_buckets import BucketMixture
 from ddit_jax.data.bad_records import ReadLog, TooManyBadRecords
 from ddit_jax.data.example import TrainingRecord
 from ddit_jax.data.mixture import Mixture
@@ -133,7 +134,7 @@ class TaskLoader:
 
   def __init__(
     self,
-    mixture: Mixture,
+    mixture: Mixture | BucketMixture,
     log: ReadLog,
     *,
     rows: Sequence[int] | None = None,

@@ -120,6 +120,8 @@ class Mixture:
   Attributes:
     batch_size: records of one step.
     record_bytes: size of the largest record in memory.
+    records: of each source, by visit, in the order of `order.names`.
+    order: the source at a position.
   """
 
   def __init__(
@@ -150,23 +152,23 @@ class Mixture:
     self._orders = {
       name: _epochs(len(readers[name]), seed_of(name)) for name in names
     }
-    self._records = [
+    self.records = [
       self._orders[name].map_with_index(readers[name].read) for name in names
     ]
-    self._order = _Order(schedule, batch_size)
+    self.order = SourceOrder(schedule, batch_size)
 
   def __len__(self) -> int:
     return sys.maxsize
 
   def __getitem__(self, position: int) -> TrainingRecord:
     """The record at a position, 0 or more."""
-    source, visit = self._order.locate(position)
-    return self._records[source][visit]
+    source, visit = self.order.locate(position)
+    return self.records[source][visit]
 
   def locate(self, position: int) -> tuple[str, int]:
     """(source, how many of its records come before this position)."""
-    source, visit = self._order.locate(position)
-    return self._order.names[source], visit
+    source, visit = self.order.locate(position)
+    return self.order.names[source], visit
 
   def record_id(self, position: int) -> str:
     """The id of the record at a position, for logs."""
@@ -182,12 +184,30 @@ class Mixture:
       start: position at which the first batch begins.
     """
     return grain.MapDataset.select_from_datasets(
-      self._records, _Rows(self._order, tuple(rows), start)
+      self.records, RowSelection(self.order, tuple(rows), start)
     )
 
 
-class _Order:
-  """The source at a position, and its number of earlier occurrences."""
+class Order(Protocol):
+  """What a position holds.
+
+  Attributes:
+    batch_size: positions of one batch.
+  """
+
+  batch_size: int
+
+  def locate(self, position: int) -> tuple[int, int]:
+    """(number of a data set, how many of its records come before)."""
+
+
+class SourceOrder:
+  """The source at a position, and its number of earlier occurrences.
+
+  Attributes:
+    batch_size: records of one step.
+    names: of the sources, sorted.
+  """
 
   def __init__(self, schedule: WeightSchedule, batch_size: int):
     self.batch_size = batch_size
@@ -212,12 +232,24 @@ class _Order:
     name, count = self._phases[phase].locate(position - self._starts[phase])
     return self._numbers[name], self._before[phase][name] + count
 
+  def counts(self, position: int) -> dict[str, int]:
+    """Occurrences of each source before a position."""
+    phase = bisect.bisect_right(self._starts, position) - 1
+    begun = self._phases[phase].counts(position - self._starts[phase])
+    return {n: self._before[phase][n] + begun.get(n, 0) for n in self.names}
+
 
 @dataclasses.dataclass(frozen=True)
-class _Rows(grain.transforms.DatasetSelectionMap):
-  """Grain's selection of a record: `_Order` at this process's positions."""
+class RowSelection(grain.transforms.DatasetSelectionMap):
+  """Grain's selection of a record: an order at this process's positions.
 
-  order: _Order
+  Attributes:
+    order: with `locate` and `batch_size`, see `SourceOrder`.
+    rows: which of a batch's rows, in their order.
+    start: position at which the first batch begins.
+  """
+
+  order: Order
   rows: tuple[int, ...]
   start: int
 

@@ -1,13 +1,21 @@
 """The data of a run: batches of both tasks and a validation batch."""
 
 import dataclasses
+import functools
+import logging
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from ddit_jax.batch import DualBatch
+from ddit_jax.data.aspect_buckets import (
+  BucketMixture,
+  assign_shapes,
+  bucket_report,
+  image_sizes,
+)
 from ddit_jax.data.bad_records import ReadLog
 from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.data.example import (
@@ -23,20 +31,25 @@ from ddit_jax.data.loader import (
   TaskLoader,
   dual_batch,
   stack_records,
+  usable_cores,
 )
 from ddit_jax.data.mixture import Mixture, source_seed
-from ddit_jax.data.reader import RecordReader, Transform
-from ddit_jax.data.schedule import parse_schedule
+from ddit_jax.data.reader import Transform
+from ddit_jax.data.schedule import WeightSchedule, parse_schedule
+from ddit_jax.data.source_records import (
+  PartOf,
+  mixed_sources,
+  rows_of_source,
+  source_readers,
+)
 from ddit_jax.data.sources.digits import DigitTask
-from ddit_jax.data.sources.packed_texts import PackedDocuments
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.data.transforms import (
   ImageToTextTransform,
-  PackedRowTransform,
-  TextOnlyTransform,
   TextToImageTransform,
 )
-from ddit_jax.errors import check_known
+
+_log = logging.getLogger(__name__)
 
 _TRANSFORMS = {
   "text_to_image": TextToImageTransform,
@@ -45,8 +58,6 @@ _TRANSFORMS = {
 _PURPOSES = tuple(_TRANSFORMS)
 _NO_SOURCES: Mapping[str, Source] = types.MappingProxyType({})
 _NONE_HELD_OUT = HeldOut(held_out_share=0.0)
-# Name and rows of a source -> some of its rows.
-_PartOf = Callable[[str, Any], Any]
 # Not a seed that a run is likely to have.
 _VALIDATION_SEED = 2**31 + 7
 
@@ -60,7 +71,7 @@ class Task(Protocol):
 
   is_in_memory: bool
 
-  def mixture(self) -> Mixture:
+  def mixture(self) -> Mixture | BucketMixture:
     """Records in the order of training."""
 
   def validation(self) -> Sequence[TrainingRecord]:
@@ -120,29 +131,38 @@ class SourceTask:
           "data.image_to_text.mixture"
         )
 
-  def mixture(self) -> Mixture:
+  def mixture(self) -> Mixture | BucketMixture:
     """The sources in the order of training.
 
     Raises:
       ValueError: a source is empty, or its texts fill no row.
     """
+    if self._in_buckets:
+      return self._bucket_mixture()
     return self._mixture(self._cached, self._seed, self._training_part)
 
   def validation(self) -> Mixture:
     """Validation records, with the weights of step 0 and a separate order.
 
     They come from the validation sources, are held out, or, of sources with
-    neither, are records of training; see `validation_reports`.
+    neither, are records of training; see `validation_reports`. Their images
+    are squares also where training has other shapes.
     """
+    transform = self._transform
+    if self._in_buckets:
+      config = dataclasses.replace(transform.images.config, crop="centre")
+      images = dataclasses.replace(transform.images, config=config)
+      transform = dataclasses.replace(transform, images=images)
     return self._mixture(
       {**self._cached, **self._validation_sources},
       _VALIDATION_SEED,
       self._validation_part,
+      transform=transform,
     )
 
   def validation_reports(self) -> list[str]:
     """For each source, what its validation examples are."""
-    lines, readers = [], self._readers(self._cached, 0, lambda _, rows: rows)
+    lines, readers = [], source_readers(self._cached, self._transform, seed=0)
     for name, reader in readers.items():
       if name in self._validation_sources:
         found = f"{len(self._validation_sources[name])} of its own source"
@@ -152,6 +172,13 @@ class SourceTask:
         found = f"some of the {len(reader)} that it is trained on"
       lines.append(f"validation records of {name}: {found}")
     return lines
+
+  def bucket_reports(self) -> list[str]:
+    """How many records have each shape, where batches have several."""
+    if not self._in_buckets:
+      return []
+    name = _PURPOSES[self._purpose]
+    return [bucket_report(name, self._config.shapes, self._shape_numbers)]
 
   def _held_out_of(self, name: str, num_rows: int) -> np.ndarray:
     if name in self._validation_sources:
@@ -164,96 +191,86 @@ class SourceTask:
 
   def _training_part(self, name: str, rows: Any) -> Any:
     held_out = self._held_out_of(name, len(rows))
-    return Part(rows, held_out, is_held_out=False) if len(held_out) else rows
+    return Part(rows, held_out, has_listed=False) if len(held_out) else rows
 
   def _validation_part(self, name: str, rows: Any) -> Any:
     held_out = self._held_out_of(name, len(rows))
-    return Part(rows, held_out, is_held_out=True) if len(held_out) else rows
+    return Part(rows, held_out, has_listed=True) if len(held_out) else rows
 
-  def _readers(
-    self, sources: Mapping[str, Source], seed: int, part_of: _PartOf
-  ) -> dict[str, RecordReader]:
-    return source_readers(sources, self._transform, seed=seed, part_of=part_of)
+  @property
+  def _in_buckets(self) -> bool:
+    """True if batches have the shapes of their images."""
+    has_some = any(map(has_images, self._sources.values()))
+    return self._config.crop == "bucket" and has_some
+
+  @functools.cached_property
+  def _shape_numbers(self) -> dict[str, np.ndarray]:
+    """Source's name to the number of the shape of each training record."""
+    sizes = {}
+    for name, source in self._sources.items():
+      rows, _ = rows_of_source(source, self._transform)
+      rows = self._training_part(name, rows)
+      sizes[name] = [None] * len(rows)
+      if has_images(source):
+        _log.info("reading %d image sizes of %s", len(rows), name)
+        sizes[name] = image_sizes(rows, usable_cores())
+    return assign_shapes(
+      sizes,
+      self._config.shapes,
+      square=(self._config.image_size,) * 2,
+      least=self._config.batch_size,
+    )
+
+  def _bucket_mixture(self) -> BucketMixture:
+    numbers = self._shape_numbers
+
+    def mixture_of(number: int, schedule: WeightSchedule) -> Mixture:
+      def part_of(name: str, rows: Any) -> Part:
+        listed = np.flatnonzero(numbers[name] == number)
+        return Part(self._training_part(name, rows), listed, has_listed=True)
+
+      shape = self._config.shapes[number]
+      images = dataclasses.replace(self._transform.images, bucket=shape)
+      return self._mixture(
+        self._sources,
+        source_seed(self._seed, f"{shape}"),
+        part_of,
+        transform=dataclasses.replace(self._transform, images=images),
+        schedule=schedule,
+      )
+
+    return BucketMixture(
+      numbers,
+      self._schedule,
+      batch_size=self._config.batch_size,
+      mixture_of=mixture_of,
+    )
 
   def _mixture(
-    self, sources: Mapping[str, Source], seed: int, part_of: _PartOf
+    self,
+    sources: Mapping[str, Source],
+    seed: int,
+    part_of: PartOf,
+    *,
+    transform: Transform | None = None,
+    schedule: WeightSchedule | None = None,
   ) -> Mixture:
+    schedule = schedule or self._schedule
     words = np.random.SeedSequence([seed, self._purpose]).generate_state(2)
     draws, order = (int(word) for word in words)
+    readers = source_readers(
+      sources,
+      transform or self._transform,
+      seed=draws,
+      part_of=part_of,
+      names=schedule.names(),
+    )
     return Mixture(
-      self._readers(sources, draws, part_of),
-      self._schedule,
+      readers,
+      schedule,
       batch_size=self._config.batch_size,
       seed_of=lambda name: source_seed(order, name),
     )
-
-
-def mixed_sources(
-  name: str, config: TaskConfig, sources: Mapping[str, Source]
-) -> dict[str, Source]:
-  """The sources of a task's mixture, by name.
-
-  Args:
-    name: of the task.
-    config: of the task.
-    sources: all that are open.
-
-  Raises:
-    ValueError: a source is unknown.
-  """
-  for weights in config.mixture.values():
-    check_known(weights, sources, what=f"data.{name}.mixture names")
-  names = sorted(parse_schedule(config.mixture).names())
-  return {one: sources[one] for one in names}
-
-
-def source_readers(
-  sources: Mapping[str, Source],
-  transform: Transform,
-  *,
-  seed: int,
-  part_of: _PartOf = lambda _, rows: rows,
-) -> dict[str, RecordReader]:
-  """Records of each source, all in the same form.
-
-  Where no source of the text task has images, its records have none either,
-  and no black images are stored.
-
-  Args:
-    sources: of one task's mixture, by name.
-    transform: of that task's examples.
-    seed: of the draws, 0 or more.
-    part_of: name and rows of a source -> those of its rows that are read.
-
-  Raises:
-    ValueError: a source is empty, or its texts fill no row.
-  """
-  is_text_only = not any(map(has_images, sources.values()))
-  if is_text_only and isinstance(transform, ImageToTextTransform):
-    transform = TextOnlyTransform(texts=transform.texts)
-  readers = {}
-  for name, source in sorted(sources.items()):
-    rows, to_record = _rows_of(source, transform)
-    readers[name] = RecordReader(part_of(name, rows), to_record, seed=seed)
-  return readers
-
-
-def _rows_of(source: Source, transform: Transform):
-  """(source, transform of its examples)."""
-  if not isinstance(source, PackedDocuments):
-    return source, transform
-  texts = transform.texts
-  no_image = {}
-  if isinstance(transform, ImageToTextTransform):
-    no_image = transform.no_image()
-  return (
-    source.rows(texts.tokenizer, texts.length),
-    PackedRowTransform(
-      length=texts.length,
-      unknown_id=texts.tokenizer.unknown_id,
-      no_image=no_image,
-    ),
-  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -342,7 +359,7 @@ class TrainingData:
     ]
     lines += [f"{n} reads the cache {config.tasks()[n].cache}" for n in caches]
     for task in tasks.values():
-      lines += task.validation_reports()
+      lines += [*task.validation_reports(), *task.bucket_reports()]
     # Both tasks validate a source alike.
     description = "\n".join(dict.fromkeys(lines))
     asked = {}

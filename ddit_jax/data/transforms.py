@@ -23,7 +23,7 @@ class TextToImageTransform:
   any text gets the null caption.
 
   Attributes:
-    images: to uint8 [size, size, 3].
+    images: to uint8 [height, width, 3].
     texts: to int32 [length].
   """
 
@@ -76,7 +76,7 @@ class ImageToTextTransform:
   A text without an image gets a black one and has_image False.
 
   Attributes:
-    images: to uint8 [size, size, 3].
+    images: to uint8 [height, width, 3].
     texts: to int32 and bool [length].
   """
 
@@ -121,9 +121,8 @@ class ImageToTextTransform:
 
   def no_image(self) -> dict[str, np.ndarray]:
     """Image arrays for the record of a text without an image."""
-    size = self.images.size
     return {
-      "images": np.zeros((size, size, _CHANNELS), np.uint8),
+      "images": np.zeros((*self.images.shape, _CHANNELS), np.uint8),
       "has_image": np.bool_(False),
     }
 
@@ -140,7 +139,7 @@ def _is_animation(example: Example) -> bool:
 
 
 def _image_bytes(images: ImageTransform) -> int:
-  return images.size**2 * _CHANNELS
+  return images.num_pixels * _CHANNELS
 
 
 _TARGET_BYTES = np.dtype(np.int32).itemsize + np.dtype(np.bool_).itemsize

@@ -147,6 +147,12 @@ class Config:
   def _check_can_merge(self) -> None:
     if not self.loss.is_merged or len(self.data.tasks_on()) < 2:
       return
+    for name, task in self.data.tasks().items():
+      if task.crop == "bucket" and self.data.sources:
+        raise ValueError(
+          f"data.{name}.crop is bucket, and loss.is_merged needs tasks of "
+          "equal shapes: set loss.is_merged=False or another crop"
+        )
     sides = self.data.image_sides
     lengths = [s.text_length for s in self.data.tasks().values()]
     if len(set(sides)) > 1 or len(set(lengths)) > 1:
@@ -192,8 +198,8 @@ class Config:
       max_text_length=self.data.max_text_length,
       lora=self.lora,
     )
-    for side in self.data.image_sides:
-      model.latent_shape(side, side)
+    for shape in self.data.image_shapes:
+      model.latent_shape(*shape)
     return model
 
 

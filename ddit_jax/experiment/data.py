@@ -24,6 +24,7 @@ from ddit_jax.data.prepare.cached_source import (
 )
 from ddit_jax.data.prepare.shards import plan_differences
 from ddit_jax.data.reader import Transform
+from ddit_jax.data.source_records import mixed_sources
 from ddit_jax.data.sources.registry import (
   SOURCE_KINDS,
   keys_of,
@@ -31,7 +32,7 @@ from ddit_jax.data.sources.registry import (
 )
 from ddit_jax.data.text import TextTransform
 from ddit_jax.data.tokenizers import Tokenizer
-from ddit_jax.data.training_data import TrainingData, mixed_sources
+from ddit_jax.data.training_data import TrainingData
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from ddit_jax.errors import check_known
 from ddit_jax.experiment.config import Config

@@ -11,9 +11,9 @@ from PIL import Image
 
 from ddit_jax.config.load import overridden
 from ddit_jax.data.image import (
+  covering_size,
   padded_square,
-  resized_size,
-  resized_square,
+  resized_crop,
   upright_rgb,
 )
 from ddit_jax.data.image_header import MAX_PIXELS
@@ -114,14 +114,14 @@ def _square(
     raise InputError(f"{name} cannot be decoded: {cause}") from error
   if crop == "pad":
     return np.asarray(padded_square(image, side))
-  width, height = resized_size(image.size, side)
+  width, height = covering_size(image.size, (side, side))
   if width * height > MAX_PIXELS:
     raise InputError(
       f"{name} of {image.width} x {image.height} becomes {width} x {height} "
       f"pixels, at most {MAX_PIXELS} are allowed: crop it"
     )
   corner = ((width - side) // 2, (height - side) // 2)
-  return np.asarray(resized_square(image, side, corner))
+  return np.asarray(resized_crop(image, (side, side), corner))
 
 
 def check_latents(latents: Any, channels: int) -> None:

@@ -168,6 +168,22 @@ class FakeVerb:
     raise self.error
 
 
+def test_a_ctrl_c_that_python_drops_is_repeated(capsys, monkeypatch):
+  class Dropping:
+    def __del__(self):
+      # As in a callback of the garbage collector: Python only prints it.
+      raise KeyboardInterrupt
+
+  class Slow(FakeVerb):
+    def run(self, values, overrides):
+      Dropping()
+      time.sleep(10)
+
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+  monkeypatch.setitem(VERBS, "mow", Slow(None))
+  assert run(capsys, "mow") == (130, "", "ddit: interrupted\n")
+
+
 def test_how_work_can_end(capsys, monkeypatch):
   monkeypatch.setitem(VERBS, "mow", FakeVerb(InputError("no grass")))
   assert run(capsys, "mow") == (2, "", "ddit: no grass\n")

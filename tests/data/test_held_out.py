@@ -66,7 +66,7 @@ def test_both_parts_give_every_row_once(held):
   rows = Numbered(10)
   held = np.array(held, int)
   trained, validated = (
-    Part(rows, held, is_held_out=flag) for flag in (False, True)
+    Part(rows, held, has_listed=flag) for flag in (False, True)
   )
   found = [
     [part[i].record_id for i in range(len(part))]

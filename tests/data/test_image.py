@@ -13,8 +13,8 @@ from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image import (
   ImageConfig,
   ImageTransform,
-  resized_size,
-  resized_square,
+  covering_size,
+  resized_crop,
 )
 from tests.data import pictures
 from tests.data.pictures import encoded, jpeg, pixels
@@ -58,9 +58,10 @@ def by_pillow(image, size, corner=None):
 def test_a_square_is_pillows_resize_and_crop(width, height, size, place):
   image = Image.fromarray(pixels(width, height))
   right, down = (
-    round(place * (side - size)) for side in resized_size((width, height), size)
+    round(place * (side - size))
+    for side in covering_size((width, height), (size, size))
   )
-  found = resized_square(image, size, (right, down))
+  found = resized_crop(image, (size, size), (right, down))
   np.testing.assert_array_equal(
     np.asarray(found), by_pillow(image, size, (right, down))
   )
@@ -87,7 +88,7 @@ def test_real_sizes_are_pillows_resize_and_crop(sides):
   ],
 )
 def test_the_short_side_gets_the_size(sides, expected):
-  assert resized_size(sides, 256) == expected
+  assert covering_size(sides, (256, 256)) == expected
 
 
 @pytest.mark.parametrize(

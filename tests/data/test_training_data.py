@@ -6,10 +6,11 @@ import pytest
 from ddit_jax.data.config import TaskConfig
 from ddit_jax.data.example import Example, has_images
 from ddit_jax.data.image import ImageConfig, ImageTransform
+from ddit_jax.data.source_records import source_readers
 from ddit_jax.data.sources.registry import open_source
 from ddit_jax.data.text import TextConfig, TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
-from ddit_jax.data.training_data import SourceTask, source_readers
+from ddit_jax.data.training_data import SourceTask
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from tests.source_files import encoded
 
