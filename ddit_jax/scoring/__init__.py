@@ -8,5 +8,10 @@
 - `gqa`: GQA.
 - `pope`: POPE.
 - `mme`: MME.
+- `captions`: COCO captions.
+- `geneval`: GenEval.
+- `t2i_compbench`: T2I-CompBench.
+- `dpg`: DPG-Bench.
+- `features`: Fréchet and kernel distance, CLIP score.
 - `submissions`: answers in the form that servers take.
 """

@@ -20,7 +20,18 @@ from typing import Any
 from ddit_jax.errors import InputError, suggest
 from ddit_jax.evaluation.bootstrap import mean_interval
 from ddit_jax.json_files import file_hash
-from ddit_jax.scoring import gqa, mme, pope, vizwiz, vqa
+from ddit_jax.scoring import (
+  captions,
+  dpg,
+  features,
+  geneval,
+  gqa,
+  mme,
+  pope,
+  t2i_compbench,
+  vizwiz,
+  vqa,
+)
 from ddit_jax.scoring.scored import ItemScores, Scored
 
 
@@ -53,6 +64,11 @@ class Benchmark:
 
 _VQA_RESULTS = "results JSON, [{question_id, answer}]"
 _VQA_SOURCE = "vqaEval.py of GT-Vision-Lab/VQA at a013f00"
+_DPG_ANSWERS = (
+  "JSON, {answers: {item_id: [{proposition_id: answer} of each tile]}}"
+)
+_DPG_TABLE = "dpg_bench.csv"
+_FEATURES = '.npy, or .npz with "features" and "network"'
 _VQAV2_ANNOTATIONS = "v2_mscoco_*_annotations.json"
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -124,6 +140,66 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     references=(),
     headline="perception",
     score=mme.mme_folder,
+  ),
+  "coco_captions": Benchmark(
+    title="COCO captions",
+    source="salaniz/pycocoevalcap at ad63453, with an own tokenizer",
+    predictions="results JSON, [{image_id, caption}]",
+    references=("captions_*.json, {images, annotations}",),
+    headline="cider",
+    score=captions.coco_captions,
+  ),
+  "geneval": Benchmark(
+    title="GenEval",
+    source="djghosh13/geneval at af4902f",
+    predictions="JSONL, {filename, detections} a line, or results.jsonl of "
+    "the published evaluator",
+    references=("evaluation_metadata.jsonl, for detections (optional)",),
+    headline="overall",
+    score=geneval.geneval_files,
+  ),
+  "t2i_compbench": Benchmark(
+    title="T2I-CompBench, BLIP-VQA",
+    source="BLIPvqa_eval of T2I-CompBench at 1b70949",
+    predictions="{images: [{file, questions, p_yes}]}, or vqa_result.json",
+    references=(),
+    headline="blip_vqa",
+    score=t2i_compbench.t2i_compbench,
+  ),
+  "dpg": Benchmark(
+    title="DPG-Bench, every row",
+    source="DPG-Bench in ELLA at 3c228f1, without skipping the first row",
+    predictions=_DPG_ANSWERS,
+    references=(_DPG_TABLE,),
+    headline="score",
+    score=dpg.dpg_files,
+  ),
+  "dpg_official_bugs": Benchmark(
+    title="DPG-Bench as published",
+    source="DPG-Bench in ELLA at 3c228f1",
+    predictions=_DPG_ANSWERS,
+    references=(_DPG_TABLE,),
+    headline="score",
+    score=dpg.dpg_official_bugs,
+  ),
+  "fid": Benchmark(
+    title="Fréchet and kernel distance",
+    source="clean-fid's functions of features",
+    predictions=_FEATURES,
+    references=("features of real images, or mu and sigma",),
+    headline="frechet_distance",
+    score=features.fid,
+  ),
+  "clip_score": Benchmark(
+    title="CLIP score",
+    source="jmhessel/clipscore, and torchmetrics (scaled_cosine)",
+    predictions=_FEATURES,
+    references=(
+      "features of the texts, one row an image",
+      'features of reference captions, with "row" (optional)',
+    ),
+    headline="scaled_cosine",
+    score=features.clip_scores,
   ),
 }
 
