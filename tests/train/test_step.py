@@ -130,7 +130,7 @@ def test_the_run_did_learn_something():
 
 
 def test_moments_lie_where_their_parameters_lie():
-  _, _, specs = five_steps("fsdp_4_tensor_2", 1)
+  _, _, specs = five_steps("fsdp_2_context_2_tensor_2", 4)
   kernel = specs.params["blocks"]["image"]["mlp"]["in"]["kernel"]
   assert kernel == PartitionSpec(None, "fsdp", "tensor")
   moments = optax.tree.get(specs.opt_state, "mu")
