@@ -20,6 +20,7 @@ import json
 import os
 import sys
 import time
+import typing
 
 from ddit_jax.experiment.config import Config
 
@@ -36,6 +37,7 @@ from traced_flops import traced_flops
 
 from ddit_jax.config.load import load_config, split_overrides
 from ddit_jax.experiment.step_flops import training_flops
+from ddit_jax.models.remat import Remat
 from ddit_jax.planning.chips import CHIPS, peak_flops
 from ddit_jax.planning.collectives import by_kind, collectives
 from ddit_jax.planning.hlo import HloText
@@ -158,7 +160,7 @@ def parse_args(argv: list[str]) -> argparse.Namespace:
   parser.add_argument("--mesh", default="8,8,1,1", help=",".join(MESH_AXES))
   parser.add_argument("--config", default="configs/ddit_sd3.py:stage1")
   parser.add_argument("--batch", type=int, help="batch size of each task")
-  parser.add_argument("--remat", choices=("none", "dots", "full"))
+  parser.add_argument("--remat", choices=typing.get_args(Remat))
   return parser.parse_args(argv)
 
 

@@ -5,8 +5,12 @@ In reading order:
 - `config`: shapes and named sizes.
 - `mmdit`: the whole network and its two heads.
 - `joint_block`: one block, two streams that attend jointly.
+- `attention`: the kernels of joint attention, on a mesh.
+- `splash`: the kernel for TPUs.
+- `context_attention`: attention over tokens that are split.
+- `remat`: what the backward pass recomputes of a block.
 - `embeddings`: patches, positions, tokens, times.
-- `layers`: linear maps, norms and attention.
+- `layers`: linear maps and norms.
 - `module`: any Linen module as pure functions of a plain parameter tree.
 - `flops`: floating-point operations of one pass.
 """

@@ -2,13 +2,14 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from ddit_jax.models.attention import ATTENTION, joint_attention
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.layers import (
   RMSNorm,
-  attend,
   for_products,
   for_stream,
   layer_norm,
@@ -20,6 +21,12 @@ from ddit_jax.sharding.rules import constrain
 Tokens = Float[Array, "batch _ width"]
 Vector = Float[Array, "batch width"]
 Heads = Float[Array, "batch _ heads head_dim"]
+
+# Remat names of a block's matrix products and of its attention, but for the
+# queries, keys and values.
+MODULATION, OUT = "modulation", "attention_out"
+MLP_IN, MLP_OUT = "mlp_in", "mlp_out"
+SAVABLE = (MODULATION, ATTENTION, OUT, MLP_IN, MLP_OUT)
 
 
 def modulate(tokens: Tokens, shift: Vector, scale: Vector) -> Tokens:
@@ -61,6 +68,7 @@ class Modulation(nn.Module):
       bias_init=bias_init,
     )
     rows = constrain(project(nn.silu(vector)), "batch", "rows", "width")
+    rows = checkpoint_name(rows, MODULATION)
     return [rows[:, i] for i in range(self.rows)]
 
 
@@ -82,7 +90,8 @@ class Mlp(nn.Module):
     widen = linear(self.hidden, ("embed", "mlp"), name="in", dtype=self.dtype)
     narrow = linear(self.width, ("mlp", "embed"), name="out", dtype=self.dtype)
     hidden = constrain(widen(tokens), "batch", "tokens", "mlp")
-    return narrow(nn.gelu(hidden, approximate=True))
+    hidden = nn.gelu(checkpoint_name(hidden, MLP_IN), approximate=True)
+    return narrow(hidden)
 
 
 class Stream(nn.Module):
@@ -148,10 +157,11 @@ class Stream(nn.Module):
   ) -> Tokens:
     """Adds the gated attention output, then the gated MLP."""
     attention_gate, mlp_shift, mlp_scale, mlp_gate = later
-    attended = for_stream(self.out(attended))
+    attended = checkpoint_name(for_stream(self.out(attended)), OUT)
     tokens = tokens + attention_gate[:, None] * attended
     normed = modulate(tokens, mlp_shift, mlp_scale)
     hidden = for_stream(self.mlp(for_products(normed)))
+    hidden = checkpoint_name(hidden, MLP_OUT)
     return for_stream(tokens + mlp_gate[:, None] * hidden)
 
 
@@ -162,7 +172,7 @@ class JointBlock(nn.Module):
     config: shapes.
     is_text_full: False ends the text stream at this block's attention.
     dtype: dtype of the computation.
-    attention_kernel: see `layers.attend`.
+    attention_kernel: see `attention.attend`.
   """
 
   config: MMDiTConfig
@@ -188,17 +198,10 @@ class JointBlock(nn.Module):
     )
     image_qkv, image_later = image_stream.queries_keys_values(image, vector)
     text_qkv, text_later = text_stream.queries_keys_values(text, vector)
-    query, key, value = (
-      jnp.concatenate(pair, axis=1)
-      for pair in zip(image_qkv, text_qkv, strict=True)
+    image_attended, text_attended = joint_attention(
+      image_qkv, text_qkv, key_mask=key_mask, kernel=self.attention_kernel
     )
-    attended = attend(
-      query, key, value, key_mask=key_mask, kernel=self.attention_kernel
-    )
-    num_image = image.shape[1]
-    image = image_stream.add_results(
-      image, attended[:, :num_image], image_later
-    )
+    image = image_stream.add_results(image, image_attended, image_later)
     if self.is_text_full:
-      text = text_stream.add_results(text, attended[:, num_image:], text_later)
+      text = text_stream.add_results(text, text_attended, text_later)
     return (image, text), None

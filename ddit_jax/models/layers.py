@@ -1,12 +1,9 @@
 """Linear layers and norms whose parameters carry logical axis names."""
 
-from typing import Literal
-
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Shaped
 
 from ddit_jax.sharding.rules import constrain
 
@@ -104,35 +101,13 @@ def for_stream(
   return constrain(tokens, "batch", "stream_tokens", "width")
 
 
-AttentionKernel = Literal["auto", "xla", "cudnn"]
-
-
-def attend(
-  query: Float[Array, "batch queries heads head_dim"],
-  key: Float[Array, "batch keys heads head_dim"],
-  value: Float[Array, "batch keys heads head_dim"],
-  *,
-  key_mask: Bool[Array, "batch keys"] | None = None,
-  kernel: AttentionKernel = "auto",
-) -> Float[Array, "batch queries heads head_dim"]:
-  """Softmax attention, scaled by 1 / sqrt(head_dim), with a float32 softmax.
-
-  Args:
-    query: queries of all heads.
-    key: keys of all heads.
-    value: values of all heads.
-    key_mask: True where a key may be attended to; None means everywhere.
-    kernel: "xla", "cudnn" (NVIDIA's fused kernel, half precision only) or
-      "auto": cuDNN's for half precision on NVIDIA GPUs, else XLA's.
-  """
-  if kernel == "auto":
-    is_half = query.dtype in (jnp.bfloat16, jnp.float16)
-    is_gpu = jax.default_backend() == "gpu"
-    kernel = "cudnn" if is_half and is_gpu else "xla"
-  mask = None if key_mask is None else key_mask[:, None, None, :]
-  return jax.nn.dot_product_attention(
-    query, key, value, mask=mask, implementation=kernel
-  )
+def pad_tokens(
+  array: Shaped[Array, "batch tokens *rest"], num_tokens: int
+) -> Shaped[Array, "batch padded_tokens *rest"]:
+  """Appends tokens of zeros, or of False."""
+  missing = num_tokens - array.shape[1]
+  widths = [(0, 0), (0, missing)] + [(0, 0)] * (array.ndim - 2)
+  return jnp.pad(array, widths) if missing else array
 
 
 DTYPES = ("float32", "bfloat16")

@@ -5,12 +5,12 @@ from typing import Literal
 
 import flax.linen as nn
 import flax.struct
-import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from ddit_jax.errors import check_choices
+from ddit_jax.models.attention import AttentionKernel
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.embeddings import (
   PatchEmbedding,
@@ -29,12 +29,12 @@ from ddit_jax.models.joint_block import (
   modulate,
 )
 from ddit_jax.models.layers import (
-  AttentionKernel,
   for_products,
   for_stream,
   layer_norm,
   linear,
 )
+from ddit_jax.models.remat import Remat, offloaded_names, remat_policy
 from ddit_jax.sharding.rules import constrain
 
 
@@ -95,27 +95,26 @@ class TextHead(nn.Module):
     return constrain(logits, "batch", "tokens", "vocab")
 
 
-_REMAT_POLICIES = {
-  "none": None,
-  "full": jax.checkpoint_policies.nothing_saveable,
-  "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Execution:
   """How the network is executed; does not change the computed function.
 
   Attributes:
     dtype: of the computation; parameters are float32 in both.
-    remat: what the backward pass recomputes: "none", "dots" (all but the
-      matrix products) or "full" (everything inside a block).
+    remat: what the backward pass recomputes of a block: "none", "full"
+      (everything), "dots" (all but the linear maps), "save_attention" (all but
+      the attention) or "save_all_but_qkv" (all but the attention and the linear
+      maps, of which it recomputes queries, keys and values).
+    offload: names of tensors that such a `remat` saves, joined by commas, which
+      wait for the backward pass in the host's memory: "modulation",
+      "attention", "attention_out", "mlp_in", "mlp_out".
     scan_unroll: blocks per iteration of the scan.
-    attention_kernel: see `layers.attend`.
+    attention_kernel: see `attention.attend`.
   """
 
   dtype: Literal["float32", "bfloat16"] = "float32"
-  remat: Literal["none", "dots", "full"] = "none"
+  remat: Remat = "none"
+  offload: str = ""
   scan_unroll: int = 1
   attention_kernel: AttentionKernel = "auto"
 
@@ -123,6 +122,7 @@ class Execution:
     check_choices(self)
     if self.scan_unroll < 1:
       raise ValueError(f"scan_unroll must be positive: {self.scan_unroll}")
+    offloaded_names(self.remat, self.offload)
 
 
 @flax.struct.dataclass
@@ -302,7 +302,7 @@ class MMDiT(nn.Module):
     self, image_tokens: Tokens, text_tokens: Tokens, vector, key_mask, dtype
   ) -> tuple[Tokens, Tokens]:
     cfg, run = self.config, self.execution
-    policy = _REMAT_POLICIES[run.remat]
+    policy = remat_policy(run.remat, run.offload)
     block = JointBlock
     if policy is not None:
       block = nn.remat(JointBlock, prevent_cse=False, policy=policy)

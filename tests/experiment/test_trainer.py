@@ -245,7 +245,7 @@ class TestRefused:
       ),
       (
         {"model__execution__attention_kernel": "fast"},
-        "attention_kernel must be one of ('auto', 'xla', 'cudnn'), got",
+        "attention_kernel must be one of ('auto', 'xla', 'cudnn', ",
       ),
       (
         {"loss__masked_diffusion__mask_count": "all"},

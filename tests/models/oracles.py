@@ -64,17 +64,33 @@ def rms_norm(x, scale, epsilon=1e-6):
   return out
 
 
-def attention(query, key, value):
+def attention(query, key, value, key_mask=None):
   """Three loops over [batch, tokens, heads, head_dim]."""
+  return attention_and_gradients(query, key, value, key_mask)[0]
+
+
+def attention_and_gradients(query, key, value, key_mask=None, pulled=None):
+  """Attention, and what `pulled` (its gradient) pulls back to (q, k, v).
+
+  A row of scores is handled at a time; the softmax has a Jacobian matrix.
+  """
   out = np.zeros(query.shape)
+  gradients = [np.zeros(x.shape) for x in (query, key, value)]
   batch, queries, heads, head_dim = query.shape
-  for b in range(batch):
-    for i in range(queries):
-      for h in range(heads):
-        scores = key[b, :, h] @ query[b, i, h] / math.sqrt(head_dim)
-        weights = np.exp(scores - scores.max())
-        out[b, i, h] = weights @ value[b, :, h] / weights.sum()
-  return out
+  for b, i, h in np.ndindex(batch, queries, heads):
+    seen = np.full(key.shape[1], True) if key_mask is None else key_mask[b]
+    keys, values = key[b, seen, h], value[b, seen, h]
+    scores = keys @ query[b, i, h] / math.sqrt(head_dim)
+    weights = np.exp(scores - scores.max())
+    weights /= weights.sum()
+    out[b, i, h] = weights @ values
+    if pulled is not None:
+      jacobian = np.diag(weights) - np.outer(weights, weights)
+      at_scores = jacobian @ (values @ pulled[b, i, h]) / math.sqrt(head_dim)
+      gradients[0][b, i, h] = at_scores @ keys
+      gradients[1][b, seen, h] += np.outer(at_scores, query[b, i, h])
+      gradients[2][b, seen, h] += np.outer(weights, pulled[b, i, h])
+  return out, gradients
 
 
 def dense(params, x):

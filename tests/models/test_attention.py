@@ -1,10 +1,15 @@
 """Attention against three loops and against what must hold exactly."""
 
+import re
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractDevice, AbstractMesh
 
-from ddit_jax.models.layers import attend
+from ddit_jax.errors import InputError
+from ddit_jax.models.attention import attend, choose_kernel
 from tests.models import oracles
 
 
@@ -71,3 +76,100 @@ def test_half_precision_has_a_float32_softmax():
   # Measured 0.0027 at values up to 0.7: rounding of the result and of the
   # softmax weights fed to the second product.
   np.testing.assert_allclose(np.asarray(got, np.float64), want, atol=0.015)
+
+
+@pytest.mark.parametrize("num_tokens", [5, 77])
+def test_gradients_equal_loops_in_float64(num_tokens):
+  *qkv, pulled = drawn(*[(2, num_tokens, 2, 4)] * 4)
+  mask = np.ones((2, num_tokens), bool)
+  mask[0, 1:4] = False
+
+  @jax.jit
+  def run(qkv):
+    out, pull = jax.vjp(
+      lambda q, k, v: attend(q, k, v, key_mask=jnp.asarray(mask)), *qkv
+    )
+    return out, pull(pulled)
+
+  out, gradients = run(qkv)
+  want, want_gradients = oracles.attention_and_gradients(
+    *(np.float64(x) for x in qkv), mask, np.float64(pulled)
+  )
+  # Rounding of float32 sums.
+  np.testing.assert_allclose(out, want, atol=4e-6)
+  for ours, theirs in zip(gradients, want_gradients, strict=True):
+    np.testing.assert_allclose(ours, theirs, atol=6e-6)
+
+
+def chosen(kernel, platform, *, dtype="bfloat16", num_tokens=320, head_dim=64):
+  """The kernel on a mesh of devices that are not here."""
+  device = AbstractDevice(device_kind="", num_cores=None, platform=platform)
+  mesh = AbstractMesh((2,), ("fsdp",), abstract_device=device)
+  like = jnp.zeros((1, 1, 24, head_dim), dtype)
+  with jax.sharding.use_abstract_mesh(mesh):
+    return choose_kernel(kernel, num_tokens=num_tokens, like=like)
+
+
+@pytest.mark.parametrize(
+  ("platform", "options", "kernel"),
+  [
+    ("cpu", {"num_tokens": 4352}, "xla"),
+    # 256 pixels with 64 and with 256 tokens of text.
+    ("tpu", {}, "xla"),
+    ("tpu", {"num_tokens": 512}, "xla"),
+    # 512 pixels with 128.
+    ("tpu", {"num_tokens": 1152}, "splash"),
+    ("tpu", {"num_tokens": 1152, "dtype": "float32"}, "splash"),
+    ("gpu", {}, "cudnn"),
+    ("cuda", {"num_tokens": 4352}, "cudnn"),
+    ("gpu", {"dtype": "float32"}, "xla"),
+    ("gpu", {"head_dim": 12}, "xla"),
+  ],
+)
+def test_auto_goes_by_platform_length_and_dtype(platform, options, kernel):
+  assert chosen("auto", platform, **options) == kernel
+
+
+@pytest.mark.parametrize(
+  ("kernel", "platform", "options", "message"),
+  [
+    ("splash", "cpu", {}, "'splash' runs on a tpu, not on a cpu: set it to"),
+    ("splash", "gpu", {}, "'splash' runs on a tpu, not on a gpu: set it to"),
+    ("cudnn", "tpu", {}, "'cudnn' runs on a gpu, not on a tpu: set it to"),
+    (
+      "cudnn",
+      "gpu",
+      {"dtype": "float32"},
+      'not float32 ones of 64: set model.execution.dtype="bfloat16"',
+    ),
+  ],
+)
+def test_a_kernel_that_cannot_run_is_refused(
+  kernel, platform, options, message
+):
+  with pytest.raises(InputError, match=re.escape(message)):
+    chosen(kernel, platform, **options)
+
+
+def test_odd_lengths_reach_cudnn_as_even_ones(monkeypatch):
+  """No NVIDIA GPU is needed to lower the call, only a version of cuDNN."""
+  from jax._src.cudnn import fused_attention_stablehlo as cudnn
+
+  monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91100)
+  monkeypatch.setattr(cudnn, "check_compute_capability", lambda _: True)
+  monkeypatch.setattr(
+    cudnn, "is_cuda_compute_capability_equal", lambda _: False
+  )
+  monkeypatch.setattr("ddit_jax.models.attention._platform", lambda: "gpu")
+  query = jnp.zeros((2, 333, 4, 64), jnp.bfloat16)
+  mask = jnp.ones((2, 333), bool)
+
+  def loss(query):
+    out = attend(query, query, query, key_mask=mask, kernel="cudnn")
+    assert out.shape == query.shape
+    return out.astype(jnp.float32).sum()
+
+  traced = jax.jit(jax.grad(loss)).trace(query)
+  text = traced.lower(lowering_platforms=("cuda",)).as_text()
+  assert "__cudnn$fmhaScaleBiasSoftmaxBackward" in text
+  assert "334x4x64xbf16" in text

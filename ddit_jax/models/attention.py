@@ -1,0 +1,276 @@
+"""Attention of two joined streams: which kernel, on which part of the mesh.
+
+`joint_attention` is what a block calls. It gives every device its examples and
+heads under `jax.shard_map` and runs one of the kernels there:
+
+- "xla": two products and a float32 softmax between them, left to XLA.
+- "cudnn": NVIDIA's fused kernel, for half precision.
+- "splash": the Pallas kernel of JAX for TPUs, see `splash`.
+- "ring": XLA again, for tokens that are split over the mesh axis `context`. The
+  other kernels need heads that split over it, see `context_attention`.
+
+The scores of the XLA kernel go through memory in float32. At the 320 to 512
+joint tokens of 256-pixel images that is the fastest on TPUs; the 1,100 to
+1,300 of 512-pixel images take 5 times as long for a layer as all else around
+the Pallas kernel, and 5 times the memory.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Bool, Float
+
+from ddit_jax.errors import InputError
+from ddit_jax.models.context_attention import (
+  all_to_all_attention,
+  ring_attention,
+)
+from ddit_jax.models.layers import pad_tokens
+from ddit_jax.sharding.rules import divisible_spec, partition_spec
+
+AttentionKernel = Literal["auto", "xla", "cudnn", "splash", "ring"]
+
+# The remat name of the attention's result.
+ATTENTION = "attention"
+
+_CONTEXT = "context"
+
+# Joint tokens from which "auto" takes the Pallas kernel on a TPU.
+_SPLASH_TOKENS = 1024
+
+# `_`: the two streams may differ in length.
+Heads = Float[Array, "batch _ heads head_dim"]
+
+
+def joint_attention(
+  image: tuple[Heads, Heads, Heads],
+  text: tuple[Heads, Heads, Heads],
+  *,
+  key_mask: Bool[Array, "batch keys"] | None = None,
+  kernel: AttentionKernel = "auto",
+) -> tuple[Heads, Heads]:
+  """Every token of both streams attends to all of them.
+
+  Under `jax.set_mesh` each device computes its own examples and heads.
+
+  Args:
+    image: queries, keys and values of the image tokens.
+    text: of the text tokens.
+    key_mask: True where a key may be attended to, image tokens first; None
+      means everywhere. Every example needs one such key.
+    kernel: see `attend`.
+
+  Returns:
+    What the queries of the image and of the text take up.
+
+  Raises:
+    InputError: the kernel cannot run on the platform of the mesh.
+  """
+  num_image, num_text = image[0].shape[1], text[0].shape[1]
+  mesh = jax.sharding.get_abstract_mesh()
+  mesh_shape = {} if mesh.empty or mesh.size == 1 else dict(mesh.shape)
+  kernel = choose_kernel(
+    kernel,
+    num_tokens=num_image + num_text,
+    like=image[0],
+    mesh_shape=mesh_shape,
+  )
+  masks = (None, None)
+  ways = mesh_shape.get(_CONTEXT, 1)
+  if key_mask is None and (num_image % ways or num_text % ways):
+    key_mask = jnp.ones((len(image[0]), num_image + num_text), bool)
+  if key_mask is not None:
+    masks = key_mask[:, :num_image], key_mask[:, num_image:]
+  parts = (*image, masks[0]), (*text, masks[1])
+  if not mesh_shape:
+    return _join_and_attend(*parts, kernel=kernel)
+  # Tokens that do not split evenly are padded, with keys that none may see.
+  parts = tuple(
+    tuple(
+      None if x is None else pad_tokens(x, ways * math.ceil(x.shape[1] / ways))
+      for x in part
+    )
+    for part in parts
+  )
+  specs = tuple(_part_specs(part, mesh_shape) for part in parts)
+  # Pallas calls do not say over which axes their results vary.
+  image_out, text_out = jax.shard_map(
+    functools.partial(_join_and_attend, kernel=kernel, ways=ways),
+    in_specs=specs,
+    out_specs=tuple(spec[0] for spec in specs),
+    check_vma=False,
+  )(*parts)
+  return image_out[:, :num_image], text_out[:, :num_text]
+
+
+def _part_specs(part, mesh_shape: dict[str, int]):
+  """The split of one stream's queries, keys, values and key mask."""
+  heads = divisible_spec(
+    partition_spec("batch", "tokens", "heads", "head_dim"),
+    part[0].shape,
+    mesh_shape,
+  )
+  mask = None if part[3] is None else PartitionSpec(*heads[:2])
+  return heads, heads, heads, mask
+
+
+def _join_and_attend(image, text, *, kernel: AttentionKernel, ways: int = 1):
+  """Attention of the examples, heads and queries of one device."""
+  query, key, value, mask = (
+    None if pair[0] is None else jnp.concatenate(pair, axis=1)
+    for pair in zip(image, text, strict=True)
+  )
+  if kernel == "ring":
+    attended = ring_attention(query, key, value, mask, _CONTEXT, ATTENTION)
+  elif ways > 1:
+    attended = all_to_all_attention(
+      query,
+      key,
+      value,
+      mask,
+      axis=_CONTEXT,
+      attend=functools.partial(_run_kernel, kernel),
+    )
+  else:
+    attended = _run_kernel(kernel, query, key, value, mask)
+  num_image = image[0].shape[1]
+  return attended[:, :num_image], attended[:, num_image:]
+
+
+def attend(
+  query: Float[Array, "batch queries heads head_dim"],
+  key: Float[Array, "batch keys heads head_dim"],
+  value: Float[Array, "batch keys heads head_dim"],
+  *,
+  key_mask: Bool[Array, "batch keys"] | None = None,
+  kernel: AttentionKernel = "auto",
+) -> Float[Array, "batch queries heads head_dim"]:
+  """Softmax attention on one device, scaled by 1 / sqrt(head_dim).
+
+  The softmax is in float32. The result carries the remat name `ATTENTION`.
+
+  Args:
+    query: queries of all heads.
+    key: keys of all heads.
+    value: values of all heads.
+    key_mask: True where a key may be attended to; None means everywhere. Every
+      example needs one such key.
+    kernel: "xla", "cudnn" (NVIDIA, half precision only), "splash" (TPU), "ring"
+      (with `mesh.context` only) or "auto": the ring where the heads do not
+      split over `mesh.context`, cuDNN's kernel for half precision on NVIDIA
+      GPUs, the Pallas kernel for long sequences on TPUs, else XLA's.
+
+  Raises:
+    InputError: the kernel cannot run on this platform.
+  """
+  kernel = choose_kernel(kernel, num_tokens=key.shape[1], like=query)
+  return _run_kernel(kernel, query, key, value, key_mask)
+
+
+def _run_kernel(kernel: AttentionKernel, query, key, value, key_mask) -> Heads:
+  if kernel == "splash":
+    # Imported on first use: Pallas is large, and only TPUs need it.
+    from ddit_jax.models.splash import splash_attention
+
+    return splash_attention(
+      query, key, value, key_mask=key_mask, checkpoint_name=ATTENTION
+    )
+  num_queries, mask = query.shape[1], None
+  if key_mask is not None and kernel == "cudnn":
+    # It takes even lengths only, and a mask of every query.
+    query, key, value, key_mask = (
+      pad_tokens(array, array.shape[1] + array.shape[1] % 2)
+      for array in (query, key, value, key_mask)
+    )
+    shape = (len(query), 1, query.shape[1], key.shape[1])
+    mask = jnp.broadcast_to(key_mask[:, None, None, :], shape)
+  elif key_mask is not None:
+    mask = key_mask[:, None, None, :]
+  attended = jax.nn.dot_product_attention(
+    query, key, value, mask=mask, implementation=kernel
+  )
+  return checkpoint_name(attended[:, :num_queries], ATTENTION)
+
+
+def choose_kernel(
+  kernel: AttentionKernel,
+  *,
+  num_tokens: int,
+  like: Float[Array, "batch _ heads head_dim"],
+  mesh_shape: Mapping[str, int] = MappingProxyType({}),
+) -> AttentionKernel:
+  """The kernel that "auto" stands for; any other is checked and returned.
+
+  The platform is that of the mesh of `jax.set_mesh`, which may be of devices
+  that are not attached, else JAX's default.
+
+  Args:
+    kernel: as configured.
+    num_tokens: keys of an example, of both streams and all devices.
+    like: the queries; dtype, heads and their features matter.
+    mesh_shape: devices along each mesh axis.
+
+  Raises:
+    InputError: the kernel cannot run on the platform or the mesh.
+  """
+  num_heads, head_dim = like.shape[2:]
+  if _is_ring(kernel, num_heads, mesh_shape):
+    return "ring"
+  platform = _platform()
+  is_half = like.dtype in (jnp.bfloat16, jnp.float16)
+  takes_cudnn = is_half and head_dim % 8 == 0 and head_dim <= 128
+  if kernel == "auto":
+    if platform == "gpu" and takes_cudnn:
+      return "cudnn"
+    is_long = num_tokens >= _SPLASH_TOKENS
+    return "splash" if platform == "tpu" and is_long else "xla"
+  _check_platform(kernel, platform)
+  if kernel == "cudnn" and not takes_cudnn:
+    raise InputError(
+      "model.execution.attention_kernel='cudnn' takes bfloat16 heads of 8, 16, "
+      f"... 128 features, not {like.dtype} ones of {head_dim}: set "
+      'model.execution.dtype="bfloat16" or attention_kernel="auto"'
+    )
+  return kernel
+
+
+def _is_ring(
+  kernel: AttentionKernel, num_heads: int, mesh_shape: Mapping[str, int]
+) -> bool:
+  ways, tensor = mesh_shape.get(_CONTEXT, 1), mesh_shape.get("tensor", 1)
+  local_heads = num_heads if num_heads % tensor else num_heads // tensor
+  setting = f"model.execution.attention_kernel={kernel!r}"
+  if kernel == "ring" and ways == 1:
+    raise InputError(
+      f"{setting} needs tokens that are split: set mesh.context above 1, or "
+      'the kernel to "auto"'
+    )
+  if kernel not in ("auto", "ring") and local_heads % ways:
+    raise InputError(
+      f"{setting} needs heads that split over mesh.context = {ways}, but a "
+      f'device has {local_heads}: set it to "auto" or "ring"'
+    )
+  return kernel == "ring" or local_heads % ways > 0
+
+
+def _check_platform(kernel: AttentionKernel, platform: str) -> None:
+  needed = {"cudnn": "gpu", "splash": "tpu"}.get(kernel, platform)
+  if platform != needed:
+    raise InputError(
+      f"model.execution.attention_kernel={kernel!r} runs on a {needed}, not on "
+      f'a {platform}: set it to "auto" or "xla"'
+    )
+
+
+def _platform() -> str:
+  """Of the devices that the traced program is for: "cpu", "gpu", "tpu"."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  platform = jax.default_backend() if device is None else device.platform
+  return "gpu" if platform == "cuda" else platform
