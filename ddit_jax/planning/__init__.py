@@ -3,4 +3,5 @@
 - `chips`: figures of accelerators, each with its source.
 - `hlo`: compiled programs, read from their text.
 - `collectives`: their communication, exposed or overlapped.
+- `compiler_remat`: what the compiler repeats to save memory.
 """
