@@ -6,4 +6,5 @@
 - `prepare`: `prepare`.
 - `score`: `score`.
 - `cluster`: how a process joins the others of its job.
+- `compilation_cache`: compiled programs on disk.
 """

@@ -6,7 +6,7 @@ Their imports are deferred until they run, so `--help` is fast.
 import argparse
 import pathlib
 
-from ddit_jax.cli import cluster
+from ddit_jax.cli import cluster, compilation_cache
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.config.load import load_config, load_job
 from ddit_jax.errors import InputError, preparing, suggest
@@ -25,6 +25,7 @@ def _train(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   if not 0 <= values.stop_code <= 255:
     raise InputError(f"--stop_code must be in 0 ... 255: {values.stop_code}")
   cluster.join(values)
+  compilation_cache.use(values)
   workdir = pathlib.Path(values.workdir)
   if isinstance(job, dict):
     is_done = stages.train_stages(job, values.workdir)
@@ -61,6 +62,7 @@ same folder).
       "exit code of a run that a signal stopped before its last step", int, 0
     ),
     **cluster.FLAGS,
+    **compilation_cache.FLAGS,
   },
   run=_train,
   required=("config", "workdir"),
@@ -87,6 +89,7 @@ def _sample(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     questions=values.question,
     inputs=values.inputs,
   )
+  compilation_cache.use(values)
   return requests.generate(
     values.checkpoint,
     values.task,
@@ -215,6 +218,7 @@ again. The sampling config is the checkpoint's; flags change single fields:
       "vqa: what follows each question; as in training if unset"
     ),
     **_SHORT_FLAGS,
+    **compilation_cache.FLAGS,
   },
   run=_sample,
   required=("checkpoint", "task"),
@@ -228,6 +232,7 @@ def _evaluate(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   config = load_config(Config, values.config, overrides)
   from ddit_jax.pipelines import evaluate
 
+  compilation_cache.use(values)
   return evaluate.evaluate(
     config,
     values.checkpoint,
@@ -257,6 +262,7 @@ report.html (one file that opens offline) to the folder --out.
     "out": Flag("folder for metrics, samples and the report", is_path=True),
     "weights": _WEIGHTS,
     "step": _STEP,
+    **compilation_cache.FLAGS,
   },
   run=_evaluate,
   required=("checkpoint", "config", "out"),

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ddit_jax.cli import cluster
+from ddit_jax.cli import cluster, compilation_cache
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError, first_few, preparing
@@ -51,7 +51,8 @@ _ONLY_COPYING = (
   "max_ratio",
   "min_short_side",
 )
-_ONLY_CACHING = ("config", "task", "rows_per_device", *cluster.FLAGS)
+_SHARED = cluster.FLAGS | compilation_cache.FLAGS
+_ONLY_CACHING = ("config", "task", "rows_per_device", *_SHARED)
 
 
 _FLAGS = {
@@ -78,7 +79,7 @@ _FLAGS = {
     "training step if unset, at most 32",
     int,
   ),
-  **cluster.FLAGS,
+  **_SHARED,
 }
 
 
@@ -159,6 +160,7 @@ def _write_caches(
 
   config = load_config(Config, values.config, overrides)
   cluster.join(values)
+  compilation_cache.use(values)
   from ddit_jax.experiment.data import CacheRequest
   from ddit_jax.experiment.processes import leaving_together
   from ddit_jax.experiment.write_cache import write_caches
