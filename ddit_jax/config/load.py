@@ -374,6 +374,8 @@ def _plain(value: Any, where: str) -> Any:
     return {key: _plain(v, f"{where}.{key}") for key, v in value.items()}
   if isinstance(value, list | tuple):
     return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+  if isinstance(value, float) and not math.isfinite(value):
+    raise InputError(f"{where} must be a finite number, got {value}")
   if value is None or isinstance(value, str | bool | int | float):
     return value
   raise InputError(

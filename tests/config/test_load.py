@@ -202,6 +202,10 @@ def test_variants_and_overrides_reach_the_settings():
     ({"loss.is_merged": "1"}, "must be bool, got 1 of type int"),
     ({"optimizer.learning_rate": "nan"}, "must be float, got 'nan'"),
     ({"optimizer.learning_rate": "1e999"}, "must be a finite number, got inf"),
+    (
+      {"data.sources.mine.filters.max_ratio": "1e999"},
+      "data.sources.mine.filters.max_ratio must be a finite number, got inf",
+    ),
     ({"schema_version": "3"}, "has schema_version 3, this ddit_jax reads"),
     ({"": "1"}, "unknown config key : "),
     ({"seed": "{[]: 1}"}, "seed must be int, got '{[]: 1}'"),
