@@ -55,6 +55,15 @@ _PREFIXES = (
   "lora_transformer_",
 )
 _TEXT_ENCODERS = ("text_encoder", "lora_te", "text_model.")
+# What the names of other methods' tensors hold.
+_OTHER_METHODS = {
+  "lora_magnitude_vector": "DoRA",
+  "dora_scale": "DoRA",
+  "lokr_": "LoKr",
+  "hada_": "LoHa",
+  "oft_": "OFT",
+  "bias": "biases",
+}
 # Fields of PEFT's LoraConfig with which it computes something else.
 _UNSUPPORTED = ("use_dora", "lora_bias")
 _MERGE = "merge it into its base with the program that made it"
@@ -183,9 +192,16 @@ def _groups(
     else:
       groups[found["module"]][found.lastgroup] = tensor
   if others:
+    methods = [
+      method
+      for part, method in _OTHER_METHODS.items()
+      if any(part in name for name in others)
+    ]
+    what = " and ".join(dict.fromkeys(methods)) or "an unknown kind"
     raise InputError(
-      f"{path} has {len(others)} tensors that are no product of two matrices "
-      f"({first_few(others)}), such as DoRA's, LoKr's or biases: {_MERGE}"
+      f"{path} is an adapter of {what}, which is not supported: "
+      f"{len(others)} of its tensors are no product of two matrices "
+      f"({first_few(others)}); {_MERGE}"
     )
   return groups, unused
 
