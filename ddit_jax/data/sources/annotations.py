@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image_header import ImageSize
+from ddit_jax.data.sources import parquet_files
 from ddit_jax.files import read_regular
 from ddit_jax.json_files import parse_json, text_encoding
 
@@ -147,7 +148,7 @@ def _shown(value: Any) -> str:
   return f"{type(value).__name__} {value!r:.40}"
 
 
-SUFFIXES = (".json", ".jsonl", ".csv")
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
 # Parsing a JSON file takes several times its size in memory.
 _MAX_JSON_BYTES = 2**34
@@ -204,7 +205,7 @@ def entries(
   CSV cells are strings, and an empty cell is None.
 
   Args:
-    path: JSON, JSON lines (also in a file called .json), or CSV.
+    path: JSON, JSON lines (also in a file called .json), CSV or Parquet.
     coco: reads a file in COCO's layout; None refuses it.
 
   Raises:
@@ -222,6 +223,8 @@ def entries(
     numbered = enumerate(found)
   elif suffix == ".csv":
     numbered = _csv_rows(path)
+  elif suffix == ".parquet":
+    numbered = parquet_files.rows(path)
   else:
     raise ValueError(f"{path} must end in one of {', '.join(SUFFIXES)}")
   for number, entry in numbered:

@@ -29,13 +29,13 @@ def side_by_side(
 ) -> Candidates:
   """Images and texts of the same name, folder by folder in sorted order.
 
-  A folder that holds metadata.jsonl or metadata.csv and no such texts is read
-  through that list. Hidden files and folders are passed over; images among
-  them are counted.
+  A folder that holds one of `METADATA_NAMES` and no such texts is read through
+  that list. Hidden files and folders are passed over; images among them are
+  counted.
 
   Args:
     folder: of all images.
-    keys: of the records of metadata.jsonl and metadata.csv.
+    keys: of the records of such a list.
     needs_captions: False also takes images without a text.
   """
   walked = {folder.path}

@@ -42,13 +42,13 @@ def open_image_folder(
 ) -> FileSource:
   """Opens a folder of captioned images.
 
-  A list is a JSON list, JSON lines or CSV of records with `image_path`,
-  `caption`, `re_caption`, and, where known, `height`, `width` and `ratio`, as
-  the D-DiT release has them; `file_name` and `text`, as Hugging Face has them;
-  or COCO's captions_*.json. Without a list, NAME.jpg (.jpeg, .png, .webp)
-  belongs to NAME.txt beside it, in all subfolders that are not hidden, or to a
-  line of metadata.jsonl or metadata.csv. Texts are UTF-8, or what their byte
-  order mark says.
+  A list is a JSON list, JSON lines, CSV or Parquet of records with
+  `image_path`, `caption`, `re_caption`, and, where known, `height`, `width` and
+  `ratio`, as the D-DiT release has them; `file_name` and `text`, as Hugging
+  Face has them; or COCO's captions_*.json. Without a list, NAME.jpg (.jpeg,
+  .png, .webp) belongs to NAME.txt beside it, in all subfolders that are not
+  hidden, or to a record of metadata.jsonl, .csv or .parquet. Texts are UTF-8,
+  or what their byte order mark says.
 
   Headers are read only where filters need sides that the list does not give.
   Texts are held in memory: use WebDataset for more than ten million images.

@@ -16,7 +16,7 @@ from ddit_jax.data.sources.image_table import FileRecord
 from ddit_jax.data.sources.paths import is_unsafe
 
 # Names of the lists in folders that Hugging Face's imagefolder reads.
-METADATA_NAMES = ("metadata.jsonl", "metadata.csv")
+METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 _NUM_PEEKED = 100
 
@@ -55,7 +55,7 @@ def listed(
   """The records of a list.
 
   Args:
-    file: JSON, JSON lines, CSV, or COCO's captions_*.json.
+    file: JSON, JSON lines, CSV, Parquet, or COCO's captions_*.json.
     keys: of the records.
     needs_captions: False accepts a list without any captions.
     below: folder that image paths start from, below the source's.

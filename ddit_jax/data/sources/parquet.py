@@ -16,6 +16,7 @@ from typing import Any
 
 from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.sources.annotations import optional_texts_of, texts_of
+from ddit_jax.data.sources.parquet_files import check_row_groups, read_footer
 from ddit_jax.data.sources.paths import (
   MAX_IMAGE_BYTES,
   LruCache,
@@ -57,27 +58,14 @@ def _checked_footer(file: pathlib.Path, columns: ParquetColumns):
     ValueError: pyarrow is absent, the file is damaged, or a column is missing
       or of another type.
   """
-  try:
-    import pyarrow
-    from pyarrow import parquet
-  except ImportError as error:
-    raise ValueError(
-      f"reading parquet needs pyarrow ({error}): pip install pyarrow"
-    ) from error
-  file_facts(file)
-  try:
-    with parquet.ParquetFile(file) as opened:
-      footer, schema = opened.metadata, opened.schema_arrow
-  except (pyarrow.ArrowException, OSError) as error:
-    cause = " ".join(str(error).split())
-    raise ValueError(f"{file} is not a whole parquet file: {cause}") from error
+  footer, schema = read_footer(file)
   for column in columns.names():
     if schema.names.count(column) != 1:
       raise ValueError(
         f"{file} has {schema.names.count(column)} columns {column!r} instead "
         f"of one: it has {schema.names}"
       )
-  _check_row_groups(file, footer, columns)
+  check_row_groups(file, footer, columns.names())
   roles = {
     "binary or struct<bytes>": (_holds_images, [columns.image]),
     "string or lists of it": (
@@ -91,36 +79,6 @@ def _checked_footer(file: pathlib.Path, columns: ParquetColumns):
       if not is_right(kind):
         raise ValueError(f"{file}: column {name!r} is {kind}, not {wanted}")
   return footer
-
-
-# Of a row group, which is decoded to read any of its rows.
-_MAX_GROUP_BYTES = 2**31
-# Of an element of a column: its index in a dictionary and its levels.
-_ELEMENT_BYTES = 8
-
-
-def _check_row_groups(
-  file: pathlib.Path, footer, columns: ParquetColumns
-) -> None:
-  """Raises ValueError if reading a row would take too much memory.
-
-  A file of a few kilobytes may hold gigabytes: equal values compress well.
-  """
-  names = columns.names()
-  for number in range(footer.num_row_groups):
-    group = footer.row_group(number)
-    chunks = [group.column(leaf) for leaf in range(group.num_columns)]
-    num_bytes = sum(
-      chunk.total_uncompressed_size + _ELEMENT_BYTES * chunk.num_values
-      for chunk in chunks
-      if chunk.path_in_schema.partition(".")[0] in names
-    )
-    if num_bytes > _MAX_GROUP_BYTES:
-      raise ValueError(
-        f"{file}: row group {number} takes {num_bytes / 1e9:.3g} GB in memory, "
-        f"at most {_MAX_GROUP_BYTES / 1e9:.3g} are read for one row: write it "
-        "with fewer rows in a group (row_group_size=100 of pyarrow)"
-      )
 
 
 def _image_bytes(value: Any, record_id: str) -> bytes:

@@ -392,6 +392,37 @@ def test_hugging_faces_metadata_are_read(tmp_path, encoding):
     assert source.removed == {}
 
 
+def test_hugging_faces_metadata_may_be_parquet(tmp_path):
+  pyarrow = pytest.importorskip("pyarrow")
+  from pyarrow import parquet
+
+  columns = {
+    "file_name": ["a.jpg", "sub/b.jpg", None],
+    "text": ["a red square", "a circle", "nothing"],
+    "objects": [{"bbox": [0.0, 1.0]}] * 3,
+    "thumbnail": [IMAGE] * 3,
+  }
+  path = tmp_path / "metadata.parquet"
+  parquet.write_table(pyarrow.table(columns), path, row_group_size=2)
+  (tmp_path / "sub").mkdir()
+  for entry in HUGGING_FACE:
+    (tmp_path / entry["file_name"]).write_bytes(IMAGE)
+  for place in (tmp_path, path):
+    source = open_image_folder("set", path=str(place))
+    assert [source[i] for i in range(len(source))] == [
+      Example(
+        record_id=f"metadata.parquet:{number}",
+        image=IMAGE,
+        texts=(entry["text"],),
+      )
+      for number, entry in enumerate(HUGGING_FACE)
+    ]
+    assert source.removed == {"no_image": 1}
+  path.write_bytes(path.read_bytes()[:-9])
+  with pytest.raises(ValueError, match="is not a whole parquet file"):
+    open_image_folder("set", path=str(tmp_path))
+
+
 def test_each_split_has_its_own_metadata(tmp_path):
   for split in ("test", "train"):
     (tmp_path / split).mkdir()
