@@ -1,7 +1,7 @@
 """The commands that README, docs and docstrings print, as a reader runs them.
 
 Each is taken as written, in another folder than the repository, up to where
-its work would begin; README's own are also run whole, at toy size.
+its work would begin; those that toy data and weights allow also to their end.
 """
 
 import pathlib
@@ -101,28 +101,133 @@ def test_a_command_is_accepted_as_written(name, elsewhere, monkeypatch):
   assert left == {"configs", "tools", "vqa.json"}
 
 
+def run_as_written(commands, capsys, *, toy=(), swap=None):
+  """Runs commands one after the other.
+
+  Args:
+    commands: their words.
+    capsys: holds what they print.
+    toy: added to training and evaluation, which are then small.
+    swap: words that are replaced.
+  """
+  for program, *argv in commands:
+    argv = [(swap or {}).get(word, word) for word in argv]
+    if argv[0] in ("train", "evaluate"):
+      argv += toy
+    if program == "ddit":
+      assert main(argv) == 0, capsys.readouterr().err
+      continue
+    with (
+      pytest.MonkeyPatch.context() as patch,
+      pytest.raises(SystemExit) as end,
+    ):
+      patch.setattr(sys, "argv", argv)
+      runpy.run_path(argv[0], run_name="__main__")
+    assert end.value.code == 0, capsys.readouterr().err
+
+
+TOY = tiny_run.flags()[1:]
+
+
+def write_images(folder: pathlib.Path, count: int) -> None:
+  """Squares of three colours with their captions beside them."""
+  folder.mkdir(parents=True)
+  for number in range(count):
+    color = ("red", "green", "blue")[number % 3]
+    Image.new("RGB", (300, 300), color).save(folder / f"{number}.png")
+    (folder / f"{number}.txt").write_text(f"a {color} square")
+
+
 @pytest.mark.slow
 def test_readme_runs_from_another_folder(
   elsewhere, trained, on_one_device, capsys
 ):
   """Every command of README's first list, with the tiny run's settings."""
   shutil.copytree(trained, elsewhere / "runs" / "digits")
-  (elsewhere / "images").mkdir()
-  Image.new("RGB", (300, 300)).save(elsewhere / "images" / "one.png")
-  (elsewhere / "images" / "one.txt").write_text("a red seven")
-  toy = tiny_run.flags()[1:]
-  base = ["--config=configs/digits.py", *toy, "--config.lora.rank=2"]
+  write_images(elsewhere / "images", 1)
+  base = ["--config=configs/digits.py", *TOY, "--config.lora.rank=2"]
   adapters = ["--config.init_from=runs/digits", "--workdir=runs/adapters"]
   assert main(["train", *base, *adapters]) == 0
   text = (ROOT / "README.md").read_text()
   block = text.split("## Command line")[1].split("```")[1]
   lines = re.sub(r"\\\n\s*", " ", block).strip().splitlines()
-  for line in lines:
-    _, *argv = shlex.split(line)
-    if argv[0] in ("train", "evaluate"):
-      argv += toy
-    assert main(argv) == 0, capsys.readouterr().err
+  run_as_written(map(shlex.split, lines), capsys, toy=TOY)
   assert (elsewhere / "adapter.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_ones_own_images_are_trained_on_as_written(
+  elsewhere, on_one_device, capsys
+):
+  """All of docs/data.md but the caches, which need SD3's encoders."""
+  write_images(elsewhere / "path" / "to" / "images", 40)
+  Image.new("RGB", (50, 40), "blue").save(elsewhere / "cat.png")
+  *first, resumed = [
+    words
+    for words in commands_in(ROOT / "docs" / "data.md")
+    if not any("ddit_sd3" in word for word in words)
+  ]
+  assert [words[1] for words in first] == [
+    *("train", "prepare", "train", "sample", "sample")
+  ]
+  run_as_written(first, capsys, toy=TOY)
+  (elsewhere / "new").mkdir()
+  shutil.move(elsewhere / "path" / "to" / "images", elsewhere / "new" / "place")
+  steps = "--config.train.num_steps="
+  longer = [f"{steps}8" if word.startswith(steps) else word for word in TOY]
+  run_as_written([resumed], capsys, toy=longer)
+  assert (elsewhere / "runs" / "mine" / "checkpoints" / "8").is_dir()
+
+
+@pytest.mark.slow
+def test_adapters_are_trained_and_exported_as_written(
+  elsewhere, trained, on_one_device, capsys
+):
+  """All of docs/lora.md but what needs a converted SD3."""
+  shutil.copytree(trained, elsewhere / "runs" / "digits")
+  start = "--config.init_from=runs/digits/checkpoints/"
+  commands = [
+    words
+    for words in commands_in(ROOT / "docs" / "lora.md")
+    if words[0] == "ddit"
+  ]
+  assert [words[1] for words in commands] == ["train", "lora", "lora"]
+  swap = {f"{start}6000": f"{start}{tiny_run.LAST_STEP}"}
+  run_as_written(commands, capsys, toy=TOY, swap=swap)
+  assert (elsewhere / "adapter.safetensors").is_file()
+  assert (elsewhere / "runs" / "merged" / "checkpoints").is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["README.md", "docs/conversion.md"])
+def test_weights_are_converted_as_written(elsewhere, capsys, name):
+  pytest.importorskip("diffusers")
+  from tests.conversion import checkpoints
+
+  checkpoints.save_sd3_folder(elsewhere / "SRC")
+  taken, exported, *_ = [
+    words
+    for words in commands_in(ROOT / name)
+    if words[1] == TOOL and not any("target" in word for word in words)
+  ]
+  run_as_written([taken, exported], capsys)
+  assert (elsewhere / "FOLDER" / "transformer" / "config.json").is_file()
+
+
+@pytest.mark.slow
+def test_sd3_is_sampled_as_written(elsewhere, capsys):
+  pytest.importorskip("transformers")
+  from tests.pipelines import sd3_files
+
+  [command] = [
+    words
+    for words in commands_in(ROOT / "README.md")
+    if "--checkpoint=weights/sd3_base" in words
+  ]
+  sd3_files.write(elsewhere / "weights" / "sd3_base")
+  small = ["--size=16", "--steps=2"]
+  run_as_written([[*command, *small]], capsys)
+  assert (elsewhere / "samples" / "00000.png").is_file()
 
 
 @pytest.mark.slow
