@@ -5,6 +5,7 @@ Every setting is a field of the part that uses it and is documented there;
 """
 
 import dataclasses
+import pathlib
 from typing import Literal
 
 from jax.sharding import Mesh
@@ -167,6 +168,12 @@ class Config:
     """The keys in `resume_changes`."""
     keys = (key.strip() for key in self.resume_changes.split(","))
     return tuple(key for key in keys if key)
+
+  def start_of(self, workdir: pathlib.Path) -> str:
+    """What the run in a workdir starts from; stages lie beside each other."""
+    if not self.init_from.startswith(STAGE):
+      return self.init_from
+    return str(workdir.parent / self.init_from.removeprefix(STAGE))
 
   def make_mesh(self) -> Mesh:
     """The job's mesh, after checking that it divides all batches.

@@ -141,7 +141,7 @@ class Trainer:
     encoders = config.model.open_encoders()
     sources = open_sources(config.data)
     start, held = store.latest_step(), source_files(sources)
-    init_from = folder.resolved(config.init_from)
+    init_from = config.start_of(folder.path)
     if start is None:
       tokenizer = new_tokenizer(config, init_from, encoders, sources)
     else:

@@ -20,7 +20,7 @@ from ddit_jax.config.load import from_dict
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.data.schedule import check_schedule_edit
 from ddit_jax.errors import InputError, first_few, suggest
-from ddit_jax.experiment.config import STAGE, Config
+from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.source_record import is_named
 from ddit_jax.files import folder_if_used, local_path, take_lock
 
@@ -182,12 +182,6 @@ class RunFolder:
         f"{self.path} is at step {step}, beyond train.num_steps = "
         f"{config.train.num_steps}: raise it or choose another --workdir"
       )
-
-  def resolved(self, init_from: str) -> str:
-    """Where pretrained weights are; "stage:NAME" is a sibling folder."""
-    if not init_from.startswith(STAGE):
-      return init_from
-    return str(self.path.parent / init_from.removeprefix(STAGE))
 
   def write_config(self, config: Config) -> None:
     """Writes the resolved config, config.json, once a job."""

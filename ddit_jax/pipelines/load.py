@@ -270,7 +270,7 @@ class StoredRun:
     network, shardings = adapted.network, adapted.network.shardings(mesh)
     shapes = network.abstract_variables()["params"]
     pretrained = PretrainedParams.open(
-      self.config.init_from,
+      self.config.start_of(self.store.folder.parent),
       self.config.init_weights,
       shapes,
       is_complete=True,

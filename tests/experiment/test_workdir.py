@@ -111,7 +111,8 @@ def test_a_workdir_may_be_written_in_any_way(tmp_path, monkeypatch):
       assert folder.path == tmp_path / "run"
   with RunFolder("../link") as folder:
     # The stages of a job lie beside the name that is given.
-    assert folder.resolved("stage:first") == str(tmp_path / "first")
+    config = tiny_run.settings(init_from="stage:first")
+    assert config.start_of(folder.path) == str(tmp_path / "first")
 
 
 def test_checkpoints_are_found_from_the_workdir_or_their_own_folder(tmp_path):

@@ -1,6 +1,8 @@
 """`ddit lora`: a run's adapters as a file, and merged."""
 
 import logging
+import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -20,10 +22,13 @@ LAST = tiny_run.NUM_STEPS
 
 @pytest.fixture(scope="module")
 def adapted(trained, tmp_path_factory):
-  """The workdir of a run of adapters. Not to be changed."""
-  workdir = tmp_path_factory.mktemp("adapted") / "run"
+  """The workdir of a stage of adapters. Not to be changed."""
+  job = tmp_path_factory.mktemp("adapted")
+  base = pathlib.Path("checkpoints", "4")
+  shutil.copytree(trained / base, job / "first" / base)
+  workdir = job / "run"
   settings = tiny_run.settings(
-    init_from=str(trained / "checkpoints" / "4"),
+    init_from="stage:first",
     lora__rank="2",
     lora__targets="attention,mlp",
   )
