@@ -28,6 +28,8 @@ VERBS: dict[str, Verb] = {
 BAD_INPUT = 2
 INTERRUPTED = 130
 
+# As of a program that SIGPIPE ends.
+OUTPUT_CLOSED = 141
 
 def main(argv: list[str] | None = None) -> int:
   """Runs `ddit` with arguments (default: the process's); the exit code.
@@ -38,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
   argv = sys.argv[1:] if argv is None else argv
   _show_messages()
   try:
-    return _dispatch(argv)
+    code = _dispatch(argv)
+    print(end="", flush=True)
+    return code
   except InputError as error:
     print(f"ddit: {one_line(error)}", file=sys.stderr)
     return BAD_INPUT
@@ -47,6 +51,23 @@ def main(argv: list[str] | None = None) -> int:
     return INTERRUPTED
 
 
+  except BrokenPipeError:
+    # The output is read by `head`, for example, which has enough.
+    if not _drop_closed_output():
+      raise
+    return OUTPUT_CLOSED
+
+
+def _drop_closed_output() -> bool:
+  """False if stdout is open; else Python need not report that at its end."""
+  try:
+    print(end="", flush=True)
+  except BrokenPipeError:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    return True
+  return False
 def overview() -> str:
   """The list of verbs."""
   lines = [

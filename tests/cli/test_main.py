@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ddit_jax.cli.main import VERBS, main, overview
+from ddit_jax.cli.main import OUTPUT_CLOSED, VERBS, main, overview
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.errors import InputError
 from tests import tiny_run
@@ -192,6 +192,31 @@ def test_how_work_can_end(capsys, monkeypatch):
   # A mistake of ours is no bad input: it must not be dressed up as such.
   monkeypatch.setitem(VERBS, "mow", FakeVerb(ValueError("bug")))
   with pytest.raises(ValueError, match="bug"):
+    run(capsys, "mow")
+
+
+@pytest.mark.parametrize("num_words", [1, 100_000])
+def test_a_reader_that_has_enough_is_no_error(num_words):
+  """As in `ddit ... | head`; 100,000 words do not fit the buffer."""
+  program = (
+    "import sys; from ddit_jax.cli import main\n"
+    f"main.overview = lambda: 'word ' * {num_words}\n"
+    "sys.exit(main.main(['help']))"
+  )
+  with subprocess.Popen(
+    [sys.executable, "-c", program],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  ) as process:
+    process.stdout.close()
+    assert process.stderr.read() == ""
+  assert process.returncode == OUTPUT_CLOSED
+
+
+def test_another_broken_pipe_is_an_error(capsys, monkeypatch):
+  monkeypatch.setitem(VERBS, "mow", FakeVerb(BrokenPipeError("a worker")))
+  with pytest.raises(BrokenPipeError, match="a worker"):
     run(capsys, "mow")
 
 
