@@ -12,6 +12,7 @@ from ddit_jax.cli import commands, prepare, score
 from ddit_jax.cli.flags import Verb
 from ddit_jax.config.load import split_overrides
 from ddit_jax.errors import InputError, one_line, printable, suggest
+from ddit_jax.monitor import start_times
 
 VERBS: dict[str, Verb] = {
   verb.name: verb
@@ -27,9 +28,9 @@ VERBS: dict[str, Verb] = {
 
 BAD_INPUT = 2
 INTERRUPTED = 130
-
 # As of a program that SIGPIPE ends.
 OUTPUT_CLOSED = 141
+
 
 def main(argv: list[str] | None = None) -> int:
   """Runs `ddit` with arguments (default: the process's); the exit code.
@@ -37,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
   Bad input (verb, flag, config key, type, value or path) prints one line on
   stderr and returns 2.
   """
+  start_times.begin()
   argv = sys.argv[1:] if argv is None else argv
   _show_messages()
   try:
@@ -49,8 +51,6 @@ def main(argv: list[str] | None = None) -> int:
   except KeyboardInterrupt:
     print("ddit: interrupted", file=sys.stderr)
     return INTERRUPTED
-
-
   except BrokenPipeError:
     # The output is read by `head`, for example, which has enough.
     if not _drop_closed_output():
@@ -68,6 +68,8 @@ def _drop_closed_output() -> bool:
     os.close(nowhere)
     return True
   return False
+
+
 def overview() -> str:
   """The list of verbs."""
   lines = [

@@ -11,6 +11,7 @@
 - `toy_model`: toy encoders for dry runs.
 - `step_log`: the scalars of a run's steps.
 - `processes`: the processes of one job: equal settings, and no endless wait.
+- `compiled_step`: the step, lowered, compiled, timed and profiled.
 - `trainer`: `ddit train`: build the parts, restore or initialise, loop.
 - `validation`: validation losses and sample grids.
 - `run_report`: the page of a run's curves, samples and config.

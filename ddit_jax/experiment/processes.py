@@ -2,7 +2,8 @@
 
 A process that leaves alone would let the others wait in a collective for ever.
 So every process says that it is alive, and why it leaves, in the key-value
-store of the job's coordinator, and looks there for the others.
+store of the job's coordinator, and looks there for the others. A run that no
+longer moves ends, too.
 """
 
 import contextlib
@@ -25,16 +26,16 @@ from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from ddit_jax.checkpoint.manifest import raise_on_all
-from ddit_jax.errors import InputError, one_line
+from ddit_jax.errors import InputError, first_few, one_line
+from ddit_jax.train.watchdog import NO_WATCHDOG, Watchdog
 
 _SECONDS_BETWEEN_LOOKS = 1.0
-# A process that said nothing for this long was killed, or its machine is gone.
-_SECONDS_UNTIL_DEAD = 60.0
 # For a process to leave by itself, with its own reason, after another one did.
 _SECONDS_TO_LEAVE = 10.0
 _ALIVE, _STOPPED = "ddit_jax/alive/", "ddit_jax/stopped/"
 _DONE = "done"
 _BAD_INPUT, _FAILED, _INTERRUPTED = 2, 1, 130
+HUNG = 76
 
 
 def check_same_settings(settings: Mapping[str, Any]) -> None:
@@ -77,43 +78,63 @@ def _difference(first: dict[str, Any], mine: dict[str, Any]) -> InputError:
 
 
 @contextlib.contextmanager
-def leaving_together() -> Iterator[None]:
+def leaving_together(
+  *, peer_timeout_seconds: float = 40.0, watchdog: Watchdog = NO_WATCHDOG
+) -> Iterator[None]:
   """A block that all processes enter together and that none outlives alone.
 
-  With several processes, one that fails in it, is interrupted or is killed ends
-  all of them, each with one line that names it. With one process it does
-  nothing.
+  With several processes, one that fails in it, is interrupted, is killed or
+  stopped ends all of them, each with one line that names it.
+
+  Args:
+    peer_timeout_seconds: a process that said nothing for this long was killed
+      or stopped, or its machine is gone.
+    watchdog: knows what this process waits for; if that takes too long, the job
+      ends with exit code 76.
   """
   if jax.process_count() == 1:
-    yield
+    with watchdog.ending_hangs(_end_hang_alone):
+      yield
     return
-  watch = _Watch(distributed.global_state.client, jax.process_index())
+  client, index = distributed.global_state.client, jax.process_index()
+  watch = _Watch(client, index, peer_timeout_seconds, watchdog)
   watch.start()
   try:
-    yield
+    with watchdog.ending_hangs(watch.end_hang):
+      yield
   except BaseException as error:
     watch.leave(error)
   watch.finish()
 
 
+def _end_hang_alone(line: str) -> None:
+  _End(line=f"this run {line}", code=HUNG).exit()
+
+
 class _Watch(threading.Thread):
   """Says that this process is alive, and ends it when another one is not."""
 
-  def __init__(self, client: Any, index: int):
+  def __init__(
+    self, client: Any, index: int, timeout: float, watchdog: Watchdog
+  ):
     super().__init__(daemon=True)
     self._client, self._index = client, index
+    self._timeout, self._watchdog = timeout, watchdog
     self._is_over = threading.Event()
 
   def run(self) -> None:
     peers: dict[str, _Peer] = {}
     while not self._is_over.wait(_SECONDS_BETWEEN_LOOKS):
       try:
-        reason = self._look(peers)
+        with _ending_after(self._timeout, _lost("0")):
+          end = self._look(peers)
       except jax.errors.JaxRuntimeError:
-        reason = "the first process of the job cannot be reached", _FAILED
+        end = _lost("0")
+      if end and end.lost not in ("", "0"):
+        self._leave(end)
       # Another process's reason is often this one's, too.
-      if reason and not self._is_over.wait(_SECONDS_TO_LEAVE):
-        self._end(*reason)
+      elif end and not self._is_over.wait(_SECONDS_TO_LEAVE):
+        self._exit(end)
 
   def finish(self) -> None:
     """Ends the watch after a block that went well."""
@@ -123,56 +144,84 @@ class _Watch(threading.Thread):
   def leave(self, error: BaseException) -> None:
     """Tells the other processes why this one leaves, and ends it."""
     self._is_over.set()
-    line, code = self._reason(error)
-    self._say(_STOPPED, f"{code} {line}")
-    if self._index == 0:
-      self._wait_for_peers()
-    self._end(line, code)
+    with _ending_after(2 * _SECONDS_TO_LEAVE, _lost("0")):
+      end = self._end_of(error)
+    self._leave(end)
 
-  def _reason(self, error: BaseException) -> tuple[str, int]:
+  def end_hang(self, line: str) -> None:
+    """Tells the other processes that this one no longer moves, and ends it."""
+    line = f"process {self._index} {line}{self._waits_of_others()}"
+    self._leave(_End(line=line, code=HUNG))
+
+  def _waits_of_others(self) -> str:
+    """What the other processes wait for; who hangs is often among them."""
+    waits = {
+      key.removeprefix(_ALIVE): sign.split(" ", 1)[1]
+      for key, sign in self._signs_of_others().items()
+      if sign != _DONE
+    }
+    different = [n for n in waits if waits[n] != self._watchdog.waits]
+    listed = first_few(f"process {n} for {waits[n]}" for n in different)
+    return f"; meanwhile waited {listed}" if listed else ""
+
+  def _leave(self, end: "_End") -> None:
+    with _ending_after(3 * _SECONDS_TO_LEAVE, end):
+      self._say(_STOPPED, f"{end.code} {end.line}")
+      if self._index == 0:
+        self._wait_for_peers(without=end.lost)
+      self._exit(end)
+
+  def _end_of(self, error: BaseException) -> "_End":
     """The line and the exit code of an error."""
     if isinstance(error, KeyboardInterrupt):
-      return "interrupted", _INTERRUPTED
+      return _End(line="interrupted", code=_INTERRUPTED)
     if isinstance(error, InputError):
-      return one_line(error), _BAD_INPUT
+      return _End(line=one_line(error), code=_BAD_INPUT)
     # A collective breaks when a process on its other side is gone.
-    if gone := self._gone_peer():
-      return gone
+    if lost := self._lost_peer():
+      return lost
     traceback.print_exception(error)
-    return one_line(f"{type(error).__name__}: {error}"), _FAILED
+    return _End(line=one_line(f"{type(error).__name__}: {error}"), code=_FAILED)
 
-  def _gone_peer(self) -> tuple[str, int] | None:
-    with contextlib.suppress(jax.errors.JaxRuntimeError):
-      before = dict(self._client.key_value_dir_get(_ALIVE))
-      before.pop(f"{_ALIVE}{self._index}", None)
+  def _lost_peer(self) -> "_End | None":
+    try:
+      before = self._signs_of_others()
       time.sleep(3 * _SECONDS_BETWEEN_LOOKS)
       if stopped := self._stopped_peer():
         return stopped
-      now = dict(self._client.key_value_dir_get(_ALIVE))
-      for key, sign in before.items():
-        if now[key] == sign != _DONE:
-          return _killed(key), _FAILED
+      now = self._signs_of_others()
+    except jax.errors.JaxRuntimeError:
+      return _lost("0")
+    for key, sign in before.items():
+      if now[key] == sign != _DONE:
+        return _lost(key.removeprefix(_ALIVE))
     return None
 
-  def _stopped_peer(self) -> tuple[str, int] | None:
+  def _stopped_peer(self) -> "_End | None":
     for key, said in self._client.key_value_dir_get(_STOPPED):
       code, line = said.split(" ", 1)
-      return f"process {key.removeprefix(_STOPPED)} stopped: {line}", int(code)
+      line = f"process {key.removeprefix(_STOPPED)} stopped: {line}"
+      return _End(line=line, code=int(code))
     return None
 
-  def _wait_for_peers(self) -> None:
+  def _signs_of_others(self) -> dict[str, str]:
+    signs = dict(self._client.key_value_dir_get(_ALIVE))
+    signs.pop(f"{_ALIVE}{self._index}", None)
+    return signs
+
+  def _wait_for_peers(self, *, without: str) -> None:
     """Waits until the others have left: the keys end with this process."""
     end = time.monotonic() + 2 * _SECONDS_TO_LEAVE
     while time.monotonic() < end:
-      signs = dict(self._client.key_value_dir_get(_ALIVE))
-      signs.pop(f"{_ALIVE}{self._index}", None)
+      signs = self._signs_of_others()
+      signs.pop(f"{_ALIVE}{without}", None)
       if all(sign == _DONE for sign in signs.values()):
         return
       time.sleep(_SECONDS_BETWEEN_LOOKS)
 
-  def _look(self, peers: dict[str, "_Peer"]) -> tuple[str, int] | None:
-    """Why this process has to leave and its exit code, if it has to."""
-    self._say(_ALIVE, str(time.time_ns()))
+  def _look(self, peers: dict[str, "_Peer"]) -> "_End | None":
+    """Why this process has to end, if it has to."""
+    self._say(_ALIVE, f"{time.time_ns()} {self._watchdog.waits}")
     if stopped := self._stopped_peer():
       return stopped
     now = time.monotonic()
@@ -180,8 +229,8 @@ class _Watch(threading.Thread):
       if key not in peers or peers[key].beat != beat:
         peers[key] = _Peer(beat, now)
       silence = now - peers[key].since
-      if beat != _DONE and silence > _SECONDS_UNTIL_DEAD:
-        return _killed(key), _FAILED
+      if beat != _DONE and silence > self._timeout:
+        return _lost(key.removeprefix(_ALIVE))
     return None
 
   def _say(self, prefix: str, text: str) -> None:
@@ -190,11 +239,9 @@ class _Watch(threading.Thread):
         f"{prefix}{self._index}", text, allow_overwrite=True
       )
 
-  def _end(self, line: str, code: int) -> None:
-    """Ends the process at once: an orderly exit would wait for the others."""
-    print(f"ddit: {line}", file=sys.stderr, flush=True)
+  def _exit(self, end: "_End") -> None:
     self._say(_ALIVE, _DONE)
-    os._exit(code)
+    end.exit()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,5 +252,41 @@ class _Peer:
   since: float
 
 
-def _killed(key: str) -> str:
-  return f"process {key.removeprefix(_ALIVE)} was killed or cannot be reached"
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _End:
+  """Why a process ends.
+
+  Attributes:
+    line: for people.
+    code: exit code.
+    lost: number of the process that is gone already, if that is why.
+  """
+
+  line: str
+  code: int
+  lost: str = ""
+
+  def exit(self) -> None:
+    """Ends the process at once: an orderly exit would wait for the others."""
+    print(f"ddit: {self.line}", file=sys.stderr, flush=True)
+    os._exit(self.code)
+
+
+def _lost(process: str) -> _End:
+  line = f"process {process} was killed or stopped, or cannot be reached"
+  return _End(line=line, code=_FAILED, lost=process)
+
+
+@contextlib.contextmanager
+def _ending_after(seconds: float, end: _End) -> Iterator[None]:
+  """A block that ends the process if it takes longer.
+
+  A call to a coordinator that is stopped returns after minutes.
+  """
+  timer = threading.Timer(seconds, end.exit)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()

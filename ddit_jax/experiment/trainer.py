@@ -23,6 +23,7 @@ from ddit_jax.data.text import caption_tokens, instructions_file
 from ddit_jax.data.tokenizers import Tokenizer, from_files
 from ddit_jax.data.training_data import TrainingData
 from ddit_jax.errors import preparing
+from ddit_jax.experiment.compiled_step import CompiledStep
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import open_data, open_sources
 from ddit_jax.experiment.model import DualModel
@@ -38,18 +39,21 @@ from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.models.module import MASK_EMBEDDING
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import progress_bar
+from ddit_jax.monitor.start_times import StartTimes, seconds_since_begin
 from ddit_jax.prng import key_for, root_key
 from ddit_jax.train import loop
 from ddit_jax.train.hooks import LossGuard, LossSpike, StepLog, TooManySkipped
+from ddit_jax.train.profile import ProfileWindow, parse_window
 from ddit_jax.train.state import (
   TrainState,
   abstract_state,
   init_state,
   state_shardings,
 )
-from ddit_jax.train.step import TrainStep
+from ddit_jax.train.watchdog import NO_WATCHDOG, Watchdog
 
 _log = logging.getLogger(__name__)
+_IMPORT_SECONDS = seconds_since_begin()
 
 
 def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
@@ -67,25 +71,38 @@ def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
     InputError: config, devices or folder are incompatible, before any compute;
       or the data, the losses or the disk stopped the run.
   """
+  times = StartTimes(0.0 if steps_before else _IMPORT_SECONDS)
   with contextlib.ExitStack() as stack:
     with preparing():
       check_same_settings(dataclasses.asdict(config) | {"workdir": workdir})
       folder = stack.enter_context(RunFolder(workdir))
       store = stack.enter_context(folder.open_store(config.train.keep_last))
-      stack.enter_context(leaving_together())
+      watchdog = Watchdog(
+        folder.path / f"hang_{jax.process_index()}.txt",
+        config.train.step_timeout_seconds,
+      )
+      stack.enter_context(
+        leaving_together(
+          peer_timeout_seconds=config.train.peer_timeout_seconds,
+          watchdog=watchdog,
+        )
+      )
       store.newest_whole_step()  # From here on the latest step is whole.
       with raising_on_all("preparing the run"):
-        trainer = Trainer.build(config, folder, store)
+        trainer = Trainer.build(config, folder, store, watchdog)
+      times.end_phase("data")
       state, start = None, trainer.start
       if start is not None:
         state = trainer.restore(start, store.data_position(start))
+        times.end_phase("restore")
     trainer.log_report()
     stack.enter_context(jax.set_mesh(trainer.mesh))
     stop = stack.enter_context(loop.StopSignal(steps_before=steps_before))
     stack.enter_context(explaining_stops(store, folder))
     if state is None:
       state = trainer.initialise()
-    return trainer.fit(state, stop)
+      times.end_phase("initialise")
+    return trainer.fit(state, stop, times)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,6 +126,7 @@ class Trainer:
     data: the training batches, the validation batch, and reading statistics.
     stream: batches of both tasks.
     source_files: what the sources hold, for checkpoints.
+    watchdog: learns what the run waits for.
   """
 
   config: Config
@@ -126,10 +144,15 @@ class Trainer:
   data: TrainingData
   stream: DualLoader
   source_files: dict[str, bytes]
+  watchdog: Watchdog
 
   @classmethod
   def build(
-    cls, config: Config, folder: RunFolder, store: CheckpointStore
+    cls,
+    config: Config,
+    folder: RunFolder,
+    store: CheckpointStore,
+    watchdog: Watchdog = NO_WATCHDOG,
   ) -> "Trainer":
     """Opens and checks everything.
 
@@ -177,10 +200,12 @@ class Trainer:
       data=data,
       stream=data.training_loader(functools.partial(rows_of_process, mesh)),
       source_files=held,
+      watchdog=watchdog,
     )
 
   def initialise(self) -> TrainState:
     """The state of step 0, created on its devices."""
+    self.watchdog.waits_for("the initial state", is_slow=True)
     create = jax.jit(
       functools.partial(init_state, self.model.network, self.optimizer),
       out_shardings=self.shardings,
@@ -205,6 +230,7 @@ class Trainer:
     Raises:
       ValueError: the checkpoint is damaged or of another model.
     """
+    self.watchdog.waits_for(f"the checkpoint of step {step}", is_slow=True)
     abstract = abstract_state(
       self.model.network, self.optimizer, self.shardings
     )
@@ -226,12 +252,18 @@ class Trainer:
       frozen["network"] = {"base": params}
     return frozen
 
-  def fit(self, state: TrainState, stop: loop.StopSignal) -> bool:
+  def fit(
+    self,
+    state: TrainState,
+    stop: loop.StopSignal,
+    times: StartTimes,
+  ) -> bool:
     """Trains to the last step (True) or to a stop signal (False).
 
     Args:
       state: of step `start`; its buffers are donated.
       stop: requests a clean stop.
+      times: of the run's start.
 
     Raises:
       InputError: too many rollbacks.
@@ -239,8 +271,13 @@ class Trainer:
     train, start = self.config.train, self.start or 0
     self.folder.write_config(self.config)
     is_first = jax.process_index() == 0
-    step = self._compiled_step(state)
+    profile = ProfileWindow(
+      self.folder.path / "profile",
+      parse_window(train.profile_steps) if is_first else range(0),
+    )
+    step = self._compiled_step(state, times, profile)
     with (
+      contextlib.closing(profile),
       MetricWriter(self.folder.path if is_first else None) as writer,
       progress_bar(train.num_steps, initial=start, is_shown=is_first) as bar,
     ):
@@ -264,6 +301,7 @@ class Trainer:
         writer.truncate_after(start)
         log.restart(start)
         outcome = self._run_until_spike(start, state, step, hooks, stop)
+        self.watchdog.waits_for("the last checkpoint", is_slow=True)
         self.store.wait()
         if not isinstance(outcome, LossSpike):
           return outcome
@@ -292,6 +330,7 @@ class Trainer:
           num_steps=num_steps,
           hooks=hooks,
           is_stop_requested=stop.is_requested,
+          watchdog=self.watchdog,
         )
       except LossSpike as spike:
         # Its traceback would keep the whole state alive.
@@ -316,10 +355,13 @@ class Trainer:
         guard.catch_up()
       self._save(progress, validator.losses_at(progress.step))
 
+    validate = functools.partial(
+      loop.Hook, train.validate_every, is_needed_at_stop=False, is_slow=True
+    )
     hooks = [
-      loop.Hook(1, check),
-      loop.Hook(train.log_every, log),
-      loop.Hook(train.validate_every, validator, is_needed_at_stop=False),
+      loop.Hook(1, check, name="the losses of the steps before"),
+      loop.Hook(train.log_every, log, name="the scalars"),
+      validate(validator, name="the validation losses"),
     ]
     if train.sample_grid_size:
       grid = SampleGrid(
@@ -331,10 +373,9 @@ class Trainer:
         config.sample,
         writer,
       )
-      hooks.append(
-        loop.Hook(train.validate_every, grid, is_needed_at_stop=False)
-      )
-    return [*hooks, loop.Hook(train.checkpoint_every, save)]
+      hooks.append(validate(grid, name="the sample grids"))
+    every = train.checkpoint_every
+    return [*hooks, loop.Hook(every, save, name="the checkpoint", is_slow=True)]
 
   @contextlib.contextmanager
   def _saving_if_too_many_skipped(self, progress: loop.Progress):
@@ -369,36 +410,23 @@ class Trainer:
     """True if adapters are trained on a frozen network."""
     return isinstance(self.model.network, LoraNetwork)
 
-  def _compiled_step(self, state: TrainState) -> loop.StepFunction:
-    """The jitted step, which donates its state.
-
-    Args:
-      state: where its `frozen` is.
-    """
-    shardings = self.shardings.replace(
-      frozen=jax.tree.map(lambda array: array.sharding, state.frozen)
+  def _compiled_step(
+    self,
+    state: TrainState,
+    times: StartTimes,
+    profile: ProfileWindow,
+  ) -> CompiledStep:
+    """The step for states like `state`, see `CompiledStep`."""
+    frozen = jax.tree.map(lambda array: array.sharding, state.frozen)
+    return CompiledStep(
+      self.config,
+      self.model,
+      self.null_tokens,
+      self.shardings.replace(frozen=frozen),
+      watchdog=self.watchdog,
+      times=times,
+      profile=profile,
     )
-
-    def program(is_mask_embedding_trained: bool):
-      step = TrainStep(
-        model=self.model,
-        loss=self.config.loss,
-        optimizer=self.config.optimizer,
-        train=self.config.train,
-        seed=self.config.seed,
-        is_mask_embedding_trained=is_mask_embedding_trained,
-      )
-      return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-
-    # Two programs: with a frozen mask embedding there is no backward pass
-    # through the text encoder.
-    programs = {is_trained: program(is_trained) for is_trained in (True, False)}
-
-    def run_step(step: int, state: TrainState, batch: DualBatch):
-      run = programs[self.config.train.trains_mask_embedding(step)]
-      return run(state, batch, self.null_tokens)
-
-    return run_step
 
   def log_report(self) -> None:
     """Logs what is trained, on which devices, and where it continues."""

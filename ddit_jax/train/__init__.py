@@ -5,6 +5,8 @@
 - `optimizer`: the learning-rate schedule and the optimiser.
 - `loop`: feeds the step and calls hooks; stop signals.
 - `hooks`: the loss guard and the log of scalars.
+- `watchdog`: ends a run that no longer moves.
+- `profile`: traces of a few steps.
 """
 
 import lazy_loader

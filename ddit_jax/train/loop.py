@@ -10,7 +10,9 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
+from ddit_jax.train.profile import parse_window
 from ddit_jax.train.state import TrainState
+from ddit_jax.train.watchdog import NO_WATCHDOG, Watchdog
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,12 @@ class TrainConfig:
       validation, as grids of images; 0 shows none.
     checkpoint_every: steps between checkpoints.
     keep_last: checkpoints kept besides the best.
+    step_timeout_seconds: how long the run may wait for a step or its batch, and
+      six times as long for compiling, validation and checkpoints, before it
+      ends with the stacks of its threads; 0 waits for ever.
+    peer_timeout_seconds: after which silence of a process its job ends.
+    profile_steps: first and last step whose trace is written to "profile" in
+      the workdir, e.g. "10,14"; "" for none.
   """
 
   num_steps: int = 1000
@@ -52,6 +60,9 @@ class TrainConfig:
   sample_grid_size: int = 8
   checkpoint_every: int = 500
   keep_last: int = 2
+  step_timeout_seconds: float = 600.0
+  peer_timeout_seconds: float = 40.0
+  profile_steps: str = ""
 
   def __post_init__(self):
     names = (
@@ -77,6 +88,17 @@ class TrainConfig:
       raise ValueError(
         f"spike_factor must be 0 (off) or above 1: {self.spike_factor}"
       )
+    if self.step_timeout_seconds < 0:
+      raise ValueError(
+        "step_timeout_seconds must be 0 (off) or positive, got "
+        f"{self.step_timeout_seconds}"
+      )
+    if self.peer_timeout_seconds < 3:
+      raise ValueError(
+        "peer_timeout_seconds must be at least 3, since processes are heard of "
+        f"once a second, got {self.peer_timeout_seconds}"
+      )
+    parse_window(self.profile_steps)
 
   def trains_mask_embedding(self, step: int) -> bool:
     """Whether the mask token's own embedding is trained in a step."""
@@ -116,11 +138,15 @@ class Hook:
     act: takes the progress.
     is_needed_at_stop: False skips the extra call when a stop was
       requested, because the machine may disappear within seconds.
+    name: of what it does.
+    is_slow: True if it may take longer than a step.
   """
 
   every: int
   act: Callable[[Progress], None]
   is_needed_at_stop: bool = True
+  name: str = "a hook"
+  is_slow: bool = False
 
   def is_due(self, progress: Progress) -> bool:
     if progress.step % self.every == 0:
@@ -143,6 +169,7 @@ def run_loop(
   num_steps: int,
   hooks: Sequence[Hook],
   is_stop_requested: Callable[[int], bool],
+  watchdog: Watchdog = NO_WATCHDOG,
 ) -> TrainState:
   """Runs steps `start` + 1 to `num_steps`, or until a stop is requested.
 
@@ -154,12 +181,16 @@ def run_loop(
     num_steps: steps in all.
     hooks: called in this order when due.
     is_stop_requested: step -> True to make this step the last.
+    watchdog: learns what the loop waits for.
   """
   wait_seconds = 0.0
   for step in range(start + 1, num_steps + 1):
     begin = time.monotonic()
+    is_first = step == start + 1
+    watchdog.waits_for(f"the batch of step {step}", is_slow=is_first)
     batch, position = next(feed)
     wait_seconds += time.monotonic() - begin
+    watchdog.waits_for(f"step {step}")
     state, metrics = step_function(step, state, batch)
     is_end = step == num_steps
     is_early_stop = not is_end and is_stop_requested(step)
@@ -174,6 +205,8 @@ def run_loop(
     )
     for hook in hooks:
       if hook.is_due(progress):
+        what = f"{hook.name} after step {step}"
+        watchdog.waits_for(what, is_slow=hook.is_slow)
         hook.act(progress)
     if progress.is_last:
       break

@@ -5,11 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 from ddit_jax.errors import InputError
 from ddit_jax.experiment import processes
+from ddit_jax.train.watchdog import NO_WATCHDOG, Watchdog
 from tests import tiny_run
 
 PROCESS = """
@@ -20,7 +22,7 @@ jax.distributed.initialize(f"127.0.0.1:{port}", 2, index)
 from ddit_jax.errors import InputError
 from ddit_jax.experiment import processes
 from ddit_jax.train.loop import StopSignal
-processes._SECONDS_UNTIL_DEAD = processes._SECONDS_TO_LEAVE = 3.0
+processes._SECONDS_TO_LEAVE = 3.0
 if case == "settings":
   try:
     rate = 0.5 if index else 0.25
@@ -28,7 +30,8 @@ if case == "settings":
   except ValueError as error:
     print(error)
   sys.exit()
-with processes.leaving_together(), StopSignal() as stop:
+together = processes.leaving_together(peer_timeout_seconds=3)
+with together, StopSignal() as stop:
   if case == "signal":
     for step in range(1, 1000):
       if index == 1 and step == 5:
@@ -96,7 +99,7 @@ def test_a_killed_process_ends_the_other_one():
   (code, _, errors), (killed, _, _) = run_two("kill 1")
   assert killed == -signal.SIGKILL and code == 1
   last = errors.splitlines()[-1]
-  assert last.startswith("ddit: process 1 was killed or cannot be reached")
+  assert last.startswith("ddit: process 1 was killed or stopped")
 
 
 @pytest.mark.slow
@@ -120,10 +123,22 @@ class Client:
     return [x for x in self.values.items() if x[0].startswith(prefix)]
 
 
+def watch_of(client, index, watchdog=NO_WATCHDOG):
+  return processes._Watch(client, index, 60.0, watchdog)
+
+
+@pytest.fixture
+def ended(monkeypatch):
+  """The codes with which the process would have ended."""
+  codes = []
+  monkeypatch.setattr(processes.os, "_exit", codes.append)
+  return codes
+
+
 def test_who_was_not_heard_of_is_dead_and_who_is_done_is_not(monkeypatch):
   client, peers, now = Client(), {}, [0.0]
   monkeypatch.setattr(processes.time, "monotonic", lambda: now[0])
-  watch = processes._Watch(client, 0)
+  watch = watch_of(client, 0)
   client.values["ddit_jax/alive/1"] = "1"
   client.values["ddit_jax/alive/2"] = "done"
   assert watch._look(peers) is None
@@ -133,11 +148,56 @@ def test_who_was_not_heard_of_is_dead_and_who_is_done_is_not(monkeypatch):
   now[0] = 100.0
   assert watch._look(peers) is None
   now[0] = 161.0
-  reason, code = watch._look(peers)
-  assert "process 1 was killed" in reason and code == 1
+  end = watch._look(peers)
+  assert (end.code, end.lost) == (1, "1")
+  assert end.line.startswith("process 1 was killed or stopped")
 
 
-def test_the_first_process_leaves_last(monkeypatch):
+def test_a_coordinator_that_does_not_answer_ends_the_process(ended, capsys):
+  with processes._ending_after(0.05, processes._lost("0")):
+    while not ended:
+      time.sleep(0.01)
+  assert ended == [1]
+  assert "process 0 was killed or stopped" in capsys.readouterr().err
+
+
+def test_who_hangs_says_what_it_and_the_others_wait_for(
+  tmp_path, monkeypatch, ended, capsys
+):
+  client, watchdog = Client(), Watchdog(tmp_path / "hang_1.txt", 5)
+  watchdog.waits_for("step 7")
+  client.values = {
+    "ddit_jax/alive/0": "11 step 7",
+    "ddit_jax/alive/1": "12 step 7",
+    "ddit_jax/alive/2": "13 the batch of step 7",
+    "ddit_jax/alive/3": "done",
+  }
+  watch_of(client, 1, watchdog).end_hang("waited for step 7 for long")
+  line = (
+    "process 1 waited for step 7 for long; meanwhile waited process 2 for the "
+    "batch of step 7"
+  )
+  assert ended == [processes.HUNG]
+  assert capsys.readouterr().err == f"ddit: {line}\n"
+  # The others end as well, with the same code.
+  end = watch_of(client, 0)._look({})
+  assert end.line == f"process 1 stopped: {line}"
+  assert end.code == processes.HUNG
+
+
+def test_the_first_process_does_not_wait_for_one_that_is_gone(
+  monkeypatch, ended
+):
+  client = Client()
+  client.values["ddit_jax/alive/1"] = "8"
+  client.values["ddit_jax/alive/2"] = "done"
+  monkeypatch.setattr(processes.time, "sleep", pytest.fail)
+  watch_of(client, 0)._leave(processes._lost("1"))
+  assert ended == [1]
+  assert client.values["ddit_jax/stopped/0"].startswith("1 process 1 was kill")
+
+
+def test_the_first_process_leaves_last(monkeypatch, ended):
   client, slept = Client(), []
   client.values["ddit_jax/alive/0"] = "7"
   client.values["ddit_jax/alive/1"] = "8"
@@ -147,9 +207,8 @@ def test_the_first_process_leaves_last(monkeypatch):
     client.values["ddit_jax/alive/1"] = "done"
 
   monkeypatch.setattr(processes.time, "sleep", sleep)
-  monkeypatch.setattr(processes.os, "_exit", lambda code: None)
-  processes._Watch(client, 0).leave(InputError("x"))
-  assert len(slept) == 1
+  watch_of(client, 0).leave(InputError("x"))
+  assert len(slept) == 1 and ended == [2]
 
 
 @pytest.mark.parametrize(
@@ -161,35 +220,34 @@ def test_the_first_process_leaves_last(monkeypatch):
   ],
 )
 def test_who_leaves_says_why_to_the_others(
-  monkeypatch, capsys, error, code, line
+  monkeypatch, ended, capsys, error, code, line
 ):
-  client, ended = Client(), []
-  monkeypatch.setattr(processes.os, "_exit", ended.append)
+  client = Client()
   monkeypatch.setattr(processes.time, "sleep", lambda seconds: None)
-  processes._Watch(client, 1).leave(error)
+  watch_of(client, 1).leave(error)
   assert client.values == {
     "ddit_jax/stopped/1": f"{code} {line}",
     "ddit_jax/alive/1": "done",
   }
   assert ended == [code]
   assert capsys.readouterr().err.splitlines()[-1] == f"ddit: {line}"
-  other = processes._Watch(client, 0)
-  assert other._look({}) == (f"process 1 stopped: {line}", code)
+  other = watch_of(client, 0)
+  end = other._look({})
+  assert (end.line, end.code) == (f"process 1 stopped: {line}", code)
 
 
-def test_an_error_of_a_killed_peer_names_the_peer(monkeypatch, capsys):
-  client, ended = Client(), []
+def test_an_error_of_a_killed_peer_names_the_peer(monkeypatch, ended, capsys):
+  client = Client()
   client.values = {f"ddit_jax/alive/{n}": f"{n}" for n in range(3)}
 
   def sleep(seconds):
     client.values["ddit_jax/alive/2"] = "9"
 
   monkeypatch.setattr(processes.time, "sleep", sleep)
-  monkeypatch.setattr(processes.os, "_exit", ended.append)
-  processes._Watch(client, 2).leave(RuntimeError("connection closed by peer"))
+  watch_of(client, 2).leave(RuntimeError("connection closed by peer"))
   assert ended == [1]
   assert capsys.readouterr().err == (
-    "ddit: process 0 was killed or cannot be reached\n"
+    "ddit: process 0 was killed or stopped, or cannot be reached\n"
   )
 
 

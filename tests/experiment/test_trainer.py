@@ -124,6 +124,9 @@ def test_a_run_that_crashes_twice_ends_bit_identical(trained, tmp_path, caplog):
   caplog.set_level("INFO", "ddit_jax")
   train(settings, str(tmp_path))
   assert f"resuming {tmp_path} at step 4 of 6" in caplog.messages
+  [times] = [line for line in caplog.messages if "first step after" in line]
+  phases = ("data", "restore", "lower", "compile", "first step")
+  assert all(f" {phase} " in times for phase in phases)
   tiny_run.assert_bit_identical(tmp_path, trained, NUM_STEPS)
 
 

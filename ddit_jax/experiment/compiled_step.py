@@ -1,0 +1,85 @@
+"""The step of a run: lowered, compiled, timed and profiled."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from ddit_jax.batch import DualBatch
+from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.model import DualModel
+from ddit_jax.monitor.start_times import StartTimes
+from ddit_jax.train.profile import ProfileWindow
+from ddit_jax.train.state import TrainState
+from ddit_jax.train.step import TrainStep
+from ddit_jax.train.watchdog import Watchdog
+
+
+class CompiledStep:
+  """A function of (number of the step, state, batch), which donates the state.
+
+  There are two programs, each compiled at its first step: with a frozen mask
+  embedding there is no backward pass through the text encoder.
+
+  Args:
+    config: of the run.
+    model: the network between its encoders.
+    null_tokens: the empty caption, int32.
+    shardings: of the state, with its frozen parameters.
+    watchdog: learns that a program is being compiled.
+    times: of the run's start.
+    profile: which steps are traced.
+  """
+
+  def __init__(
+    self,
+    config: Config,
+    model: DualModel,
+    null_tokens: Int[np.ndarray, " length"],
+    shardings: TrainState,
+    *,
+    watchdog: Watchdog,
+    times: StartTimes,
+    profile: ProfileWindow,
+  ):
+    self._config, self._model, self._shardings = config, model, shardings
+    self._null_tokens = null_tokens
+    self._watchdog, self._times, self._profile = watchdog, times, profile
+    self._programs: dict[bool, jax.stages.Compiled] = {}
+
+  def __call__(
+    self, step: int, state: TrainState, batch: DualBatch
+  ) -> tuple[TrainState, dict[str, Any]]:
+    is_trained = self._config.train.trains_mask_embedding(step)
+    is_new = is_trained not in self._programs
+    inputs = state, batch, self._null_tokens
+    if is_new:
+      self._watchdog.waits_for(f"the program of step {step}", is_slow=True)
+      self._programs[is_trained] = self._compile(is_trained, inputs)
+    program = self._programs[is_trained]
+    outputs = self._profile.run(step, lambda: program(*inputs))
+    if is_new:
+      jax.block_until_ready(outputs)
+      self._times.end_phase("first step")
+      self._times.log()
+    return outputs
+
+  def _compile(self, is_trained: bool, inputs: tuple) -> jax.stages.Compiled:
+    step = TrainStep(
+      model=self._model,
+      loss=self._config.loss,
+      optimizer=self._config.optimizer,
+      train=self._config.train,
+      seed=self._config.seed,
+      is_mask_embedding_trained=is_trained,
+    )
+    function = jax.jit(
+      step, donate_argnums=0, out_shardings=(self._shardings, None)
+    )
+    self._times.end_phase("data")
+    lowered = function.lower(*inputs)
+    self._times.end_phase("lower")
+    compiled = lowered.compile()
+    self._times.end_phase("compile")
+    return compiled
