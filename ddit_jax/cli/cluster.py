@@ -9,6 +9,9 @@ from ddit_jax.cli.flags import Flag
 from ddit_jax.errors import InputError, one_line
 
 _SECONDS_TO_JOIN = 300
+# Of silence, after which JAX ends all processes. It has its say where no
+# `processes.leaving_together` names the silent one sooner.
+_SECONDS_UNTIL_LOST = 50
 
 FLAGS = {
   "distributed": Flag(
@@ -48,7 +51,9 @@ def join(values: argparse.Namespace) -> None:
   give_up.start()
   try:
     jax.distributed.initialize(
-      initialization_timeout=_SECONDS_TO_JOIN + 60, **explicit
+      initialization_timeout=_SECONDS_TO_JOIN + 60,
+      heartbeat_timeout_seconds=_SECONDS_UNTIL_LOST,
+      **explicit,
     )
   except ValueError as error:
     raise InputError(

@@ -31,7 +31,7 @@ def use(values: argparse.Namespace) -> None:
   import jax
 
   given = values.compilation_cache
-  if given == _OFF:
+  if given in ("", _OFF):
     jax.config.update("jax_enable_compilation_cache", False)
   elif given is not None:
     folder = local_path(given, what="--compilation_cache")

@@ -23,6 +23,7 @@ def join(monkeypatch, *argv, error=None):
 
   def initialize(**given):
     assert given.pop("initialization_timeout") > 0
+    assert given.pop("heartbeat_timeout_seconds") < 60
     calls.append(given)
     if error:
       raise error
