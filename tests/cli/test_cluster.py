@@ -1,5 +1,7 @@
 """How flags become a job of several processes."""
 
+import time
+
 import jax
 import pytest
 
@@ -85,4 +87,22 @@ def test_processes_that_do_not_meet_may_try_again(monkeypatch):
   assert caught.value.code == (
     "ddit: the processes of the job did not meet: DEADLINE_EXCEEDED: Barrier "
     "timed out"
+  )
+
+
+def test_who_waits_for_the_others_too_long_gives_up(monkeypatch, capsys):
+  codes = []
+  monkeypatch.setattr(cluster, "_SECONDS_TO_JOIN", 0.05)
+  monkeypatch.setattr(cluster.os, "_exit", codes.append)
+
+  def initialize(**_):
+    while not codes:
+      time.sleep(0.01)
+
+  monkeypatch.setattr(jax.distributed, "initialize", initialize)
+  cluster.join(VERB.parse(list(PLACE)))
+  assert codes == [1]
+  assert (
+    "waited for the others of the job for 0.05 seconds, and not all came"
+    in (capsys.readouterr().err)
   )
