@@ -49,7 +49,7 @@ class Job:
       train__num_steps="5000",
       train__checkpoint_every="5000",
       train__validate_every="5000",
-      train__peer_timeout_seconds="10",
+      train__peer_timeout_seconds="20",
     )
     self.processes = []
     for number, path in enumerate(self._logs):
