@@ -90,6 +90,7 @@ def test_where_the_disk_hangs_the_stacks_are_printed(
   monkeypatch, tmp_path, capfd
 ):
   dog = Watchdog(tmp_path / "no_folder" / "hang_0.txt", 1.0)
+  dog.waits_for("step 7")
   line, *_ = lines_of(dog, Clock(monkeypatch, [1.0, 1.0]))
   assert "are in its output, since" in line
   assert "test_where_the_disk_hangs" in capfd.readouterr().err
