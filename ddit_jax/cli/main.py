@@ -1,7 +1,10 @@
 """`ddit`: finds the verb, runs it, and turns bad input into one line."""
 
+import contextlib
+import io
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -60,13 +63,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _drop_closed_output() -> bool:
   """False if stdout is open; else Python need not report that at its end."""
-  try:
-    print(end="", flush=True)
-  except BrokenPipeError:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-    return True
+  with contextlib.suppress(io.UnsupportedOperation):
+    number = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(number, 0)
+    if any(event & select.POLLERR for _, event in poll.poll(0)):
+      nowhere = os.open(os.devnull, os.O_WRONLY)
+      os.dup2(nowhere, number)
+      os.close(nowhere)
+      return True
   return False
 
 

@@ -9,7 +9,7 @@ import pytest
 from pyarrow import parquet
 
 from ddit_jax.data.example import BadRecord
-from ddit_jax.data.sources import parquet as parquet_source
+from ddit_jax.data.sources import parquet_files
 from ddit_jax.data.sources.parquet import open_parquet
 
 IMAGES = [random.Random(i).randbytes(500) for i in range(25)]
@@ -228,7 +228,7 @@ def test_a_row_group_that_takes_too_much_is_refused(tmp_path, monkeypatch):
   path = tmp_path / "a.parquet"
   options = {"compression": "zstd", "use_dictionary": False}
   parquet.write_table(table, path, **options)
-  monkeypatch.setattr(parquet_source, "_MAX_GROUP_BYTES", 2**22)
+  monkeypatch.setattr(parquet_files, "_MAX_GROUP_BYTES", 2**22)
   with pytest.raises(ValueError, match=r"row group 0 takes .* fewer rows in a"):
     open_parquet("set", path=str(tmp_path))
   parquet.write_table(table, path, **options, row_group_size=2)
