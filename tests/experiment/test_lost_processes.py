@@ -121,10 +121,13 @@ def test_a_lost_process_ends_its_job_and_is_named(start, count, number, name):
   begin = time.monotonic()
   codes = job.codes(without=number)
   print(f"all ended after {time.monotonic() - begin:.1f} s with {codes}")
-  assert set(codes) == {1}
   line = f"process {number} was killed or stopped, or cannot be reached\n"
-  for other, output in enumerate(job.outputs()):
-    assert other == number or line in output
+  outputs = job.outputs()[:number] + job.outputs()[number + 1 :]
+  for code, output in zip(codes, outputs, strict=True):
+    # JAX does not let a process outlive the connection to the first one.
+    is_aborted = code == -signal.SIGABRT and (name, number) == ("SIGKILL", 0)
+    assert is_aborted or (code == 1 and line in output)
+    assert not is_aborted or "JAX distributed service detected" in output
 
 
 @pytest.mark.slow
