@@ -24,7 +24,7 @@ _COLORS = "red orange yellow green blue purple pink brown black white".split()
 _MIN_SCORE = 0.3
 _MIN_COUNTING_SCORE = 0.9
 _MAX_OBJECTS_PER_CLASS = 16
-_POSITION_MARGIN = 0.1
+POSITION_MARGIN = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def relations(first: Detection, second: Detection) -> frozenset[str]:
   centers = boxes.mean(axis=1)
   summed_sizes = np.abs(boxes[:, 1] - boxes[:, 0]).sum(axis=0)
   offset = centers[0] - centers[1]
-  margin = _POSITION_MARGIN * summed_sizes
+  margin = POSITION_MARGIN * summed_sizes
   shrunk = np.sign(offset) * np.maximum(np.abs(offset) - margin, 0)
   if (np.abs(shrunk) < 1e-3).all():
     return frozenset()
