@@ -32,6 +32,7 @@ BEGINNINGS = (
   "ddit_jax.experiment.write_cache.write_caches",
   "ddit_jax.data.sources.registry.open_source",
   "ddit_jax.pipelines.requests.generate",
+  "ddit_jax.scoring.benchmarks.score_files",
   "ddit_jax.pipelines.evaluate.evaluate",
   "ddit_jax.pipelines.lora_export.export_adapter",
   "ddit_jax.pipelines.lora_export.export_merged",
