@@ -5,7 +5,7 @@ import pathlib
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.conversion.record import CheckpointRecord
@@ -18,7 +18,7 @@ from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ENCODER_PARTS, PretrainedModel
 from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.models.config import size
-from ddit_jax.sharding.rules import partition_spec, with_shardings
+from ddit_jax.sharding.rules import partition_spec
 from ddit_jax.train.state import TrainState, abstract_state, state_shardings
 from ddit_jax.train.step import TrainStep
 
@@ -94,7 +94,7 @@ class AbstractStep:
     return cls(
       model=model,
       step=step,
-      state=state.replace(frozen=_frozen(config, model, mesh)),
+      state=state.replace(frozen=_frozen(model, mesh)),
       batch=_batch(config, model, mesh),
       null_tokens=np.full(length, _END_ID, np.int32),
     )
@@ -117,14 +117,10 @@ def _tokenizer(config: Config) -> Tokenizer:
   )
 
 
-def _frozen(config: Config, model: DualModel, mesh: Mesh):
-  """The encoders' variables, sharded as `model.encoder_placement` says."""
+def _frozen(model: DualModel, mesh: Mesh):
+  """The encoders' variables."""
   trees = model.abstract_variables(mesh)
-  frozen = {name: trees[name] for name in ENCODER_PARTS if name in trees}
-  if config.model.encoder_placement == "sharded":
-    return frozen
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  return with_shardings(frozen, jax.tree.map(lambda _: everywhere, frozen))
+  return {name: trees[name] for name in ENCODER_PARTS if name in trees}
 
 
 def _batch(config: Config, model: DualModel, mesh: Mesh) -> DualBatch:

@@ -22,6 +22,8 @@ LAST_STEP = str(NUM_STEPS)
 
 OVERRIDES = {
   "model.execution.scan_unroll": "1",
+  # So that something is split at this size.
+  "mesh.min_split_bytes": "0",
   "data.pool_size": "64",
   "data.validation_size": "8",
   "data.text_to_image.batch_size": "8",

@@ -88,7 +88,7 @@ def _shrink_model(config: ConfigDict) -> None:
   config.lora.rank = 0
   if not config.init_from.startswith("stage:"):
     config.init_from = ""
-  for axis in ("replica", "tensor"):
+  for axis in ("replica", "context", "tensor"):
     config.mesh[axis] = 1
   config.mesh.fsdp = -1
 

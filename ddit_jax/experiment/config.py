@@ -204,6 +204,7 @@ class Config:
       encoders,
       max_text_length=self.data.max_text_length,
       lora=self.lora,
+      min_split_bytes=self.mesh.min_split_bytes,
     )
     for shape in self.data.image_shapes:
       model.latent_shape(*shape)

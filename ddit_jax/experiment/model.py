@@ -13,7 +13,11 @@ from ddit_jax.data.pixel_codec import PixelCodec
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.encoders.vae import Posterior
 from ddit_jax.errors import check_choices
-from ddit_jax.experiment.pretrained import ENCODER_PARTS, PretrainedModel
+from ddit_jax.experiment.pretrained import (
+  ENCODER_PARTS,
+  EncoderPlacement,
+  PretrainedModel,
+)
 from ddit_jax.experiment.toy_model import ToyModel
 from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig, LoraNetwork
@@ -26,8 +30,12 @@ from ddit_jax.models.module import (
   counts_table,
   parameter_counts,
 )
-from ddit_jax.sharding import rules
-from ddit_jax.sharding.rules import with_shardings
+from ddit_jax.sharding.placement import (
+  PlacedLeaf,
+  Placement,
+  summary,
+  with_shardings,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,17 +71,24 @@ class DualModel:
       for name, part in self.parts().items()
     }
 
+  def placements(self, mesh: Mesh) -> dict[str, list[PlacedLeaf]]:
+    """Where each array of each part lies."""
+    return {name: part.placements(mesh) for name, part in self.parts().items()}
+
   def report(self, mesh: Mesh) -> str:
-    """Parameters of each part, and how the mesh splits the network's."""
+    """Parameters of each part, and how the mesh splits them."""
     counts = {
       name: parameter_counts(part.abstract_variables())
       for name, part in self.parts().items()
     }
+    placed = "\n".join(
+      f"{name}: {summary(rows)}" for name, rows in self.placements(mesh).items()
+    )
     return (
       f"{self.network.num_parameters()} parameters on {mesh.size} devices "
       f"{dict(mesh.shape)}, for images of up to {self.largest_image} x "
       f"{self.largest_image} pixels\n{counts_table(counts)}\n"
-      f"{rules.report(self.network.placements(mesh))}"
+      f"{placed}"
     )
 
   @property
@@ -241,7 +256,7 @@ class ModelConfig:
       used, frozen; "" works on pixels and embeds tokens itself; "toy" is tiny
       random ones, for dry runs.
     encoder_dtype: in which they are kept and compute, "float32" or "bfloat16".
-    encoder_placement: "sharded" like the network, or "replicated".
+    encoder_placement: how the mesh splits them.
     has_mask_embedding: True gives the run its own embedding of T5's mask token,
       see `train.mask_embedding_steps`; False uses T5's.
     execution: precision, rematerialisation, kernels.
@@ -255,7 +270,7 @@ class ModelConfig:
   max_grid: int = 0
   encoders_from: str = ""
   encoder_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-  encoder_placement: Literal["sharded", "replicated"] = "sharded"
+  encoder_placement: EncoderPlacement = EncoderPlacement()
   has_mask_embedding: bool = False
   execution: Execution = Execution()
 
@@ -297,6 +312,7 @@ class ModelConfig:
     *,
     max_text_length: int,
     lora: LoraConfig,
+    min_split_bytes: int = 0,
   ) -> DualModel:
     """The network between its frozen encoders, if it has any.
 
@@ -305,6 +321,7 @@ class ModelConfig:
       encoders: from `open_encoders`.
       max_text_length: tokens of the longest text.
       lora: with a rank, the network's parameters are adapters.
+      min_split_bytes: see `Placement`.
 
     Raises:
       ValueError: network and encoders are incompatible.
@@ -312,6 +329,7 @@ class ModelConfig:
     network = Network(
       self._network_config(tokenizer, encoders, max_text_length),
       self.execution,
+      placement=Placement(min_split_bytes=min_split_bytes),
       has_mask_embedding=self.has_mask_embedding,
     )
     parts = {}
@@ -320,9 +338,10 @@ class ModelConfig:
       needs_text_encoder = network.config.context_dim is not None
       names = ENCODER_PARTS if needs_text_encoder else ("vae",)
       encoders.check_has(names)
-      parts = {
-        name: encoders.encoder(name, self.encoder_dtype) for name in names
-      }
+      for name in names:
+        axes = self.encoder_placement.axes(name)
+        placement = Placement(axes=axes, min_split_bytes=min_split_bytes)
+        parts[name] = encoders.encoder(name, self.encoder_dtype, placement)
     model = DualModel(
       network=LoraNetwork(network, lora) if lora.rank else network,
       text_encoder=parts.get("text_encoder"),
@@ -335,11 +354,11 @@ class ModelConfig:
   def restore_encoders(
     self, model: DualModel, encoders: PretrainedModel | None, mesh: Mesh
   ) -> dict[str, Variables]:
-    """The encoders' weights on the mesh, placed as `encoder_placement` says."""
+    """The encoders' weights on the mesh."""
     if encoders is None:
       return {}
     return {
-      name: encoders.restore(name, part, mesh, self.encoder_placement)
+      name: encoders.restore(name, part, mesh)
       for name, part in model.parts().items()
       if name in ENCODER_PARTS
     }

@@ -8,7 +8,7 @@ import functools
 import json
 import pathlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
@@ -36,12 +36,39 @@ from ddit_jax.data.tokenizers import (
 )
 from ddit_jax.encoders.t5 import t5_encoder
 from ddit_jax.encoders.vae import autoencoder
-from ddit_jax.errors import InputError, first_few
+from ddit_jax.errors import InputError, check_choices, first_few
 from ddit_jax.experiment.token_rows import TokenRows
 from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.models.module import Network, PureModule, Variables
-from ddit_jax.sharding.rules import with_shardings
+from ddit_jax.sharding.placement import Placement, with_shardings
+from ddit_jax.sharding.rules import MESH_AXES
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EncoderPlacement:
+  """How the mesh splits the weights of the frozen encoders.
+
+  Attributes:
+    text_encoder: "fsdp" splits T5 like the network and gathers it at each use;
+      "tensor" splits it along `mesh.tensor` alone, so that nothing is gathered;
+      "replicated" keeps all of it on every device.
+    vae: "fsdp" or "replicated"; nothing of it is split along `mesh.tensor`.
+  """
+
+  text_encoder: Literal["fsdp", "tensor", "replicated"] = "fsdp"
+  vae: Literal["fsdp", "replicated"] = "fsdp"
+
+  def __post_init__(self):
+    check_choices(self)
+
+  def axes(self, name: str) -> tuple[str, ...]:
+    """The mesh axes that may split the part of this name."""
+    placement = getattr(self, name)
+    return {"fsdp": MESH_AXES, "tensor": ("tensor",), "replicated": ()}[
+      placement
+    ]
+
 
 # The frozen parts of a D-DiT.
 ENCODER_PARTS = ("text_encoder", "vae")
@@ -96,44 +123,27 @@ class PretrainedModel:
     """T5's, from the folder."""
     return pretrained_tokenizer("t5", self.folder / "tokenizer")
 
-  def encoder(self, name: str, dtype: str) -> PureModule:
+  def encoder(
+    self, name: str, dtype: str, placement: Placement = Placement()
+  ) -> PureModule:
     """T5 or the autoencoder, computed and stored in `dtype`."""
     config = self.record.configs[name]
     dtypes = {"dtype": dtype, "parameter_dtype": dtype}
     if name == "vae":
-      return autoencoder(config, **dtypes)
-    # Rematerialisation costs nothing unless the mask embedding is trained;
-    # then it saves what T5's blocks would keep for the backward pass.
-    return t5_encoder(config, has_remat=True, **dtypes)
+      module = autoencoder(config, **dtypes)
+    else:
+      # Rematerialisation costs nothing unless the mask embedding is trained;
+      # then it saves what T5's blocks would keep for the backward pass.
+      module = t5_encoder(config, has_remat=True, **dtypes)
+    return dataclasses.replace(module, placement=placement)
 
-  def restore(
-    self, name: str, module: PureModule, mesh: Mesh, placement: str = "sharded"
-  ) -> Variables:
-    """A part's weights, loaded onto the mesh in the module's dtype.
-
-    Args:
-      name: of the part.
-      module: the module of the weights.
-      mesh: the devices.
-      placement: "sharded" by the rule table, like the network; "replicated"
-        uses more memory and avoids a gather at every step.
-    """
-    needed = with_shardings(
-      module.abstract_variables(), shardings_of(module, mesh, placement)
-    )
+  def restore(self, name: str, module: PureModule, mesh: Mesh) -> Variables:
+    """The weights of the part `name`, on the mesh in the module's dtype."""
+    needed = with_shardings(module.abstract_variables(), module.shardings(mesh))
     return {
       kind: _restore_item(self.folder / name / kind, tree)
       for kind, tree in needed.items()
     }
-
-
-def shardings_of(module: PureModule, mesh: Mesh, placement: str) -> Variables:
-  """Shardings of frozen variables, "sharded" or "replicated"."""
-  shardings = module.shardings(mesh)
-  if placement == "sharded":
-    return shardings
-  replicated = NamedSharding(mesh, PartitionSpec())
-  return jax.tree.map(lambda _: replicated, shardings)
 
 
 def _restore_item(folder: pathlib.Path, needed: Any) -> Any:

@@ -13,7 +13,7 @@ from ddit_jax.data.tokenizers import Tokenizer, word_tokenizer
 from ddit_jax.digits import grammar
 from ddit_jax.encoders.t5 import T5Config
 from ddit_jax.encoders.vae import AutoencoderConfig
-from ddit_jax.experiment.pretrained import PretrainedModel, shardings_of
+from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.models.config import size
 from ddit_jax.models.module import PureModule, Variables
 
@@ -53,11 +53,6 @@ class ToyModel(PretrainedModel):
     """The digit world's words."""
     return word_tokenizer(grammar.words())
 
-  def restore(
-    self, name: str, module: PureModule, mesh: Mesh, placement: str = "sharded"
-  ) -> Variables:
+  def restore(self, name: str, module: PureModule, mesh: Mesh) -> Variables:
     """Random weights, created on the mesh."""
-    init = jax.jit(
-      module.init, out_shardings=shardings_of(module, mesh, placement)
-    )
-    return init(jax.random.key(len(name)))
+    return module.init_sharded(jax.random.key(len(name)), mesh)

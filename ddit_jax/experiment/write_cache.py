@@ -59,16 +59,14 @@ class LocalEncoders:
     model: DualModel,
     weights: PretrainedModel,
     *,
-    placement: str,
     rows_per_device: int,
   ):
     """Args:
     model: with an autoencoder.
     weights: of its encoders.
-    placement: see `PretrainedModel.restore`.
     rows_per_device: rows encoded at once on one device.
     """
-    self._model, self._weights, self._placement = model, weights, placement
+    self._model, self._weights = model, weights
     self._mesh = MeshConfig().make(jax.local_devices())
     self._variables: dict[str, Variables] = {}
     self._to_moments = jax.jit(self._moments_of)
@@ -101,9 +99,7 @@ class LocalEncoders:
   def _run(self, function, name: str, rows: np.ndarray) -> jax.Array:
     if name not in self._variables:
       part = self._model.parts()[name]
-      self._variables[name] = self._weights.restore(
-        name, part, self._mesh, self._placement
-      )
+      self._variables[name] = self._weights.restore(name, part, self._mesh)
     missing = self.num_rows - len(rows)
     padded = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
     with jax.set_mesh(self._mesh):
@@ -156,7 +152,6 @@ def _writers(
   local = LocalEncoders(
     model,
     weights,
-    placement=config.model.encoder_placement,
     rows_per_device=rows_per_device,
   )
   dtype, side = config.model.encoder_dtype, task.image_size

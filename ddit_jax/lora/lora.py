@@ -221,10 +221,11 @@ class LoraNetwork(Network):
       network.config,
       network.execution,
       parameter_dtype=network.parameter_dtype,
+      placement=network.placement,
       has_mask_embedding=network.has_mask_embedding,
     )
     # Outside of any trace, for a plain message.
-    _target_kernels(network._abstract_boxed()["params"], lora)
+    _target_kernels(network._abstract_boxed["params"], lora)
 
   def apply(self, variables: Variables, *inputs, **options) -> Prediction:
     """Applies the network with the adapters merged; see `MMDiT`."""

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,12 @@ from jaxtyping import Array, Float
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.layers import checked_dtype
 from ddit_jax.models.mmdit import Execution, MMDiT, TextHead
-from ddit_jax.sharding.rules import PlacedLeaf, placements, shardings
+from ddit_jax.sharding.placement import (
+  PlacedLeaf,
+  Placement,
+  placements,
+  shardings,
+)
 
 # {"params": trained arrays}, and {"constants": stored ones} if there are any.
 Variables = dict[str, Any]
@@ -31,11 +37,13 @@ class PureModule:
       create every parameter.
     parameter_dtype: the dtype in which parameters are kept, "float32" or
       "bfloat16" (for frozen encoders: half the memory).
+    placement: how a mesh splits the variables.
   """
 
   module: nn.Module
   example_inputs: tuple[jax.ShapeDtypeStruct, ...]
   parameter_dtype: str = "float32"
+  placement: Placement = Placement()
 
   def __post_init__(self):
     checked_dtype(self.parameter_dtype)
@@ -52,15 +60,15 @@ class PureModule:
 
   def abstract_variables(self) -> Variables:
     """Shapes and dtypes of all variables; nothing is allocated."""
-    return nn.unbox(self._abstract_boxed())
+    return nn.unbox(self._abstract_boxed)
 
   def shardings(self, mesh: Mesh | AbstractMesh) -> Variables:
     """A NamedSharding for every variable, from the rule table."""
-    return shardings(self._abstract_boxed(), mesh)
+    return shardings(self._abstract_boxed, mesh, self.placement)
 
   def placements(self, mesh: Mesh | AbstractMesh) -> list[PlacedLeaf]:
     """The placement of every variable, for reports."""
-    return placements(self._abstract_boxed(), mesh)
+    return placements(self._abstract_boxed, mesh, self.placement)
 
   def init_sharded(self, key: jax.Array, mesh: Mesh) -> Variables:
     """New variables, created directly on their devices."""
@@ -80,6 +88,7 @@ class PureModule:
     params = jax.tree.map(lambda array: array.astype(dtype), boxed["params"])
     return {**boxed, "params": params}
 
+  @functools.cached_property
   def _abstract_boxed(self) -> Variables:
     return jax.eval_shape(self._boxed_init, jax.random.key(0))
 
@@ -107,6 +116,7 @@ class Network(PureModule):
     execution: Execution = Execution(),
     *,
     parameter_dtype: str = "float32",
+    placement: Placement = Placement(),
     has_mask_embedding: bool = False,
   ):
     """Raises ValueError for a mask embedding without a text encoder."""
@@ -121,6 +131,7 @@ class Network(PureModule):
       module=MMDiT(config, execution),
       example_inputs=_smallest_inputs(config),
       parameter_dtype=parameter_dtype,
+      placement=placement,
     )
 
   @property
@@ -146,7 +157,7 @@ class Network(PureModule):
   def token_axes(self) -> dict[str, int]:
     """Parameters with a row for each token: dotted name to that axis."""
     boxed = jax.tree_util.tree_leaves_with_path(
-      self._abstract_boxed()["params"],
+      self._abstract_boxed["params"],
       is_leaf=lambda leaf: isinstance(leaf, nn.LogicallyPartitioned),
     )
     return {

@@ -1,5 +1,6 @@
 """Placement of arrays on devices.
 
-- `rules`: the table from logical axes to mesh axes, and the shardings it gives.
+- `rules`: the table from logical axes to mesh axes, and constraints by it.
+- `placement`: where each weight lies, and why.
 - `mesh`: the named device mesh.
 """

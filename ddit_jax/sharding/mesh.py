@@ -23,15 +23,20 @@ class MeshConfig:
     context: ways the tokens of every example are split, for long sequences.
     tensor: ways heads, MLP features, vocabulary and, between them, tokens are
       split.
+    min_split_bytes: smaller weights are replicated: gathering them takes
+      longer to start than to do.
   """
 
   replica: int = 1
   fsdp: int = -1
   context: int = 1
   tensor: int = 1
+  min_split_bytes: int = 2**20
 
   def __post_init__(self):
-    sizes = dataclasses.asdict(self)
+    sizes = self._asked()
+    if self.min_split_bytes < 0:
+      raise ValueError(f"min_split_bytes is negative: {self.min_split_bytes}")
     for name, size in sizes.items():
       if size == 0 or size < -1:
         raise ValueError(f"{name} must be positive or -1, got {size}")
@@ -60,7 +65,7 @@ class MeshConfig:
     Raises:
       ValueError: they do not multiply to the number of devices.
     """
-    sizes = dataclasses.asdict(self)
+    sizes = self._asked()
     known = math.prod(size for size in sizes.values() if size != -1)
     for name in _free(sizes):
       sizes[name] = max(num_devices // known, 1)
@@ -71,6 +76,9 @@ class MeshConfig:
         f"{num_devices}; set one of {names} to -1"
       )
     return tuple(sizes.values())
+
+  def _asked(self) -> dict[str, int]:
+    return {axis: getattr(self, axis) for axis in MESH_AXES}
 
 
 def _free(sizes: dict[str, int]) -> list[str]:

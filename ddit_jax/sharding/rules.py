@@ -1,15 +1,13 @@
-"""The table from logical axes to mesh axes, and the shardings it gives.
+"""The table from logical axes to mesh axes, and constraints by it.
 
 Modules name what a dimension *is* ("embed", "heads"); this table says where
 it *goes*. Print it with `table()`.
 """
 
-import dataclasses
 import math
 
-import flax.linen as nn
 import jax
-from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Shaped
 
 # From the slowest links to the fastest: neighbours along the last axis are
@@ -101,108 +99,3 @@ def table() -> str:
     f"{name:<{width}}  {' x '.join(axes) if axes else '-'}"
     for name, axes in AXIS_RULES.items()
   )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PlacedLeaf:
-  """The placement of one array of a tree.
-
-  Attributes:
-    path: names in the tree, joined by "/".
-    shape: the global shape.
-    spec: the mesh axes of each dimension.
-    dropped: mesh axes of the table that do not divide the dimension.
-    bytes_per_device: memory on one device.
-  """
-
-  path: str
-  shape: tuple[int, ...]
-  spec: PartitionSpec
-  dropped: tuple[str, ...]
-  bytes_per_device: int
-
-
-def shardings(boxed, mesh: Mesh | AbstractMesh):
-  """NamedShardings for a tree of `nn.LogicallyPartitioned` abstract arrays.
-
-  Args:
-    boxed: the result of `jax.eval_shape` on a Linen `init`.
-    mesh: the device mesh.
-
-  Returns:
-    A tree of NamedShardings with the structure of the unboxed tree.
-  """
-
-  def one(leaf):
-    return NamedSharding(mesh, _spec_of(leaf, mesh)[0])
-
-  return jax.tree.map(one, boxed, is_leaf=_is_boxed)
-
-
-def with_shardings(abstract, shardings):
-  """A tree of `jax.ShapeDtypeStruct` with the shardings of an equal tree."""
-  return jax.tree.map(
-    lambda leaf, sharding: jax.ShapeDtypeStruct(
-      leaf.shape, leaf.dtype, sharding=sharding
-    ),
-    abstract,
-    shardings,
-  )
-
-
-def placements(boxed, mesh: Mesh | AbstractMesh) -> list[PlacedLeaf]:
-  """The placement of every array of a tree."""
-  rows = []
-  leaves = jax.tree_util.tree_leaves_with_path(boxed, is_leaf=_is_boxed)
-  for path, leaf in leaves:
-    spec, dropped = _spec_of(leaf, mesh)
-    array = nn.unbox(leaf)
-    local = NamedSharding(mesh, spec).shard_shape(array.shape)
-    rows.append(
-      PlacedLeaf(
-        path=jax.tree_util.keystr(path, simple=True, separator="/"),
-        shape=array.shape,
-        spec=spec,
-        dropped=dropped,
-        bytes_per_device=math.prod(local) * array.dtype.itemsize,
-      )
-    )
-  return rows
-
-
-def report(rows: list[PlacedLeaf]) -> str:
-  """Lists arrays that the mesh does not split as the table asks.
-
-  The last line gives the total bytes per device.
-  """
-  lines = [
-    f"replicated along {', '.join(row.dropped)}: {row.path} {row.shape}"
-    for row in rows
-    if row.dropped
-  ]
-  total = sum(row.bytes_per_device for row in rows)
-  lines.append(
-    f"{len(rows)} arrays, {total / 2**20:.2f} MiB per device, "
-    f"{len(lines)} not split as the table asks"
-  )
-  return "\n".join(lines)
-
-
-def _is_boxed(leaf) -> bool:
-  return isinstance(leaf, nn.LogicallyPartitioned)
-
-
-def _spec_of(
-  leaf, mesh: Mesh | AbstractMesh
-) -> tuple[PartitionSpec, tuple[str, ...]]:
-  if not _is_boxed(leaf):
-    return PartitionSpec(*(None,) * leaf.ndim), ()
-  asked = partition_spec(*leaf.names)
-  shape = nn.unbox(leaf).shape
-  given = divisible_spec(asked, shape, dict(mesh.shape))
-  dropped = tuple(
-    axis
-    for wish, got in zip(asked, given, strict=True)
-    for axis in axes_of(wish)[len(axes_of(got)) :]
-  )
-  return given, dropped

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32, Key
 
 from ddit_jax.models.module import Network
-from ddit_jax.sharding.rules import with_shardings
+from ddit_jax.sharding.placement import with_shardings
 
 
 def moment_shardings(

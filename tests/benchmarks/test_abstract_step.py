@@ -97,7 +97,7 @@ def test_caches_copies_and_the_masks_row_are_as_the_settings_say():
   step = full_size(
     "stage2",
     data__text_to_image__cache="a/folder",
-    model__encoder_placement="replicated",
+    model__encoder_placement__text_encoder="replicated",
   )
   images, texts = step.batch.text_to_image, step.batch.image_to_text
   assert shapes((images.images, images.features)) == (

@@ -13,14 +13,16 @@ from ddit_jax.experiment.write_cache import LocalEncoders
 from tests.experiment import cached_run
 
 
-@pytest.fixture(scope="module", params=["sharded", "replicated"])
+@pytest.fixture(scope="module", params=["fsdp", "replicated"])
 def encoders(request, cached_files):
-  run = cached_run.settings(*cached_files)
+  place = "model__encoder_placement"
+  parts = (f"{place}__text_encoder", f"{place}__vae")
+  run = cached_run.settings(
+    *cached_files, **dict.fromkeys(parts, request.param)
+  )
   weights = run.model.open_encoders()
   model = run.make_model(weights.tokenizer, weights)
-  local = LocalEncoders(
-    model, weights, placement=request.param, rows_per_device=2
-  )
+  local = LocalEncoders(model, weights, rows_per_device=2)
   return local, model, weights
 
 
