@@ -137,6 +137,11 @@ class Config:
         "optimizer.kind is muon, which orthogonalises the blocks' matrices, "
         "but lora trains none of them: use adamw or adafactor"
       )
+    if self.lora.rank and self.train.weight_gathering == "once":
+      raise ValueError(
+        f"train.weight_gathering is once, but lora.rank is {self.lora.rank}: "
+        "adapters are merged at each use, set it to per_use"
+      )
     for name, task in self.data.tasks().items():
       if task.batch_size % self.train.num_microbatches:
         raise ValueError(

@@ -5,11 +5,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from jax.experimental import multihost_utils
 
+from ddit_jax.errors import check_choices
 from ddit_jax.train.profile import parse_window
 from ddit_jax.train.state import TrainState
 from ddit_jax.train.watchdog import NO_WATCHDOG, Watchdog
@@ -22,6 +23,10 @@ class TrainConfig:
   Attributes:
     num_steps: total number of updates.
     num_microbatches: parts of a batch whose gradients are added up.
+    weight_gathering: when weights that are split along `mesh.fsdp` are
+      gathered: "per_use" in each pass of each block, so that one block's are
+      held at a time; "once" a step, for both tasks, all micro-batches and the
+      backward pass, which holds all of them in the dtype of the computation.
     has_task_norms: True logs the gradient norm of each task alone, which
       holds both gradients at once.
     mask_embedding_steps: steps for which the mask token's own embedding is
@@ -50,6 +55,7 @@ class TrainConfig:
 
   num_steps: int = 1000
   num_microbatches: int = 1
+  weight_gathering: Literal["per_use", "once"] = "per_use"
   has_task_norms: bool = True
   mask_embedding_steps: int = -1
   max_skipped_in_row: int = 10
@@ -65,6 +71,7 @@ class TrainConfig:
   profile_steps: str = ""
 
   def __post_init__(self):
+    check_choices(self)
     names = (
       "num_steps",
       "num_microbatches",

@@ -15,6 +15,7 @@ from ddit_jax.losses.dual import CorruptedBatch, DualLoss
 from ddit_jax.losses.time_buckets import bucket_means
 from ddit_jax.models.module import MASK_EMBEDDING
 from ddit_jax.prng import key_for, root_key
+from ddit_jax.sharding.gathering import gathered, scattered
 from ddit_jax.sharding.rules import constrain
 from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
@@ -23,7 +24,10 @@ from ddit_jax.train.state import TrainState
 
 @runtime_checkable
 class TrainableModel(dual.Model, Protocol):
-  """The network between its frozen encoders, see `TrainState.variables`."""
+  """The network between its frozen encoders, see `TrainState.variables`.
+
+  To gather weights once a step, its `network` must be a `Network`.
+  """
 
   def frozen_mask_embedding(self, frozen: dict[str, Any]) -> jax.Array:
     """The mask token's embedding in the text encoder's own table."""
@@ -121,10 +125,21 @@ class TrainStep:
 
   def gradients(self, state: TrainState, corrupted: CorruptedBatch):
     """Gradient and losses of the global batch, added over micro-batches."""
+    layout, params = self._layout_if_gathered(), state.params
+    if layout is not None:
+      dtype = self.model.network.execution.dtype
+      params = gathered(params, layout, dtype)
+
+    def gradients_of(part: CorruptedBatch):
+      grads, seen = self._part_gradients(state, params, part)
+      if layout is not None:
+        grads = {k: scattered(tree, layout) for k, tree in grads.items()}
+      return grads, seen
+
     if self.train.num_microbatches == 1:
-      grads, seen = self._part_gradients(state, corrupted)
+      grads, seen = gradients_of(corrupted)
     else:
-      grads, seen = self._added_gradients(state, corrupted)
+      grads, seen = self._added(gradients_of, corrupted)
     losses, buckets = seen
     metrics = {f"loss/{name}": loss for name, loss in losses.items()}
     metrics["loss/total"] = self.loss.total(losses)
@@ -136,18 +151,28 @@ class TrainStep:
     total = jax.tree.map(lambda *parts: sum(parts), *grads.values())
     return total, metrics
 
-  def _added_gradients(self, state: TrainState, corrupted: CorruptedBatch):
+  def _layout_if_gathered(self):
+    """The parameters' shardings if they are gathered once a step, else None."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if self.train.weight_gathering == "per_use" or mesh.empty:
+      return None
+    return self.model.network.shardings(mesh)["params"]
+
+  def _added(self, gradients_of, corrupted: CorruptedBatch):
+    """The sum of `gradients_of` over the micro-batches."""
+
     def add_part(total, part):
-      addend = self._part_gradients(state, part)
-      return jax.tree.map(jnp.add, total, addend), None
+      return jax.tree.map(jnp.add, total, gradients_of(part)), None
 
     parts = jax.tree.map(self._split, corrupted)
     first = jax.tree.map(lambda leaf: leaf[0], parts)
-    shapes = jax.eval_shape(self._part_gradients, state, first)
+    shapes = jax.eval_shape(gradients_of, first)
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return jax.lax.scan(add_part, zeros, parts)[0]
 
-  def _part_gradients(self, state: TrainState, part: CorruptedBatch):
+  def _part_gradients(
+    self, state: TrainState, params: Any, part: CorruptedBatch
+  ):
     """({task or "both": gradient}, (losses, buckets)) of one micro-batch."""
 
     def loss_of(params, part):
@@ -162,9 +187,9 @@ class TrainStep:
     }
     is_dual = None not in (part.images, part.texts)
     if not self.train.has_task_norms or self.loss.is_merged or not is_dual:
-      grads, seen = differentiate(state.params, part)
+      grads, seen = differentiate(params, part)
       return {"both": grads}, seen
-    results = {k: differentiate(state.params, v) for k, v in alone.items()}
+    results = {k: differentiate(params, v) for k, v in alone.items()}
     losses, buckets = {}, {}
     for _, seen in results.values():
       losses |= seen[0]

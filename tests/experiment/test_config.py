@@ -141,6 +141,15 @@ def test_settings_survive_json():
       },
       "use adamw or adafactor",
     ),
+    (
+      Config,
+      {
+        "lora": LoraConfig(rank=4),
+        "init_from": "runs/digits",
+        "train": TrainConfig(weight_gathering="once"),
+      },
+      "adapters are merged at each use, set it to per_use",
+    ),
     (EvaluateConfig, {"seed": -1}, "^seed must be in 0 to"),
     (EvaluateConfig, {"num_pope_images": -1}, "num_pope_images is negative"),
     (Config, {"seed": -1}, "seed must be in 0 to 4294967295"),

@@ -1,4 +1,4 @@
-"""The training step on every mesh, with and without micro-batches."""
+"""The training step on meshes, with micro-batches and weights gathered once."""
 
 import dataclasses
 import functools
@@ -41,8 +41,12 @@ MESHES = {
   "fsdp_4_tensor_2": {"fsdp": 4, "tensor": 2},
   "fsdp_2_context_2_tensor_2": {"fsdp": 2, "context": 2, "tensor": 2},
 }
-# What `make test` runs of all meshes and micro-batches.
-FAST = {("replica_8", 1), ("fsdp_2_context_2_tensor_2", 4)}
+# What `make test` runs of all meshes, micro-batches and ways to gather.
+FAST = {
+  ("replica_8", 1, "per_use"),
+  ("fsdp_2_context_2_tensor_2", 4, "per_use"),
+  ("fsdp_4_tensor_2", 4, "once"),
+}
 
 
 def host_batch(step: int) -> DualBatch:
@@ -56,7 +60,7 @@ def host_batch(step: int) -> DualBatch:
   )
 
 
-def train_step(num_microbatches: int) -> TrainStep:
+def train_step(num_microbatches: int, gathering: str) -> TrainStep:
   loss = DualLoss(
     text_weight=0.5,
     loss_normalization="target_positions",
@@ -68,6 +72,7 @@ def train_step(num_microbatches: int) -> TrainStep:
     train=TrainConfig(
       num_steps=STEPS,
       num_microbatches=num_microbatches,
+      weight_gathering=gathering,
       has_task_norms=False,
     ),
     seed=0,
@@ -75,7 +80,9 @@ def train_step(num_microbatches: int) -> TrainStep:
 
 
 @functools.cache
-def five_steps(mesh_name: str, num_microbatches: int):
+def five_steps(
+  mesh_name: str, num_microbatches: int = 1, gathering: str = "per_use"
+):
   """(losses of each step, final state as numpy)."""
   sizes = MESHES[mesh_name]
   devices = jax.devices()[: 8 if sizes else 1]
@@ -86,7 +93,7 @@ def five_steps(mesh_name: str, num_microbatches: int):
     create = functools.partial(init_state, NETWORK, optimizer)
     state = jax.jit(create, out_shardings=layout)(jax.random.key(0))
     step = jax.jit(
-      train_step(num_microbatches),
+      train_step(num_microbatches, gathering),
       donate_argnums=0,
       out_shardings=(layout, None),
     )
@@ -100,15 +107,17 @@ def five_steps(mesh_name: str, num_microbatches: int):
 
 
 @pytest.mark.parametrize(
-  ("mesh_name", "num_microbatches"),
+  ("mesh_name", "num_microbatches", "gathering"),
   [
     pytest.param(*run, marks=() if run in FAST else pytest.mark.slow)
-    for run in itertools.product(MESHES, (1, 4))
+    for run in itertools.product(MESHES, (1, 4), ("per_use", "once"))
   ],
 )
-def test_every_mesh_and_split_gives_the_same_run(mesh_name, num_microbatches):
-  want_losses, want, _ = five_steps("one_device", 1)
-  losses, got, _ = five_steps(mesh_name, num_microbatches)
+def test_every_mesh_and_split_gives_the_same_run(
+  mesh_name, num_microbatches, gathering
+):
+  want_losses, want, _ = five_steps("one_device")
+  losses, got, _ = five_steps(mesh_name, num_microbatches, gathering)
   for mine, theirs in zip(losses, want_losses, strict=True):
     for name in theirs:
       # Largest relative error measured: 3.3e-7.
@@ -121,7 +130,7 @@ def test_every_mesh_and_split_gives_the_same_run(mesh_name, num_microbatches):
 
 def test_the_run_did_learn_something():
   """Else equal parameters would prove nothing."""
-  losses, state, _ = five_steps("one_device", 1)
+  losses, state, _ = five_steps("one_device")
   fresh = NETWORK.init(jax.random.key(0))["params"]
   changes = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.params, fresh)
   assert max(jax.tree.leaves(changes)) > 1e-3
@@ -146,7 +155,7 @@ def test_the_average_starts_quickly_and_ends_slow():
 
 
 def test_the_null_image_is_neither_trained_nor_decayed():
-  _, state, _ = five_steps("one_device", 1)
+  _, state, _ = five_steps("one_device")
   fresh = NETWORK.init(jax.random.key(0))["params"]["null_image"]
   # One rounding apart, since only the run was initialised under jit; decay
   # would have moved it by 5e-6.
