@@ -9,7 +9,13 @@ from jaxtyping import Array, Float, UInt8
 
 @dataclasses.dataclass(frozen=True)
 class PixelCodec:
-  """Latents that are the pixels themselves, scaled to [-1, 1]."""
+  """Latents that are the pixels themselves, scaled to [-1, 1].
+
+  Attributes:
+    bin_width: distance between the latents of neighbouring pixel values.
+  """
+
+  bin_width = 1 / 127.5
 
   def encode(
     self, images: UInt8[Array, "batch height width channels"]

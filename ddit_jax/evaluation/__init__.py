@@ -14,4 +14,5 @@
 - `frechet`: Fréchet and kernel distance of features.
 - `clip_score`: CLIP scores of features.
 - `fact_scores`: precision, recall and F1 of sets of facts.
+- `retrieval`: recall of images and captions from likelihoods.
 """

@@ -20,6 +20,7 @@ from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.losses.dual import DualLoss
+from ddit_jax.losses.likelihood import LikelihoodConfig
 from ddit_jax.prng import check_seed
 from ddit_jax.sampling.image_sampler import ImageSampling
 from ddit_jax.sampling.text_sampler import TextSampling
@@ -67,6 +68,7 @@ class EvaluateConfig:
     num_pope_images: images of each POPE file, six questions each; 0 leaves
       POPE out.
     seed: of the sets and of sampling.
+    likelihood: how likelihoods are estimated.
   """
 
   split: Literal["validation", "test"] = "test"
@@ -75,6 +77,7 @@ class EvaluateConfig:
   questions_per_kind: int = 400
   num_pope_images: int = 100
   seed: int = 0
+  likelihood: LikelihoodConfig = LikelihoodConfig()
 
   def __post_init__(self):
     check_choices(self)

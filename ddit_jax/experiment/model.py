@@ -104,6 +104,11 @@ class DualModel:
     """Side of the largest square image, in pixels."""
     return self.network.config.max_grid * self.pixels_per_patch
 
+  @property
+  def bin_width(self) -> float:
+    """Distance between the values of a latent; 0 if they are continuous."""
+    return PixelCodec.bin_width if self.autoencoder is None else 0.0
+
   def check_fits(self) -> None:
     """Raises ValueError if network and encoders have different features."""
     config = self.network.config

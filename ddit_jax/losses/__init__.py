@@ -4,6 +4,7 @@
 - `flow_matching`: the image loss.
 - `masked_diffusion`: the text loss, whole or in chunks of positions.
 - `time_buckets`: losses by diffusion time.
+- `likelihood`: bounds of -log p of texts and images.
 """
 
 import lazy_loader

@@ -187,6 +187,15 @@ def text_list(texts: Any, name: str) -> list[str]:
   return texts
 
 
+def check_count(texts: Sequence[str], num_images: int, name: str) -> None:
+  """Raises InputError unless there is one text per image."""
+  if len(texts) != num_images:
+    raise InputError(
+      f"there are {num_images} images for {len(texts)} {name}: give one per "
+      "image"
+    )
+
+
 def check_text(text: Any, name: str) -> None:
   """Raises InputError unless `text` is a string of Unicode characters."""
   if not isinstance(text, str):

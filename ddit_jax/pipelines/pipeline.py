@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int, UInt8
 
+from ddit_jax.config.load import overridden
 from ddit_jax.data.text import (
   answer_text,
   bare_question,
@@ -20,10 +21,12 @@ from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
+from ddit_jax.losses.likelihood import Bound, LikelihoodConfig
 from ddit_jax.models.module import Variables
 from ddit_jax.pipelines.inputs import (
   Changes,
   ImagesLike,
+  check_count,
   check_latents,
   check_template,
   check_text,
@@ -33,6 +36,7 @@ from ddit_jax.pipelines.inputs import (
   sample_config,
   text_list,
 )
+from ddit_jax.pipelines.likelihood import Likelihood, scored_text
 from ddit_jax.pipelines.sampler import Sampler
 
 
@@ -74,6 +78,7 @@ class Pipeline:
     self.input_size = input_size
     self.instructions = instructions
     self._sampler = Sampler(model, variables, mesh)
+    self._likelihood = Likelihood(model, variables, mesh)
     self._encode = jax.jit(model.encode)
     self._decode = jax.jit(model.decode)
 
@@ -128,18 +133,29 @@ class Pipeline:
       return caption_tokens(self.tokenizer, prompt, length)
 
   def template(
-    self, prompt: str
+    self, prompt: str, length: int | None = None
   ) -> tuple[Int[np.ndarray, " length"], Bool[np.ndarray, " length"]]:
     """The ids of a text for `infill`, of which the prompt is given.
+
+    Args:
+      prompt: the beginning of the text.
+      length: tokens of the text, as in training if None.
 
     Raises:
       InputError: the prompt leaves no room for an answer, or has words that the
         tokenizer does not know.
     """
-    length = self.config.data.image_to_text.text_length
+    if length is None:
+      length = self.config.data.image_to_text.text_length
     with preparing():
       check_prompt(self.tokenizer, prompt)
       return masked_template(self.tokenizer, prompt, length)
+
+  @property
+  def longest_text(self) -> int | None:
+    """Tokens of the longest text; None for any, as T5 takes."""
+    network = self.model.network.config
+    return network.max_text_length if network.context_dim is None else None
 
   @property
   def input_crop(self) -> str:
@@ -195,6 +211,7 @@ class Pipeline:
     seed: int = 0,
     sample: SampleConfig | Changes | None = None,
     indices: Sequence[int] | None = None,
+    length: int | None = None,
   ) -> list[str]:
     """Continues each prompt ("Q: is it red? A: ") about its image.
 
@@ -206,13 +223,14 @@ class Pipeline:
         `inputs.sample_config`.
       indices: of the rows, 0, 1, ... if None; a row's draws follow from seed
         and index.
+      length: tokens of prompt and text together, as in training if None.
 
     Raises:
       InputError: a prompt leaves no room for an answer, or has words that the
         tokenizer does not know; or an argument has another type or length.
     """
     prompts = text_list(prompts, "prompts")
-    templates = map(self.template, prompts)
+    templates = (self.template(prompt, length) for prompt in prompts)
     tokens, prompt_mask = map(np.stack, zip(*templates, strict=True))
     filled, _ = self.infill(
       images, tokens, prompt_mask, seed=seed, sample=sample, indices=indices
@@ -253,13 +271,11 @@ class Pipeline:
         in the vocabulary.
     """
     images = image_batch(images, self.input_size, self.input_crop)
-    network = self.model.network.config
     check_template(
       tokens,
       prompt_mask,
       num_images=len(images),
-      # T5 takes texts of any length.
-      longest=network.max_text_length if network.context_dim is None else None,
+      longest=self.longest_text,
       tokenizer=self.tokenizer,
     )
     return self._sampler.tokens(
@@ -271,6 +287,98 @@ class Pipeline:
       seed=seed,
       config=sample_config(self.config.sample, sample),
     )
+
+  def text_likelihood(
+    self,
+    images: ImagesLike,
+    texts: Sequence[str],
+    prompts: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    effort: Changes | None = None,
+    indices: Sequence[int] | None = None,
+  ) -> Bound:
+    """Bounds -log p(text | prompt, image), in nats a text.
+
+    The end of the text counts as a token. With one prompt and different texts,
+    the bounds of `losses.likelihood.text_bound` say which text the network
+    finds more likely.
+
+    Args:
+      images: see `inputs.image_batch`.
+      texts: captions or answers, one per image.
+      prompts: beginnings of the texts, see `prompts`; captions if None.
+      seed: of the masks.
+      effort: what to change in the checkpoint's `evaluate.likelihood`, e.g.
+        {"text_passes": 128}.
+      indices: of the rows, 0, 1, ... if None; rows of equal indices draw alike.
+
+    Raises:
+      InputError: a text does not fit, or has words that the tokenizer does not
+        know; or an argument has another type or length.
+    """
+    images = image_batch(images, self.input_size, self.input_crop)
+    texts = text_list(texts, "texts")
+    prompts = text_list(
+      [""] * len(texts) if prompts is None else prompts, "prompts"
+    )
+    check_count(texts, len(images), "texts")
+    check_count(prompts, len(images), "prompts")
+    length = self.config.data.image_to_text.text_length
+    with preparing():
+      rows = [
+        scored_text(self.tokenizer, prompt, text, length)
+        for prompt, text in zip(prompts, texts, strict=True)
+      ]
+    return self._likelihood.texts(
+      images,
+      *map(np.stack, zip(*rows, strict=True)),
+      indices=row_indices(indices, len(images)),
+      seed=seed,
+      config=self._effort(effort),
+      batch_size=self.config.sample.batch_size,
+    )
+
+  def image_likelihood(
+    self,
+    images: ImagesLike,
+    prompts: Sequence[str],
+    *,
+    seed: int = 0,
+    effort: Changes | None = None,
+    indices: Sequence[int] | None = None,
+  ) -> Bound:
+    """Bounds -log p(image | prompt), in nats a dimension.
+
+    Of networks that work on pixels the probability of 8-bit images; behind an
+    autoencoder the density of latents, which only compares like with like. See
+    `losses.likelihood.image_bound`.
+
+    Args:
+      images: see `inputs.image_batch`.
+      prompts: one per image.
+      seed: of the noise.
+      effort: what to change in the checkpoint's `evaluate.likelihood`.
+      indices: of the rows, 0, 1, ... if None.
+
+    Raises:
+      InputError: as `text_to_image`, or an argument has another type or length.
+    """
+    images = image_batch(images, self.input_size, self.input_crop)
+    prompts = text_list(prompts, "prompts")
+    check_count(prompts, len(images), "prompts")
+    return self._likelihood.images(
+      images,
+      np.stack([self.caption_tokens(prompt) for prompt in prompts]),
+      indices=row_indices(indices, len(images)),
+      seed=seed,
+      config=self._effort(effort),
+      batch_size=self.config.sample.batch_size,
+    )
+
+  def _effort(self, changes: Changes | None) -> LikelihoodConfig:
+    base = self.config.evaluate.likelihood
+    return overridden(base, changes or {}, "effort")
 
   def _instruction(self) -> str:
     """The instruction of the training's questions."""
