@@ -18,6 +18,7 @@ In reading order:
 - `conversion`: published weights to checkpoints and back.
 - `evaluation`: published scorers.
 - `scoring`: official files of the benchmarks to figures.
+- `protocols`: benchmarks as items for a model, and as official files.
 - `monitor`: metrics and images of a run.
 - `planning`: what a compiled program costs on a chip.
 - `report`: one self-contained report.html.

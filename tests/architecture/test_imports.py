@@ -20,6 +20,7 @@ MAY_IMPORT = {
   "evaluation": set(),
   "digits": {"evaluation"},
   "scoring": {"errors", "evaluation", "files", "json_files"},
+  "protocols": {"errors", "files", "json_files", "scoring"},
   "report": {"files", "monitor"},
   "monitor": {"errors", "files"},
   "planning": {"errors"},
@@ -173,7 +174,7 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 @pytest.mark.parametrize(
-  "part", ["evaluation", "digits", "scoring", "config", "errors"]
+  "part", ["evaluation", "digits", "scoring", "protocols", "config", "errors"]
 )
 def test_parts_without_jax_say_so(part):
   for path in FILES:
@@ -184,7 +185,7 @@ def test_parts_without_jax_say_so(part):
 
 def test_digits_and_evaluation_run_where_jax_cannot_be_imported():
   """Neither the package itself nor their libraries bring it in."""
-  parts = ("digits", "evaluation", "scoring", "config")
+  parts = ("digits", "evaluation", "scoring", "protocols", "config")
   modules = [
     f"ddit_jax.{module_of(path)}" for path in FILES if part_of(path) in parts
   ]

@@ -1,0 +1,10 @@
+"""Benchmarks on a model, without the model: items in, official files out.
+
+- `protocol`: the table: files, prompts and settings of published numbers.
+- `item`: one question, caption or image; subsets.
+- `questions`, `prompts`: official files to items.
+- `layouts`: outputs to official files and folders.
+- `subsets`: references of some of the questions.
+- `journal`: outputs on the disk, appended and resumed.
+- `config`: the `benchmarks` section of a config.
+"""

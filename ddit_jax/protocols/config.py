@@ -1,0 +1,111 @@
+"""The `benchmarks` section of a config: files, prompts, sampling, amounts."""
+
+import pathlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ddit_jax.errors import InputError, check_choices, suggest
+from ddit_jax.files import local_path
+from ddit_jax.protocols.protocol import PROTOCOLS, Protocol
+
+# Beginnings of the roles of files that are made from a model's images.
+_MODELS = ("", "baseline_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarksConfig:
+  """What `ddit evaluate --tasks` reads and how it samples.
+
+  Attributes:
+    folder: has a folder of official files for each benchmark, named as the
+      benchmark.
+    files: benchmark -> role -> path of a file that lies elsewhere, has another
+      name, or was made from generated images by another program.
+    prompt: "published", the template that the published numbers were made with;
+      "trained", that of the checkpoint's own training.
+    sampling: "published", the steps, order and size of the published numbers;
+      "config", the `sample` section and the checkpoint's sizes.
+    num_units: questions, captions or prompts of each benchmark, drawn as the
+      D-DiT release draws its subset; 0 takes all.
+    seed: of sampling.
+    records: of a source of one's own: "held_out" from training by the `data`
+      section, or "all".
+    num_shown: worst and random items of each benchmark in the report.
+  """
+
+  folder: str = "data/benchmarks"
+  files: dict[str, dict[str, str]] = field(default_factory=dict)
+  prompt: Literal["published", "trained"] = "published"
+  sampling: Literal["published", "config"] = "published"
+  num_units: int = 0
+  seed: int = 0
+  records: Literal["held_out", "all"] = "held_out"
+  num_shown: int = 12
+
+  def __post_init__(self):
+    check_choices(self)
+    for name in ("num_units", "num_shown"):
+      if getattr(self, name) < 0:
+        raise ValueError(f"{name} is negative: {getattr(self, name)}")
+
+  def paths(self, name: str, protocol: Protocol) -> dict[str, pathlib.Path]:
+    """Role -> path of a benchmark's files.
+
+    Raises:
+      InputError: a file is not there, or its name fits several files.
+    """
+    given = dict(self.files.get(name, {}))
+    known = [*protocol.files, *_references(protocol)]
+    known += [f"{who}{role}" for role in protocol.tools for who in _MODELS]
+    for role in given:
+      if role not in known:
+        raise InputError(
+          f"benchmarks.files.{name} has no {role!r}: {suggest(role, known)}"
+        )
+    found = {}
+    for role in dict.fromkeys(known):
+      path = self._path(name, role, given.get(role), protocol)
+      if path is not None:
+        found[role] = path
+    return found
+
+  def _path(
+    self,
+    name: str,
+    role: str,
+    given: str | None,
+    protocol: Protocol,
+  ) -> pathlib.Path | None:
+    key = f"benchmarks.files.{name}.{role}"
+    if given is not None:
+      path = local_path(given, what=key)
+      if not path.exists():
+        raise InputError(f"{key}={given} does not exist")
+      return path
+    if role not in protocol.files:
+      return None
+    folder = local_path(self.folder, what="benchmarks.folder") / name
+    fitting = sorted(folder.glob(protocol.files[role]))
+    if len(fitting) == 1:
+      return fitting[0]
+    if not fitting and role in protocol.optional:
+      return None
+    usual = folder / protocol.files[role]
+    shown = f"{len(fitting)} files fit" if fitting else "nothing fits"
+    raise InputError(
+      f"{name} needs its {role}, but {shown} {usual}: put it there, or set "
+      f"--config.{key}"
+    )
+
+
+def _references(protocol: Protocol) -> list[str]:
+  return [role for part in protocol.parts.values() for role in part.references]
+
+
+def check_names(names: list[str]) -> None:
+  """Raises InputError unless all are benchmarks, each once."""
+  for name in names:
+    if name not in PROTOCOLS:
+      raise InputError(
+        f"unknown benchmark {name!r}: {suggest(name, PROTOCOLS)}"
+      )

@@ -1,0 +1,63 @@
+"""References of a subset: official scorers want exactly the questions asked."""
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+
+from ddit_jax.files import replace_file
+from ddit_jax.protocols.item import Item
+from ddit_jax.scoring import records
+
+Files = Mapping[str, pathlib.Path]
+Subset = Callable[[Files, Sequence[Item], pathlib.Path], Files]
+
+
+def vqa(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
+  """The annotations of VQA, OK-VQA or TextVQA for some questions."""
+  body = records.read_any(files["annotations"])
+  name = "annotations" if "annotations" in body else "data"
+  order = {item.facts["id"]: number for number, item in enumerate(items)}
+  rows = [row for row in body[name] if row["question_id"] in order]
+  rows.sort(key=lambda row: order[row["question_id"]])
+  return _replaced(files, "annotations", folder, dict(body) | {name: rows})
+
+
+def vizwiz(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
+  """The annotations of some images."""
+  names = {item.key for item in items}
+  rows = [
+    row for row in records.read_any(files["questions"]) if row["image"] in names
+  ]
+  return _replaced(files, "questions", folder, rows)
+
+
+def gqa(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
+  """Some questions."""
+  names = {item.key for item in items}
+  body = records.read_any(files["questions"])
+  rows = {key: row for key, row in body.items() if key in names}
+  return _replaced(files, "questions", folder, rows)
+
+
+def pope(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
+  """The lines of some questions, in the order that they were asked."""
+  numbers: dict[str, list[int]] = {}
+  for item in items:
+    split, _, number = item.key.partition("/")
+    numbers.setdefault(split, []).append(int(number))
+  found = {role: path for role, path in files.items() if role == "images"}
+  for split, wanted in numbers.items():
+    rows = records.read_lines(files[split], {"label": records.TEXT})
+    path = folder / f"coco_pope_{split}.json"
+    text = "".join(json.dumps(rows[number - 1]) + "\n" for number in wanted)
+    replace_file(path, text.encode())
+    found[split] = path
+  return found
+
+
+def _replaced(
+  files: Files, role: str, folder: pathlib.Path, body: object
+) -> Files:
+  path = folder / f"{role}_of_subset.json"
+  replace_file(path, json.dumps(body).encode())
+  return dict(files) | {role: path}
