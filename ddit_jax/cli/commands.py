@@ -5,6 +5,7 @@ Their imports are deferred until they run, so `--help` is fast.
 
 import argparse
 import pathlib
+from typing import Any
 
 from ddit_jax.cli import cluster, compilation_cache
 from ddit_jax.cli.flags import Flag, Verb
@@ -230,6 +231,11 @@ def _evaluate(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   from ddit_jax.experiment.config import Config
 
   config = load_config(Config, values.config, overrides)
+  tasks = [task.strip() for task in values.tasks.split(",") if task.strip()]
+  if tasks != ["digits"]:
+    return _evaluate_benchmarks(config, tasks, values)
+  if values.baseline is not None:
+    raise InputError("--baseline needs --tasks: the digits exam has its own")
   from ddit_jax.pipelines import evaluate
 
   compilation_cache.use(values)
@@ -242,22 +248,59 @@ def _evaluate(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   )
 
 
+def _evaluate_benchmarks(
+  config: Any, tasks: list[str], values: argparse.Namespace
+) -> int:
+  if "digits" in tasks or len(set(tasks)) < max(len(tasks), 1):
+    raise InputError(
+      f"--tasks={values.tasks}: name each benchmark once, and digits alone"
+    )
+  from ddit_jax.pipelines import benchmarks
+
+  return benchmarks.evaluate_benchmarks(
+    config,
+    values.checkpoint,
+    tasks,
+    out=values.out,
+    weights=values.weights,
+    step=values.step,
+    baseline=values.baseline,
+  )
+
+
 EVALUATE = Verb(
   name="evaluate",
-  summary="score a checkpoint on all three tasks and write a report",
+  summary="score a checkpoint on benchmarks or your data, and write a report",
   description="""
-Evaluates a checkpoint on unseen handwriting, in all three tasks, and compares
-every score with that of an oracle on real scenes, a prior baseline and
-controls, with bootstrap intervals.
+Without --tasks, evaluates a checkpoint on unseen handwriting, in all three
+tasks, and compares every score with that of an oracle on real scenes, a prior
+baseline and controls, with bootstrap intervals.
 
   ddit evaluate --checkpoint=runs/digits --config=configs/digits.py \\
     --out=runs/digits/evaluation
 
 Writes metrics.json, the generated images, captions and answers, and
 report.html (one file that opens offline) to the folder --out.
+
+With --tasks, runs published benchmarks by their official files and scorers, or
+tasks on sources of the config ("captions:NAME"; docs/evaluation.md lists all):
+
+  ddit evaluate --checkpoint=runs/ddit --config=configs/benchmarks.py \\
+    --tasks=vqav2,pope,geneval --out=runs/ddit/benchmarks
+
+A run that was stopped goes on where it was. Beside metrics.json lie
+manifest.json, which says what the figures depend on, and a folder a task with
+the outputs in the official layout.
 """,
   flags={
-    "checkpoint": Flag("folder of a run, or its checkpoints", is_path=True),
+    "checkpoint": Flag(
+      "folder of a run, its checkpoints, or converted weights", is_path=True
+    ),
+    "tasks": Flag("benchmarks, joined by commas", str, "digits"),
+    "baseline": Flag(
+      "a second checkpoint, such as SD3's, for the same prompts and seeds",
+      is_path=True,
+    ),
     "config": _CONFIG,
     "out": Flag("folder for metrics, samples and the report", is_path=True),
     "weights": _WEIGHTS,

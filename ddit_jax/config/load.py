@@ -252,7 +252,7 @@ def _parsed(key: str, text: str, old: Any, kind: Any) -> Any:
     old: the value before; None if there was none.
     kind: the type. Where it is any, words that are no Python value are a text.
   """
-  if isinstance(old, str):
+  if kind is str or isinstance(old, str):
     return text
   is_mapping = _takes_any_key(kind) and text.startswith("{")
   if isinstance(old, dict) and not is_mapping:

@@ -22,6 +22,7 @@ from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.losses.likelihood import LikelihoodConfig
 from ddit_jax.prng import check_seed
+from ddit_jax.protocols.config import BenchmarksConfig
 from ddit_jax.sampling.image_sampler import ImageSampling
 from ddit_jax.sampling.text_sampler import TextSampling
 from ddit_jax.sharding.mesh import MeshConfig, check_batch_divides
@@ -122,6 +123,9 @@ class Config:
   train: TrainConfig = TrainConfig()
   sample: SampleConfig = SampleConfig()
   evaluate: EvaluateConfig = EvaluateConfig()
+  benchmarks: BenchmarksConfig = dataclasses.field(
+    default_factory=BenchmarksConfig
+  )
 
   def __post_init__(self):
     check_choices(self)

@@ -25,7 +25,15 @@ from ddit_jax.experiment.source_record import is_named
 from ddit_jax.files import folder_if_used, local_path, take_lock
 
 # A run may be resumed with other values of these sections only.
-CHANGEABLE = ("name", "mesh", "train", "sample", "evaluate", "resume_changes")
+CHANGEABLE = (
+  "name",
+  "mesh",
+  "train",
+  "sample",
+  "evaluate",
+  "benchmarks",
+  "resume_changes",
+)
 # A resumed run takes these from its checkpoint, whatever its config says.
 _KEPT = ("schema_version", "data.tokenizer")
 _LOCK = ".lock"

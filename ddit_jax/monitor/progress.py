@@ -31,7 +31,7 @@ class _Stderr:
 
 
 def progress_bar(
-  total: int, *, initial: int = 0, is_shown: bool = True
+  total: int, *, initial: int = 0, is_shown: bool = True, unit: str = "step"
 ) -> tqdm:
   """A tqdm bar on a terminal; in a log file a line every 30 seconds.
 
@@ -39,13 +39,14 @@ def progress_bar(
     total: the last step of the run.
     initial: the step that was restored, 0 for a new run.
     is_shown: False shows nothing, as on all processes but the first.
+    unit: what is counted.
   """
   is_terminal = sys.stderr.isatty()
   return tqdm(
     total=total,
     initial=initial,
     disable=not is_shown,
-    unit="step",
+    unit=unit,
     file=_Stderr(is_terminal=is_terminal),
     ncols=None if is_terminal else 0,
     dynamic_ncols=is_terminal,

@@ -11,4 +11,10 @@
 - `requests`: `ddit sample`.
 - `evaluate`: `ddit evaluate`.
 - `lora_export`: `ddit lora`.
+- `benchmarks`: `ddit evaluate --tasks`.
+- `job`: one benchmark to be run, and its result on one model.
+- `own_data`: tasks on sources of the config.
+- `outputs`: samples the items of a benchmark into a journal.
+- `run_facts`: what a number depends on.
+- `benchmark_report`: figures, manifest and report.html of benchmarks.
 """

@@ -93,8 +93,8 @@ def _opened(
 def _check_data(config: Config, checkpoint: str, step: int | None) -> None:
   """Raises InputError unless the checkpoint is of the config's digit world."""
   only = (
-    "ddit evaluate is an exam of the digit world alone: for other data, score "
-    "the answers of ddit sample"
+    "without --tasks ddit evaluate is an exam of the digit world: for other "
+    "data, give --tasks, e.g. captions:NAME"
   )
   if config.data.sources:
     names = ", ".join(config.data.sources)

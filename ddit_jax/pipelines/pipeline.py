@@ -295,7 +295,7 @@ class Pipeline:
     prompts: Sequence[str] | None = None,
     *,
     seed: int = 0,
-    effort: Changes | None = None,
+    effort: LikelihoodConfig | Changes | None = None,
     indices: Sequence[int] | None = None,
   ) -> Bound:
     """Bounds -log p(text | prompt, image), in nats a text.
@@ -345,7 +345,7 @@ class Pipeline:
     prompts: Sequence[str],
     *,
     seed: int = 0,
-    effort: Changes | None = None,
+    effort: LikelihoodConfig | Changes | None = None,
     indices: Sequence[int] | None = None,
   ) -> Bound:
     """Bounds -log p(image | prompt), in nats a dimension.
@@ -376,9 +376,13 @@ class Pipeline:
       batch_size=self.config.sample.batch_size,
     )
 
-  def _effort(self, changes: Changes | None) -> LikelihoodConfig:
-    base = self.config.evaluate.likelihood
-    return overridden(base, changes or {}, "effort")
+  def _effort(
+    self, effort: LikelihoodConfig | Changes | None
+  ) -> LikelihoodConfig:
+    """The whole effort, if `effort` names some fields or none."""
+    if isinstance(effort, LikelihoodConfig):
+      return effort
+    return overridden(self.config.evaluate.likelihood, effort or {}, "effort")
 
   def _instruction(self) -> str:
     """The instruction of the training's questions."""

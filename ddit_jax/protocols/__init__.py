@@ -2,7 +2,8 @@
 
 - `protocol`: the table: files, prompts and settings of published numbers.
 - `item`: one question, caption or image; subsets.
-- `questions`, `prompts`: official files to items.
+- `questions`: official files of questions and captions to items.
+- `prompts`: official files of prompts to items.
 - `layouts`: outputs to official files and folders.
 - `subsets`: references of some of the questions.
 - `journal`: outputs on the disk, appended and resumed.

@@ -62,7 +62,8 @@ class Protocol:
   Attributes:
     kind: what a model makes of an item: "answer" to its question, "caption"
       (any text that continues the item's) or "image"; "likelihood" is an
-      estimate for a given text and image.
+      estimate for a given text and image, "retrieval" for all texts beside
+      an image.
     files: role -> its usual name in the benchmark's folder, may have "*".
     optional: roles that it does without.
     read: (files) -> items, for images (files, images per prompt) -> items.
@@ -79,7 +80,7 @@ class Protocol:
     source: where the settings are from.
   """
 
-  kind: Literal["answer", "caption", "image", "likelihood"]
+  kind: Literal["answer", "caption", "image", "likelihood", "retrieval"]
   files: Mapping[str, str]
   read: Callable[..., list[Item]]
   write: Callable[..., pathlib.Path]
@@ -310,12 +311,13 @@ PROTOCOLS: Mapping[str, Protocol] = {
     prompts.dpg,
     layouts.dpg,
     {
-      "": Part(
-        scorer="dpg",
+      prefix: Part(
+        scorer=scorer,
         references=("questions",),
         predictions="answers",
         tool="mPLUG by dpg_bench/compute_dpg_bench.py of TencentQQGYLab/ELLA",
       )
+      for prefix, scorer in (("", "dpg"), ("published", "dpg_official_bugs"))
     },
     files={"prompts": "prompts", "questions": "dpg_bench.csv"},
     images_per_prompt=4,

@@ -46,6 +46,21 @@ _NOT_CURVES = ("step", "time")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Example:
+  """One item of a benchmark with what a model made of it.
+
+  Attributes:
+    name: of the item.
+    images: label -> uint8 [height, width, 1 or 3], shown side by side.
+    texts: label -> text.
+  """
+
+  name: str
+  images: Mapping[str, UInt8[np.ndarray, "height width channels"]]
+  texts: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
   """What a page shows; a part without data gets no section.
 
@@ -66,8 +81,10 @@ class Report:
       as `MASKED_SIGN`}.
     metrics: name -> {"value", "n", "interval": [low, high], "oracle",
       "prior_baseline", and optionally "controls": {name: value}}. Shown as per
-      cent if all are in [0, 1]; None is allowed for all but "value" and "n".
+      cent if all are in [0, 1], unless "is_share" is False; None is allowed for
+      all but "value".
       The part of a name before its first "/" is its group.
+    examples: title -> items of a benchmark.
     headline: names of the metrics shown as large numbers, at most six; without
       metrics these are the last losses, the speed and the time.
     seconds: phase -> seconds, in the order they ran.
@@ -84,6 +101,9 @@ class Report:
   answered: Sequence[dict[str, Any]] = ()
   unmasking: dict[str, Any] | None = None
   metrics: _Metrics = dataclasses.field(default_factory=dict)
+  examples: Mapping[str, Sequence[Example]] = dataclasses.field(
+    default_factory=dict
+  )
   headline: Sequence[str] = ()
   seconds: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
@@ -133,6 +153,9 @@ def write_report(path: str | os.PathLike, report: Report) -> None:
         "paragraphs": [p for p in report.summary.split("\n\n") if p.strip()],
         "headline": [rows[name] for name in report.headline],
         "groups": _groups(rows),
+        "has_oracle": any(
+          m["oracle"] is not None for m in report.metrics.values()
+        ),
         "run_figures": _run_figures(report.scalars, report.seconds),
         "masked_sign": MASKED_SIGN,
         "num_unfolded": _NUM_UNFOLDED,
@@ -213,7 +236,8 @@ def _metric_row(name: str, metric: dict[str, Any]) -> dict[str, Any]:
     raise ValueError(f"metric {name!r} lacks {error}") from error
   controls = metric.get("controls") or {}
   numbers = _finite(value, low, high, oracle, prior, *controls.values())
-  is_fraction = all(0 <= x <= 1 for x in numbers)
+  is_share = metric.get("is_share", True)
+  is_fraction = is_share and all(0 <= x <= 1 for x in numbers)
   left = 0.0 if is_fraction else min(0.0, *numbers)
   right = 1.0 if is_fraction else max(1e-12, *numbers)
 

@@ -34,6 +34,7 @@ BEGINNINGS = (
   "ddit_jax.pipelines.requests.generate",
   "ddit_jax.scoring.benchmarks.score_files",
   "ddit_jax.pipelines.evaluate.evaluate",
+  "ddit_jax.pipelines.benchmarks.evaluate_benchmarks",
   "ddit_jax.pipelines.lora_export.export_adapter",
   "ddit_jax.pipelines.lora_export.export_merged",
   "ddit_jax.conversion.convert.plan_import",
@@ -229,6 +230,25 @@ def test_sd3_is_sampled_as_written(elsewhere, capsys):
   small = ["--size=16", "--steps=2"]
   run_as_written([[*command, *small]], capsys)
   assert (elsewhere / "samples" / "00000.png").is_file()
+
+
+@pytest.mark.slow
+def test_own_images_are_evaluated_as_written(elsewhere, on_one_device, capsys):
+  """The section on one's own data of docs/evaluation.md, for six steps."""
+  write_images(elsewhere / "path" / "to" / "images", 40)
+  commands = [
+    words
+    for words in commands_in(ROOT / "docs" / "evaluation.md")
+    if any("own_images" in word for word in words)
+  ]
+  assert [words[1] for words in commands] == ["train", "evaluate"]
+  fast = {"data.held_out_share": 0.2, "evaluate.likelihood.ode_steps": 2}
+  toy = [*TOY, *(f"--config.{key}={value}" for key, value in fast.items())]
+  run_as_written(commands, capsys, toy=toy)
+  printed = capsys.readouterr().out
+  assert "captions:mine/cider" in printed
+  assert "likelihoods:mine/image_nats_per_dimension" in printed
+  assert (elsewhere / "runs" / "mine" / "benchmarks" / "report.html").is_file()
 
 
 @pytest.mark.slow

@@ -118,8 +118,8 @@ def test_other_data_are_refused_before_the_weights_are_read(
 ):
   monkeypatch.setattr(evaluating, "load", None)
   only = (
-    "but ddit evaluate is an exam of the digit world alone: for other data, "
-    "score the answers of ddit sample"
+    "but without --tasks ddit evaluate is an exam of the digit world: for "
+    "other data, give --tasks, e.g. captions:NAME"
   )
   other = dataclasses.replace(
     tiny_run.settings(),
@@ -138,7 +138,7 @@ def test_other_data_are_refused_before_the_weights_are_read(
   )
   monkeypatch.setattr(evaluating, "stored_config", lambda *_: None)
   with pytest.raises(
-    InputError, match="holds converted weights, but ddit eval"
+    InputError, match="holds converted weights, but without --tasks"
   ):
     evaluate(trained, tmp_path)
 

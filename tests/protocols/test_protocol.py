@@ -28,11 +28,7 @@ def read(root, name, **changes):
   return protocol, files, protocol.items(files)
 
 
-TEXTS = [
-  name
-  for name, one in PROTOCOLS.items()
-  if one.kind != "image" and name in BENCHMARKS
-]
+TEXTS = [name for name, one in PROTOCOLS.items() if one.kind != "image"]
 
 
 @pytest.mark.parametrize("num_units", [0, 2])

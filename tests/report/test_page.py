@@ -11,7 +11,12 @@ import pytest
 from PIL import Image
 
 from ddit_jax.report import page
-from ddit_jax.report.page import MASKED_SIGN, Report, write_report
+from ddit_jax.report.page import (
+  MASKED_SIGN,
+  Example,
+  Report,
+  write_report,
+)
 
 EVIL = "</title></style><script>alert('x')</script><img src=x onerror=\"y\">&"
 IMAGE = np.full((8, 8, 3), 200, np.uint8)
@@ -284,7 +289,27 @@ def test_what_is_unknown_is_a_dash_and_no_mark(tmp_path):
   metric = METRIC | {"interval": None, "oracle": None, "prior_baseline": None}
   text = written(tmp_path, metrics={"accuracy": metric})
   assert bar(text) == {"value": (0, 75)}
+  # Columns that would be empty are left out.
+  assert "prior baseline" not in text
+  text = written(tmp_path, metrics={"accuracy": metric, "other": METRIC})
   assert text.count(">–<") == 2
+
+
+def test_figures_that_are_no_shares_are_shown_as_they_are(tmp_path):
+  """Half a per cent is not a half."""
+  metric = METRIC | {"value": 0.5, "interval": [0.2, 0.9], "is_share": False}
+  text = written(tmp_path, metrics={"accuracy": metric})
+  assert "<b>0.5</b>" in text and "0.2 to 0.9" in text
+
+
+def test_examples_show_their_images_side_by_side(tmp_path):
+  example = Example(
+    name=EVIL, images={"generated": IMAGE, EVIL: IMAGE}, texts={EVIL: EVIL}
+  )
+  text = written(tmp_path, examples={EVIL: [example]})
+  page = parse(text)
+  assert page.tags.count("img") == 2 and "script" not in page.tags
+  assert "generated" in page.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,258 @@
+"""Figures, manifest and report.html of `ddit evaluate --tasks`."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ddit_jax.data.image import upright_rgb
+from ddit_jax.experiment.config import Config
+from ddit_jax.pipelines.job import BASELINE, Result
+from ddit_jax.pipelines.run_facts import file_facts
+from ddit_jax.protocols.item import Item
+from ddit_jax.protocols.layouts import write_json
+from ddit_jax.report.page import Example, Report, write_report
+from ddit_jax.scoring.benchmarks import BENCHMARKS, interval
+from ddit_jax.scoring.scored import ItemScores
+
+_THUMBNAIL = 192
+_NUM_HEADLINES = 6
+
+
+def write_results(
+  folder: pathlib.Path,
+  facts: Mapping[str, Any],
+  results: Mapping[str, Sequence[Result]],
+  config: Config,
+) -> None:
+  """Writes metrics.json, manifest.json and report.html, and prints the figures.
+
+  Args:
+    folder: of the results.
+    facts: of the run, its checkpoint and its baseline.
+    results: of "checkpoint", and perhaps of the baseline, in the same order.
+    config: of the run.
+  """
+  rows = {name: _rows(some) for name, some in results.items()}
+  write_json(folder / "metrics.json", {"metrics": rows})
+  write_json(
+    folder / "manifest.json",
+    dict(facts)
+    | {"tasks": {r.job.name: _task_facts(r) for r in results["checkpoint"]}},
+  )
+  _write_page(folder / "report.html", facts, results, rows, config)
+  print(_table(rows))
+  for result in results["checkpoint"]:
+    for note in result.notes:
+      print(f"{result.job.name}: {note}")
+  for name in ("metrics.json", "manifest.json", "report.html"):
+    print(f"{name}: {folder / name}")
+
+
+def _rows(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+  """Every figure with its interval, where it is a mean of items."""
+  rows: dict[str, dict[str, Any]] = {}
+  for result in results:
+    intervals = {
+      "/".join(filter(None, (result.job.name, prefix, figure))): _interval(
+        items
+      )
+      for prefix, scored in result.scored.items()
+      for figure, items in scored.items.items()
+    }
+    for name, value in result.figures().items():
+      row = {"value": value, "n": None, "interval": None}
+      rows[name] = row | intervals.get(name, {})
+  return rows
+
+
+def _interval(items: ItemScores) -> dict[str, Any]:
+  estimate = interval(items)
+  return {"n": estimate.n, "interval": [estimate.low, estimate.high]}
+
+
+def _task_facts(result: Result) -> dict[str, Any]:
+  """What the figures of a task depend on, beside the checkpoint."""
+  job, protocol = result.job, result.job.protocol
+  return {
+    "items": len(job.items),
+    "items_blake2b": job.items_hash,
+    "settings": result.settings,
+    "images_per_prompt": protocol.images_per_prompt,
+    "files": file_facts(job.files),
+    "scorers": {
+      prefix or job.name: BENCHMARKS[part.scorer].source
+      for prefix, part in protocol.parts.items()
+    },
+    "made_by_other_programs": protocol.tools,
+    "published": protocol.published,
+    "published_settings": protocol.source,
+    "notes": result.notes,
+  }
+
+
+def _table(rows: Mapping[str, Mapping[str, dict]]) -> str:
+  """All figures as text, the baseline's in a column of its own."""
+  names = list(dict.fromkeys(name for some in rows.values() for name in some))
+  width = max(map(len, names), default=0)
+  lines = []
+  for name in names:
+    cells = [_cell(rows["checkpoint"].get(name))]
+    if BASELINE in rows:
+      cells.append(f"baseline {_cell(rows[BASELINE].get(name))}")
+    lines.append(f"{name:<{width}}  {'  '.join(cells)}")
+  return "\n".join(lines)
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+  if row is None:
+    return "-"
+  text = f"{row['value']:.4g}"
+  if row["interval"]:
+    low, high = row["interval"]
+    text += f" [{low:.4g}, {high:.4g}] n {row['n']}"
+  return text
+
+
+def _write_page(
+  path: pathlib.Path,
+  facts: Mapping[str, Any],
+  results: Mapping[str, Sequence[Result]],
+  rows: Mapping[str, Mapping[str, dict]],
+  config: Config,
+) -> None:
+  baseline = rows.get(BASELINE, {})
+  metrics = {
+    name: row
+    | {"oracle": None, "prior_baseline": None, "is_share": False}
+    | (
+      {"controls": {BASELINE: baseline[name]["value"]}}
+      if name in baseline
+      else {}
+    )
+    for name, row in rows["checkpoint"].items()
+  }
+  checkpoint = facts["checkpoint"]
+  report = Report(
+    title=f"Benchmarks of {checkpoint['path']}",
+    summary="\n\n".join(_summary(facts, results["checkpoint"])),
+    config=dict(facts)
+    | {"tasks": {r.job.name: _task_facts(r) for r in results["checkpoint"]}},
+    scalars=[],
+    metrics=metrics,
+    headline=_headlines(results["checkpoint"], metrics),
+    examples=_examples(results, config),
+  )
+  write_report(path, report)
+
+
+def _summary(facts: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
+  """What was evaluated; then a paragraph for each task."""
+  checkpoint, baseline = facts["checkpoint"], facts.get(BASELINE)
+  paragraphs = [
+    f"Weights {checkpoint['weights']} {checkpoint['blake2b']}, commit "
+    f"{facts['commit'] or 'unknown'}. Intervals: 95 %, bootstrap over images "
+    "or prompts."
+  ]
+  if baseline is not None:
+    paragraphs.append(f"Baseline: {baseline['path']} {baseline['blake2b']}.")
+  for result in results:
+    published = result.job.protocol.published
+    said = [f"published for D-DiT: {published}"] if published else []
+    if said + result.notes:
+      text = "; ".join(said + result.notes)
+      paragraphs.append(f"{result.job.name}: {text}.")
+  return paragraphs
+
+
+def _headlines(
+  results: Sequence[Result], metrics: Mapping[str, Any]
+) -> list[str]:
+  """The figure of each task that papers report."""
+  names = []
+  for result in results:
+    for prefix, part in result.job.protocol.parts.items():
+      figure = BENCHMARKS[part.scorer].headline
+      names.append("/".join(filter(None, (result.job.name, prefix, figure))))
+  return [name for name in names if name in metrics][:_NUM_HEADLINES]
+
+
+def _examples(
+  results: Mapping[str, Sequence[Result]], config: Config
+) -> dict[str, list[Example]]:
+  """The worst items of each task, and random ones."""
+  plan = config.benchmarks
+  shown: dict[str, list[Example]] = {}
+  for number, result in enumerate(results["checkpoint"]):
+    others = results.get(BASELINE)
+    baseline = others[number] if others else None
+    scores = _scores(result)
+    items = {item.key: item for item in result.job.items}
+    worst = sorted(scores, key=scores.__getitem__)[: plan.num_shown]
+    rng = np.random.default_rng(plan.seed)
+    some = rng.permutation(sorted(items))[: plan.num_shown].tolist()
+    for title, keys in (
+      (f"{result.job.name}: lowest scores", worst),
+      (f"{result.job.name}: random, seed {plan.seed}", some),
+    ):
+      shown[title] = [
+        _example(items[key], result, baseline, scores.get(key)) for key in keys
+      ]
+  return {title: some for title, some in shown.items() if some}
+
+
+def _scores(result: Result) -> dict[str, float]:
+  """The scores behind the first figure that is a mean of items or of units.
+
+  Scorers name items by their ids, units or image files. The score of a unit
+  stands at its first item.
+  """
+  key_of: dict[str, str] = {}
+  for item in result.job.items:
+    key_of.setdefault(item.unit or item.key, item.key)
+    path = pathlib.PurePath(item.path)
+    key_of |= dict.fromkeys((item.key, item.path, path.name), item.key)
+  for scored in result.scored.values():
+    for items in scored.items.values():
+      if set(items.ids) <= key_of.keys():
+        keys = [key_of[one] for one in items.ids]
+        return dict(zip(keys, items.scores, strict=True))
+  return {}
+
+
+def _example(
+  item: Item,
+  result: Result,
+  baseline: Result | None,
+  score: float | None,
+) -> Example:
+  prompt, output = result.prompts[item.key], result.outputs[item.key]
+  texts = {"prompt": prompt} if prompt else {}
+  images = {}
+  if result.job.protocol.kind == "image":
+    images["generated"] = _thumbnail(result.folder / output)
+    if baseline is not None:
+      path = baseline.folder / baseline.outputs[item.key]
+      images[BASELINE] = _thumbnail(path)
+    texts["drawn with"] = f"seed {result.settings['seed']}, index {item.draw}"
+  else:
+    if item.image is not None:
+      images["shown"] = _thumbnail(item.image)
+    elif result.job.read is not None:
+      images["shown"] = result.job.read(item, _THUMBNAIL, "pad")
+    if not isinstance(output, list):
+      texts[result.job.protocol.kind] = str(output)
+  if "expected" in item.facts:
+    texts["expected"] = str(item.facts["expected"])
+  if score is not None:
+    texts["score"] = f"{score:.4g}"
+  return Example(name=item.key, images=images, texts=texts)
+
+
+def _thumbnail(path: pathlib.Path) -> np.ndarray:
+  with Image.open(path) as image:
+    image = upright_rgb(image)
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    return np.asarray(image)
