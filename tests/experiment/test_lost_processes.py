@@ -111,9 +111,9 @@ def start(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
+@pytest.mark.parametrize(
+  ("name", "number", "count"), [("SIGKILL", 1, 2), ("SIGSTOP", 0, 4)]
+)
 def test_a_lost_process_ends_its_job_and_is_named(start, count, number, name):
   job = start(count)
   job.wait_for_steps()
@@ -123,11 +123,7 @@ def test_a_lost_process_ends_its_job_and_is_named(start, count, number, name):
   print(f"all ended after {time.monotonic() - begin:.1f} s with {codes}")
   line = f"process {number} was killed or stopped, or cannot be reached\n"
   outputs = job.outputs()[:number] + job.outputs()[number + 1 :]
-  for code, output in zip(codes, outputs, strict=True):
-    # JAX does not let a process outlive the connection to the first one.
-    is_aborted = code == -signal.SIGABRT and (name, number) == ("SIGKILL", 0)
-    assert is_aborted or (code == 1 and line in output)
-    assert not is_aborted or "JAX distributed service detected" in output
+  assert set(codes) == {1} and all(line in output for output in outputs)
 
 
 @pytest.mark.slow
@@ -148,11 +144,10 @@ def test_a_process_that_hangs_ends_its_job_and_is_named(start, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
-def test_sigterm_to_one_process_saves_and_stops_all(start, tmp_path, count):
-  job = start(count)
+def test_sigterm_to_one_process_saves_and_stops_all(start, tmp_path):
+  job = start(2)
   job.wait_for_steps()
   job.processes[-1].send_signal(signal.SIGTERM)
-  assert job.codes() == [75] * count
+  assert job.codes() == [75, 75]
   [saved] = (tmp_path / "run" / "checkpoints").iterdir()
   assert (saved / "manifest.json").is_file()
