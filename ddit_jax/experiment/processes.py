@@ -150,8 +150,14 @@ class _Watch(threading.Thread):
 
   def end_hang(self, line: str) -> None:
     """Tells the other processes that this one no longer moves, and ends it."""
-    line = f"process {self._index} {line}{self._waits_of_others()}"
-    self._leave(_End(line=line, code=HUNG))
+    end = _End(line=f"process {self._index} {line}", code=HUNG)
+    with (
+      _ending_after(2 * _SECONDS_TO_LEAVE, end),
+      contextlib.suppress(jax.errors.JaxRuntimeError),
+    ):
+      line = f"{end.line}{self._waits_of_others()}"
+      end = dataclasses.replace(end, line=line)
+    self._leave(end)
 
   def _waits_of_others(self) -> str:
     """What the other processes wait for; who hangs is often among them."""
