@@ -158,49 +158,6 @@ def test_readme_runs_from_another_folder(
 
 
 @pytest.mark.slow
-def test_ones_own_images_are_trained_on_as_written(
-  elsewhere, on_one_device, capsys
-):
-  """docs/data.md without buckets and without caches, which need encoders."""
-  write_images(elsewhere / "path" / "to" / "images", 40)
-  Image.new("RGB", (50, 40), "blue").save(elsewhere / "cat.png")
-  *first, resumed = [
-    words
-    for words in commands_in(ROOT / "docs" / "data.md")
-    if not any("ddit_sd3" in word or "bucket" in word for word in words)
-  ]
-  assert [words[1] for words in first] == [
-    *("train", "prepare", "train", "sample", "sample")
-  ]
-  run_as_written(first, capsys, toy=TOY)
-  (elsewhere / "new").mkdir()
-  shutil.move(elsewhere / "path" / "to" / "images", elsewhere / "new" / "place")
-  steps = "--config.train.num_steps="
-  longer = [f"{steps}8" if word.startswith(steps) else word for word in TOY]
-  run_as_written([resumed], capsys, toy=longer)
-  assert (elsewhere / "runs" / "mine" / "checkpoints" / "8").is_dir()
-
-
-@pytest.mark.slow
-def test_adapters_are_trained_and_exported_as_written(
-  elsewhere, trained, on_one_device, capsys
-):
-  """All of docs/lora.md but what needs a converted SD3."""
-  shutil.copytree(trained, elsewhere / "runs" / "digits")
-  start = "--config.init_from=runs/digits/checkpoints/"
-  commands = [
-    words
-    for words in commands_in(ROOT / "docs" / "lora.md")
-    if words[0] == "ddit"
-  ]
-  assert [words[1] for words in commands] == ["train", "lora", "lora"]
-  swap = {f"{start}6000": f"{start}{tiny_run.LAST_STEP}"}
-  run_as_written(commands, capsys, toy=TOY, swap=swap)
-  assert (elsewhere / "adapter.safetensors").is_file()
-  assert (elsewhere / "runs" / "merged" / "checkpoints").is_dir()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["README.md", "docs/conversion.md"])
 def test_weights_are_converted_as_written(elsewhere, capsys, name):
   pytest.importorskip("diffusers")
