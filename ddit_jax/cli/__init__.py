@@ -5,6 +5,7 @@
 - `commands`: `train`, `sample`, `evaluate` and `lora`.
 - `prepare`: `prepare`.
 - `score`: `score`.
+- `compare`: `compare`.
 - `cluster`: how a process joins the others of its job.
 - `compilation_cache`: compiled programs on disk.
 """

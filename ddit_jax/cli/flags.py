@@ -42,6 +42,7 @@ class Verb:
     run: implementation; takes the parsed flags and the config's overrides, and
       returns the exit code.
     required: flags that must have a value.
+    operands: flags whose values may be given without their names, in order.
     section: name of the overrides it takes, --SECTION.KEY=VALUE; "" for none.
   """
 
@@ -51,6 +52,7 @@ class Verb:
   flags: Mapping[str, Flag]
   run: Callable[[argparse.Namespace, dict[str, str]], int]
   required: tuple[str, ...] = ()
+  operands: tuple[str, ...] = ()
   section: str = "config"
 
   def parse(self, argv: list[str]) -> argparse.Namespace:
@@ -67,7 +69,11 @@ class Verb:
     for name, flag in self.flags.items():
       parser.add_argument(f"--{name}", **_argparse_options(flag))
     values, rest = parser.parse_known_args(argv)
+    unnamed = [name for name in self.operands if name not in values]
     for argument in rest:
+      if unnamed and not argument.startswith("-"):
+        setattr(values, unnamed.pop(0), argument)
+        continue
       name = argument.lstrip("-").partition("=")[0]
       if argument.startswith("-"):
         raise InputError(

@@ -11,7 +11,7 @@ import threading
 
 from absl import logging as absl_logging
 
-from ddit_jax.cli import commands, prepare, score
+from ddit_jax.cli import commands, compare, prepare, score
 from ddit_jax.cli.flags import Verb
 from ddit_jax.config.load import split_overrides
 from ddit_jax.errors import InputError, one_line, printable, suggest
@@ -25,6 +25,7 @@ VERBS: dict[str, Verb] = {
     commands.SAMPLE,
     commands.EVALUATE,
     score.VERB,
+    compare.VERB,
     commands.LORA,
   )
 }

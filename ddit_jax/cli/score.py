@@ -31,10 +31,7 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
 
   predictions = local_path(values.predictions)
   references = [local_path(path) for path in values.references]
-  if values.out and not local_path(values.out).parent.is_dir():
-    raise InputError(
-      f"--out={values.out}: there is no folder {local_path(values.out).parent}"
-    )
+  check_out(values.out)
   with preparing():
     scored = score_files(values.benchmark, predictions, references)
     result = report(values.benchmark, scored, predictions, references)
@@ -43,6 +40,14 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
       replace_file(pathlib.Path(values.out), text.encode() + b"\n")
   print(printable(summary(result)))
   return 0
+
+
+def check_out(out: str | None) -> None:
+  """Raises InputError if the folder of --out is not there."""
+  if out and not local_path(out).parent.is_dir():
+    raise InputError(
+      f"--out={out}: there is no folder {local_path(out).parent}"
+    )
 
 
 def summary(result: Mapping[str, Any]) -> str:

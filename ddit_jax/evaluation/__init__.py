@@ -1,6 +1,7 @@
 """Published scorers in plain numpy; independent of models and data sets.
 
 - `bootstrap`: a mean with its bootstrap interval.
+- `paired`: whether two runs differ on the same items.
 - `answer_forms`: the forms in which scorers compare answers.
 - `vqa_accuracy`: agreement with the annotators, by each benchmark's rules.
 - `yes_no`: POPE's yes/no parsing and confusion scores.

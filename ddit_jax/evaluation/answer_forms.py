@@ -10,6 +10,7 @@ Each scorer has a normaliser of its own, and their scores must not be mixed:
 Their quirks are kept.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 
@@ -114,6 +115,11 @@ _ORDINALS = {
 }
 
 
+# People give the same answers again and again.
+_remembered = functools.lru_cache(maxsize=2**16)
+
+
+@_remembered
 def vqa(answer: str) -> str:
   """The form of the official VQA v2 scorer.
 
@@ -123,6 +129,7 @@ def vqa(answer: str) -> str:
   return _by_words(without_marks(answer), _NUMBERS, _CONTRACTIONS)
 
 
+@_remembered
 def vizwiz(answer: str) -> str:
   """The form of the VizWiz API: its apostrophes are U+2019 but for a few.
 
@@ -131,6 +138,7 @@ def vizwiz(answer: str) -> str:
   return _by_words(without_marks(answer), _NUMBERS, _VIZWIZ_CONTRACTIONS)
 
 
+@_remembered
 def evalai(answer: str) -> str:
   """The form of the EvalAI server, which TextVQA and LLaVA use.
 
@@ -141,6 +149,7 @@ def evalai(answer: str) -> str:
   return _by_words(without_marks(text), _NUMBERS, _CONTRACTIONS)
 
 
+@_remembered
 def ddit_release(answer: str) -> str:
   """The form of the D-DiT release: VQA's, and ordinals become digits."""
   words = _NUMBERS | _ORDINALS

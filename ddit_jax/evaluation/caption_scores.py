@@ -113,13 +113,10 @@ def _check(
 def _ngrams(text: str) -> Counts:
   """Counts of the n-grams of each order, in order of appearance."""
   words = text.split()
-  counts: Counts = []
-  for order in range(1, ORDERS + 1):
-    table: dict[NGram, int] = {}
-    for gram in zip(*(words[skip:] for skip in range(order)), strict=False):
-      table[gram] = table.get(gram, 0) + 1
-    counts.append(table)
-  return counts
+  later = [words[skip:] for skip in range(ORDERS)]
+  return [
+    Counter(zip(*later[:order], strict=False)) for order in range(1, ORDERS + 1)
+  ]
 
 
 def _cider_of_image(

@@ -232,9 +232,11 @@ _RULES: Sequence[tuple[str, _Form]] = (
   (r"[()\[\]{}]", _replaced(_BRACKETS)),
 )
 _COMPILED = [(re.compile(rule), form) for rule, form in _RULES]
-# Most tokens of captions: no other rule can match more or before.
-_SIMPLE_WORD = re.compile(
-  r"(?!(?i:cannot|gonna|wanna|gotta|lemme|gimme)\b)[A-Za-z]+(?=[ \n])"
+# Most tokens of captions, of which no other rule takes more.
+_SIMPLE = re.compile(
+  r"(?!(?i:cannot|gonna|wanna|gotta|lemme|gimme)\b"
+  rf"|(?:{_ABBREVIATION}|{_TITLE}|{_BEFORE_NUMBER}|[A-Za-z])\.)"
+  r"[A-Za-z]+(?=[.,;:!?]?[ \n])|,(?=[ \n])|\.(?=\n| [^.])"
 )
 _LINE_END = r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]"
 _SKIPPED = re.compile(rf"(?:{_BLANK}|&nbsp;)+")
@@ -278,7 +280,7 @@ def all_tokens(captions: Iterable[str]) -> list[list[str]]:
 def _tokens_of_line(text: str, place: int, end: int) -> list[str]:
   tokens = []
   while place < end:
-    if match := _SIMPLE_WORD.match(text, place):
+    if match := _SIMPLE.match(text, place):
       token, place = match[0], match.end()
     elif match := _SKIPPED.match(text, place):
       place = match.end()

@@ -13,5 +13,6 @@
 - `t2i_compbench`: T2I-CompBench.
 - `dpg`: DPG-Bench.
 - `features`: Fréchet and kernel distance, CLIP score.
+- `comparison`: two results on the same items.
 - `submissions`: answers in the form that servers take.
 """
