@@ -58,33 +58,17 @@ def score_dpg(
   prompts: dict[str, list[dpg.Proposition]] = {}
   for row in rows[1 if official_bugs else 0 :]:
     prompts.setdefault(row.item, []).append(row.proposition)
-  notes = []
-  if dropped := _without_parent(prompts):
-    if not official_bugs:
-      raise InputError(
-        f"{len(dropped)} items depend on propositions that they lack "
-        f"({first_few(dropped)}): the official script drops them; mend the CSV"
-      )
-    notes.append(
-      f"dropped as in the official script, which skips the CSV's first row: "
-      f"{first_few(dropped)}"
-    )
-    prompts = {key: some for key, some in prompts.items() if key not in dropped}
   _check_answers(prompts, answers)
-  if unused := set(answers) - set(prompts) - set(dropped):
-    notes.append(f"{len(unused)} answered items are not in the CSV")
-  if not prompts:
-    raise InputError("no item is left to score")
-  if other := [key for key in prompts if len(answers[key]) != _TILES]:
-    notes.append(
-      f"{len(other)} items have another number of tiles than {_TILES} "
-      f"({first_few(other)})"
+  scores, dropped = _image_scores(prompts, answers)
+  if dropped and not official_bugs:
+    raise InputError(
+      f"{len(dropped)} items depend on propositions that they lack "
+      f"({first_few(dropped)}): the official script drops them; mend the CSV"
     )
-  scores = {
-    key: dpg.image_score(some, answers[key]) for key, some in prompts.items()
-  }
+  if not scores:
+    raise InputError("no item is left to score")
   first, second = dpg.category_scores(
-    [(some, answers[key]) for key, some in prompts.items()]
+    [(prompts[key], answers[key]) for key in scores]
   )
   return Scored(
     figures={
@@ -101,7 +85,7 @@ def score_dpg(
         scores=tuple(100 * score for score in scores.values()),
       )
     },
-    notes=tuple(notes),
+    notes=_notes(prompts, answers, dropped),
   )
 
 
@@ -179,15 +163,38 @@ def _tile(tile: Mapping[str, object], where: str) -> dict[int, str]:
   return found
 
 
-def _without_parent(
+def _image_scores(
+  prompts: Mapping[str, Sequence[dpg.Proposition]], answers: Answers
+) -> tuple[dict[str, float], list[str]]:
+  """(scores, items that lack a parent where it is looked for)."""
+  scores, dropped = {}, []
+  for key, propositions in prompts.items():
+    try:
+      scores[key] = dpg.image_score(propositions, answers[key])
+    except KeyError:
+      dropped.append(key)
+  return scores, dropped
+
+
+def _notes(
   prompts: Mapping[str, Sequence[dpg.Proposition]],
-) -> list[str]:
-  """Items of which a proposition depends on one that is not there."""
-  return [
-    key
-    for key, some in prompts.items()
-    if {p for one in some for p in one.parents} - {one.number for one in some}
-  ]
+  answers: Answers,
+  dropped: Sequence[str],
+) -> tuple[str, ...]:
+  notes = []
+  if dropped:
+    notes.append(
+      "dropped as in the official script, which skips the CSV's first row: "
+      f"{first_few(dropped)}"
+    )
+  if unused := set(answers) - set(prompts):
+    notes.append(f"{len(unused)} answered items are not in the CSV")
+  if other := [key for key in prompts if len(answers[key]) != _TILES]:
+    notes.append(
+      f"{len(other)} items have another number of tiles than {_TILES} "
+      f"({first_few(other)})"
+    )
+  return tuple(notes)
 
 
 def _check_answers(

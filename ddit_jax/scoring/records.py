@@ -20,6 +20,7 @@ _NAMES = {
   float: "a number",
   list: "a list",
   dict: "an object",
+  bool: "true or false",
 }
 
 Record = Mapping[str, Any]

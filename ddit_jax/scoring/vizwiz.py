@@ -28,24 +28,12 @@ def vizwiz(
     predictions: [{image, answer, answerable?}]; answerable in [0, 1].
     references: one file, [{image, answers, answer_type, answerable}].
   """
-  annotations = records.read_list(references[0], _ANNOTATION)
-  records.no_repeats(
-    [one["image"] for one in annotations],
-    what="annotated images",
-    official="the official scorer keeps the last; remove the others",
-  )
-  for number, one in enumerate(annotations, 1):
-    where = f"{references[0]}, entry {number}, answer"
-    records.checked(one["answers"], {"answer": records.TEXT}, where=where)
+  annotations = _read_annotations(references[0])
+  images = tuple(one["image"] for one in annotations)
   fields = {"image": records.TEXT, "answer": records.TEXT}
   results = records.read_list(predictions, fields)
   answer_of, notes = records.last_by_id(results, "image", "answer")
-  records.require_same_ids(
-    [one["image"] for one in annotations],
-    answer_of,
-    what="images",
-    official=_STOPS,
-  )
+  records.require_same_ids(images, answer_of, what="images", official=_STOPS)
   figures, items = {}, {}
   for suffix, rule in (
     ("", vqa_accuracy.vizwiz),
@@ -55,13 +43,11 @@ def vizwiz(
       rule(answer_of[one["image"]], [a["answer"] for a in one["answers"]])
       for one in annotations
     ]
-    figures |= {
-      name + suffix: value
-      for name, value in _means(annotations, scores).items()
-    }
+    for name, value in _means(annotations, scores).items():
+      figures[name + suffix] = value
     items["accuracy" + suffix] = ItemScores(
-      ids=tuple(one["image"] for one in annotations),
-      groups=tuple(one["image"] for one in annotations),
+      ids=images,
+      groups=images,
       scores=tuple(100 * score for score in scores),
     )
   figures |= _answerability(annotations, results)
@@ -83,6 +69,19 @@ def average_precision(
   taken = np.arange(1, len(scores) + 1)[is_last_of_equals]
   recall = found / found[-1]
   return float(np.sum(np.diff(recall, prepend=0) * found / taken))
+
+
+def _read_annotations(path: pathlib.Path) -> list[records.Record]:
+  annotations = records.read_list(path, _ANNOTATION)
+  records.no_repeats(
+    [one["image"] for one in annotations],
+    what="annotated images",
+    official="the official scorer keeps the last; remove the others",
+  )
+  for number, one in enumerate(annotations, 1):
+    where = f"{path}, entry {number}, answer"
+    records.checked(one["answers"], {"answer": records.TEXT}, where=where)
+  return annotations
 
 
 def _means(

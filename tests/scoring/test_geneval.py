@@ -67,6 +67,9 @@ def test_verdicts_of_the_published_evaluator(tmp_path):
   scored = geneval_files(write_lines(tmp_path / "r.jsonl", lines), [])
   assert scored.figures["overall"] == 0.5
   assert scored.figures["num_prompts"] == 1
+  lines[0]["correct"] = "yes"
+  with pytest.raises(InputError, match="must be true or false, got 'yes'"):
+    geneval_files(write_lines(tmp_path / "r.jsonl", lines), [])
   del lines[0]["correct"]
   with pytest.raises(InputError, match="some lines have a verdict"):
     geneval_files(write_lines(tmp_path / "r.jsonl", lines), [])

@@ -1,5 +1,6 @@
 """Our side of the cases of answers."""
 
+import pathlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -42,64 +43,80 @@ def vqav2(folder: Folder) -> Iterator[Comparison]:
   """VQA v2, and the other scorers and servers of the same files."""
   annotations = folder.one("*annotations.json")
   results = folder.one("*results.json")
-  questions = records.read_list_in(
-    folder.one("*questions.json"), "questions", {"question_id": records.ID}
-  )
-  answer_of, _ = vqa.read_results(results)
+  questions = folder.one("*questions.json")
   if folder.has("expected.json"):
-    expected = folder.json("expected.json")
-    unrounded = expected.pop("accuracy_n15", None)
-    scored = score_files("vqav2", results, [annotations])
-    yield Comparison(
-      name="expected.json",
-      expected=expected,
-      got=_by_question(scored, vqa.read_annotations(annotations)),
-    )
-    if unrounded is not None:
-      scored = vqa.score_vqa(
-        vqa.read_annotations(annotations),
-        answer_of,
-        vqa_accuracy.vqav2,
-        decimals=15,
-      )
+    yield from _official_vqav2(folder, results, annotations)
+  for name, score in _OTHERS_ON_VQAV2.items():
+    if folder.has(name):
       yield Comparison(
-        name="expected.json/accuracy_n15",
-        expected=unrounded,
-        got=_accuracy(scored.figures),
+        name=name,
+        expected=folder.json(name),
+        got=score(results, annotations),
         tolerance=ROUNDING,
       )
-  if folder.has("expected_ddit_release.json"):
-    scored = score_files("vqav2_ddit_release", results, [annotations])
-    yield Comparison(
-      name="expected_ddit_release.json",
-      expected=folder.json("expected_ddit_release.json"),
-      got={
-        "mean": scored.figures["accuracy"],
-        "per_question_rounded": _items(scored.items["accuracy"]),
-      },
-      tolerance=ROUNDING,
-    )
-  if folder.has("expected_textvqa_evaluator.json"):
-    scored = score_files("textvqa", results, [annotations])
-    yield Comparison(
-      name="expected_textvqa_evaluator.json",
-      expected=folder.json("expected_textvqa_evaluator.json"),
-      got={
-        "accuracy": scored.figures["accuracy"] / 100,
-        "per_question": {
-          key: score / 100
-          for key, score in _items(scored.items["accuracy"]).items()
-        },
-      },
-      tolerance=ROUNDING,
-    )
   if folder.has("expected_llava_upload.json"):
-    ids = [one["question_id"] for one in questions]
+    asked = records.read_list_in(
+      questions, "questions", {"question_id": records.ID}
+    )
     yield Comparison(
       name="expected_llava_upload.json",
       expected=folder.json("expected_llava_upload.json"),
-      got=submissions.vqav2_upload(ids, answer_of),
+      got=submissions.vqav2_upload(
+        [one["question_id"] for one in asked], vqa.read_results(results)[0]
+      ),
     )
+
+
+def _official_vqav2(
+  folder: Folder, results: pathlib.Path, annotations: pathlib.Path
+) -> Iterator[Comparison]:
+  expected = folder.json("expected.json")
+  unrounded = expected.pop("accuracy_n15", None)
+  annotated = vqa.read_annotations(annotations)
+  scored = score_files("vqav2", results, [annotations])
+  yield Comparison(
+    name="expected.json",
+    expected=expected,
+    got=_by_question(scored, annotated),
+  )
+  if unrounded is not None:
+    answer_of, _ = vqa.read_results(results)
+    scored = vqa.score_vqa(
+      annotated, answer_of, vqa_accuracy.vqav2, decimals=15
+    )
+    yield Comparison(
+      name="expected.json/accuracy_n15",
+      expected=unrounded,
+      got=_accuracy(scored.figures),
+      tolerance=ROUNDING,
+    )
+
+
+def _ddit_release(
+  results: pathlib.Path, annotations: pathlib.Path
+) -> dict[str, Any]:
+  scored = score_files("vqav2_ddit_release", results, [annotations])
+  return {
+    "mean": scored.figures["accuracy"],
+    "per_question_rounded": _items(scored.items["accuracy"]),
+  }
+
+
+def _textvqa(
+  results: pathlib.Path, annotations: pathlib.Path
+) -> dict[str, Any]:
+  scored = score_files("textvqa", results, [annotations])
+  per_question = _items(scored.items["accuracy"])
+  return {
+    "accuracy": scored.figures["accuracy"] / 100,
+    "per_question": {k: score / 100 for k, score in per_question.items()},
+  }
+
+
+_OTHERS_ON_VQAV2 = {
+  "expected_ddit_release.json": _ddit_release,
+  "expected_textvqa_evaluator.json": _textvqa,
+}
 
 
 def okvqa(folder: Folder) -> Iterator[Comparison]:
