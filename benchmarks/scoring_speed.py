@@ -184,8 +184,8 @@ def main() -> None:
   parser.add_argument("--rounds", type=int, default=3)
   args = parser.parse_args()
   rng = np.random.default_rng(0)
-  jobs = answer_jobs(args.peers, args.answers, rng)
-  jobs |= caption_jobs(args.peers, args.captions, rng)
+  jobs = caption_jobs(args.peers, args.captions, rng)
+  jobs |= answer_jobs(args.peers, args.answers, rng)
   measure(jobs, args.rounds)
 
 

@@ -23,6 +23,7 @@ scored on.
   ddit score --benchmark=vqav2 --predictions=b.json \\
     --references=annotations.json --out=second.json
   ddit compare first.json second.json
+  ddit compare --first=first.json --second=second.json --out=comparison.json
 
 For every figure that is a mean of items it prints the difference, second minus
 first, with the 95 % interval of a bootstrap over groups (the questions of an
