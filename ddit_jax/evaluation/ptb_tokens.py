@@ -234,10 +234,11 @@ _RULES: Sequence[tuple[str, _Form]] = (
 _COMPILED = [(re.compile(rule), form) for rule, form in _RULES]
 # Most tokens of captions, of which no other rule takes more.
 _SIMPLE = re.compile(
-  r"(?!(?i:cannot|gonna|wanna|gotta|lemme|gimme)\b"
-  rf"|(?:{_ABBREVIATION}|{_TITLE}|{_BEFORE_NUMBER}|[A-Za-z])\.)"
-  r"[A-Za-z]+(?=[.,;:!?]?[ \n])|,(?=[ \n])|\.(?=\n| [^.])"
+  r"[A-Za-z]+(?=[,;:!?]?[ \n])|,(?=[ \n])|\.(?=\n| [^.])"
+  rf"|(?!(?:{_ABBREVIATION}|{_TITLE}|{_BEFORE_NUMBER}|[A-Za-z])\.)"
+  r"[A-Za-z]+(?=\.[ \n])"
 )
+_TWO_WORDS = frozenset("cannot gonna wanna gotta lemme gimme".split())
 _LINE_END = r"\r\n|[\n\r\x0b\x0c\x85\u2028\u2029]"
 _SKIPPED = re.compile(rf"(?:{_BLANK}|&nbsp;)+")
 
@@ -280,15 +281,16 @@ def all_tokens(captions: Iterable[str]) -> list[list[str]]:
 def _tokens_of_line(text: str, place: int, end: int) -> list[str]:
   tokens = []
   while place < end:
-    if match := _SIMPLE.match(text, place):
-      token, place = match[0], match.end()
+    match = _SIMPLE.match(text, place)
+    if match and (token := match[0].lower()) not in _TWO_WORDS:
+      tokens.append(token)
+      place = match.end()
     elif match := _SKIPPED.match(text, place):
       place = match.end()
-      continue
     else:
       token, place = _token(text, place)
-    if token:
-      tokens.append(token.lower())
+      if token:
+        tokens.append(token.lower())
   return tokens
 
 
