@@ -21,6 +21,7 @@ from ddit_jax.experiment.pretrained import (
 from ddit_jax.experiment.toy_model import ToyModel
 from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig, LoraNetwork
+from ddit_jax.models.attention import choose_kernel
 from ddit_jax.models.config import SIZES, MMDiTConfig, size
 from ddit_jax.models.mmdit import Execution, Prediction
 from ddit_jax.models.module import (
@@ -129,6 +130,18 @@ class DualModel:
         f"the network takes {config.latent_channels} channels, the images "
         f"have {channels}: choose another model.size"
       )
+
+  def check_runs_on(self, mesh: Mesh) -> None:
+    """Raises InputError if the mesh cannot run the attention as configured."""
+    config, execution = self.network.config, self.network.execution
+    choose_kernel(
+      execution.attention_kernel,
+      num_tokens=1,
+      num_heads=config.num_heads,
+      head_dim=config.head_dim,
+      dtype=execution.dtype,
+      mesh=mesh.abstract_mesh,
+    )
 
   def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
     """(rows, columns, channels) of the latents of an image.

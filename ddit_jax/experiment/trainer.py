@@ -174,6 +174,7 @@ class Trainer:
       changed = changed_sources(files, held, changeable=config.changeable_keys)
       log_unknown_words(tokenizer, {n: sources[n] for n in changed})
     model = config.make_model(tokenizer, encoders)
+    model.check_runs_on(mesh)
     pretrained = PretrainedParams.of_run(
       init_from, config.init_weights, model.network, store, tokenizer
     )

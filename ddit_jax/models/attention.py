@@ -17,14 +17,13 @@ the Pallas kernel, and 5 times the memory.
 
 import functools
 import math
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from ddit_jax.errors import InputError
@@ -75,12 +74,15 @@ def joint_attention(
   """
   num_image, num_text = image[0].shape[1], text[0].shape[1]
   mesh = jax.sharding.get_abstract_mesh()
-  mesh_shape = {} if mesh.empty or mesh.size == 1 else dict(mesh.shape)
+  mesh_shape = _shape(mesh)
+  num_heads, head_dim = image[0].shape[2:]
   kernel = choose_kernel(
     kernel,
     num_tokens=num_image + num_text,
-    like=image[0],
-    mesh_shape=mesh_shape,
+    num_heads=num_heads,
+    head_dim=head_dim,
+    dtype=image[0].dtype,
+    mesh=mesh,
   )
   masks = (None, None)
   ways = mesh_shape.get(_CONTEXT, 1)
@@ -170,7 +172,15 @@ def attend(
   Raises:
     InputError: the kernel cannot run on this platform.
   """
-  kernel = choose_kernel(kernel, num_tokens=key.shape[1], like=query)
+  num_keys, num_heads, head_dim = key.shape[1:]
+  kernel = choose_kernel(
+    kernel,
+    num_tokens=num_keys,
+    num_heads=num_heads,
+    head_dim=head_dim,
+    dtype=query.dtype,
+    mesh=jax.sharding.get_abstract_mesh(),
+  )
   return _run_kernel(kernel, query, key, value, key_mask)
 
 
@@ -203,28 +213,29 @@ def choose_kernel(
   kernel: AttentionKernel,
   *,
   num_tokens: int,
-  like: Float[Array, "batch _ heads head_dim"],
-  mesh_shape: Mapping[str, int] = MappingProxyType({}),
+  num_heads: int,
+  head_dim: int,
+  dtype: DTypeLike,
+  mesh: AbstractMesh,
 ) -> AttentionKernel:
   """The kernel that "auto" stands for; any other is checked and returned.
-
-  The platform is that of the mesh of `jax.set_mesh`, which may be of devices
-  that are not attached, else JAX's default.
 
   Args:
     kernel: as configured.
     num_tokens: keys of an example, of both streams and all devices.
-    like: the queries; dtype, heads and their features matter.
-    mesh_shape: devices along each mesh axis.
+    num_heads: of all devices.
+    head_dim: features of a head.
+    dtype: of the queries.
+    mesh: of devices that need not be attached; an empty one stands for one
+      device of JAX's default platform.
 
   Raises:
     InputError: the kernel cannot run on the platform or the mesh.
   """
-  num_heads, head_dim = like.shape[2:]
-  if _is_ring(kernel, num_heads, mesh_shape):
+  if _is_ring(kernel, num_heads, _shape(mesh)):
     return "ring"
-  platform = _platform()
-  is_half = like.dtype in (jnp.bfloat16, jnp.float16)
+  platform = _platform(mesh)
+  is_half = jnp.dtype(dtype) in (jnp.bfloat16, jnp.float16)
   takes_cudnn = is_half and head_dim % 8 == 0 and head_dim <= 128
   if kernel == "auto":
     if platform == "gpu" and takes_cudnn:
@@ -235,14 +246,14 @@ def choose_kernel(
   if kernel == "cudnn" and not takes_cudnn:
     raise InputError(
       "model.execution.attention_kernel='cudnn' takes bfloat16 heads of 8, 16, "
-      f"... 128 features, not {like.dtype} ones of {head_dim}: set "
+      f"... 128 features, not {dtype} ones of {head_dim}: set "
       'model.execution.dtype="bfloat16" or attention_kernel="auto"'
     )
   return kernel
 
 
 def _is_ring(
-  kernel: AttentionKernel, num_heads: int, mesh_shape: Mapping[str, int]
+  kernel: AttentionKernel, num_heads: int, mesh_shape: dict[str, int]
 ) -> bool:
   ways, tensor = mesh_shape.get(_CONTEXT, 1), mesh_shape.get("tensor", 1)
   local_heads = num_heads if num_heads % tensor else num_heads // tensor
@@ -269,8 +280,13 @@ def _check_platform(kernel: AttentionKernel, platform: str) -> None:
     )
 
 
-def _platform() -> str:
+def _shape(mesh: AbstractMesh) -> dict[str, int]:
+  """Devices along each axis; empty for one device."""
+  return {} if mesh.empty or mesh.size == 1 else dict(mesh.shape)
+
+
+def _platform(mesh: AbstractMesh) -> str:
   """Of the devices that the traced program is for: "cpu", "gpu", "tpu"."""
-  device = jax.sharding.get_abstract_mesh().abstract_device
+  device = mesh.abstract_device
   platform = jax.default_backend() if device is None else device.platform
   return "gpu" if platform == "cuda" else platform

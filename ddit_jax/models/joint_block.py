@@ -198,8 +198,10 @@ class JointBlock(nn.Module):
     )
     image_qkv, image_later = image_stream.queries_keys_values(image, vector)
     text_qkv, text_later = text_stream.queries_keys_values(text, vector)
+    # Parameters are created without the devices that a kernel may need.
+    kernel = "auto" if self.is_initializing() else self.attention_kernel
     image_attended, text_attended = joint_attention(
-      image_qkv, text_qkv, key_mask=key_mask, kernel=self.attention_kernel
+      image_qkv, text_qkv, key_mask=key_mask, kernel=kernel
     )
     image = image_stream.add_results(image, image_attended, image_later)
     if self.is_text_full:

@@ -251,6 +251,14 @@ class TestRefused:
         "attention_kernel must be one of ('auto', 'xla', 'cudnn', ",
       ),
       (
+        {"model__execution__attention_kernel": "splash"},
+        "'splash' runs on a tpu, not on a cpu: set it to",
+      ),
+      (
+        {"model__execution__attention_kernel": "ring"},
+        "'ring' needs tokens that are split: set mesh.context above 1",
+      ),
+      (
         {"loss__masked_diffusion__mask_count": "all"},
         "mask_count must be one of",
       ),

@@ -105,9 +105,14 @@ def chosen(kernel, platform, *, dtype="bfloat16", num_tokens=320, head_dim=64):
   """The kernel on a mesh of devices that are not here."""
   device = AbstractDevice(device_kind="", num_cores=None, platform=platform)
   mesh = AbstractMesh((2,), ("fsdp",), abstract_device=device)
-  like = jnp.zeros((1, 1, 24, head_dim), dtype)
-  with jax.sharding.use_abstract_mesh(mesh):
-    return choose_kernel(kernel, num_tokens=num_tokens, like=like)
+  return choose_kernel(
+    kernel,
+    num_tokens=num_tokens,
+    num_heads=24,
+    head_dim=head_dim,
+    dtype=dtype,
+    mesh=mesh,
+  )
 
 
 @pytest.mark.parametrize(
@@ -160,7 +165,7 @@ def test_odd_lengths_reach_cudnn_as_even_ones(monkeypatch):
   monkeypatch.setattr(
     cudnn, "is_cuda_compute_capability_equal", lambda _: False
   )
-  monkeypatch.setattr("ddit_jax.models.attention._platform", lambda: "gpu")
+  monkeypatch.setattr("ddit_jax.models.attention._platform", lambda _: "gpu")
   query = jnp.zeros((2, 333, 4, 64), jnp.bfloat16)
   mask = jnp.ones((2, 333), bool)
 

@@ -47,7 +47,8 @@ def joint(image, text):
 @pytest.mark.parametrize(
   ("sizes", "tokens", "heads", "kernel"),
   [
-    pytest.param({"fsdp": 2, "tensor": 2}, (8, 4), 4, "auto", id="no_context"),
+    # The two examples are not split.
+    pytest.param({"fsdp": 4, "tensor": 2}, (8, 4), 4, "auto", id="no_context"),
     pytest.param({"context": 4}, (8, 4), 4, "auto", id="all_to_all"),
     pytest.param(
       {"fsdp": 2, "context": 2, "tensor": 2}, (9, 5), 4, "auto", id="odd"
