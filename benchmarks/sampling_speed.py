@@ -35,7 +35,8 @@ from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network
 from ddit_jax.prng import row_keys
 from ddit_jax.sampling.image_sampler import ImageSampling, sample_latents
-from ddit_jax.sampling.text_sampler import TextSampling, infill
+from ddit_jax.sampling.text_options import TextSampling
+from ddit_jax.sampling.text_sampler import infill
 from ddit_jax.sharding.mesh import MeshConfig
 
 DTYPE = "bfloat16"
@@ -154,7 +155,7 @@ class Ours:
       row_keys(key, jnp.arange(self._batch)),
       mask_id=sizes.network.vocab_size - 1,
       sampling=sampling,
-    )[0]
+    ).tokens
 
 
 class Diffusers:

@@ -158,6 +158,10 @@ _SHORT_FLAGS = {
   "batch_size": Flag("images or texts at once; fewer take less memory"),
   "guidance": Flag("t2i: scale of classifier-free guidance; 1 is none"),
   "order": Flag("caption, vqa: in which order tokens are revealed"),
+  "preset": Flag(
+    "caption, vqa: named settings, such as exact, fast or turbo, in place of "
+    "the checkpoint's"
+  ),
   "shift": Flag("t2i: resolution shift of the times"),
   "steps": Flag("steps of the image or of the text sampler"),
   "temperature": Flag("caption, vqa: of the draws; 0 is the most likely token"),

@@ -95,6 +95,42 @@ def reveal_probability(
   return (t - s) / t
 
 
+def log_posterior(
+  log_p: Float[Array, "*lead vocab"], chance: Float[Array, ""], *, mask_id: int
+) -> Float[Array, "*lead vocab"]:
+  """Log q(x_s | x_t masked) over the vocabulary (paper eq. 5).
+
+  A token has `chance` times its probability; the mask has the rest.
+  """
+  ids = jax.lax.broadcasted_iota(jnp.int32, log_p.shape, log_p.ndim - 1)
+  return jnp.where(ids == mask_id, jnp.log1p(-chance), jnp.log(chance) + log_p)
+
+
+def tempered(
+  log_p: Float[Array, "*lead vocab"], temperature: float
+) -> Float[Array, "*lead vocab"]:
+  """Log probabilities at a positive temperature."""
+  if temperature == 1:
+    return log_p
+  return jax.nn.log_softmax(log_p / temperature, axis=-1)
+
+
+def nucleus(
+  log_p: Float[Array, "*lead vocab"], top_p: float
+) -> Float[Array, "*lead vocab"]:
+  """Removes all but the most likely tokens that reach `top_p` together.
+
+  The rest is not normalised: Gumbel draws do not need it. Tokens as likely as
+  the last one that is kept are kept, too.
+  """
+  if top_p == 1:
+    return log_p
+  descending = -jnp.sort(-log_p, axis=-1)
+  before = jnp.cumsum(jnp.exp(descending), axis=-1) - jnp.exp(descending)
+  least = jnp.where(before < top_p, descending, jnp.inf).min(-1, keepdims=True)
+  return jnp.where(log_p >= least, log_p, -jnp.inf)
+
+
 def log_probabilities(
   logits: Float[Array, "*lead vocab"], mask_id: int
 ) -> Float[Array, "*lead vocab"]:

@@ -24,7 +24,7 @@ from ddit_jax.losses.likelihood import LikelihoodConfig
 from ddit_jax.prng import check_seed
 from ddit_jax.protocols.config import BenchmarksConfig
 from ddit_jax.sampling.image_sampler import ImageSampling
-from ddit_jax.sampling.text_sampler import TextSampling
+from ddit_jax.sampling.text_options import TextSampling
 from ddit_jax.sharding.mesh import MeshConfig, check_batch_divides
 from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig

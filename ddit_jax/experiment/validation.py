@@ -174,7 +174,7 @@ class SampleGrid:
       if jnp.issubdtype(images.dtype, jnp.floating):
         images = self._model.decode(variables, latents)
     prompt_mask = ~rows.loss_mask
-    answers, _ = generate_tokens(
+    texts = generate_tokens(
       self._model,
       variables,
       latents,
@@ -184,9 +184,10 @@ class SampleGrid:
       mask_id=self._tokenizer.mask_id,
       sampling=self._config.text,
       has_image=rows.has_image,
+      end_id=self._tokenizer.end_id,
     )
     return {
-      "answers": answers,
+      "answers": texts.tokens,
       "references": rows.tokens,
       "images": images,
       "prompt_mask": prompt_mask,

@@ -5,6 +5,7 @@
 - `pipeline`: D-DiT, with one method per task.
 - `sd3`: plain SD3, text to image only.
 - `sampler`: jitted sampling, batch by batch over a mesh.
+- `text_batches`: batches of texts that shrink, texts that grow.
 - `likelihood`: jitted likelihoods, batch by batch over a mesh.
 - `ranking`: choices and pairs of images and captions, by likelihood.
 - `inputs`: checks of images, texts and sampling settings.

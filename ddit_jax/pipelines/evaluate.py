@@ -275,13 +275,14 @@ class Evaluator:
     """One caption at several steps of the text sampler (paper figure 6)."""
     length = self._pipeline.config.data.image_to_text.text_length
     tokenizer = self._pipeline.tokenizer
-    _, trace = self._pipeline.infill(
+    trace = self._pipeline.infill(
       image[None],
       np.zeros((1, length), np.int32),
       np.zeros((1, length), bool),
       seed=self._plan.seed,
       sample=self._config.sample,
-    )
+      keeps_trace=True,
+    ).trace
     start = np.full_like(trace[0, :1], tokenizer.mask_id)
     states = np.concatenate([start, trace[0]])
     last = len(states) - 1

@@ -1,5 +1,6 @@
 """What callers of a pipeline give: checked, and brought into one form."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.errors import InputError, first_few
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.prng import MAX_SEED
+from ddit_jax.sampling.text_options import TextSampling
 
 _log = logging.getLogger(__name__)
 
@@ -296,7 +298,8 @@ def sample_config(
   Args:
     base: the checkpoint's.
     sample: the fields to replace, e.g. {"image.guidance_scale": 2.0}; or a
-      whole config in its place; or None.
+      whole config in its place; or None. With "text.preset" all others of the
+      text sampler start from their defaults.
     negative: the negative prompt, which needs guidance.
 
   Raises:
@@ -304,6 +307,8 @@ def sample_config(
       without guidance.
   """
   if isinstance(sample, Mapping):
+    if "text.preset" in sample:
+      base = dataclasses.replace(base, text=TextSampling())
     base = overridden(base, sample, "sample")
   elif isinstance(sample, SampleConfig):
     base = sample

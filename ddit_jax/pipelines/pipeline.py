@@ -38,6 +38,7 @@ from ddit_jax.pipelines.inputs import (
 )
 from ddit_jax.pipelines.likelihood import Likelihood, scored_text
 from ddit_jax.pipelines.sampler import Sampler
+from ddit_jax.sampling.text_sampler import Texts
 
 
 class Pipeline:
@@ -232,12 +233,12 @@ class Pipeline:
     prompts = text_list(prompts, "prompts")
     templates = (self.template(prompt, length) for prompt in prompts)
     tokens, prompt_mask = map(np.stack, zip(*templates, strict=True))
-    filled, _ = self.infill(
+    texts = self.infill(
       images, tokens, prompt_mask, seed=seed, sample=sample, indices=indices
     )
     return [
       answer_text(self.tokenizer, *row)
-      for row in zip(filled, prompt_mask, strict=True)
+      for row in zip(texts.tokens, prompt_mask, strict=True)
     ]
 
   def infill(
@@ -249,7 +250,8 @@ class Pipeline:
     seed: int = 0,
     sample: SampleConfig | Changes | None = None,
     indices: Sequence[int] | None = None,
-  ) -> tuple[np.ndarray, np.ndarray]:
+    keeps_trace: bool = False,
+  ) -> Texts:
     """Fills every token that is not part of the prompt, in any pattern.
 
     Args:
@@ -261,10 +263,7 @@ class Pipeline:
         `inputs.sample_config`.
       indices: of the rows, 0, 1, ... if None; a row's draws follow from seed
         and index.
-
-    Returns:
-      Finished tokens [images, length], and the partly masked ones after each
-      step, [images, steps, length].
+      keeps_trace: whether to return the partly masked tokens after each step.
 
     Raises:
       InputError: an argument has another type or shape, or a given token is not
@@ -283,6 +282,8 @@ class Pipeline:
       tokens,
       prompt_mask,
       mask_id=self.tokenizer.mask_id,
+      end_id=self.tokenizer.end_id,
+      keeps_trace=keeps_trace,
       indices=row_indices(indices, len(images)),
       seed=seed,
       config=sample_config(self.config.sample, sample),

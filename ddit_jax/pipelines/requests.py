@@ -42,6 +42,7 @@ NEEDED = {
 _OF_TEXTS = {
   "batch_size": "batch_size",
   "order": "text.order",
+  "preset": "text.preset",
   "steps": "text.num_steps",
   "temperature": "text.temperature",
 }

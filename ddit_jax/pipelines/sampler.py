@@ -13,9 +13,18 @@ from ddit_jax.errors import preparing
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
+from ddit_jax.pipelines.text_batches import (
+  fill_growing_canvas,
+  finish_and_drop,
+)
 from ddit_jax.prng import key_for, root_key, row_keys
 from ddit_jax.sampling.image_sampler import ImageSampling, generate_latents
-from ddit_jax.sampling.text_sampler import TextSampling, generate_tokens
+from ddit_jax.sampling.text_sampler import (
+  Progress,
+  Texts,
+  TextSampler,
+  text_predictor,
+)
 from ddit_jax.sharding.mesh import batch_ways
 
 
@@ -38,9 +47,13 @@ class Sampler:
     self._images = jax.jit(
       self._image_batch, static_argnames=("latent_shape", "sampling")
     )
-    self._tokens = jax.jit(
-      self._token_batch, static_argnames=("mask_id", "sampling")
+    self._start_texts = jax.jit(
+      self._started_texts, static_argnames=("sampler", "keeps_trace")
     )
+    self._advance_texts = jax.jit(
+      self._advanced_texts, static_argnames="sampler"
+    )
+    self._finish_texts = jax.jit(TextSampler.finish, static_argnums=0)
 
   def images(
     self,
@@ -90,28 +103,35 @@ class Sampler:
     prompt_mask: Bool[np.ndarray, "rows length"],
     *,
     mask_id: int,
+    end_id: int,
+    keeps_trace: bool,
     indices: UInt32[np.ndarray, " rows"],
     seed: int,
     config: SampleConfig,
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Fills the tokens where `prompt_mask` is False; `indices` as in `images`.
+  ) -> Texts:
+    """Fills the tokens where `prompt_mask` is False.
 
-    Returns:
-      Finished tokens [rows, length], and the partly masked ones after each
-      step, [rows, steps, length].
+    For `indices` see `images`, for the others `infill`.
     """
-    generate = functools.partial(
-      self._tokens,
-      self._variables,
-      key_for(root_key(seed), "image_to_text"),
+    sampler = TextSampler(config.text, mask_id, end_id)
+    root = key_for(root_key(seed), "image_to_text")
+
+    def fill(rows, tokens, prompt_mask):
+      return in_batches(
+        functools.partial(self._texts, sampler, root, keeps_trace=keeps_trace),
+        (indices[rows], images[rows], tokens, prompt_mask),
+        mesh=self._mesh,
+        batch_size=config.batch_size,
+      )
+
+    length, canvas_length = tokens.shape[1], config.text.canvas_length
+    return fill_growing_canvas(
+      fill,
+      tokens,
+      prompt_mask,
+      canvas_length=canvas_length or length,
       mask_id=mask_id,
-      sampling=config.text,
-    )
-    return in_batches(
-      generate,
-      (indices, images, tokens, prompt_mask),
-      mesh=self._mesh,
-      batch_size=config.batch_size,
+      end_id=end_id,
     )
 
   def _image_batch(
@@ -132,28 +152,39 @@ class Sampler:
     )
     return self._model.decode(variables, latents)
 
-  def _token_batch(
-    self,
-    variables,
-    root: jax.Array,
-    rows,
-    *,
-    mask_id: int,
-    sampling: TextSampling,
-  ) -> tuple[jax.Array, jax.Array]:
+  def _texts(
+    self, sampler: TextSampler, root: jax.Array, rows, *, keeps_trace: bool
+  ) -> Texts:
+    """The texts of one batch."""
+    started = self._start_texts(
+      self._variables, root, rows, sampler=sampler, keeps_trace=keeps_trace
+    )
+    ways = batch_ways(self._mesh)
+    if not sampler.sampling.drops_finished_rows:
+      ways = len(rows[0])
+    return finish_and_drop(
+      functools.partial(self._advance_texts, self._variables, sampler=sampler),
+      functools.partial(self._finish_texts, sampler),
+      started,
+      mesh=self._mesh,
+      least=ways,
+    )
+
+  def _started_texts(
+    self, variables, root: jax.Array, rows, *, sampler: TextSampler, keeps_trace
+  ) -> tuple[tuple[jax.Array, jax.Array], Progress]:
     indices, images, tokens, prompt_mask = rows
     latents = self._model.encode(variables, images)
-    filled, trace = generate_tokens(
-      self._model,
-      variables,
-      latents,
-      tokens,
-      prompt_mask,
-      row_keys(root, indices),
-      mask_id=mask_id,
-      sampling=sampling,
-    )
-    return filled, trace.swapaxes(0, 1)
+    keys = row_keys(root, indices)
+    progress = sampler.start(tokens, prompt_mask, keys, keeps_trace=keeps_trace)
+    return (latents, keys), progress
+
+  def _advanced_texts(
+    self, variables, inputs, progress, num_left, *, sampler: TextSampler
+  ) -> Progress:
+    latents, keys = inputs
+    predict = text_predictor(self._model, variables, latents, sampler.sampling)
+    return sampler.advance(predict, progress, keys, num_left=num_left)
 
 
 def in_batches(function, rows: Any, *, mesh: Mesh, batch_size: int) -> Any:

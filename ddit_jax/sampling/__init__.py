@@ -2,6 +2,8 @@
 
 - `image_sampler`: solves the velocity ODE.
 - `text_sampler`: fills in masked tokens of any pattern.
+- `text_planners`: the orders in which it reveals them.
+- `text_options`: its config and presets.
 """
 
 import lazy_loader
@@ -11,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
   __name__,
   submod_attrs={
     "image_sampler": ["ImageSampling", "generate_latents", "sample_latents"],
-    "text_sampler": ["TextSampling", "generate_tokens", "infill"],
+    "text_options": ["PRESETS", "TextSampling"],
+    "text_sampler": ["Texts", "generate_tokens", "infill"],
   },
 )

@@ -1,58 +1,270 @@
-"""Image to text: fills in masked tokens around a prompt (paper eq. 5).
+"""Image to text: fills in masked tokens around a prompt (section 3.4).
 
 Captioning has no prompt, question answering has the question, and
-fill-in-the-blank has any pattern of given tokens.
+fill-in-the-blank has any pattern of given tokens. Every order of revealing them
+is a planner of `text_planners`; this is the loop around it. Rows do not wait
+for each other: each has its own step, and the network does not see the time.
 """
 
-import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, Shaped
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from ddit_jax.diffusion.masked_diffusion import (
-  log_probabilities,
-  reveal_probability,
+from ddit_jax.diffusion.masked_diffusion import log_probabilities
+from ddit_jax.prng import key_for
+from ddit_jax.sampling.text_options import TextSampling
+from ddit_jax.sampling.text_planners import (
+  ORDERS,
+  REMASK,
+  TAKE,
+  Beliefs,
+  Row,
+  beliefs_of,
 )
-from ddit_jax.errors import check_choices
-from ddit_jax.sampling.image_sampler import MAX_STEPS
-
-_END_TIME = 1e-5
+from ddit_jax.sharding.rules import constrain
 
 Predict = Callable[
-  [Int[Array, "batch length"]], Float[Array, "batch length vocab"]
+  [Int[Array, "states length"]], Float[Array, "states length vocab"]
 ]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TextSampling:
-  """Config of the text sampler.
+class Texts(NamedTuple):
+  """Filled-in texts, by row.
 
   Attributes:
-    num_steps: network calls; "ancestral" adds one that puts the most likely
-      token wherever a mask is left.
-    order: "ancestral" reveals each masked position with the posterior's
-      probability (eq. 5); "confidence" reveals the positions whose sampled
-      token is most probable, equally many at each step.
-    temperature: divides the logits of the draw; 0 takes the most likely
-      token.
+    tokens: [batch, length].
+    probabilities: [batch, length], of each token when it was taken; 1 for given
+      ones and behind the end.
+    calls: [batch], network calls that a row took part in.
+    trace: tokens after each step [batch, steps, length], the last of them
+      repeated; None if not asked for.
+    trace_probabilities: of the tokens in `trace`; masks have 0.
   """
 
-  num_steps: int = 16
-  order: Literal["ancestral", "confidence"] = "ancestral"
-  temperature: float = 1.0
+  tokens: Any
+  probabilities: Any
+  calls: Any
+  trace: Any = None
+  trace_probabilities: Any = None
 
-  def __post_init__(self):
-    check_choices(self)
-    if not 1 <= self.num_steps <= MAX_STEPS:
-      raise ValueError(
-        f"num_steps must be in 1 to {MAX_STEPS}, got {self.num_steps}"
+
+class Progress(NamedTuple):
+  """Texts on their way, by row; the parts have one more axis, the batch.
+
+  Attributes:
+    is_free: [length], False where a token is given.
+    tokens: [length].
+    probabilities: [length], see `Texts`.
+    drafts: [states, length], what the next call looks at; the first is
+      `tokens`.
+    plan: the planner's.
+    steps: taken so far.
+    calls: network calls so far.
+    is_done: whether the text is finished.
+    trace: `tokens` and `probabilities` after each step; () if not kept.
+  """
+
+  is_free: Any
+  tokens: Any
+  probabilities: Any
+  drafts: Any
+  plan: Any
+  steps: Any
+  calls: Any
+  is_done: Any
+  trace: Any
+
+
+class TextSampler(NamedTuple):
+  """The sampler of one vocabulary.
+
+  Attributes:
+    sampling: the settings.
+    mask_id: the token id that stands for a masked token.
+    end_id: the end token; None lets no text end early.
+  """
+
+  sampling: TextSampling
+  mask_id: int
+  end_id: int | None = None
+
+  @property
+  def planner(self):
+    """Decides which positions change."""
+    return ORDERS[self.sampling.order](self.sampling)
+
+  def start(
+    self,
+    tokens: Int[Array, "batch length"],
+    prompt_mask: Bool[Array, "batch length"],
+    keys: Key[Array, " batch"],
+    *,
+    keeps_trace: bool,
+  ) -> Progress:
+    """Masks all outside the prompt; for the arguments see `infill`."""
+
+    def start_row(tokens, prompt_mask, key):
+      length = tokens.shape[0]
+      plan = self.planner.start(~prompt_mask, key_for(key, "order"))
+      tokens = jnp.where(prompt_mask, tokens, self.mask_id)
+      probabilities = prompt_mask.astype(jnp.float32)
+      num_kept = self.planner.max_steps(length)
+      kept = tokens, probabilities
+      row = Progress(
+        is_free=~prompt_mask,
+        tokens=tokens,
+        probabilities=probabilities,
+        drafts=_stacked(tokens, self.sampling.num_drafts),
+        plan=plan,
+        steps=jnp.zeros((), jnp.int32),
+        calls=jnp.zeros((), jnp.int32),
+        is_done=jnp.zeros((), bool),
+        trace=tuple(_stacked(x, num_kept) for x in kept if keeps_trace),
       )
-    if self.temperature < 0:
-      raise ValueError(f"temperature is negative: {self.temperature}")
+      return row._replace(is_done=self._is_done(row))
+
+    return jax.vmap(start_row)(tokens, prompt_mask, keys)
+
+  def advance(
+    self,
+    predict: Predict,
+    progress: Progress,
+    keys: Key[Array, " batch"],
+    *,
+    num_left: int | Int[Array, ""] = 0,
+  ) -> Progress:
+    """Calls the network until at most `num_left` rows are not finished.
+
+    Args:
+      predict: see `infill`.
+      progress: from `start` or an earlier call.
+      keys: as for `start`.
+      num_left: rows that may be left.
+    """
+
+    def is_running(progress):
+      return (~progress.is_done).sum() > num_left
+
+    def call(progress):
+      drafts = progress.drafts
+      batch, states, length = drafts.shape
+      logits = predict(drafts.reshape(batch * states, length))
+      log_p = log_probabilities(logits, self.mask_id)
+      log_p = log_p.reshape(batch, states, length, -1)
+      return jax.vmap(self._settle)(progress, keys, log_p)
+
+    return jax.lax.while_loop(is_running, call, progress)
+
+  def finish(self, progress: Progress) -> Texts:
+    """The results of rows that are done."""
+
+    def filled(kept, last, steps):
+      index = jnp.arange(kept.shape[1])[None, :, None]
+      return jnp.where(index < steps[:, None, None], kept, last[:, None])
+
+    last = progress.tokens, progress.probabilities
+    traces = [
+      filled(kept, x, progress.steps)
+      for kept, x in zip(progress.trace, last, strict=False)
+    ]
+    return Texts(*last, progress.calls, *traces)
+
+  def _settle(
+    self,
+    row: Progress,
+    key: Key[Array, ""],
+    log_p: Float[Array, "states length vocab"],
+  ) -> Progress:
+    """Takes the steps that the network's view of the drafts allows.
+
+    A draft's predictions are used only if the steps before led to it, so the
+    text is that of one state a call.
+    """
+    noise = self._noise(row, key, log_p.shape[1:])
+    beliefs = jax.vmap(lambda x: beliefs_of(x, noise, self.sampling))(log_p)
+
+    def verify(carry, seen):
+      row, is_valid, last = carry
+      draft, belief = seen
+      is_valid &= (draft == row.tokens).all() & ~row.is_done
+      row = _where(is_valid, self._step(row, belief, key), row)
+      return (row, is_valid, _where(is_valid, belief, last)), None
+
+    def draft(row, _):
+      row = _where(row.is_done, row, self._step(row, last, key))
+      return row, row.tokens
+
+    row = row._replace(calls=row.calls + ~row.is_done)
+    first = jax.tree.map(lambda x: x[0], beliefs)
+    (row, _, last), _ = jax.lax.scan(
+      verify, (row, jnp.ones((), bool), first), (row.drafts, beliefs)
+    )
+    num_more = self.sampling.num_drafts - 1
+    _, more = jax.lax.scan(draft, row._replace(trace=()), length=num_more)
+    return row._replace(drafts=jnp.concatenate([row.tokens[None], more]))
+
+  def _noise(self, row: Progress, key: Key[Array, ""], shape):
+    """Gumbel noise of the row's present step; None if the best is taken."""
+    if self.sampling.temperature == 0:
+      return None
+    index = 0 if self.sampling.has_fixed_noise else row.steps
+    # Float32, as coarser noise lowers the temperature silently.
+    key = jax.random.fold_in(key, index)
+    return jax.random.gumbel(key, shape, jnp.float32)
+
+  def _step(
+    self, row: Progress, beliefs: Beliefs, key: Key[Array, ""]
+  ) -> Progress:
+    """One routing of every position."""
+    key = key_for(key, "routing", row.steps)
+    route, plan = self.planner.route(row.plan, beliefs, self._view(row), key)
+    is_taken, is_masked = route == TAKE, route == REMASK
+    tokens = jnp.where(is_taken, beliefs.token, row.tokens)
+    probabilities = jnp.where(
+      is_taken, jnp.exp(beliefs.log_p), row.probabilities
+    )
+    tokens = jnp.where(is_masked, self.mask_id, tokens)
+    probabilities = jnp.where(is_masked, 0, probabilities)
+    tokens = tokens.astype(row.tokens.dtype)
+    row = row._replace(tokens=tokens, probabilities=probabilities, plan=plan)
+    row = self._ended(row)
+    kept = zip(row.trace, (row.tokens, row.probabilities), strict=False)
+    return row._replace(
+      steps=row.steps + 1,
+      is_done=self._is_done(row),
+      trace=tuple(states.at[row.steps].set(now) for states, now in kept),
+    )
+
+  def _view(self, row: Progress) -> Row:
+    is_masked = row.tokens == self.mask_id
+    block = self.sampling.block_length
+    if not block:
+      return Row(row.is_free, is_masked, is_masked)
+    number = (jnp.cumsum(row.is_free) - 1) // block
+    first = jnp.where(is_masked, number, number.max()).min()
+    return Row(row.is_free, is_masked, is_masked & (number == first))
+
+  def _ended(self, row: Progress) -> Progress:
+    """Fills what is behind the end token, if all before it is known."""
+    stops = self.sampling.stops_at_end and self.planner.ends_early
+    if self.end_id is None or not stops:
+      return row
+    is_end = row.is_free & (row.tokens == self.end_id)
+    is_known = jnp.cumprod(row.tokens != self.mask_id).astype(bool)
+    given = jnp.where(row.is_free, -1, jnp.arange(row.tokens.shape[0]))
+    is_last = jnp.arange(row.tokens.shape[0]) > given.max()
+    has_ended = jnp.cumsum(is_end & is_known & is_last) > 0
+    is_padding = has_ended & (row.tokens == self.mask_id)
+    return row._replace(
+      tokens=jnp.where(is_padding, self.end_id, row.tokens),
+      probabilities=jnp.where(is_padding, 1.0, row.probabilities),
+    )
+
+  def _is_done(self, row: Progress) -> Bool[Array, ""]:
+    return self.planner.is_done(row.plan, row.tokens == self.mask_id)
 
 
 def infill(
@@ -63,31 +275,63 @@ def infill(
   *,
   mask_id: int,
   sampling: TextSampling,
-) -> tuple[Int[Array, "batch length"], Int[Array, "steps batch length"]]:
+  end_id: int | None = None,
+  keeps_trace: bool = False,
+) -> Texts:
   """Samples every token outside the prompt; prompt tokens never change.
 
   Args:
-    predict: (tokens) -> logits, with the clean images at sigma 0 bound.
+    predict: (tokens) -> logits, with the clean images at sigma 0 bound. With
+      `num_drafts` states a call, row i of the batch has the rows i * num_drafts
+      and following.
     tokens: ids; only those of the prompt are read.
     prompt_mask: True where the token is given.
     keys: randomness of each row's draws, see `prng.row_keys`.
     mask_id: the token id that stands for a masked token.
-    sampling: steps, order and temperature.
-
-  Returns:
-    The finished tokens, and the partly masked ones after each step.
+    sampling: order, steps and temperature.
+    end_id: the end token; None lets no text end early.
+    keeps_trace: whether to return the tokens after each step.
   """
-  start = jnp.where(prompt_mask, tokens, mask_id)
-  if sampling.order == "ancestral":
-    update = functools.partial(
-      ancestral_update,
-      keys=keys,
-      mask_id=mask_id,
-      temperature=sampling.temperature,
-    )
-    steps = jnp.arange(sampling.num_steps)
-    return ancestral_states(predict, start, steps, update, mask_id=mask_id)
-  return _by_confidence(predict, start, keys, mask_id, sampling)
+  sampler = TextSampler(sampling, mask_id, end_id)
+  rows = sampler.start(tokens, prompt_mask, keys, keeps_trace=keeps_trace)
+  return sampler.finish(sampler.advance(predict, rows, keys))
+
+
+def text_predictor(
+  model,
+  variables,
+  latents: Float[Array, "batch height width channels"] | None,
+  sampling: TextSampling,
+  has_image: Bool[Array, " batch"] | None = None,
+) -> Predict:
+  """Logits of texts about images, guided by them; see `generate_tokens`."""
+
+  def predict(states):
+    rows = states.shape[0]
+    condition = model.condition(variables, states)
+    num_copies, images, given = 1, latents, has_image
+    if latents is not None:
+      num_copies = rows // latents.shape[0]
+      images = _repeated(latents, num_copies)
+      given = None if given is None else _repeated(given, num_copies)
+    if sampling.guidance_scale == 1 or latents is None:
+      clean_time = jnp.zeros(rows)
+      return model.predict(
+        variables, images, condition, clean_time, has_image=given
+      ).logits
+    sees = jnp.ones(rows, bool) if given is None else given
+    sees = jnp.stack([sees, jnp.zeros_like(sees)], axis=1).reshape(-1)
+    logits = model.predict(
+      variables,
+      _repeated(images, 2),
+      _repeated(condition, 2),
+      jnp.zeros(2 * rows),
+      has_image=sees,
+    ).logits
+    pair = logits.astype(jnp.float32).reshape(rows, 2, *logits.shape[1:])
+    return pair[:, 1] + sampling.guidance_scale * (pair[:, 0] - pair[:, 1])
+
+  return predict
 
 
 def generate_tokens(
@@ -101,7 +345,9 @@ def generate_tokens(
   mask_id: int,
   sampling: TextSampling,
   has_image: Bool[Array, " batch"] | None = None,
-) -> tuple[Int[Array, "batch length"], Int[Array, "steps batch length"]]:
+  end_id: int | None = None,
+  keeps_trace: bool = False,
+) -> Texts:
   """Texts about images, see `infill`.
 
   Args:
@@ -114,168 +360,30 @@ def generate_tokens(
     mask_id: the token id that stands for a masked token.
     sampling: the sampler's config.
     has_image: False where an example has no image; None if all have one.
+    end_id: the end token; None lets no text end early.
+    keeps_trace: whether to return the tokens after each step.
   """
-  clean_time = jnp.zeros(tokens.shape[0])
-
-  def predict(state):
-    condition = model.condition(variables, state)
-    return model.predict(
-      variables, latents, condition, clean_time, has_image=has_image
-    ).logits
-
+  predict = text_predictor(model, variables, latents, sampling, has_image)
   return infill(
-    predict, tokens, prompt_mask, keys, mask_id=mask_id, sampling=sampling
-  )
-
-
-def ancestral_states(
-  predict: Predict,
-  start: Int[Array, "batch length"],
-  draws: Shaped[Array, "steps *draw"],
-  update: Callable[..., Int[Array, "batch length"]],
-  *,
-  mask_id: int,
-) -> tuple[Int[Array, "batch length"], Int[Array, "states batch length"]]:
-  """One update per draw, from time 1 to 0, then noise removal.
-
-  Args:
-    predict: (tokens) -> logits.
-    start: partly masked tokens.
-    draws: the randomness of each step.
-    update: (state, log probabilities, one of `draws`, reveal probability) ->
-      state.
-    mask_id: the token id that stands for a masked token.
-
-  Returns:
-    The finished tokens, and those after each update and the noise removal.
-  """
-  times = jnp.linspace(1.0, _END_TIME, draws.shape[0] + 1)
-
-  def step(state, inputs):
-    t, s, draw = inputs
-    log_p = log_probabilities(predict(state), mask_id)
-    state = update(state, log_p, draw, reveal_probability(t, s))
-    return state, state
-
-  state, trace = jax.lax.scan(step, start, (times[:-1], times[1:], draws))
-  log_p = log_probabilities(predict(state), mask_id)
-  state = without_noise(state, log_p, mask_id=mask_id)
-  return state, jnp.concatenate([trace, state[None]])
-
-
-def without_noise(
-  state: Int[Array, "batch length"],
-  log_p: Float[Array, "batch length vocab"],
-  *,
-  mask_id: int,
-) -> Int[Array, "batch length"]:
-  """Replaces remaining masks by the most likely token."""
-  best = jnp.argmax(log_p, axis=-1).astype(state.dtype)
-  return jnp.where(state == mask_id, best, state)
-
-
-def ancestral_update(
-  state: Int[Array, "batch length"],
-  log_p: Float[Array, "batch length vocab"],
-  step: Int[Array, ""],
-  chance: Float[Array, ""],
-  *,
-  keys: Key[Array, " batch"],
-  mask_id: int,
-  temperature: float,
-) -> Int[Array, "batch length"]:
-  """Reveals each masked token with `chance`, sampled from `log_p`."""
-  return ancestral_draw(
-    state,
-    _tempered(log_p, temperature),
-    _gumbel(keys, step, log_p.shape),
-    chance,
+    predict,
+    tokens,
+    prompt_mask,
+    keys,
     mask_id=mask_id,
+    sampling=sampling,
+    end_id=end_id,
+    keeps_trace=keeps_trace,
   )
 
 
-def ancestral_draw(
-  state: Int[Array, "batch length"],
-  log_p: Float[Array, "batch length vocab"],
-  gumbel: Float[Array, "batch length vocab"],
-  chance: Float[Array, ""],
-  *,
-  mask_id: int,
-) -> Int[Array, "batch length"]:
-  """Samples each masked position from its posterior with given Gumbel noise."""
-  log_q = log_posterior(log_p, chance, mask_id=mask_id)
-  sampled = jnp.argmax(log_q + gumbel, axis=-1).astype(state.dtype)
-  return jnp.where(state == mask_id, sampled, state)
+def _stacked(x: Array, num: int) -> Array:
+  return jnp.broadcast_to(x, (num, *x.shape))
 
 
-def log_posterior(
-  log_p: Float[Array, "*lead vocab"], chance: Float[Array, ""], *, mask_id: int
-) -> Float[Array, "*lead vocab"]:
-  """Log q(x_s | x_t masked) over the vocabulary (paper eq. 5).
-
-  A token has `chance` times its probability; the mask has the rest.
-  """
-  ids = jax.lax.broadcasted_iota(jnp.int32, log_p.shape, log_p.ndim - 1)
-  return jnp.where(ids == mask_id, jnp.log1p(-chance), jnp.log(chance) + log_p)
+def _where(condition: Bool[Array, ""], new, old):
+  return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def _tempered(
-  log_p: Float[Array, "*lead vocab"], temperature: float
-) -> Float[Array, "*lead vocab"]:
-  """Log probabilities at a temperature; 0 leaves only the most likely token."""
-  if temperature == 1:
-    return log_p
-  if temperature > 0:
-    return jax.nn.log_softmax(log_p / temperature, axis=-1)
-  best = jnp.argmax(log_p, axis=-1)[..., None]
-  ids = jax.lax.broadcasted_iota(jnp.int32, log_p.shape, log_p.ndim - 1)
-  return jnp.where(ids == best, 0.0, -jnp.inf)
-
-
-def _gumbel(
-  keys: Key[Array, " batch"], step: Int[Array, ""], shape: tuple[int, ...]
-) -> Float[Array, "batch length vocab"]:
-  """Gumbel noise of one step of a batch, each row's from its own key."""
-
-  def draw(key):
-    # Float32, as coarser noise lowers the temperature silently.
-    key = jax.random.fold_in(key, step)
-    return jax.random.gumbel(key, shape[1:], jnp.float32)
-
-  return jax.vmap(draw)(keys)
-
-
-def _by_confidence(predict, start, keys, mask_id, sampling):
-  num_masked = (start == mask_id).sum(axis=-1)
-
-  def step(state, index):
-    log_p = log_probabilities(predict(state), mask_id)
-    sampled, confidence = _draw(log_p, keys, index, sampling.temperature)
-    is_masked = state == mask_id
-    # After step i, (i + 1) / num_steps of the masked tokens are revealed,
-    # rounded up.
-    target = -(-(index + 1) * num_masked // sampling.num_steps)
-    count = target - (num_masked - is_masked.sum(axis=-1))
-    confidence = jnp.where(is_masked, confidence, -jnp.inf)
-    ranks = jnp.argsort(jnp.argsort(-confidence, axis=-1), axis=-1)
-    is_revealed = is_masked & (ranks < count[:, None])
-    state = jnp.where(is_revealed, sampled.astype(state.dtype), state)
-    return state, state
-
-  return jax.lax.scan(step, start, jnp.arange(sampling.num_steps))
-
-
-def _draw(
-  log_p: Float[Array, "batch length vocab"],
-  keys: Key[Array, " batch"],
-  step: Int[Array, ""],
-  temperature: float,
-) -> tuple[Int[Array, "batch length"], Float[Array, "batch length"]]:
-  """(tokens, their log probabilities)."""
-  if temperature == 0:
-    token = jnp.argmax(log_p, axis=-1)
-  else:
-    noise = _gumbel(keys, step, log_p.shape)
-    token = jnp.argmax(log_p / temperature + noise, axis=-1)
-  chosen = jnp.take_along_axis(log_p, token[..., None], axis=-1)[..., 0]
-  return token, chosen
+def _repeated(x: Array, num: int) -> Array:
+  """Each row `num` times, so that a sharded batch stays on its devices."""
+  return constrain(jnp.repeat(x, num, axis=0), "batch", *(None,) * (x.ndim - 1))

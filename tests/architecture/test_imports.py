@@ -31,7 +31,7 @@ MAY_IMPORT = {
   "models": {"errors", "sharding"},
   "encoders": {"errors", "models", "sharding"},
   "losses": {"batch", "diffusion", "errors", "prng"},
-  "sampling": {"diffusion", "errors", "sharding"},
+  "sampling": {"diffusion", "errors", "prng", "sharding"},
   "train": {
     "batch",
     "errors",

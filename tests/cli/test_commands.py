@@ -197,6 +197,7 @@ def test_every_sampling_field_can_be_set(monkeypatch):
     (["--task=t2i", "--steps=0"], "num_inference_steps must be positive"),
     (["--task=t2i", "--size=axb"], "--size must be integers joined by 'x'"),
     (["--task=t2i", "--indices=1;2"], "--indices must be integers joined by"),
+    (["--task=t2i", "--preset=fast"], "--task=t2i does not take --preset"),
     (
       ["--task=t2i", "--steps=2", "--sample.image.num_inference_steps=3"],
       "--steps and --sample.image.num_inference_steps set the same: keep one",

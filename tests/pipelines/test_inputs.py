@@ -6,7 +6,14 @@ from PIL import Image
 
 from ddit_jax.data.image import ImageConfig, ImageTransform
 from ddit_jax.errors import InputError
-from ddit_jax.pipelines.inputs import image_batch, image_sides, row_indices
+from ddit_jax.experiment.config import SampleConfig
+from ddit_jax.pipelines.inputs import (
+  image_batch,
+  image_sides,
+  row_indices,
+  sample_config,
+)
+from ddit_jax.sampling.text_options import TextSampling
 
 
 def picture(*shape) -> np.ndarray:
@@ -121,3 +128,14 @@ def test_indices_are_as_given_or_count_up():
 def test_one_number_is_a_square():
   assert image_sides(8) == image_sides((8,)) == (8, 8)
   assert image_sides((8, 12)) == (8, 12)
+
+
+def test_a_preset_replaces_the_checkpoints_text_settings():
+  base = SampleConfig(
+    text=TextSampling(order="confidence", num_steps=10), batch_size=7
+  )
+  got = sample_config(base, {"text.preset": "fast", "text.top_p": 0.8})
+  assert got.text == TextSampling(preset="fast", top_p=0.8)
+  assert (got.batch_size, got.image) == (7, base.image)
+  with pytest.raises(InputError, match="num_steps is 5, but the preset 'cap"):
+    sample_config(base, {"text.preset": "caption", "text.num_steps": 5})

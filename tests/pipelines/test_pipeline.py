@@ -73,21 +73,27 @@ def test_tokens_do_not_depend_on_the_batch_or_the_list(pipeline, order):
   prompt_mask = np.arange(10) < rng.integers(0, 4, (5, 1))
   rows = images, tokens, prompt_mask
   sample = {"text.order": order, "text.temperature": 1.0}
-  filled, trace = one.infill(*rows, sample=sample)
+  texts = one.infill(*rows, sample=sample, keeps_trace=True)
   for batch_size in (1, 2):
-    small = one.infill(*rows, sample={**sample, "batch_size": batch_size})
-    np.testing.assert_array_equal(small[0], filled)
-    np.testing.assert_array_equal(small[1], trace)
-  alone = one.infill(*(x[3:4] for x in rows), sample=sample, indices=[3])
-  np.testing.assert_array_equal(alone[1], trace[3:4])
+    small = one.infill(
+      *rows, sample={**sample, "batch_size": batch_size}, keeps_trace=True
+    )
+    np.testing.assert_array_equal(small.tokens, texts.tokens)
+    np.testing.assert_array_equal(small.trace, texts.trace)
+  alone = one.infill(
+    *(x[3:4] for x in rows), sample=sample, indices=[3], keeps_trace=True
+  )
+  np.testing.assert_array_equal(alone.trace, texts.trace[3:4])
 
 
 def test_a_change_keeps_the_checkpoints_other_settings(pipeline, images):
   length = pipeline.config.data.image_to_text.text_length
   rows = np.zeros((3, length), np.int32), np.zeros((3, length), bool)
   # The tiny run has 3 steps, the part's default is 16.
-  _, trace = pipeline.infill(images, *rows, sample={"text.temperature": 0.5})
-  assert trace.shape[1] == 3
+  texts = pipeline.infill(
+    images, *rows, sample={"text.temperature": 0.5}, keeps_trace=True
+  )
+  assert texts.trace.shape[1] == 3
   for sample, message in [
     (
       {"text.temprature": 1.0},
@@ -111,7 +117,8 @@ def test_infilling_never_touches_what_is_fixed(pipeline):
   )
   tokens = rng.integers(0, vocab_size - 1, (count, length), np.int32)
   prompt_mask = rng.random((count, length)) < rng.random((count, 1))
-  filled, trace = pipeline.infill(images, tokens, prompt_mask, seed=0)
+  texts = pipeline.infill(images, tokens, prompt_mask, keeps_trace=True)
+  filled, trace = texts.tokens, texts.trace
   np.testing.assert_array_equal(filled[prompt_mask], tokens[prompt_mask])
   assert (filled != mask_id).all()
   num_steps = pipeline.config.sample.text.num_steps

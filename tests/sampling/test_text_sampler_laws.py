@@ -1,168 +1,167 @@
-"""Laws of whole sampling runs whose predictions depend on what is known."""
+"""Laws of whole runs against enumeration, thousands of rows at once."""
 
-import functools
 import itertools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import stats
 
-from ddit_jax.prng import row_keys
-from ddit_jax.sampling.text_sampler import TextSampling, infill
+from ddit_jax.sampling.text_options import TextSampling
+from tests.sampling import tabular
+from tests.sampling.tabular import LENGTH, MASK, START
 
 LEAST_P = 1e-3
-# Two tokens out of three ids that nearly always agree.
-JOINT = np.array([[0.30, 0.02, 0.03], [0.02, 0.25, 0.03], [0.05, 0.05, 0.25]])
-MARGINALS = [JOINT.sum(1), JOINT.sum(0)]
-MASK = 3
+ROWS = 20_000
+TABLE = tabular.logits_table()
 
 
-def conditional_logits(state):
-  """log p(token | the other token, if it is known), [batch, 2, 4]."""
-  joint = jnp.asarray(JOINT, jnp.float32)
-  logits = []
-  for position in range(2):
-    table = joint if position == 0 else joint.T
-    other = state[:, 1 - position]
-    known = table[:, jnp.minimum(other, 2)].T
-    marginal = jnp.broadcast_to(table.sum(1), known.shape)
-    chance = jnp.where((other == MASK)[:, None], marginal, known)
-    # A confident mask, to show that it is never drawn.
-    mask = jnp.full((state.shape[0], 1), 99.0)
-    logits.append(jnp.concatenate([jnp.log(chance), mask], axis=1))
-  return jnp.stack(logits, axis=1)
+def check_law(tokens, law) -> None:
+  pvalue = tabular.p_value(tokens, law)
+  print(f"p = {pvalue:.3f}")
+  assert pvalue > LEAST_P
 
 
-@functools.partial(jax.jit, static_argnames=("rows", "sampling"))
-def drawn(seed, rows, sampling, junk=0):
-  return infill(
-    conditional_logits,
-    jnp.full((rows, 2), junk, jnp.int32),
-    jnp.zeros((rows, 2), bool),
-    row_keys(jax.random.key(seed), jnp.arange(rows)),
-    mask_id=MASK,
-    sampling=sampling,
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+def test_ancestral_has_the_law_of_its_posterior(num_steps):
+  texts = tabular.sampled(TABLE, TextSampling(num_steps=num_steps), ROWS)
+  check_law(texts.tokens, tabular.ancestral_law(TABLE, num_steps))
+
+
+def test_the_number_of_steps_can_be_told_from_the_texts():
+  texts = tabular.sampled(TABLE, TextSampling(num_steps=2), ROWS)
+  for other in (1, 5):
+    law = tabular.ancestral_law(TABLE, other)
+    assert tabular.p_value(texts.tokens, law) < 1e-6
+
+
+def test_first_hitting_has_the_law_of_infinitely_many_steps():
+  texts = tabular.sampled(TABLE, TextSampling(order="first_hitting"), ROWS)
+  law = tabular.one_by_one_law(TABLE)
+  check_law(texts.tokens, law)
+  few, many = (tabular.ancestral_law(TABLE, n) for n in (4, 16))
+  far, near = (
+    max(abs(other[text] - law[text]) for text in law) for other in (few, many)
   )
-
-
-def pairs_of(finished):
-  """How often each pair of tokens came out, [3, 3]."""
-  counts = np.zeros((3, 3))
-  np.add.at(counts, tuple(np.asarray(finished).T), 1)
-  return counts
-
-
-@pytest.mark.parametrize("num_steps", [2, 5])
-def test_pairs_follow_the_joint_law_but_for_simultaneous_reveals(num_steps):
-  """Both at once, with chance 1 / steps, are independent; else exact."""
-  rows = 6000
-  finished, _ = drawn(0, rows, TextSampling(num_steps=num_steps))
-  independent = np.outer(*MARGINALS)
-  law = independent / num_steps + JOINT * (1 - 1 / num_steps)
-  counts = pairs_of(finished)
-  assert counts.sum() == rows
-  assert stats.chisquare(counts.ravel(), rows * law.ravel()).pvalue > LEAST_P
-  # The test can tell: neither part alone is the law.
-  for other in (independent, JOINT):
-    pvalue = stats.chisquare(counts.ravel(), rows * other.ravel()).pvalue
-    assert pvalue < 1e-6
-
-
-def first_of_two(draws, confidence):
-  """Chance of (position, token) going first, [2, 3].
-
-  Both tokens are drawn apart, each from its row of `draws`; the one of higher
-  `confidence` goes. No two confidences here are equal.
-  """
-  law = np.zeros((2, 3))
-  for a, b in itertools.product(range(3), repeat=2):
-    chance = draws[0][a] * draws[1][b]
-    if confidence[0][a] > confidence[1][b]:
-      law[0, a] += chance
-    else:
-      law[1, b] += chance
-  return law
-
-
-def test_the_surer_token_goes_first_and_the_other_follows_it():
-  rows = 6000
-  sampling = TextSampling(num_steps=2, order="confidence")
-  finished, trace = drawn(1, rows, sampling)
-  assert (np.asarray(trace[0] == MASK).sum(1) == 1).all()
-  left, right = first_of_two(MARGINALS, MARGINALS)
-  law = left[:, None] * JOINT / MARGINALS[0][:, None]
-  law = law + right * JOINT / MARGINALS[1]
-  counts = pairs_of(finished)
-  assert stats.chisquare(counts.ravel(), rows * law.ravel()).pvalue > LEAST_P
-
-
-def tempered(law, temperature):
-  """p ** (1 / temperature), normed."""
-  power = law ** (1 / temperature)
-  return power / power.sum()
-
-
-@pytest.mark.parametrize("temperature", [0.5, 2.0])
-def test_temperature_sharpens_ancestral_draws(temperature):
-  sampling = TextSampling(num_steps=2, temperature=temperature)
-  _, trace = drawn(2, 4000, sampling)
-  for position, law in enumerate(MARGINALS):
-    tokens = np.asarray(trace[0][:, position])
-    tokens = tokens[tokens != MASK]
-    counts = np.bincount(tokens, minlength=3)
-    expected = len(tokens) * tempered(law, temperature)
-    assert stats.chisquare(counts, expected).pvalue > LEAST_P
-
-
-@pytest.mark.parametrize("temperature", [0.5, 2.0])
-def test_temperature_sharpens_draws_but_not_confidence(temperature):
-  rows = 4000
-  sampling = TextSampling(
-    num_steps=2, order="confidence", temperature=temperature
-  )
-  _, trace = drawn(2, rows, sampling)
-  draws = [tempered(law, temperature) for law in MARGINALS]
-  law = rows * first_of_two(draws, MARGINALS).ravel()
-  seen = np.asarray(trace[0]).T
-  counts = np.ravel([np.bincount(x, minlength=4)[:3] for x in seen])
-  assert counts[law == 0].sum() == 0
-  result = stats.chisquare(counts[law > 0], law[law > 0])
-  assert result.pvalue > LEAST_P
+  assert near < far / 3
+  np.testing.assert_array_equal(texts.calls, LENGTH)
 
 
 @pytest.mark.parametrize(
-  ("num_masked", "num_steps", "want"),
-  [(5, 3, [2, 2, 1]), (2, 4, [1, 0, 1, 0]), (0, 2, [0, 0])],
+  ("settings", "change"),
+  [
+    ({"temperature": 0.5}, lambda p: p**2 / (p**2).sum()),
+    ({"temperature": 2.0}, lambda p: p**0.5 / (p**0.5).sum()),
+    ({"top_p": 0.7}, lambda p: nucleus(p, 0.7)),
+  ],
 )
-def test_confidence_reveals_shares_rounded_up(num_masked, num_steps, want):
-  length = 6
-  prompt_mask = np.arange(length) >= num_masked
-  finished, trace = infill(
-    lambda state: jnp.zeros((1, length, MASK + 1)),
-    jnp.ones((1, length), jnp.int32),
-    jnp.asarray(prompt_mask)[None],
-    row_keys(jax.random.key(0), jnp.arange(1)),
-    mask_id=MASK,
-    sampling=TextSampling(num_steps=num_steps, order="confidence"),
+def test_temperature_and_top_p_change_the_draws(settings, change):
+  sampling = TextSampling(num_steps=2, **settings)
+  texts = tabular.sampled(TABLE, sampling, ROWS)
+  check_law(texts.tokens, tabular.ancestral_law(TABLE, 2, change))
+
+
+def nucleus(p, top_p):
+  """The smallest set of the likeliest tokens that has `top_p`, normed."""
+  kept, total = np.zeros_like(p), 0.0
+  for token in np.argsort(-p):
+    if total < top_p:
+      kept[token] = p[token]
+    total += p[token]
+  return kept / kept.sum()
+
+
+@pytest.mark.parametrize(
+  ("order", "num_drafts"), [("ancestral", 2), ("first_hitting", 4)]
+)
+def test_verified_drafts_are_the_very_tokens(order, num_drafts):
+  """Most drafts fail on this table, so both paths are taken."""
+  settings = {"order": order, "num_steps": 6}
+  one = tabular.sampled(TABLE, TextSampling(**settings), 3000, keeps_trace=True)
+  many = tabular.sampled(
+    TABLE,
+    TextSampling(**settings, num_drafts=num_drafts),
+    3000,
+    keeps_trace=True,
   )
-  left = [num_masked, *(np.asarray(trace) == MASK).sum((1, 2))]
-  assert list(-np.diff(left)) == want
-  assert (np.asarray(finished) != MASK).all()
+  for name in ("tokens", "probabilities", "trace", "trace_probabilities"):
+    np.testing.assert_array_equal(getattr(many, name), getattr(one, name))
+  calls, fewer = np.asarray(one.calls), np.asarray(many.calls)
+  assert (fewer <= calls).all() and (fewer >= -(-calls // num_drafts)).all()
+  saved = 1 - fewer.sum() / calls.sum()
+  print(f"{saved:.0%} of the calls saved")
+  assert 0.05 < saved < 1 - 1 / num_drafts
 
 
-@pytest.mark.parametrize("order", ["ancestral", "confidence"])
-def test_revealed_tokens_stay_as_they_are(order):
-  _, trace = drawn(4, 500, TextSampling(num_steps=4, order=order))
-  states = np.asarray(trace)
-  for before, after in itertools.pairwise(states):
-    is_known = before != MASK
-    np.testing.assert_array_equal(after[is_known], before[is_known])
+@pytest.mark.parametrize(
+  "settings",
+  [
+    {"order": "confidence", "num_steps": 3},
+    {"order": "threshold", "threshold": 0.6},
+    {"order": "remasking", "num_steps": 6, "remask_probability": 0.4},
+  ],
+)
+def test_drafts_keep_the_tokens_of_any_order_without_chance(settings):
+  one, many = (
+    tabular.sampled(
+      TABLE, TextSampling(**settings, temperature=0, num_drafts=count), 500
+    )
+    for count in (1, 3)
+  )
+  np.testing.assert_array_equal(many.tokens, one.tokens)
+  assert np.sum(many.calls) <= np.sum(one.calls)
 
 
-def test_what_the_tokens_were_at_free_positions_is_not_read():
-  sampling = TextSampling(num_steps=2)
-  outcomes = [drawn(0, 50, sampling, junk)[0] for junk in (0, 2, MASK)]
-  for other in outcomes[1:]:
-    np.testing.assert_array_equal(other, outcomes[0])
+def test_calls_are_those_of_steps_that_reveal():
+  """T (1 - (1 - 1 / T)^N) on average, to three standard errors."""
+  num_steps = 4
+  texts = tabular.sampled(TABLE, TextSampling(num_steps=num_steps), ROWS)
+  calls = np.asarray(texts.calls)
+  want = num_steps * (1 - (1 - 1 / num_steps) ** LENGTH)
+  assert abs(calls.mean() - want) < 3 * calls.std() / ROWS**0.5
+
+
+def remasking_law(num_steps, cap):
+  law = {START: 1.0}
+  for step in range(num_steps):
+    known, after = step / num_steps, (step + 1) / num_steps
+    remask = min(cap, (1 - after) / known) if step else 0
+    reveal = (after - (1 - remask) * known) / (1 - known)
+
+    def moves(now, p, remask=remask, reveal=reveal):
+      if now == MASK:
+        return np.append(reveal * p, 1 - reveal)
+      return (1 - remask) * np.eye(MASK + 1)[now] + remask * np.eye(MASK + 1)[3]
+
+    law = tabular.chain(law, TABLE, moves)
+  return law
+
+
+def test_remasking_follows_its_schedule():
+  sampling = TextSampling(
+    order="remasking", num_steps=4, remask_probability=0.5
+  )
+  texts = tabular.sampled(TABLE, sampling, ROWS, keeps_trace=True)
+  check_law(texts.tokens, remasking_law(4, 0.5))
+  np.testing.assert_array_equal(texts.calls, 4)
+  # Of all positions, a step's share is known (what ReMDM keeps).
+  known = (np.asarray(texts.trace) != MASK).mean((0, 2))
+  np.testing.assert_allclose(known, [0.25, 0.5, 0.75, 1], atol=0.01)
+  before, later = texts.trace[:, 1], texts.trace[:, 2]
+  assert ((before != MASK) & (later == MASK)).any()
+
+
+def test_remasking_without_remasking_is_ancestral():
+  sampling = TextSampling(order="remasking", num_steps=3, remask_probability=0)
+  texts = tabular.sampled(TABLE, sampling, ROWS)
+  check_law(texts.tokens, tabular.ancestral_law(TABLE, 3))
+
+
+def test_blocks_of_one_are_drawn_from_left_to_right():
+  sampling = TextSampling(order="ancestral", block_length=1)
+  texts = tabular.sampled(TABLE, sampling, ROWS)
+  law = dict.fromkeys(tabular.STATES, 0.0)
+  for text in itertools.product(range(MASK), repeat=LENGTH):
+    law[text] = 1.0
+    for i, token in enumerate(text):
+      state = (*text[:i], *START[i:])
+      law[text] *= tabular.probabilities(TABLE, state)[i, token]
+  check_law(texts.tokens, law)

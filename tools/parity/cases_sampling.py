@@ -14,17 +14,13 @@ import numpy as np
 
 from ddit_jax.diffusion.flow_matching import NUM_TRAIN_TIMESTEPS, FlowMatching
 from ddit_jax.diffusion.masked_diffusion import (
+  log_posterior,
   log_probabilities,
   reveal_probability,
 )
 from ddit_jax.models.embeddings import TIME_SCALE
 from ddit_jax.sampling.image_sampler import ImageSampling, sample_latents
-from ddit_jax.sampling.text_sampler import (
-  ancestral_draw,
-  ancestral_states,
-  log_posterior,
-  without_noise,
-)
+from parity import release_text_sampler
 from parity.cases_training import release_diffusion
 from parity.checkpoints import Checkpoints, Loaded, Part
 from parity.compare import Values
@@ -163,7 +159,7 @@ def text_sampling(
   for run in case.groups("prompt_ids"):
     final, states = _trajectory(case, run, ddit)
     results[f"{run}/final"] = final
-    results[f"{run}/states"] = states[:-1]
+    results[f"{run}/states"] = states
   return results
 
 
@@ -179,7 +175,7 @@ def _one_step(case: Case, ddit: Loaded, mask_probability) -> dict[str, Values]:
   # training; both reveal with the same probability.
   chance = reveal_probability(t, s)
   posterior = jnp.exp(log_posterior(jnp.log(p_x0), chance, mask_id=mask_id))
-  sampled = _update(
+  sampled = release_text_sampler.draw(
     state, log_p, jnp.asarray(case["uniform"]), chance, mask_id=mask_id
   )
   return {
@@ -189,27 +185,21 @@ def _one_step(case: Case, ddit: Loaded, mask_probability) -> dict[str, Values]:
     "q_xs_cache": t * posterior,
     "q_xs_cache_normalised": jnp.where(is_masked, posterior, visible),
     "q_xs_ddpm": mask_probability(t) * posterior,
-    "argmax_noise_removal": without_noise(state, log_p, mask_id=mask_id),
+    "argmax_noise_removal": release_text_sampler.without_noise(
+      state, log_p, mask_id=mask_id
+    ),
   }
 
 
 def _trajectory(case: Case, run: str, ddit: Loaded):
-  """(final tokens, states after each step) of the sampler's own loop."""
+  """(final tokens, states after each step)."""
   prompt_mask = case[f"{run}/prompt_mask"] == 1
-  start = jnp.where(prompt_mask, case[f"{run}/prompt_ids"], ddit.mask_id)
-  return ancestral_states(
+  return release_text_sampler.states_of(
     functools.partial(_logits, case, ddit),
-    start,
+    jnp.where(prompt_mask, case[f"{run}/prompt_ids"], ddit.mask_id),
     jnp.asarray(case[f"{run}/uniform"]),
-    functools.partial(_update, mask_id=ddit.mask_id),
     mask_id=ddit.mask_id,
   )
-
-
-def _update(state, log_p, uniform, chance, *, mask_id: int) -> jax.Array:
-  """One sampler step with the release's Gumbel noise of recorded uniforms."""
-  gumbel = -jnp.log(1e-10 - jnp.log(uniform + 1e-10))
-  return ancestral_draw(state, log_p, gumbel, chance, mask_id=mask_id)
 
 
 def _logits(case: Case, ddit: Loaded, state: jax.Array) -> jax.Array:
