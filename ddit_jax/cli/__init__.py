@@ -6,6 +6,7 @@
 - `prepare`: `prepare`.
 - `score`: `score`.
 - `compare`: `compare`.
+- `plan`: `plan`.
 - `cluster`: how a process joins the others of its job.
 - `compilation_cache`: compiled programs on disk.
 """

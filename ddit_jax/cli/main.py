@@ -11,7 +11,7 @@ import threading
 
 from absl import logging as absl_logging
 
-from ddit_jax.cli import commands, compare, prepare, score
+from ddit_jax.cli import commands, compare, plan, prepare, score
 from ddit_jax.cli.flags import Verb
 from ddit_jax.config.load import split_overrides
 from ddit_jax.errors import InputError, one_line, printable, suggest
@@ -21,6 +21,7 @@ VERBS: dict[str, Verb] = {
   verb.name: verb
   for verb in (
     prepare.VERB,
+    plan.VERB,
     commands.TRAIN,
     commands.SAMPLE,
     commands.EVALUATE,

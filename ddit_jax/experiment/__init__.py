@@ -2,6 +2,7 @@
 
 - `config`: the root of a run's config, the nest of all parts.
 - `model`: the network with its encoders.
+- `abstract_step`: a step's shapes and shardings, to compile it ahead of time.
 - `step_flops`: the FLOPs of an update.
 - `vocabulary`: the tokenizer of a run.
 - `token_rows`: stored rows of tokens, matched by token.

@@ -10,6 +10,7 @@ from ddit_jax.batch import DualBatch
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.monitor.start_times import StartTimes
+from ddit_jax.planning.compiler_options import compiler_options
 from ddit_jax.train.profile import ProfileWindow
 from ddit_jax.train.state import TrainState
 from ddit_jax.train.step import TrainStep
@@ -80,6 +81,8 @@ class CompiledStep:
     self._times.end_phase("data")
     lowered = function.lower(*inputs)
     self._times.end_phase("lower")
-    compiled = lowered.compile()
+    options = self._config.train.compiler_options
+    kind = jax.devices()[0].device_kind
+    compiled = lowered.compile(compiler_options=compiler_options(options, kind))
     self._times.end_phase("compile")
     return compiled

@@ -6,8 +6,10 @@ Every setting is a field of the part that uses it and is documented there;
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 from typing import Literal
 
+import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -187,13 +189,16 @@ class Config:
       return self.init_from
     return str(workdir.parent / self.init_from.removeprefix(STAGE))
 
-  def make_mesh(self) -> Mesh:
-    """The job's mesh, after checking that it divides all batches.
+  def make_mesh(self, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh of devices, after checking that it divides all batches.
+
+    Args:
+      devices: all of the job's if None.
 
     Raises:
       ValueError: devices or batch sizes do not fit.
     """
-    mesh = self.mesh.make()
+    mesh = self.mesh.make(devices)
     parts = self.train.num_microbatches
     for name, task in self.data.tasks_on().items():
       label = f"data.{name}.batch_size"

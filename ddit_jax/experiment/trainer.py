@@ -40,6 +40,7 @@ from ddit_jax.models.module import MASK_EMBEDDING
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import progress_bar
 from ddit_jax.monitor.start_times import StartTimes, seconds_since_begin
+from ddit_jax.planning.compiler_options import check_options, compiler_options
 from ddit_jax.prng import key_for, root_key
 from ddit_jax.train import loop
 from ddit_jax.train.hooks import LossGuard, LossSpike, StepLog, TooManySkipped
@@ -161,6 +162,10 @@ class Trainer:
         with the run that is in the folder, or with the free space.
     """
     mesh = config.make_mesh()
+    kind = mesh.devices.flat[0].device_kind
+    train = config.train.compiled_for(kind)
+    check_options(compiler_options(train.compiler_options, kind))
+    config = dataclasses.replace(config, train=train)
     encoders = config.model.open_encoders()
     sources = open_sources(config.data)
     start, held = store.latest_step(), source_files(sources)
@@ -435,6 +440,8 @@ class Trainer:
     if self.pretrained is not None:
       prefix = "frozen " if self.has_adapters else ""
       _log.info("%s%s", prefix, self.pretrained.report())
+    if (options := self.config.train.compiler_options) != "none":
+      _log.info("compiler options: %s", options)
     _log.info("%s", self.data.description)
     path, last = self.folder.path, self.config.train.num_steps
     if self.start is None:

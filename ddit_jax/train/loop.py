@@ -11,6 +11,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from ddit_jax.errors import check_choices
+from ddit_jax.planning.compiler_options import as_setting, compiler_options
 from ddit_jax.train.profile import parse_window
 from ddit_jax.train.state import TrainState
 from ddit_jax.train.watchdog import NO_WATCHDOG, Watchdog
@@ -51,6 +52,10 @@ class TrainConfig:
     peer_timeout_seconds: after which silence of a process its job ends.
     profile_steps: first and last step whose trace is written to "profile" in
       the workdir, e.g. "10,14"; "" for none.
+    compiler_options: XLA options of the step: "chip" takes those of the
+      chip, with their reasons in `ddit_jax/planning/compiler_options.py`,
+      "none" takes none, and NAME=VALUE sets one; several are joined by commas.
+      A run's config.json holds what was used.
   """
 
   num_steps: int = 1000
@@ -69,6 +74,7 @@ class TrainConfig:
   step_timeout_seconds: float = 600.0
   peer_timeout_seconds: float = 40.0
   profile_steps: str = ""
+  compiler_options: str = "chip"
 
   def __post_init__(self):
     check_choices(self)
@@ -83,6 +89,7 @@ class TrainConfig:
     for name in names:
       if getattr(self, name) <= 0:
         raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+    compiler_options(self.compiler_options, device_kind="")
     if self.mask_embedding_steps < -1:
       raise ValueError(
         "mask_embedding_steps must be -1 (all) or a number of steps, got "
@@ -106,6 +113,11 @@ class TrainConfig:
         f"once a second, got {self.peer_timeout_seconds}"
       )
     parse_window(self.profile_steps)
+
+  def compiled_for(self, device_kind: str) -> "TrainConfig":
+    """The same config with the compiler's options of a chip spelled out."""
+    options = compiler_options(self.compiler_options, device_kind)
+    return dataclasses.replace(self, compiler_options=as_setting(options))
 
   def trains_mask_embedding(self, step: int) -> bool:
     """Whether the mask token's own embedding is trained in a step."""

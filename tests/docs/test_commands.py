@@ -36,6 +36,7 @@ BEGINNINGS = (
   "ddit_jax.scoring.comparison.read_result",
   "ddit_jax.pipelines.evaluate.evaluate",
   "ddit_jax.pipelines.benchmarks.evaluate_benchmarks",
+  "ddit_jax.planning.topology.open_topology",
   "ddit_jax.pipelines.lora_export.export_adapter",
   "ddit_jax.pipelines.lora_export.export_merged",
   "ddit_jax.conversion.convert.plan_import",

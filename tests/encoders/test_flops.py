@@ -4,11 +4,11 @@ import functools
 
 import jax
 import pytest
-from traced_flops import traced_flops
 
 from ddit_jax.encoders.flops import t5_flops, vae_encoder_flops
 from ddit_jax.encoders.t5 import T5_SIZES, T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
+from ddit_jax.planning.traced_flops import traced_flops
 
 # One block, so that XLA, which counts a scan's body once, sees all.
 SMALL_T5 = T5Config(

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from traced_flops import traced_flops
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.encoders.flops import t5_flops
@@ -17,6 +16,7 @@ from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import SIZES, MMDiTConfig
 from ddit_jax.models.flops import linear_flops
 from ddit_jax.models.module import Network
+from ddit_jax.planning.traced_flops import traced_flops
 from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import abstract_state

@@ -72,6 +72,8 @@ def copy(trained, tmp_path):
 def test_the_workdir_holds_checkpoints_losses_and_settings(trained):
   assert saved_steps(trained) == [2, 4, 6]
   saved = json.loads((trained / "config.json").read_text())
+  # A CPU's compiler gets no options, and the file says so.
+  assert saved["train"].pop("compiler_options") == "none"
   assert from_dict(Config, saved) == tiny_run.settings()
   assert list((trained / "tensorboard").iterdir())
   losses = tiny_run.logged_losses(trained)
@@ -263,6 +265,8 @@ class TestRefused:
         "mask_count must be one of",
       ),
       ({"loss__condition_dropout": "2"}, "must be in [0, 1], got 2"),
+      ({"train__compiler_options": "fast"}, "must be chip, none or NAME=VALUE"),
+      ({"train__compiler_options": "xla_x=1"}, "No such compile option"),
       (
         {"data__image_to_text__mixture__0__caption": "-1"},
         "the weight of 'caption' is -1",

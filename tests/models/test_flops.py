@@ -2,12 +2,12 @@
 
 import jax
 import pytest
-from traced_flops import traced_flops
 
 from ddit_jax.models.config import SIZES, MMDiTConfig, size
 from ddit_jax.models.flops import PassFlops, linear_flops, mmdit_flops
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network
+from ddit_jax.planning.traced_flops import traced_flops
 
 SMALL = MMDiTConfig(
   depth=2, width=256, num_heads=4, context_dim=256, vocab_size=500

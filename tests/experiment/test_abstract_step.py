@@ -6,10 +6,10 @@ import pathlib
 
 import jax
 import pytest
-from abstract_step import AbstractStep
 
 from ddit_jax.config.load import load_config
 from ddit_jax.data.prefetch import to_mesh
+from ddit_jax.experiment.abstract_step import AbstractStep
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import open_data
 from ddit_jax.experiment.vocabulary import make_tokenizer

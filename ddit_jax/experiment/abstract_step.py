@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
+from ddit_jax.config.dry_run import TOY_WEIGHTS
 from ddit_jax.conversion.record import CheckpointRecord
 from ddit_jax.data.config import TaskConfig
 from ddit_jax.data.tokenizers import Tokenizer
@@ -16,6 +17,7 @@ from ddit_jax.encoders.vae import AutoencoderConfig
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ENCODER_PARTS, PretrainedModel
+from ddit_jax.experiment.toy_model import ToyModel
 from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.models.config import size
 from ddit_jax.sharding.rules import partition_spec
@@ -76,8 +78,8 @@ class AbstractStep:
         f"lora.rank is {config.lora.rank}: only steps that train the whole "
         "network can be planned, set lora.rank=0"
       )
-    encoders = AbstractWeights() if config.model.encoders_from else None
-    tokenizer = _tokenizer(config)
+    encoders = _encoders(config)
+    tokenizer = _tokenizer(config, encoders)
     model = config.make_model(tokenizer, encoders)
     optimizer = config.optimizer.make(config.train.num_steps)
     step = TrainStep(
@@ -107,8 +109,17 @@ class AbstractStep:
       return jitted.trace(self.state, self.batch, self.null_tokens)
 
 
-def _tokenizer(config: Config) -> Tokenizer:
+def _encoders(config: Config) -> PretrainedModel | None:
+  if not config.model.encoders_from:
+    return None
+  is_toy = config.model.encoders_from == TOY_WEIGHTS
+  return ToyModel.make() if is_toy else AbstractWeights()
+
+
+def _tokenizer(config: Config, encoders: PretrainedModel | None) -> Tokenizer:
   """The run's tokenizer, or one with as many ids if its files are not here."""
+  if isinstance(encoders, ToyModel):
+    return encoders.tokenizer
   if not config.data.sources:
     return make_tokenizer(config.data)
   rows = size(config.model.size).vocab_size

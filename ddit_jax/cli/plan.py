@@ -1,0 +1,127 @@
+"""`ddit plan`: memory and time of a step, before there are chips."""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+
+from ddit_jax.cli.flags import Flag, Verb
+from ddit_jax.config.load import load_config
+from ddit_jax.errors import InputError
+
+_DESCRIPTION = """
+Compiles the training step of a config ahead of time, for devices that need not
+be attached, and prints what the compiler plans: whether it fits, memory by
+kind, FLOPs, time by kind of work, collectives (exposed or overlapped), and a
+predicted range for the time of a step. Nothing is run or downloaded.
+
+  ddit plan --config=configs/ddit_sd3.py:stage1_dry --topology=cpu:8
+  ddit plan --config=configs/ddit_sd3.py:stage1 --topology=v5p:4x4x4 \\
+    --json=plan.json
+  ddit plan --config=configs/ddit_sd3.py:stage1 --topology=v5e:8x8 --mesh=8,8
+  ddit plan --config=configs/ddit_sd3.py:stage1_dry --topology=cpu:8 --sweep
+
+A topology is a chip and the sides of a slice in chips: v4, v5e, v5p, v6e and
+tpu7x with the TPU compiler (pip install 'ddit_jax[tpu]'), or cpu:N, N virtual
+devices of this machine. A full-size step takes minutes and 5 GiB of memory.
+"""
+
+_AXES = ("replica", "fsdp", "tensor", "context")
+
+
+def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
+  _set_mesh(values.mesh, overrides)
+  if values.json and not pathlib.Path(values.json).absolute().parent.is_dir():
+    raise InputError(f"--json={values.json} is in no folder: create it first")
+  import jax
+
+  # The machine's own accelerators are left to others.
+  jax.config.update("jax_platforms", "cpu")
+  from ddit_jax.planning.topology import open_topology
+
+  topology = open_topology(values.topology, values.slices)
+  run = _sweep if values.sweep else _plan
+  run(values.config, overrides, topology, values.json)
+  return 0
+
+
+def _plan(path: str, overrides: dict[str, str], topology, json_path) -> None:
+  from ddit_jax.experiment.config import Config
+  from ddit_jax.pipelines.plan import make_plan
+  from ddit_jax.pipelines.plan_text import plan_text
+
+  plan = make_plan(load_config(Config, path, overrides), topology)
+  print(plan_text(plan))
+  _write(plan, json_path)
+
+
+def _sweep(path: str, overrides: dict[str, str], topology, json_path) -> None:
+  from ddit_jax.pipelines import plan_sweep
+
+  done = []
+
+  def show(candidate: plan_sweep.Candidate) -> None:
+    print(plan_sweep.candidate_line(candidate), flush=True)
+
+  def report(candidate: plan_sweep.Candidate) -> None:
+    show(candidate)
+    # A sweep takes hours, and may be stopped.
+    done.append(candidate)
+    _write(plan_sweep.mark_best(done), json_path)
+
+  print(plan_sweep.HEADER)
+  found = plan_sweep.sweep(path, overrides, topology, report=report)
+  print("\nThose that no other beats in both memory and time:")
+  for candidate in found:
+    if candidate.is_best:
+      show(candidate)
+
+
+def _write(found, path: str | None) -> None:
+  """Writes plans as JSON, if a file was named."""
+  if path:
+    text = json.dumps(found, indent=2, default=dataclasses.asdict)
+    pathlib.Path(path).write_text(text + "\n")
+
+
+def _set_mesh(mesh: str | None, overrides: dict[str, str]) -> None:
+  """Writes the sizes of --mesh into the overrides."""
+  if mesh is None:
+    return
+  sizes = mesh.split(",")
+  if len(sizes) > len(_AXES) or not all(
+    size.removeprefix("-").isdecimal() for size in sizes
+  ):
+    raise InputError(
+      f"--mesh={mesh}: write sizes of {','.join(_AXES)}, e.g. 8,8 or 1,-1,4"
+    )
+  for axis, size in zip(_AXES, sizes, strict=False):
+    if f"mesh.{axis}" in overrides:
+      raise InputError(
+        f"--mesh and --config.mesh.{axis} set the same: keep one"
+      )
+    overrides[f"mesh.{axis}"] = size
+
+
+VERB = Verb(
+  name="plan",
+  summary="memory and time of a step on chips that are not there",
+  description=_DESCRIPTION,
+  flags={
+    "config": Flag("config file, FILE.py[:variant]", is_path=True),
+    "topology": Flag("chip and sides of a slice, e.g. v5p:4x4x4 or cpu:8"),
+    "slices": Flag("slices of TPUs, joined by the network", int, 1),
+    "mesh": Flag(
+      "sizes of replica,fsdp,tensor,context; the config's where unset"
+    ),
+    "sweep": Flag(
+      "also plan other meshes, micro-batches, remat policies and placements of "
+      "the encoders, one changed at a time",
+      bool,
+      False,
+    ),
+    "json": Flag("file for the plan as JSON", is_path=True),
+  },
+  run=_run,
+  required=("config", "topology"),
+)

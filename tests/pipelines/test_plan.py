@@ -1,0 +1,119 @@
+"""Plans of a toy step for virtual devices, and for TPUs if libtpu is here."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import json
+import pathlib
+
+import pytest
+
+from ddit_jax.cli.main import main
+from ddit_jax.config.load import load_config
+from ddit_jax.experiment.config import Config
+from ddit_jax.pipelines.plan import Plan, make_plan
+from ddit_jax.pipelines.plan_text import plan_text
+from ddit_jax.planning.topology import open_topology
+from tests import tiny_run
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+TOY = f"--config={CONFIGS}/ddit_sd3.py:stage1_dry"
+KEYS = (
+  "fits device_kind num_devices mesh hbm_limit_bytes hbm_peak_bytes hbm_bytes "
+  "model_flops ideal_seconds compute_seconds kernel_seconds collective_bytes "
+  "exposed_collective_bytes step_seconds mfu compile_seconds"
+)
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory):
+  """(the plan's JSON, its text) of a tiny step on eight virtual devices."""
+  path = tmp_path_factory.mktemp("plan") / "plan.json"
+  argv = [flag for flag in tiny_run.flags() if flag.startswith("--config")]
+  argv += ["--topology=cpu:8", "--mesh=2,4", f"--json={path}"]
+  with contextlib.redirect_stdout(io.StringIO()) as shown:
+    assert main(["plan", *argv]) == 0
+  return json.loads(path.read_text()), shown.getvalue()
+
+
+def test_the_json_has_every_key(planned):
+  found, _ = planned
+  assert set(KEYS.split()) <= set(found)
+  assert set(found) == {field.name for field in dataclasses.fields(Plan)}
+  assert (found["device_kind"], found["num_devices"]) == ("cpu", 8)
+  assert (found["mesh"]["replica"], found["mesh"]["fsdp"]) == (2, 4)
+  assert found["hbm_peak_bytes"] == sum(found["hbm_bytes"].values())
+  assert set(found["model_flops"]) == {"network"}
+
+
+def test_what_a_cpu_does_not_tell_is_null_and_explained(planned):
+  found, text = planned
+  unknown = ("fits", "hbm_limit_bytes", "ideal_seconds", "compute_seconds")
+  assert [found[key] for key in unknown] == [None] * 4
+  assert found["step_seconds"] is found["mfu"] is None
+  assert "the compiler of cpu estimates no cycles" in text
+  assert "step time: not known" in text
+
+
+def test_collectives_and_arrays_come_with_their_lines(planned):
+  found, text = planned
+  assert found["collective_bytes"]["all-gather"] > 0
+  total = sum(found["collective_bytes"].values())
+  assert 0 < found["exposed_collective_bytes"] <= total
+  largest = found["largest_collectives"]
+  assert len(largest) == len(found["largest_written"]) == 10
+  assert any(one["source"].startswith("ddit_jax/") for one in largest)
+  assert largest[0]["source"] in text
+
+
+@pytest.mark.parametrize(
+  ("argv", "message"),
+  [
+    (["--topology=v5x:8x8"], "unknown chip 'v5x'"),
+    (["--topology=cpu:8", "--mesh=3,-1"], "needs 6 devices but there are 8"),
+    (["--topology=cpu:8", "--mesh=2;4"], "--mesh=2;4: write sizes of"),
+    (["--topology=cpu:8", "--mesh=1,1,1,1,1"], "write sizes of replica,fsdp"),
+    (
+      ["--topology=cpu:8", "--mesh=1", "--config.mesh.replica=2"],
+      "--mesh and --config.mesh.replica set the same",
+    ),
+    (
+      ["--topology=cpu:8", "--config.data.text_to_image.batch_size=12"],
+      "data.text_to_image.batch_size = 12 is not divisible",
+    ),
+    (["--topology=cpu:8", "--json=no/where.json"], "is in no folder"),
+    ([], "--topology is missing"),
+  ],
+)
+def test_bad_input_is_one_line(argv, message, capsys):
+  assert main(["plan", TOY, *argv]) == 2
+  line = capsys.readouterr().err
+  assert message in line and line.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None, reason="needs libtpu"
+)
+def test_a_plan_for_chips_that_are_not_there():
+  config = load_config(
+    Config,
+    str(CONFIGS / "ddit_sd3.py:stage1_dry"),
+    {"mesh.replica": "2", "mesh.fsdp": "2"},
+  )
+  plan = make_plan(config, open_topology("v5e:2x2"))
+  assert (plan.device_kind, plan.fits) == ("TPU v5 lite", True)
+  assert plan.hbm_limit_bytes == 16 * 2**30 > plan.hbm_peak_bytes
+  ideal = sum(plan.model_flops.values()) - plan.model_flops["vae"]
+  assert plan.ideal_seconds == pytest.approx(ideal / 4 / 197e12)
+  kinds = plan.compute_seconds_by_kind
+  assert plan.compute_seconds == pytest.approx(sum(kinds.values()))
+  assert plan.kernel_seconds == 0
+  # Gradients cross both mesh axes.
+  assert {"reduce-scatter", "all-reduce"} & set(plan.collective_bytes)
+  low, high = plan.step_seconds
+  assert plan.ideal_seconds < plan.compute_seconds < low <= high
+  assert 0 < plan.mfu[0] <= plan.mfu[1] < 1
+  text = plan_text(plan)
+  assert "it fits" in text and "x ideal" in text
