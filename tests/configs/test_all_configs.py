@@ -71,7 +71,7 @@ MAPPINGS = {
 DRY = re.compile(
   r"name|init_from|model\.(size|encoders_from)|mesh\..*"
   r"|data\.(sources|tokenizer|pool_size|validation_size|max_bad_share)"
-  r"|data\.\w+_to_\w+\.(batch_size|image_size|text_length|cache|pool_size)"
+  r"|data\.\w+_to_\w+\.(batch_size|image_size|bucket_step|text_length|cache|pool_size)"
   r"|optimizer\.warmup_steps|sample\.batch_size"
   r"|sample\.(image\.num_inference_steps|text\.num_steps)"
   r"|train\.(num_steps|log_every|validate_every|checkpoint_every"
