@@ -2,13 +2,18 @@
 
 Random weights of D-DiT on SD3 medium, bfloat16. Images: from text features to
 pixels, 512 pixels, 28 Euler steps with guidance, by our sampler and by
-diffusers' StableDiffusion3Pipeline with its transformer and decoder under
-torch.compile; text encoders are excluded on both sides. Captions: encoder
+diffusers' StableDiffusion3Pipeline, eager and with its transformer and decoder
+under torch.compile; text encoders are excluded on all sides. Captions: encoder
 and network at each of 16 steps, ours alone, as diffusers has no such model.
-Rounds alternate, so that other work on the machine affects both alike.
+Rounds alternate, so that other work on the machine affects all alike.
 
   pip install '.[gpu,parity]'
   python benchmarks/sampling_speed.py --batch=1 > sampling_speed.json
+
+On one core of a CPU, at a size for it:
+
+  OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/sampling_speed.py \\
+    --size=small --dtype=float32 --batch=4 --rounds=3 --tasks=images
 
 Prints one JSON object. Without PyTorch, diffusers is skipped with a message.
 `--size=tiny` is a smoke test.
@@ -34,12 +39,15 @@ from ddit_jax.models.config import MMDiTConfig, size
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network
 from ddit_jax.prng import row_keys
-from ddit_jax.sampling.image_sampler import ImageSampling, sample_latents
+from ddit_jax.sampling.image_sampler import (
+  ImageSampling,
+  Inputs,
+  sample_latents,
+)
 from ddit_jax.sampling.text_options import TextSampling
 from ddit_jax.sampling.text_sampler import infill
 from ddit_jax.sharding.mesh import MeshConfig
 
-DTYPE = "bfloat16"
 GUIDANCE, SHIFT, IMAGE_STEPS, TEXT_STEPS = 7.0, 3.0, 28, 16
 
 
@@ -54,6 +62,23 @@ class Sizes:
   text_length: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """What all sides run.
+
+  Attributes:
+    sizes: of networks and inputs.
+    batch: images or captions at once.
+    steps: Euler steps.
+    dtype: "bfloat16" or "float32".
+  """
+
+  sizes: Sizes
+  batch: int
+  steps: int
+  dtype: str
+
+
 SIZES = {
   "sd3_medium": Sizes(
     network=size("sd3_medium"),
@@ -61,6 +86,27 @@ SIZES = {
     vae=AutoencoderConfig(),
     pixels=512,
     text_length=256,
+  ),
+  "small": Sizes(
+    network=dataclasses.replace(
+      size("sd3_medium"),
+      depth=6,
+      width=256,
+      num_heads=4,
+      context_dim=128,
+      vocab_size=64,
+    ),
+    text_encoder=T5Config(
+      depth=2,
+      width=128,
+      num_heads=2,
+      head_dim=64,
+      mlp_width=256,
+      vocab_size=64,
+    ),
+    vae=AutoencoderConfig(block_widths=(32, 32), layers_per_block=1),
+    pixels=64,
+    text_length=64,
   ),
   "tiny": Sizes(
     network=dataclasses.replace(
@@ -89,25 +135,27 @@ SIZES = {
 class Ours:
   """Our samplers with random weights, initialised on the device."""
 
-  def __init__(self, sizes: Sizes, batch: int, steps: int):
-    self._sizes, self._batch = sizes, batch
+  def __init__(self, setup: Setup):
+    sizes, dtype = setup.sizes, setup.dtype
+    self._sizes, self._batch = sizes, setup.batch
+    self._dtype = jnp.dtype(dtype)
     self._model = DualModel(
       network=Network(
-        sizes.network, Execution(dtype=DTYPE), parameter_dtype=DTYPE
+        sizes.network, Execution(dtype=dtype), parameter_dtype=dtype
       ),
       text_encoder=t5_encoder(
-        sizes.text_encoder, dtype=DTYPE, parameter_dtype=DTYPE
+        sizes.text_encoder, dtype=dtype, parameter_dtype=dtype
       ),
-      autoencoder=autoencoder(sizes.vae, dtype=DTYPE, parameter_dtype=DTYPE),
+      autoencoder=autoencoder(sizes.vae, dtype=dtype, parameter_dtype=dtype),
     )
     mesh = MeshConfig().make(jax.devices()[:1])
     self._variables = {
       name: part.init_sharded(jax.random.key(0), mesh)
       for name, part in self._model.parts().items()
     }
-    self._sigmas = ImageSampling(
-      num_inference_steps=steps, shift=SHIFT
-    ).sigmas()
+    self._sampling = ImageSampling(
+      num_inference_steps=setup.steps, shift=SHIFT, guidance_scale=GUIDANCE
+    )
     self._draw = jax.jit(self._draw_images)
     self._fill = jax.jit(self._fill_texts)
 
@@ -123,14 +171,15 @@ class Ours:
     sizes = self._sizes
     shape = self._model.latent_shape(sizes.pixels, sizes.pixels)
     features = (sizes.text_length, sizes.network.context_dim)
-    condition = jnp.ones((self._batch, *features), jnp.bfloat16)
+    condition = jnp.ones((self._batch, *features), self._dtype)
     latents = sample_latents(
       functools.partial(self._model.predict, variables),
-      jax.random.normal(key, (self._batch, *shape)),
-      condition,
-      jnp.zeros(features, jnp.bfloat16),
-      sigmas=self._sigmas,
-      guidance_scale=GUIDANCE,
+      Inputs(
+        jax.random.normal(key, (self._batch, *shape)),
+        condition,
+        jnp.zeros((1, *features), self._dtype),
+      ),
+      sampling=self._sampling,
     )
     return self._model.decode(variables, latents)
 
@@ -159,13 +208,15 @@ class Ours:
 
 
 class Diffusers:
-  """StableDiffusion3Pipeline from features to pixels, compiled."""
+  """StableDiffusion3Pipeline from features to pixels."""
 
-  def __init__(self, sizes: Sizes, batch: int, steps: int):
+  def __init__(self, setup: Setup, *, is_compiled: bool):
     import diffusers
     import torch
 
-    self._torch, self._steps = torch, steps
+    self._torch, self._steps = torch, setup.steps
+    dtype = getattr(torch, setup.dtype)
+    sizes, batch = setup.sizes, setup.batch
     network, device = sizes.network, "cuda"
     if not torch.cuda.is_available():
       device = "cpu"
@@ -205,12 +256,14 @@ class Diffusers:
         for kind in ("text_encoder", "tokenizer")
         for number in ("", "_2", "_3")
       ),
-    ).to(device, torch.bfloat16)
+    ).to(device, dtype)
     self._pipeline.set_progress_bar_config(disable=True)
-    transformer.compile(mode="max-autotune-no-cudagraphs")
-    vae.decode = torch.compile(vae.decode)
+    if is_compiled:
+      on_gpu = "max-autotune-no-cudagraphs" if device == "cuda" else None
+      transformer.compile(mode=on_gpu)
+      vae.decode = torch.compile(vae.decode)
     features = (batch, sizes.text_length, network.context_dim)
-    kwargs = {"device": device, "dtype": torch.bfloat16}
+    kwargs = {"device": device, "dtype": dtype}
     pooled = torch.ones((batch, 2048), **kwargs)
     self._inputs = {
       "prompt_embeds": torch.ones(features, **kwargs),
@@ -261,30 +314,42 @@ def main() -> None:
   parser.add_argument("--batch", type=int, default=1)
   parser.add_argument("--steps", type=int, default=IMAGE_STEPS)
   parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument(
+    "--dtype", choices=("bfloat16", "float32"), default="bfloat16"
+  )
+  parser.add_argument("--tasks", choices=("both", "images"), default="both")
   options = parser.parse_args()
-  sizes = SIZES[options.size]
-  setup = (sizes, options.batch, options.steps)
-  ours = Ours(*setup)
-  functions = {"images/ours": ours.images, "captions/ours": ours.captions}
-  if importlib.util.find_spec("torch") and importlib.util.find_spec(
-    "diffusers"
-  ):
-    functions["images/diffusers"] = Diffusers(*setup).images
+  setup = Setup(
+    SIZES[options.size], options.batch, options.steps, options.dtype
+  )
+  ours = Ours(setup)
+  functions = {"images/ours": ours.images}
+  if options.tasks == "both":
+    functions["captions/ours"] = ours.captions
+  names = ("torch", "diffusers")
+  if all(map(importlib.util.find_spec, names)):
+    for name, is_compiled in (("eager", False), ("compiled", True)):
+      peer = Diffusers(setup, is_compiled=is_compiled)
+      functions[f"images/diffusers {name}"] = peer.images
   else:
     print("PyTorch or diffusers is missing: ours alone", file=sys.stderr)
+  times = alternate(functions, options.rounds)
+  our_time = times["images/ours"]["median"]
   result = {
     "device": jax.devices()[0].device_kind,
     "size": options.size,
     "batch": options.batch,
+    "dtype": options.dtype,
     "image_steps": options.steps,
     "text_steps": TEXT_STEPS,
-    "seconds_a_batch": alternate(functions, options.rounds),
+    "seconds_a_batch": times,
+    "our_images_a_second": options.batch / our_time,
+    "times_over_ours": {
+      name: times[name]["median"] / our_time
+      for name in functions
+      if "diffusers" in name
+    },
   }
-  if "images/diffusers" in functions:
-    times = result["seconds_a_batch"]
-    result["diffusers_over_ours"] = (
-      times["images/diffusers"]["median"] / times["images/ours"]["median"]
-    )
   print(json.dumps(result, indent=2))
 
 

@@ -36,6 +36,11 @@ def to_config_dict(part: Any) -> ConfigDict:
   return ConfigDict(dataclasses.asdict(part))
 
 
+def as_json(part: Any) -> dict[str, Any]:
+  """Every field of a part as JSON gives it back: tuples are lists."""
+  return _plain(dataclasses.asdict(part), type(part).__name__)
+
+
 def from_dict(
   cls: type[T],
   values: ConfigDict | Mapping[str, Any],
@@ -353,6 +358,13 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
       raise InputError(f"{where} must be a mapping, got {value!r}")
     return {k: _value(item, v, f"{where}.{k}") for k, v in value.items()}
+  if typing.get_origin(kind) is tuple:
+    item = typing.get_args(kind)[0]
+    if not isinstance(value, list | tuple):
+      raise InputError(
+        f"{where} must be values joined by commas in parentheses, got {value!r}"
+      )
+    return tuple(_value(item, v, f"{where}[{i}]") for i, v in enumerate(value))
   if typing.get_origin(kind) is typing.Literal:
     # The part itself checks its choices.
     return value

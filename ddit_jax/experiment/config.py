@@ -225,6 +225,7 @@ class Config:
     )
     for shape in self.data.image_shapes:
       model.latent_shape(*shape)
+    self.sample.image.check_depth(model.network.config.depth)
     return model
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Key, Shaped, UInt8
+from jaxtyping import Array, Float, Key, Shaped, UInt8
 
 from ddit_jax.batch import Images
 from ddit_jax.config.dry_run import TOY_WEIGHTS
@@ -203,11 +203,11 @@ class DualModel:
     latents,
     condition: Shaped[Array, "batch length *features"],
     sigma: Float[Array, " batch"],
-    has_image: Bool[Array, " batch"] | None = None,
+    **options,
   ) -> Prediction:
     """Velocity and logits of the network; see `MMDiT.__call__`."""
     return self.network.apply(
-      variables["network"], latents, condition, sigma, has_image=has_image
+      variables["network"], latents, condition, sigma, **options
     )
 
   def text_logits(

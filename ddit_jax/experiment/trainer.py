@@ -17,6 +17,7 @@ from ddit_jax.batch import DualBatch
 from ddit_jax.checkpoint.manifest import raising_on_all
 from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.checkpoint.tree_match import check_finite
+from ddit_jax.config.load import as_json
 from ddit_jax.data.loader import DualLoader
 from ddit_jax.data.prefetch import DeviceFeed, rows_of_process, to_mesh
 from ddit_jax.data.text import caption_tokens, instructions_file
@@ -406,7 +407,7 @@ class Trainer:
       progress.step,
       progress.state.items(),
       data_position=progress.data_position,
-      config=dataclasses.asdict(self.config),
+      config=as_json(self.config),
       files=files,
       metrics=losses,
     )

@@ -142,14 +142,14 @@ class SampleGrid:
     root = key_for(jax.random.key(0), "sample_sheet")
     found = {}
     if batch.text_to_image is not None:
-      key = key_for(root, "drawings")
-      found |= self._generated_images(variables, batch.text_to_image, key)
+      keys = key_for(root, "drawings"), key_for(root, "step_noise")
+      found |= self._generated_images(variables, batch.text_to_image, *keys)
     if batch.image_to_text is not None:
       key = key_for(root, "readings")
       found |= self._answers(variables, batch.image_to_text, key)
     return found
 
-  def _generated_images(self, variables, rows: TextToImageBatch, key):
+  def _generated_images(self, variables, rows: TextToImageBatch, key, step_key):
     latents = jax.eval_shape(self._model.encode, variables, rows.images)
     sampled = generate_latents(
       self._model,
@@ -158,6 +158,7 @@ class SampleGrid:
       jnp.asarray(self._null_tokens)[None],
       jax.random.normal(key, latents.shape),
       sampling=self._config.image,
+      keys=row_keys(step_key, jnp.arange(len(rows.tokens))),
     )
     return {
       "generated": self._model.decode(variables, sampled),

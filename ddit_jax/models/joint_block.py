@@ -186,10 +186,12 @@ class JointBlock(nn.Module):
     streams: tuple[Tokens, Tokens],
     vector: Vector,
     key_mask: Bool[Array, "batch keys"] | None = None,
+    is_skipped: Bool[Array, " batch"] | None = None,
   ) -> tuple[tuple[Tokens, Tokens], None]:
     """(image, text) tokens to the same; the None is for `nn.scan`.
 
-    Tokens where `key_mask` is False are not attended to.
+    Tokens where `key_mask` is False are not attended to. Rows where
+    `is_skipped` is True leave as they came.
     """
     image, text = streams
     image_stream = Stream(self.config, dtype=self.dtype, name="image")
@@ -206,4 +208,8 @@ class JointBlock(nn.Module):
     image = image_stream.add_results(image, image_attended, image_later)
     if self.is_text_full:
       text = text_stream.add_results(text, text_attended, text_later)
+    if is_skipped is not None:
+      keep = is_skipped[:, None, None]
+      image = jnp.where(keep, streams[0], image)
+      text = jnp.where(keep, streams[1], text)
     return (image, text), None

@@ -133,11 +133,29 @@ class Prediction:
     velocity: noise minus clean latents; None without an image.
     logits: None without a text head.
     text_hidden: the text head's input.
+    image_residual: what the blocks add to the image tokens.
   """
 
   velocity: Float[Array, "batch height width channels"] | None
   logits: Float[Array, "batch length vocab"] | None
   text_hidden: Float[Array, "batch length features"] | None = None
+  image_residual: Float[Array, "batch patches hidden"] | None = None
+
+
+def skipped_by_layer(
+  layers: tuple[int, ...], rows: Bool[Array, " batch"] | None, depth: int
+) -> Bool[Array, "depth batch"] | None:
+  """True where a row leaves a block out; None if no row does.
+
+  Args:
+    layers: indices of the blocks, from 0.
+    rows: which rows leave them out.
+    depth: number of blocks.
+  """
+  if rows is None:
+    return None
+  is_listed = jnp.zeros(depth, bool).at[jnp.array(layers)].set(True)
+  return is_listed[:, None] & rows[None]
 
 
 class MMDiT(nn.Module):
@@ -159,6 +177,9 @@ class MMDiT(nn.Module):
     sigma: Float[Array, " batch"],
     pooled: Float[Array, "batch pooled"] | None = None,
     has_image: Bool[Array, " batch"] | None = None,
+    skip_layers: tuple[int, ...] = (),
+    is_skipping: Bool[Array, " batch"] | None = None,
+    image_residual: Float[Array, "batch patches hidden"] | None = None,
   ) -> Prediction:
     """Predicts velocity and token logits.
 
@@ -170,28 +191,44 @@ class MMDiT(nn.Module):
       pooled: SD3's pooled text vector; None omits its branch.
       has_image: False where the learned null image replaces the latents (the
         velocity of such rows is meaningless); None if all rows have an image.
+      skip_layers: blocks that the rows of `is_skipping` leave out.
+      is_skipping: True for those rows; None if there are none.
+      image_residual: of an earlier call with latents close to these. No block
+        is run then: it is added to the image tokens (an approximation), and
+        there are no logits.
 
     Raises:
       ValueError: shapes that do not match the configuration.
     """
     dtype = jnp.dtype(self.execution.dtype)
     image_tokens = self._image_tokens(latents, text.shape[0], dtype)
-    text_tokens = self._text_tokens(text, dtype)
     vector = self._vector(sigma, pooled, dtype)
+    if image_residual is not None:
+      tokens = image_tokens + image_residual.astype(dtype)
+      velocity = self._velocity(latents, tokens, vector, dtype)
+      return Prediction(velocity, None, image_residual=image_residual)
+    text_tokens = self._text_tokens(text, dtype)
     key_mask = None
     if has_image is not None:
       image_tokens, is_image_key = self._or_null_image(image_tokens, has_image)
       is_text_key = jnp.ones(text_tokens.shape[:2], bool)
       key_mask = jnp.concatenate([is_image_key, is_text_key], axis=1)
+    skipped = skipped_by_layer(skip_layers, is_skipping, self.config.depth)
+    before = image_tokens
     image_tokens, text_tokens = self._run_blocks(
-      image_tokens, text_tokens, vector, key_mask, dtype
+      image_tokens, text_tokens, vector, key_mask, skipped, dtype
     )
     velocity = self._velocity(latents, image_tokens, vector, dtype)
     logits = None
     if self.config.vocab_size:
       head = TextHead(self.config.vocab_size, dtype, name="text_head")
       logits = head(text_tokens)
-    return Prediction(velocity=velocity, logits=logits, text_hidden=text_tokens)
+    return Prediction(
+      velocity=velocity,
+      logits=logits,
+      text_hidden=text_tokens,
+      image_residual=image_tokens - before,
+    )
 
   def _image_tokens(self, latents, batch: int, dtype) -> Tokens:
     cfg = self.config
@@ -299,7 +336,13 @@ class MMDiT(nn.Module):
     return tokens, has_image[:, None] | is_null
 
   def _run_blocks(
-    self, image_tokens: Tokens, text_tokens: Tokens, vector, key_mask, dtype
+    self,
+    image_tokens: Tokens,
+    text_tokens: Tokens,
+    vector,
+    key_mask,
+    skipped: Bool[Array, "depth batch"] | None,
+    dtype,
   ) -> tuple[Tokens, Tokens]:
     cfg, run = self.config, self.execution
     policy = remat_policy(run.remat, run.offload)
@@ -307,19 +350,22 @@ class MMDiT(nn.Module):
     if policy is not None:
       block = nn.remat(JointBlock, prevent_cse=False, policy=policy)
     num_scanned = cfg.depth - (not cfg.is_last_text_block_full)
+    first, rest = None, [None]
+    if skipped is not None:
+      first, rest = skipped[:num_scanned], skipped[num_scanned:]
     scanned = nn.scan(
       block,
       variable_axes={"params": 0},
       split_rngs={"params": True},
-      in_axes=(nn.broadcast, nn.broadcast),
+      in_axes=(nn.broadcast, nn.broadcast, 0),
       length=num_scanned,
       unroll=min(run.scan_unroll, num_scanned),
       metadata_params={nn.PARTITION_NAME: "layers"},
     )(cfg, True, dtype, run.attention_kernel, name="blocks")
-    streams, _ = scanned((image_tokens, text_tokens), vector, key_mask)
+    streams, _ = scanned((image_tokens, text_tokens), vector, key_mask, first)
     if not cfg.is_last_text_block_full:
       last = block(cfg, False, dtype, run.attention_kernel, name="last_block")
-      streams, _ = last(streams, vector, key_mask)
+      streams, _ = last(streams, vector, key_mask, rest[0])
     return streams
 
   def _velocity(self, latents, image_tokens, vector, dtype):

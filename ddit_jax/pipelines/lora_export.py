@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
+from ddit_jax.config.load import as_json
 from ddit_jax.conversion.peft import folded, read_adapter, write_adapter
 from ddit_jax.data.text import instructions_file
 from ddit_jax.errors import InputError
@@ -83,7 +84,7 @@ def export_merged(
         run.step,
         {weights: network["params"], "constants": network["constants"]},
         data_position=store.data_position(run.step),
-        config=dataclasses.asdict(plain),
+        config=as_json(plain),
         files=run.tokenizer.files() | instructions_file(run.instructions),
       )
   _log.info("%s: step %d's %s, merged", path, run.step, weights)

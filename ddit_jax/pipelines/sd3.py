@@ -16,14 +16,7 @@ from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.mmdit import Prediction
 from ddit_jax.models.module import PureModule, Variables
-from ddit_jax.pipelines.inputs import (
-  Changes,
-  image_sides,
-  row_indices,
-  sample_config,
-  text_list,
-)
-from ddit_jax.pipelines.sampler import Sampler
+from ddit_jax.pipelines.image_pipeline import ImagePipeline
 
 _log = logging.getLogger(__name__)
 _MAX_SHOWN_CHARACTERS = 40
@@ -103,9 +96,9 @@ class Sd3Model(DualModel):
     return jnp.concatenate([context, rows], axis=1)
 
   def predict(
-    self, variables, latents, condition: jax.Array, sigma: jax.Array
+    self, variables, latents, condition: jax.Array, sigma: jax.Array, **options
   ) -> Prediction:
-    """Velocity of the network, without logits."""
+    """Velocity of the network, without logits; see `MMDiT.__call__`."""
     num_rows = self._num_pooled_rows
     rows = condition[:, -num_rows:].reshape(condition.shape[0], -1)
     return self.network.apply(
@@ -114,6 +107,7 @@ class Sd3Model(DualModel):
       condition[:, :-num_rows],
       sigma,
       rows[:, : self.network.config.pooled_dim],
+      **options,
     )
 
   @property
@@ -122,8 +116,11 @@ class Sd3Model(DualModel):
     return -(-config.pooled_dim // config.context_dim)
 
 
-class Sd3Pipeline:
+class Sd3Pipeline(ImagePipeline):
   """Text to image with SD3's own weights; it has no text head.
+
+  All text encoders read the same prompt. Each truncates it to its own length
+  (CLIP: 75 tokens); what is cut off is counted and logged.
 
   Attributes:
     tokenizers: of each text encoder, by its name in `model`.
@@ -144,52 +141,10 @@ class Sd3Pipeline:
     sample: SampleConfig,
     image_size: int,
   ):
-    self.tokenizers = tokenizers
-    self.model = model
-    self.variables = variables
-    self.mesh = mesh
-    self.sample = sample
-    self.image_size = image_size
-    self._sampler = Sampler(model, variables, mesh)
-
-  def text_to_image(
-    self,
-    prompts: Sequence[str],
-    *,
-    negative: str = "",
-    seed: int = 0,
-    sample: SampleConfig | Changes | None = None,
-    size: int | tuple[int, int] | None = None,
-    indices: Sequence[int] | None = None,
-  ) -> np.ndarray:
-    """Generates one image per prompt, uint8 [prompts, height, width, 3].
-
-    Each encoder truncates prompts to its own length (CLIP: 75 tokens); what is
-    cut off is counted and logged.
-
-    Args:
-      prompts: texts; all three encoders read the same.
-      negative: negative prompt of the guidance, for all prompts.
-      seed: of the noise.
-      sample: what to change in `self.sample`, see `inputs.sample_config`.
-      size: side or (height, width) in pixels; `image_size` if None.
-      indices: of the prompts, 0, 1, ... if None. An image follows from seed,
-        prompt and index, so any image of a list can be drawn again alone.
-
-    Raises:
-      InputError: there are no prompts, an argument has another type, or the
-        size does not fit the network.
-    """
-    prompts = text_list(prompts, "prompts")
-    config = sample_config(self.sample, sample, negative)
-    return self._sampler.images(
-      self.prompt_ids(prompts),
-      self.prompt_ids([negative]),
-      indices=row_indices(indices, len(prompts)),
-      seed=seed,
-      size=image_sides(self.image_size if size is None else size),
-      config=config,
+    super().__init__(
+      model, variables, mesh=mesh, sample=sample, image_size=image_size
     )
+    self.tokenizers = tokenizers
 
   def prompt_ids(self, prompts: Sequence[str]) -> dict[str, np.ndarray]:
     """Ids [prompts, length] for each encoder; logs lost and unknown ids."""

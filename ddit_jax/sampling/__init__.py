@@ -1,6 +1,8 @@
 """Batched samplers, each one jitted program.
 
-- `image_sampler`: solves the velocity ODE.
+- `image_sampler`: solves the velocity ODE. `flow_solvers`: its methods.
+- `guidance`: one velocity from those with and without the prompt.
+- `step_cache`: steps of images that reuse the network's blocks.
 - `text_sampler`: fills in masked tokens of any pattern.
 - `text_planners`: the orders in which it reveals them.
 - `text_options`: its config and presets.

@@ -15,6 +15,7 @@ import pytest
 
 import ddit_jax
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
+from ddit_jax.config.load import as_json, from_dict
 from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.data.text import caption_tokens
 from ddit_jax.digits.world import WORLDS
@@ -93,8 +94,9 @@ def test_no_setting_is_declared_twice():
 
 def test_settings_survive_json():
   settings = Config()
-  resolved = dataclasses.asdict(settings)
+  resolved = as_json(settings)
   assert json.loads(json.dumps(resolved)) == resolved
+  assert from_dict(Config, resolved) == settings
 
 
 @pytest.mark.parametrize(

@@ -297,3 +297,37 @@ def test_a_missing_image_needs_a_null_image_that_fits(name):
     Network(config).apply(
       variables_of(config), latents, text, sigma, pooled, has_image
     )
+
+
+def test_a_skipped_block_is_as_if_the_network_had_none():
+  config = OWN_TOKENS
+  variables, (latents, text, sigma, _) = (
+    variables_of(config),
+    inputs_of(config),
+  )
+  apply = Network(config).apply
+  rows = jnp.array([True, False])
+  got = apply(
+    variables, latents, text, sigma, skip_layers=(0,), is_skipping=rows
+  )
+  params = variables["params"]
+  rest = jax.tree.map(lambda rows: rows[1:], params["blocks"])
+  short = Network(dataclasses.replace(config, depth=1)).apply(
+    variables | {"params": params | {"blocks": rest}}, latents, text, sigma
+  )
+  whole = apply(variables, latents, text, sigma)
+  for row, want in enumerate((short, whole)):
+    for name in ("velocity", "logits"):
+      pair = getattr(got, name)[row], getattr(want, name)[row]
+      # Measured 0.
+      np.testing.assert_allclose(*pair, atol=1e-5)
+
+
+def test_a_residual_stands_for_the_blocks():
+  variables, inputs = variables_of(PLAIN_SD3), inputs_of(PLAIN_SD3)
+  apply = Network(PLAIN_SD3).apply
+  want = apply(variables, *inputs)
+  got = apply(variables, *inputs, image_residual=want.image_residual)
+  assert got.logits is None
+  # Measured 1e-6.
+  np.testing.assert_allclose(got.velocity, want.velocity, atol=1e-5)

@@ -1,5 +1,6 @@
 """Plain SD3, from diffusers' folder to images, against diffusers itself."""
 
+import copy
 import dataclasses
 import functools
 import shutil
@@ -10,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from diffusers.hooks.mag_cache import MagCacheConfig, apply_mag_cache
 
 from ddit_jax.checkpoint.manifest import CheckpointError, verify_manifest
 from ddit_jax.conversion.convert import ConvertOptions, convert, plan_import
 from ddit_jax.pipelines.load import load
 from ddit_jax.prng import key_for
-from ddit_jax.sampling.image_sampler import generate_latents
+from ddit_jax.sampling.image_sampler import Edit, generate_latents
+from ddit_jax.sampling.step_cache import StepCache
 from ddit_jax.sharding.mesh import MeshConfig
 from tests.encoders.torch_weights import largest_error, relative_distance
 from tests.parity import tiny_sd3
@@ -100,26 +103,28 @@ def test_context_and_pooled_vector_equal_diffusers(theirs, ours):
   assert largest_error(got_null, want_null) < 1e-5
 
 
-def sampling_of(pipeline):
+def sampling_of(pipeline, **settings):
   return dataclasses.replace(
     pipeline.sample.image,
     num_inference_steps=NUM_STEPS,
     guidance_scale=GUIDANCE,
+    **settings,
   )
 
 
-def drawn(pipeline):
+def drawn(pipeline, **settings):
   """(weights, ids, null ids, noise) -> latents and images in [0, 1], jitted."""
   model = pipeline.model
 
-  def draw(variables, ids, null_ids, noise):
+  def draw(variables, ids, null_ids, noise, edit=None):
     latents = generate_latents(
       model,
       variables,
       ids,
       null_ids,
       noise,
-      sampling=sampling_of(pipeline),
+      sampling=sampling_of(pipeline, **settings),
+      edit=edit,
     )
     vae = variables["vae"]
     decoded = model.autoencoder.apply(vae, latents, method="decode")
@@ -128,7 +133,7 @@ def drawn(pipeline):
   return jax.jit(draw)
 
 
-def by_diffusers(theirs, negative):
+def by_diffusers(theirs, negative, **options):
   return tiny_sd3.draw(
     theirs,
     PROMPTS,
@@ -138,6 +143,7 @@ def by_diffusers(theirs, negative):
     guidance_scale=GUIDANCE,
     height=SIZE[0],
     width=SIZE[1],
+    **options,
   )
 
 
@@ -158,11 +164,110 @@ def test_guided_latents_and_images_equal_diffusers(theirs, ours):
     check_drawn(draw, ours, negative, want)
 
 
+def test_skip_layer_guidance_equals_diffusers(theirs, ours):
+  settings = {
+    "skip_guidance_layers": (0,),
+    "skip_layer_guidance_scale": 2.8,
+    "skip_layer_guidance_start": 0.01,
+    "skip_layer_guidance_stop": 0.7,
+  }
+  want, _ = by_diffusers(
+    theirs, "", **{**settings, "skip_guidance_layers": [0]}
+  )
+  plain, _ = by_diffusers(theirs, "")
+  assert relative_distance(want, plain) > 0.01
+  ids = ours.prompt_ids(PROMPTS), ours.prompt_ids([""])
+  latents, _ = drawn(ours, **settings)(ours.variables, *ids, NOISE)
+  error = relative_distance(latents, want)
+  print(f"skip-layer guidance: {error:.1e}")
+  # Measured 3e-6.
+  assert error < 3e-5
+
+
+IMAGE = np.random.default_rng(1).normal(size=NOISE.shape).astype(np.float32)
+# Ragged, and different for each image.
+MASK = np.random.default_rng(2).random((len(PROMPTS), *SIZE)) < 0.4
+
+
+def channels_first(array):
+  return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+
+
+@pytest.mark.parametrize("strength", [0.5, 0.9, 1.0])
+@pytest.mark.parametrize("kind", ["img2img", "inpaint"])
+def test_changed_images_equal_diffusers(
+  theirs, ours, monkeypatch, kind, strength
+):
+  module = "diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3"
+  monkeypatch.setattr(
+    f"{module}_{kind}.randn_tensor", lambda *_, **__: channels_first(NOISE)
+  )
+  options, mask = {}, None
+  make = diffusers.StableDiffusion3Img2ImgPipeline
+  if kind == "inpaint":
+    make = diffusers.StableDiffusion3InpaintPipeline
+    options = {
+      "mask_image": torch.from_numpy(MASK[:, None].astype(np.float32)),
+      "masked_image_latents": channels_first(IMAGE),
+    }
+    mask = MASK[:, ::2, ::2, None].astype(np.float32)
+  pipeline = make(**theirs.components)
+  pipeline.set_progress_bar_config(disable=True)
+  with torch.no_grad():
+    want = pipeline(
+      PROMPTS,
+      image=channels_first(IMAGE),
+      strength=strength,
+      negative_prompt="a lamp!",
+      num_inference_steps=NUM_STEPS,
+      guidance_scale=GUIDANCE,
+      height=SIZE[0],
+      width=SIZE[1],
+      output_type="latent",
+      **options,
+    ).images
+  ids = ours.prompt_ids(PROMPTS), ours.prompt_ids(["a lamp!"])
+  draw = drawn(ours, strength=strength)
+  latents, _ = draw(ours.variables, *ids, NOISE, Edit(IMAGE, mask))
+  error = relative_distance(latents, want.numpy().transpose(0, 2, 3, 1))
+  print(f"{kind} at strength {strength}: {error:.1e}")
+  # Measured 3e-6.
+  assert error < 3e-5
+
+
+def test_a_step_cache_equals_diffusers(theirs, ours):
+  cache = StepCache(threshold=0.3, retention_ratio=0.3, max_skip_steps=2)
+  model = copy.deepcopy(theirs.transformer)
+  options = {
+    "num_inference_steps": NUM_STEPS,
+    "threshold": cache.threshold,
+    "max_skip_steps": cache.max_skip_steps,
+    "retention_ratio": cache.retention_ratio,
+  }
+  ratios = [1.0, 1.02, 0.97, 0.9]
+  reused = cache.reused_steps(ratios)
+  assert reused == (1, 2)
+  parts = theirs.components | {"transformer": model}
+  cached = diffusers.StableDiffusion3Pipeline(**parts)
+  cached.set_progress_bar_config(disable=True)
+  apply_mag_cache(model, MagCacheConfig(mag_ratios=ratios, **options))
+  want, _ = by_diffusers(cached, "")
+  plain, _ = by_diffusers(theirs, "")
+  assert relative_distance(want, plain) > 0.001
+  ids = ours.prompt_ids(PROMPTS), ours.prompt_ids([""])
+  draw = drawn(ours, reused_steps=reused)
+  latents, _ = draw(ours.variables, *ids, NOISE)
+  error = relative_distance(latents, want)
+  print(f"step cache: {error:.1e}")
+  # Measured 3e-6.
+  assert error < 3e-5
+
+
 def test_the_pipelines_images_equal_diffusers(theirs, ours):
   sample = dataclasses.replace(ours.sample, image=sampling_of(ours))
   images = ours.text_to_image(
-    PROMPTS, negative="a lamp!", seed=SEED, sample=sample, size=SIZE
-  )
+    PROMPTS, negative_prompt="a lamp!", seed=SEED, sample=sample, size=SIZE
+  ).images
   assert images.dtype == np.uint8 and images.shape == (3, *SIZE, 3)
   _, want = by_diffusers(theirs, "a lamp!")
   # Half a level of rounding.

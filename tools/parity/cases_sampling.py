@@ -19,7 +19,11 @@ from ddit_jax.diffusion.masked_diffusion import (
   reveal_probability,
 )
 from ddit_jax.models.embeddings import TIME_SCALE
-from ddit_jax.sampling.image_sampler import ImageSampling, sample_latents
+from ddit_jax.sampling.image_sampler import (
+  ImageSampling,
+  Inputs,
+  sample_latents,
+)
 from parity import release_text_sampler
 from parity.cases_training import release_diffusion
 from parity.checkpoints import Checkpoints, Loaded, Part
@@ -112,15 +116,13 @@ def _sampler(case: Case, ddit: Loaded, *, guidance_scale: float):
   def run(variables, start, condition, null_condition, sigmas):
     return sample_latents(
       functools.partial(network.module.apply, variables),
-      start,
-      condition,
-      null_condition,
+      Inputs(start, condition, null_condition),
+      sampling=ImageSampling(guidance_scale=guidance_scale),
       sigmas=sigmas,
-      guidance_scale=guidance_scale,
     )
 
   condition = encode(case["prompt_ids"])
-  null_condition = encode(case["negative_ids"])[0]
+  null_condition = encode(case["negative_ids"])[:1]
 
   def sample(sigmas, start=None):
     if start is None:
@@ -279,14 +281,8 @@ def _samples(
       condition = context[rows[:, 0]], sigma, pooled[rows[:, 0]]
       return module.apply(variables, latents, *condition)
 
-    return sample_latents(
-      predict,
-      noise,
-      rows,
-      jnp.zeros(1, jnp.int32),
-      sigmas=sampling.sigmas(),
-      guidance_scale=sampling.guidance_scale,
-    )
+    inputs = Inputs(noise, rows, jnp.zeros((1, 1), jnp.int32))
+    return sample_latents(predict, inputs, sampling=sampling)
 
   return {
     name: channels_first(run(part.variables)) for name, part in networks.items()
