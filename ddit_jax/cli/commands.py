@@ -71,13 +71,13 @@ same folder).
 
 
 def _sample(values: argparse.Namespace, overrides: dict[str, str]) -> int:
-  from ddit_jax.pipelines import requests
+  from ddit_jax.pipelines import generating, requests
 
   if values.task not in requests.NEEDED:
     hint = suggest(values.task, requests.NEEDED)
     raise InputError(f"unknown task {values.task!r}: {hint}")
   with preparing():
-    options = requests.Options(
+    options = generating.Options(
       sample=_sample_changes(values, overrides),
       indices=_integers("indices", values.indices, ","),
       size=_integers("size", values.size, "x"),
@@ -85,13 +85,14 @@ def _sample(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     )
   rows = requests.read(
     values.task,
-    prompts=values.prompt,
-    images=values.image,
-    questions=values.question,
-    inputs=values.inputs,
+    {
+      key: getattr(values, key)
+      for key in ("prompt", "negative_prompt", "image", "mask", "question")
+    },
+    values.inputs,
   )
   compilation_cache.use(values)
-  return requests.generate(
+  return generating.generate(
     values.checkpoint,
     values.task,
     rows,
@@ -102,13 +103,18 @@ def _sample(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   )
 
 
-# Flags of `ddit sample` that are fields of `requests.Options`.
-_PLAIN_OPTIONS = ("seed", "num_images", "negative", "instruction")
+# Flags of `ddit sample` that are fields of `generating.Options`.
+_PLAIN_OPTIONS = (
+  "seed",
+  "num_images_per_prompt",
+  "instruction",
+  "step_cache",
+)
 # Flags that only one task takes.
 _TASK_OF = {
   "size": "t2i",
-  "num_images": "t2i",
-  "negative": "t2i",
+  "num_images_per_prompt": "t2i",
+  "step_cache": "t2i",
   "instruction": "vqa",
 }
 
@@ -117,7 +123,7 @@ def _sample_changes(
   values: argparse.Namespace, overrides: dict[str, str]
 ) -> dict[str, str]:
   """Changes of the sampling config, after checking that the task uses them."""
-  from ddit_jax.pipelines.requests import SHORT_NAMES
+  from ddit_jax.pipelines.generating import SHORT_NAMES
 
   task = values.task
   for name, other in _TASK_OF.items():
@@ -152,8 +158,8 @@ def _integers(
     ) from None
 
 
-# Short names of fields of the sampling config, see `requests.SHORT_NAMES`; they
-# have the fields' types and defaults.
+# Short names of fields of the sampling config, see `generating.SHORT_NAMES`;
+# they have the fields' types and defaults.
 _SHORT_FLAGS = {
   "batch_size": Flag("images or texts at once; fewer take less memory"),
   "guidance": Flag("t2i: scale of classifier-free guidance; 1 is none"),
@@ -163,7 +169,9 @@ _SHORT_FLAGS = {
     "the checkpoint's"
   ),
   "shift": Flag("t2i: resolution shift of the times"),
+  "solver": Flag("t2i: euler, euler_stochastic, heun or dpmpp_2m"),
   "steps": Flag("steps of the image or of the text sampler"),
+  "strength": Flag("t2i with --image: share of the steps that it goes through"),
   "temperature": Flag("caption, vqa: of the draws; 0 is the most likely token"),
 }
 
@@ -183,7 +191,8 @@ Runs one task of a trained checkpoint:
     --image=seven.png --question="what color is the number?"
 
 Many at once: --inputs=FILE.jsonl, one JSON object per line with the keys
-"prompt", "image" and "question" that the task needs. Images are written as
+"prompt", "image" and "question" that the task needs; t2i also takes
+"negative_prompt", "image" and "mask". Images are written as
 PNG files, texts to results.jsonl, both in --out. A request that cannot be run
 gets an "error" there in place of a result; the others are run, and the exit
 code is 1.
@@ -196,7 +205,12 @@ name of the image file: --indices=7 draws the eighth image of the same call
 again. The sampling config is the checkpoint's; flags change single fields:
 
   ddit sample --checkpoint=runs/digits --task=t2i --prompt="a red seven" \\
-    --guidance=2 --steps=50 --num_images=4
+    --guidance=2 --steps=50 --num_images_per_prompt=4
+
+An image is changed with --image, and only in the white parts of a --mask:
+
+  ddit sample --checkpoint=runs/digits --task=t2i --prompt="a blue seven" \\
+    --image=seven.png --strength=0.7
 """,
   flags={
     "checkpoint": Flag(
@@ -210,15 +224,27 @@ again. The sampling config is the checkpoint's; flags change single fields:
       "JSONL file with prompts, images and questions", is_path=True
     ),
     "prompt": Flag("what to draw", is_repeated=True),
-    "image": Flag("an image file", is_repeated=True, is_path=True),
+    "negative_prompt": Flag("t2i: what not to draw", is_repeated=True),
+    "image": Flag(
+      "an image file; t2i changes it", is_repeated=True, is_path=True
+    ),
+    "mask": Flag(
+      "t2i: an image file, white where --image is drawn anew",
+      is_repeated=True,
+      is_path=True,
+    ),
     "question": Flag("a question about the image", is_repeated=True),
     "weights": _WEIGHTS,
     "step": _STEP,
     "seed": Flag("of the draws", int, 0),
     "indices": Flag("numbers of the results wanted, e.g. 0,7; all if unset"),
     "size": Flag("t2i: side of the images in pixels, or HEIGHTxWIDTH"),
-    "num_images": Flag("t2i: images per prompt", int, 1),
-    "negative": Flag("t2i: negative prompt", str, ""),
+    "num_images_per_prompt": Flag("t2i: images of each prompt", int, 1),
+    "step_cache": Flag(
+      "t2i: allowed error of steps that reuse the network's blocks, e.g. 0.06; "
+      "faster, and approximate",
+      float,
+    ),
     "instruction": Flag(
       "vqa: what follows each question; as in training if unset"
     ),

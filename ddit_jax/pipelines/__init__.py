@@ -4,12 +4,14 @@
 - `load_sd3`: the same for plain SD3.
 - `pipeline`: D-DiT, with one method per task.
 - `sd3`: plain SD3, text to image only.
-- `sampler`: jitted sampling, batch by batch over a mesh.
+- `image_pipeline`: text to image, the part that both share.
+- `image_batches`, `sampler`: jitted sampling of images and of texts, batch by
+  batch over a mesh.
 - `text_batches`: batches of texts that shrink, texts that grow.
 - `likelihood`: jitted likelihoods, batch by batch over a mesh.
 - `ranking`: choices and pairs of images and captions, by likelihood.
-- `inputs`: checks of images, texts and sampling settings.
-- `requests`: `ddit sample`.
+- `inputs`, `edit_inputs`: checks of images, texts, masks and sampling settings.
+- `requests`, `generating`: `ddit sample`.
 - `evaluate`: `ddit evaluate`.
 - `lora_export`: `ddit lora`.
 - `benchmarks`: `ddit evaluate --tasks`.

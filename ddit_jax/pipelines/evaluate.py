@@ -218,7 +218,7 @@ class Evaluator:
       [prompt.text for prompt in asked],
       seed=self._plan.seed,
       sample=self._config.sample,
-    )
+    ).images
     metrics, judgements = image_scores.generation_metrics(
       self._world, asked, images, seed=self._plan.seed
     )

@@ -59,13 +59,13 @@ def image_batch(
     return np.stack(pixels)
   if isinstance(images, Image.Image):
     raise InputError("images is a single Pillow image: give a list of images")
-  array = _array(images, "images")
+  array = as_array(images, "images")
   if array.ndim != 4 or array.shape[1:] != (side, side, 3) or not len(array):
     raise InputError(
       f"images has the shape {array.shape}: give an array of RGB images, "
       f"(images, {side}, {side}, 3), or a list of images"
     )
-  return _as_uint8(array, "images")
+  return as_uint8(array, "images")
 
 
 def _image(
@@ -73,13 +73,13 @@ def _image(
 ) -> UInt8[np.ndarray, "side side 3"]:
   if isinstance(image, Image.Image):
     return _square(image, side, crop, name)
-  array = _array(image, name)
+  array = as_array(image, name)
   if array.shape != (side, side, 3):
     raise InputError(
       f"{name} has the shape {array.shape}, this model reads RGB images of "
       f"({side}, {side}, 3): resize it, or give a Pillow image"
     )
-  return _as_uint8(array, name)
+  return as_uint8(array, name)
 
 
 def _log_cropped(images: Sequence[Any]) -> None:
@@ -137,7 +137,8 @@ def check_latents(latents: Any, channels: int) -> None:
     )
 
 
-def _array(value: Any, name: str) -> np.ndarray:
+def as_array(value: Any, name: str) -> np.ndarray:
+  """An array of what is meant as pixels; raises InputError."""
   try:
     return np.asarray(value)
   except (TypeError, ValueError, RuntimeError) as error:
@@ -145,7 +146,8 @@ def _array(value: Any, name: str) -> np.ndarray:
     raise InputError(f"{name} is not an array of pixels: {cause}") from error
 
 
-def _as_uint8(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
+def as_uint8(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
+  """Pixels from uint8, or floats in [0, 1]; raises InputError."""
   if array.dtype == np.uint8:
     return array
   if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -291,7 +293,7 @@ def image_sides(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def sample_config(
-  base: SampleConfig, sample: SampleConfig | Changes | None, negative: str = ""
+  base: SampleConfig, sample: SampleConfig | Changes | None
 ) -> SampleConfig:
   """A sampling config with some of its fields replaced.
 
@@ -300,11 +302,9 @@ def sample_config(
     sample: the fields to replace, e.g. {"image.guidance_scale": 2.0}; or a
       whole config in its place; or None. With "text.preset" all others of the
       text sampler start from their defaults.
-    negative: the negative prompt, which needs guidance.
 
   Raises:
-    InputError: an unknown field, a wrong type or value, or a negative prompt
-      without guidance.
+    InputError: an unknown field, or a wrong type or value.
   """
   if isinstance(sample, Mapping):
     if "text.preset" in sample:
@@ -316,11 +316,5 @@ def sample_config(
     raise InputError(
       "sample must be a SampleConfig or a mapping such as "
       f'{{"image.guidance_scale": 2.0}}, got {sample!r}'
-    )
-  check_text(negative, "negative")
-  if negative and base.image.guidance_scale == 1:
-    raise InputError(
-      f"the negative prompt {negative!r} has no effect without guidance: set "
-      "sample.image.guidance_scale to another value than 1"
     )
   return base

@@ -28,6 +28,7 @@ from ddit_jax.pipelines.sd3 import Sd3Pipeline
 from ddit_jax.sharding.mesh import MeshConfig
 
 WEIGHTS = ("ema", "params")
+DTYPES = ("float32", "bfloat16")
 # The required parts of a D-DiT.
 _NEEDED_PARTS = ("network", "text_encoder", "vae", "tokenizer")
 # Length of T5's input in the paper's second stage.
@@ -43,7 +44,7 @@ def load(
   weights: str = "ema",
   step: int | None = None,
   mesh: Mesh | None = None,
-  dtype: str = "float32",
+  dtype: str | None = None,
 ) -> Pipeline | Sd3Pipeline:
   """Loads the pipeline of a run's checkpoint or of converted weights.
 
@@ -56,20 +57,23 @@ def load(
     weights: "ema" or "params"; converted weights have only one kind.
     step: which checkpoint of a run; the newest if None.
     mesh: devices; all of them along `fsdp` if None.
-    dtype: dtype of converted weights and their computation, "float32" or
-      "bfloat16"; a run's checkpoint keeps its own.
+    dtype: dtype of the weights and their computation, "float32" or
+      "bfloat16" (half the memory). None is float32 for converted weights; a
+      run's network computes as in training, and keeps float32 weights.
 
   Raises:
     InputError: no such checkpoint, or it is damaged or incomplete.
   """
+  if dtype not in (None, *DTYPES):
+    raise InputError(f"dtype must be one of {DTYPES}, got {dtype!r}")
   if weights not in WEIGHTS:
     raise InputError(f"weights must be one of {WEIGHTS}, got {weights!r}")
   mesh = mesh or MeshConfig().make()
   if PretrainedModel.is_at(path):
     with preparing():
-      return _from_converted(local_path(path), mesh, dtype)
+      return _from_converted(local_path(path), mesh, dtype or "float32")
   with open_store(path) as store:
-    return _from_store(store, weights, step, mesh)
+    return _from_store(store, weights, step, mesh, dtype)
 
 
 @contextlib.contextmanager
@@ -94,9 +98,13 @@ def stored_config(path: str, step: int | None) -> Config | None:
     return _read_config(store, stored_step(store, step))
 
 
-def _from_store(store, weights: str, step: int | None, mesh: Mesh) -> Pipeline:
+def _from_store(
+  store, weights: str, step: int | None, mesh: Mesh, dtype: str | None
+) -> Pipeline:
   run = StoredRun.open(store, step)
   model, network = run.merged(weights, mesh)
+  if dtype is not None:
+    model, network = _cast(model, network, mesh, dtype)
   frozen = run.config.model.restore_encoders(model, run.encoders, mesh)
   return Pipeline(
     run.config,
@@ -109,6 +117,26 @@ def _from_store(store, weights: str, step: int | None, mesh: Mesh) -> Pipeline:
     input_size=run.config.data.image_sides[1],
     instructions=run.instructions,
   )
+
+
+def _cast(
+  model: DualModel, variables: Variables, mesh: Mesh, dtype: str
+) -> tuple[DualModel, Variables]:
+  """The model with a network of another dtype, and its variables."""
+  old = model.network
+  network = Network(
+    old.config,
+    dataclasses.replace(old.execution, dtype=dtype),
+    parameter_dtype=dtype,
+    has_mask_embedding=old.has_mask_embedding,
+  )
+  wanted = network.abstract_variables()
+
+  def cast(arrays: Variables) -> Variables:
+    return jax.tree.map(lambda x, like: x.astype(like.dtype), arrays, wanted)
+
+  cast = jax.jit(cast, out_shardings=network.shardings(mesh))
+  return dataclasses.replace(model, network=network), cast(variables)
 
 
 def _from_converted(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Int
 
 from ddit_jax.config.load import overridden
 from ddit_jax.data.text import (
@@ -23,15 +23,14 @@ from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.likelihood import Bound, LikelihoodConfig
 from ddit_jax.models.module import Variables
+from ddit_jax.pipelines.image_pipeline import ImagePipeline
 from ddit_jax.pipelines.inputs import (
   Changes,
   ImagesLike,
   check_count,
-  check_latents,
   check_template,
   check_text,
   image_batch,
-  image_sides,
   row_indices,
   sample_config,
   text_list,
@@ -41,7 +40,7 @@ from ddit_jax.pipelines.sampler import Sampler
 from ddit_jax.sampling.text_sampler import Texts
 
 
-class Pipeline:
+class Pipeline(ImagePipeline):
   """Text to image, caption, answer and infill with one set of weights.
 
   Attributes:
@@ -50,6 +49,7 @@ class Pipeline:
     model: the network with its encoders.
     variables: weights of the model's parts, on `mesh`.
     mesh: the devices.
+    sample: default sampling config, the run's.
     step: number of training steps.
     image_size: default side of generated images, in pixels.
     input_size: side of the images that it reads, in pixels.
@@ -69,58 +69,27 @@ class Pipeline:
     input_size: int,
     instructions: tuple[str, ...],
   ):
+    super().__init__(
+      model,
+      variables,
+      mesh=mesh,
+      sample=config.sample,
+      image_size=image_size,
+    )
     self.config = config
     self.tokenizer = tokenizer
-    self.model = model
-    self.variables = variables
-    self.mesh = mesh
     self.step = step
-    self.image_size = image_size
     self.input_size = input_size
     self.instructions = instructions
     self._sampler = Sampler(model, variables, mesh)
     self._likelihood = Likelihood(model, variables, mesh)
     self._encode = jax.jit(model.encode)
-    self._decode = jax.jit(model.decode)
 
-  def text_to_image(
-    self,
-    prompts: Sequence[str],
-    *,
-    negative: str = "",
-    seed: int = 0,
-    sample: SampleConfig | Changes | None = None,
-    size: int | tuple[int, int] | None = None,
-    indices: Sequence[int] | None = None,
-  ) -> UInt8[np.ndarray, "prompts height width 3"]:
-    """Generates one image per prompt.
-
-    Args:
-      prompts: texts; the empty one generates without guidance.
-      negative: negative prompt of the guidance, for all prompts.
-      seed: of the noise.
-      sample: what to change in the checkpoint's sampling config, see
-        `inputs.sample_config`.
-      size: side or (height, width) in pixels; `image_size` if None.
-      indices: of the prompts, 0, 1, ... if None. An image follows from seed,
-        prompt and index, so any image of a list can be drawn again alone.
-
-    Raises:
-      InputError: a prompt is longer than the network's text or has words
-        that the tokenizer does not know, the size is incompatible with the
-        network's patches, or an argument has another type.
-    """
-    prompts = text_list(prompts, "prompts")
-    config = sample_config(self.config.sample, sample, negative)
-    tokens = [self.caption_tokens(prompt) for prompt in [negative, *prompts]]
-    return self._sampler.images(
-      np.stack(tokens[1:]),
-      tokens[0][None],
-      indices=row_indices(indices, len(prompts)),
-      seed=seed,
-      size=image_sides(self.image_size if size is None else size),
-      config=config,
-    )
+  def prompt_ids(
+    self, prompts: Sequence[str]
+  ) -> Int[np.ndarray, "prompts length"]:
+    """The ids of prompts for `text_to_image`; see `caption_tokens`."""
+    return np.stack([self.caption_tokens(prompt) for prompt in prompts])
 
   def caption_tokens(self, prompt: str) -> Int[np.ndarray, " length"]:
     """The ids of a prompt for `text_to_image`.
@@ -286,7 +255,7 @@ class Pipeline:
       keeps_trace=keeps_trace,
       indices=row_indices(indices, len(images)),
       seed=seed,
-      config=sample_config(self.config.sample, sample),
+      config=sample_config(self.sample, sample),
     )
 
   def text_likelihood(
@@ -399,8 +368,3 @@ class Pipeline:
     """The network's latents of images, see `inputs.image_batch`."""
     images = image_batch(images, self.input_size, self.input_crop)
     return self._encode(self.variables, jnp.asarray(images))
-
-  def decode(self, latents: jax.Array) -> np.ndarray:
-    """Latents to uint8 images."""
-    check_latents(latents, self.model.network.config.latent_channels)
-    return np.asarray(self._decode(self.variables, latents))

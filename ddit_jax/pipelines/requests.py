@@ -1,18 +1,16 @@
-"""`ddit sample`: reads requests, and writes images, captions or answers."""
+"""Requests of `ddit sample`, from flags and files, and the images they name."""
 
-import dataclasses
-import json
+import contextlib
 import logging
 import pathlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
 from ddit_jax.data.example import BadRecord
-from ddit_jax.data.image import ImageConfig, ImageTransform
+from ddit_jax.data.image import ImageConfig, ImageTransform, decode_image
 from ddit_jax.data.image_header import (
   HeaderError,
   image_size_of_bytes,
@@ -21,76 +19,56 @@ from ddit_jax.data.image_header import (
 from ddit_jax.data.sources.annotations import TextError, json_lines
 from ddit_jax.data.sources.paths import SafeFolder, file_facts
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.config import SampleConfig
-from ddit_jax.experiment.workdir import output_folder
-from ddit_jax.pipelines.inputs import sample_config
-from ddit_jax.pipelines.load import load, refuse_sd3
-from ddit_jax.pipelines.pipeline import Pipeline
-from ddit_jax.pipelines.sd3 import Sd3Pipeline
-from ddit_jax.prng import check_seed
 
 _log = logging.getLogger(__name__)
 
-# The keys of a request for each task.
+# The keys of a request for each task, and those that it may have.
 NEEDED = {
   "t2i": ("prompt",),
   "caption": ("image",),
   "vqa": ("image", "question"),
 }
-# The names by which `ddit sample` takes fields of `SampleConfig`, by task; all
-# others are set by their dotted names.
-_OF_TEXTS = {
-  "batch_size": "batch_size",
-  "order": "text.order",
-  "preset": "text.preset",
-  "steps": "text.num_steps",
-  "temperature": "text.temperature",
+OPTIONAL = {
+  "t2i": ("negative_prompt", "image", "mask"),
+  "caption": (),
+  "vqa": (),
 }
-SHORT_NAMES = {
-  "t2i": {
-    "batch_size": "batch_size",
-    "guidance": "image.guidance_scale",
-    "shift": "image.shift",
-    "steps": "image.num_inference_steps",
-  },
-  "caption": _OF_TEXTS,
-  "vqa": _OF_TEXTS,
-}
-# Exit code if only some requests could be run.
-PARTIAL = 1
-# Images of one prompt; far more than anyone looks at.
-_MAX_IMAGES = 100_000
+# Texts that may be empty: training uses the empty prompt, too.
+_MAY_BE_EMPTY = ("prompt", "negative_prompt")
 
 
 def read(
-  task: str,
-  *,
-  prompts: list[str],
-  images: list[str],
-  questions: list[str],
-  inputs: str | None,
+  task: str, given: Mapping[str, list[str]], inputs: str | None
 ) -> list[dict[str, str]]:
   """Collects requests from flags and, if given, from a JSONL file.
 
   One image may have many questions, and one question many images.
 
+  Args:
+    task: a key of `NEEDED`.
+    given: values of flags by the key of a request.
+    inputs: the file, if any.
+
   Returns:
-    For each request, the values of `NEEDED[task]`.
+    For each request, the values of `NEEDED[task]` and of those of
+    `OPTIONAL[task]` that it has.
 
   Raises:
     InputError: there is no request, a key is missing, or the file is damaged.
   """
-  needed = NEEDED[task]
-  given = {"prompt": prompts, "image": images, "question": questions}
-  extra = [key for key, values in given.items() if values and key not in needed]
+  needed, optional = NEEDED[task], OPTIONAL[task]
+  extra = [k for k, v in given.items() if v and k not in (*needed, *optional)]
   if extra:
     raise InputError(f"--task={task} does not take --{extra[0]}")
-  rows = _from_flags(needed, given)
+  rows = _from_flags(needed, optional, given)
   if inputs is not None:
-    rows += _from_file(pathlib.Path(inputs), needed)
+    rows += _from_file(pathlib.Path(inputs), needed, optional)
   if not rows:
     flags = " and ".join(f"--{key}" for key in needed)
     raise InputError(f"nothing to do: give {flags}, or --inputs=FILE.jsonl")
+  for row in rows:
+    if "mask" in row and "image" not in row:
+      raise InputError(f"{row['mask']} needs an image that it keeps: give it")
   return rows
 
 
@@ -107,15 +85,33 @@ def read_image(
   Raises:
     InputError: the file does not exist, or training would not take it either.
   """
-  file = pathlib.Path(path).expanduser()
-  folder = SafeFolder(file.parent, follow_links=True)
-  try:
-    data = folder.read(file.name, path)
+  with _usable_file(path):
+    data = _file_bytes(path)
     config = ImageConfig(image_size=side, crop=crop)
     pixels = ImageTransform(config=config)(
       data, np.random.default_rng(0), record_id=path, may_flip=False
     )
     size = image_size_of_bytes(data)
+  _log_animation(path, data)
+  if size.height != size.width and crop == "centre":
+    _log.info("%s is cropped to its centre square", path)
+  return pixels
+
+
+def open_image(path: str) -> Image.Image:
+  """An image file of any size, in RGB; raises InputError."""
+  with _usable_file(path):
+    data = _file_bytes(path)
+    image = decode_image(data, record_id=path)
+  _log_animation(path, data)
+  return image
+
+
+@contextlib.contextmanager
+def _usable_file(path: str) -> Iterator[None]:
+  """Turns errors of reading an image into InputError."""
+  try:
+    yield
   except BadRecord as error:
     if error.reason == "missing_file":
       raise InputError(f"there is no image file {path}") from error
@@ -124,15 +120,21 @@ def read_image(
     ) from error
   except HeaderError as error:
     raise InputError(f"{path} cannot be used: {error}") from error
+
+
+def _file_bytes(path: str) -> bytes:
+  file = pathlib.Path(path).expanduser()
+  return SafeFolder(file.parent, follow_links=True).read(file.name, path)
+
+
+def _log_animation(path: str, data: bytes) -> None:
   if is_animation(data):
     _log.info("%s is an animation: its first frame is used", path)
-  if size.height != size.width and crop == "centre":
-    _log.info("%s is cropped to its centre square", path)
-  return pixels
 
 
-def _from_flags(needed, given) -> list[dict[str, str]]:
+def _from_flags(needed, optional, given) -> list[dict[str, str]]:
   columns = {key: given[key] for key in needed}
+  columns |= {key: given[key] for key in optional if given.get(key)}
   counts = {key: len(values) for key, values in columns.items()}
   if not any(counts.values()):
     return []
@@ -152,11 +154,11 @@ def _from_flags(needed, given) -> list[dict[str, str]]:
     for row in zip(*columns.values(), strict=True)
   ]
   for row in rows:
-    _check_row(row, needed, "the command line")
+    _check_row(row, columns, "the command line")
   return rows
 
 
-def _from_file(path: pathlib.Path, needed) -> list[dict[str, str]]:
+def _from_file(path: pathlib.Path, needed, optional) -> list[dict[str, str]]:
   try:
     file_facts(path)
     lines = list(json_lines(path))
@@ -167,199 +169,18 @@ def _from_file(path: pathlib.Path, needed) -> list[dict[str, str]]:
     where = f"{path} line {number}"
     if isinstance(row, TextError):
       raise InputError(f"{where} is {row}")
-    _check_row(row, needed, where)
-    rows.append({key: row[key] for key in needed})
+    keys = (*needed, *(key for key in optional if key in row))
+    _check_row(row, keys, where)
+    rows.append({key: row[key] for key in keys})
   if not rows:
     raise InputError(f"{path} is empty: write one JSON object per line")
   return rows
 
 
-def _check_row(row, needed, where: str) -> None:
-  for key in needed:
+def _check_row(row, keys, where: str) -> None:
+  for key in keys:
     value = row.get(key)
     if not isinstance(value, str):
       raise InputError(f"{where} needs a text {key!r}")
-    # The empty prompt is one that training uses, too.
-    if key != "prompt" and not value.strip():
+    if key not in _MAY_BE_EMPTY and not value.strip():
       raise InputError(f"{where} needs a non-empty text {key!r}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
-  """What may be set for all requests of a call; None keeps the default.
-
-  Attributes:
-    seed: of the draws.
-    sample: changes of the checkpoint's `SampleConfig`, by dotted name.
-    indices: numbers of the requests to run; all if None.
-    size: of the images, side or (height, width) in pixels; only t2i.
-    num_images: images per prompt; only t2i.
-    negative: negative prompt; only t2i.
-    instruction: see `Pipeline.answer`; only vqa.
-  """
-
-  seed: int = 0
-  sample: Mapping[str, str] = dataclasses.field(default_factory=dict)
-  indices: tuple[int, ...] | None = None
-  size: int | tuple[int, int] | None = None
-  num_images: int = 1
-  negative: str = ""
-  instruction: str | None = None
-
-  def __post_init__(self):
-    check_seed(self.seed)
-    if not 1 <= self.num_images <= _MAX_IMAGES:
-      raise ValueError(
-        f"--num_images must be in 1 to {_MAX_IMAGES}, got {self.num_images}"
-      )
-    if len(set(self.indices or ())) < len(self.indices or ()):
-      raise ValueError(f"--indices names a result twice: {self.indices}")
-    sample_config(SampleConfig(), self.sample)
-
-  def chosen(self, rows: list[dict[str, str]]) -> dict[int, dict[str, str]]:
-    """The requests to run by their index, each prompt `num_images` times.
-
-    Raises:
-      InputError: there is no request of an index.
-    """
-    rows = [row for row in rows for _ in range(self.num_images)]
-    indices = range(len(rows)) if self.indices is None else self.indices
-    for index in indices:
-      if not 0 <= index < len(rows):
-        raise InputError(
-          f"--indices has {index}, but the results are numbered 0 to "
-          f"{len(rows) - 1}"
-        )
-    return {index: rows[index] for index in indices}
-
-
-def generate(
-  checkpoint: str,
-  task: str,
-  rows: list[dict[str, str]],
-  *,
-  out: str,
-  weights: str,
-  step: int | None,
-  options: Options,
-) -> int:
-  """Runs the requests and writes their results into `out`.
-
-  A request that cannot be used gets an "error" in place of a result.
-
-  Returns:
-    The exit code: 0, or `PARTIAL` if some requests could not be used.
-
-  Raises:
-    InputError: the checkpoint, options or folder are invalid, or no request can
-      be used.
-  """
-  chosen = options.chosen(rows)
-  with output_folder(out) as folder:
-    if task != "t2i":
-      # Checked before the weights are read, which takes minutes.
-      refuse_sd3(checkpoint, f"--task={task}")
-    pipeline = load(checkpoint, weights=weights, step=step)
-    usable, errors = _usable(pipeline, task, chosen, options)
-    if task == "t2i":
-      found = _images(pipeline, usable, options, folder)
-    else:
-      found = _texts(pipeline, task, usable, options)
-    results = dict(zip(usable, found, strict=True))
-    results |= {i: {**chosen[i], "error": text} for i, text in errors.items()}
-    lines = [json.dumps(results[index]) for index in chosen]
-    (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
-  print("\n".join(lines))
-  return PARTIAL if errors else 0
-
-
-def _usable(
-  pipeline: Pipeline | Sd3Pipeline,
-  task: str,
-  rows: dict[int, dict[str, str]],
-  options: Options,
-) -> tuple[dict[int, dict[str, Any]], dict[int, str]]:
-  """The requests that can be run, with their "pixels", and others' errors.
-
-  Raises:
-    InputError: none can be run; the message is that of the first.
-  """
-  usable, errors = {}, {}
-  for index, row in rows.items():
-    try:
-      usable[index] = {**row, **_checked(pipeline, task, row, options)}
-    except InputError as error:
-      errors[index] = str(error)
-  if not usable:
-    raise InputError(next(iter(errors.values())))
-  for index, text in errors.items():
-    _log.warning("request %d is left out: %s", index, text)
-  return usable, errors
-
-
-def _checked(
-  pipeline: Pipeline | Sd3Pipeline,
-  task: str,
-  row: dict[str, str],
-  options: Options,
-) -> dict[str, np.ndarray]:
-  """The "pixels" of a request with an image; raises InputError."""
-  if task == "t2i":
-    if isinstance(pipeline, Pipeline):
-      pipeline.caption_tokens(row["prompt"])
-    return {}
-  if task == "vqa":
-    (prompt,) = pipeline.prompts([row["question"]], options.instruction)
-    pipeline.template(prompt)
-  side, crop = pipeline.input_size, pipeline.input_crop
-  return {"pixels": read_image(row["image"], side, crop)}
-
-
-def _images(
-  pipeline: Pipeline | Sd3Pipeline,
-  rows: dict[int, dict[str, Any]],
-  options: Options,
-  folder: pathlib.Path,
-) -> list[dict]:
-  images = pipeline.text_to_image(
-    [row["prompt"] for row in rows.values()],
-    negative=options.negative,
-    seed=options.seed,
-    sample=options.sample,
-    size=options.size,
-    indices=tuple(rows),
-  )
-  return [
-    {**row, "image": _write_png(folder, index, image)}
-    for (index, row), image in zip(rows.items(), images, strict=True)
-  ]
-
-
-def _texts(
-  pipeline: Pipeline,
-  task: str,
-  rows: dict[int, dict[str, Any]],
-  options: Options,
-) -> list[dict]:
-  images = np.stack([row.pop("pixels") for row in rows.values()])
-  common = {
-    "seed": options.seed,
-    "sample": options.sample,
-    "indices": tuple(rows),
-  }
-  if task == "caption":
-    texts = pipeline.caption(images, **common)
-  else:
-    questions = [row["question"] for row in rows.values()]
-    common["instruction"] = options.instruction
-    texts = pipeline.answer(images, questions, **common)
-  key = "caption" if task == "caption" else "answer"
-  return [
-    {**row, key: text} for row, text in zip(rows.values(), texts, strict=True)
-  ]
-
-
-def _write_png(folder: pathlib.Path, number: int, image: np.ndarray) -> str:
-  path = folder / f"{number:05d}.png"
-  Image.fromarray(image).save(path)
-  return str(path)

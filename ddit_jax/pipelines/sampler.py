@@ -1,15 +1,15 @@
-"""Jitted sampling of images and texts, batch by batch over a mesh."""
+"""Jitted sampling of texts, batch by batch over a mesh."""
 
 import functools
 from typing import Any
 
 import jax
 import numpy as np
+import tqdm
 from jax.sharding import Mesh
-from jaxtyping import Bool, Int, PyTree, UInt8, UInt32
+from jaxtyping import Bool, Int, UInt8, UInt32
 
 from ddit_jax.data.prefetch import to_mesh
-from ddit_jax.errors import preparing
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
@@ -18,7 +18,6 @@ from ddit_jax.pipelines.text_batches import (
   finish_and_drop,
 )
 from ddit_jax.prng import key_for, root_key, row_keys
-from ddit_jax.sampling.image_sampler import ImageSampling, generate_latents
 from ddit_jax.sampling.text_sampler import (
   Progress,
   Texts,
@@ -29,9 +28,9 @@ from ddit_jax.sharding.mesh import batch_ways
 
 
 class Sampler:
-  """Both samplers of one model.
+  """The text sampler of one model.
 
-  Each compiles once per batch size and config. A row's draws follow from the
+  It compiles once per batch size and config. A row's draws follow from the
   seed and the row's index alone, not from the batch size or the other rows.
 
   Args:
@@ -44,9 +43,6 @@ class Sampler:
     self, model: DualModel, variables: dict[str, Variables], mesh: Mesh
   ):
     self._model, self._variables, self._mesh = model, variables, mesh
-    self._images = jax.jit(
-      self._image_batch, static_argnames=("latent_shape", "sampling")
-    )
     self._start_texts = jax.jit(
       self._started_texts, static_argnames=("sampler", "keeps_trace")
     )
@@ -54,47 +50,6 @@ class Sampler:
       self._advanced_texts, static_argnames="sampler"
     )
     self._finish_texts = jax.jit(TextSampler.finish, static_argnums=0)
-
-  def images(
-    self,
-    texts: PyTree[Int[np.ndarray, "rows length"]],
-    null_texts: PyTree[Int[np.ndarray, "1 length"]],
-    *,
-    indices: UInt32[np.ndarray, " rows"],
-    seed: int,
-    size: tuple[int, int],
-    config: SampleConfig,
-  ) -> UInt8[np.ndarray, "rows height width 3"]:
-    """One image per row of token ids.
-
-    Args:
-      texts: the prompts, in the model's input format.
-      null_texts: the empty or negative prompt.
-      indices: of the rows, see `prng.row_keys`.
-      seed: of the noise.
-      size: (height, width) in pixels.
-      config: of the image sampler, and the batch size.
-
-    Raises:
-      InputError: the size is incompatible with the network, or the seed out of
-        range.
-    """
-    with preparing():
-      latent_shape = self._model.latent_shape(*size)
-    generate = functools.partial(
-      self._images,
-      self._variables,
-      null_texts,
-      key_for(root_key(seed), "text_to_image"),
-      latent_shape=latent_shape,
-      sampling=config.image,
-    )
-    return in_batches(
-      generate,
-      (indices, texts),
-      mesh=self._mesh,
-      batch_size=config.batch_size,
-    )
 
   def tokens(
     self,
@@ -111,7 +66,8 @@ class Sampler:
   ) -> Texts:
     """Fills the tokens where `prompt_mask` is False.
 
-    For `indices` see `images`, for the others `infill`.
+    A row's draws follow from the seed and its index in `indices`; for the
+    other arguments see `infill`.
     """
     sampler = TextSampler(config.text, mask_id, end_id)
     root = key_for(root_key(seed), "image_to_text")
@@ -133,24 +89,6 @@ class Sampler:
       mask_id=mask_id,
       end_id=end_id,
     )
-
-  def _image_batch(
-    self,
-    variables,
-    null_texts,
-    root: jax.Array,
-    rows,
-    *,
-    latent_shape: tuple[int, int, int],
-    sampling: ImageSampling,
-  ) -> jax.Array:
-    indices, texts = rows
-    draw = functools.partial(jax.random.normal, shape=latent_shape)
-    noise = jax.vmap(draw)(row_keys(root, indices))
-    latents = generate_latents(
-      self._model, variables, texts, null_texts, noise, sampling=sampling
-    )
-    return self._model.decode(variables, latents)
 
   def _texts(
     self, sampler: TextSampler, root: jax.Array, rows, *, keeps_trace: bool
@@ -204,7 +142,10 @@ def in_batches(function, rows: Any, *, mesh: Mesh, batch_size: int) -> Any:
   size = -(-min(batch_size, num_rows) // ways) * ways
   results = []
   with jax.set_mesh(mesh):
-    for start in range(0, num_rows, size):
+    starts = range(0, num_rows, size)
+    # Only on a terminal.
+    is_quiet = len(starts) == 1 or None
+    for start in tqdm.tqdm(starts, unit="batch", disable=is_quiet):
       batch = jax.tree.map(
         functools.partial(_padded_slice, start=start, size=size), rows
       )

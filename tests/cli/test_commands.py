@@ -13,7 +13,7 @@ from ddit_jax.cli.main import main
 from ddit_jax.config.load import split_overrides
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
-from ddit_jax.pipelines import evaluate, lora_export, requests
+from ddit_jax.pipelines import evaluate, lora_export
 
 CONFIG = "--config=configs/digits.py"
 
@@ -132,7 +132,7 @@ def test_there_is_something_to_do_before_the_checkpoint_is_opened():
 def test_requests_and_options_are_handed_over(monkeypatch):
   calls = []
   monkeypatch.setattr(
-    requests, "generate", lambda *args, **named: calls.append((args, named))
+    generating, "generate", lambda *args, **named: calls.append((args, named))
   )
   sample(
     *("--checkpoint=c", "--task=vqa", "--image=a.png", "--image=b.png"),
@@ -149,7 +149,7 @@ def test_requests_and_options_are_handed_over(monkeypatch):
     "out": "samples",
     "weights": "ema",
     "step": 3,
-    "options": requests.Options(
+    "options": generating.Options(
       seed=2**32 - 1,
       sample={"text.num_steps": "5", "text.temperature": "0"},
       indices=(1,),
@@ -161,7 +161,7 @@ def test_every_sampling_field_can_be_set(monkeypatch):
   """By its dotted name, and most by a short one."""
   calls = []
   monkeypatch.setattr(
-    requests, "generate", lambda *_, **named: calls.append(named["options"])
+    generating, "generate", lambda *_, **named: calls.append(named["options"])
   )
   fields = dataclasses.asdict(SampleConfig())
   for section, rows in (("image", "t2i"), ("text", "caption")):
@@ -170,7 +170,7 @@ def test_every_sampling_field_can_be_set(monkeypatch):
       flag = f"--sample.{section}.{name}={value}"
       sample("--checkpoint=c", f"--task={rows}", what, flag)
       assert calls.pop().sample == {f"{section}.{name}": str(value)}
-  for task, names in requests.SHORT_NAMES.items():
+  for task, names in generating.SHORT_NAMES.items():
     for name, key in names.items():
       *sections, last = key.split(".")
       part = functools.reduce(getattr, sections, SampleConfig())

@@ -19,6 +19,7 @@ from PIL import Image
 from ddit_jax.cli.main import VERBS, main
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.trainer import Trainer
+from ddit_jax.pipelines.image_batches import ImageSampler
 from ddit_jax.pipelines.sampler import Sampler
 from tests import tiny_run
 
@@ -147,7 +148,8 @@ def stopped(monkeypatch, on_one_device, unchecked_shapes):
 
   for kind, names in (
     (Trainer, ("initialise", "restore", "fit")),
-    (Sampler, ("images", "tokens")),
+    (Sampler, ("tokens",)),
+    (ImageSampler, ("draw", "magnitude_ratios")),
   ):
     for name in names:
       monkeypatch.setattr(kind, name, start)

@@ -146,7 +146,7 @@ def test_a_resumed_run_is_bit_identical(converted, finetuned, tmp_path):
 def test_its_checkpoint_samples_all_tasks(finetuned):
   pipeline = load(str(finetuned))
   images = pipeline.text_to_image(["a red seven"] * 2)
-  assert images.shape == (2, 16, 16, 3)
+  assert images.images.shape == (2, 16, 16, 3)
   assert len(pipeline.caption(images)) == 2
 
 

@@ -151,7 +151,7 @@ def test_a_resumed_run_is_bit_identical(pictures, finished, tmp_path):
 def test_its_checkpoint_knows_its_words_and_its_image_size(finished):
   pipeline = load(str(finished))
   images = pipeline.text_to_image(["a red square"])
-  assert images.shape == (1, 16, 16, 3)
+  assert images.images.shape == (1, 16, 16, 3)
   assert len(pipeline.caption(images)) == 1
   with pytest.raises(InputError, match="does not know 'dog'"):
     pipeline.text_to_image(["a red dog"])

@@ -7,18 +7,20 @@ import pytest
 from PIL import Image
 
 from ddit_jax.errors import InputError
-from ddit_jax.pipelines import requests
+from ddit_jax.experiment.config import SampleConfig
+from ddit_jax.pipelines import generating
+from ddit_jax.pipelines.image_pipeline import GeneratedImages
 
 
 def generate(trained, out, task, rows, **options):
-  return requests.generate(
+  return generating.generate(
     str(trained),
     task,
     rows,
     out=str(out),
     weights="ema",
     step=None,
-    options=requests.Options(**options),
+    options=generating.Options(**options),
   )
 
 
@@ -49,6 +51,33 @@ def test_every_prompt_gets_an_image_file(trained, tmp_path, capsys):
   generate(trained, again, "t2i", rows)
   for name in ("00000.png", "00001.png"):
     assert (out / name).read_bytes() == (again / name).read_bytes()
+
+
+def test_image_files_are_changed(trained, tmp_path, image, caplog):
+  mask = tmp_path / "mask.png"
+  Image.fromarray(np.repeat(np.uint8([[0], [255]]), 16, 1).repeat(8, 0)).save(
+    mask
+  )
+  rows = [
+    {"prompt": "a red seven", "image": image, "mask": str(mask)},
+    {"prompt": "a red seven"},
+    {"prompt": "a red seven", "image": image},
+    {"prompt": "", "image": str(tmp_path / "no.png")},
+  ]
+  sample = {"image.strength": "0.7"}
+  out = tmp_path / "out"
+  assert generate(trained, out, "t2i", rows, sample=sample, seed=4) == 1
+  found = results(out)
+  assert [row.get("edited_image") for row in found[:3]] == [image, None, image]
+  assert found[0]["image"] == str(out / "00000.png") and found[0]["seed"] == 4
+  assert "there is no image file" in found[3]["error"]
+  source, drawn = (
+    np.asarray(Image.open(x)) for x in (image, found[0]["image"])
+  )
+  np.testing.assert_array_equal(source[:8], drawn[:8])
+  assert (source[8:] != drawn[8:]).any()
+  settings = json.loads((out / "settings.json").read_text())
+  assert settings["image"]["strength"] == 0.7
 
 
 def test_images_are_captioned_and_questioned_in_order(
@@ -82,36 +111,44 @@ def test_options_reach_the_samplers(trained, tmp_path, image, monkeypatch):
     def __getattr__(self, name):
       def method(*args, **named):
         calls.append((name, args, named))
-        return [
-          np.zeros((8, 8, 3), np.uint8) if name == "text_to_image" else ""
-        ]
+        if name != "text_to_image":
+          return [""]
+        return GeneratedImages(
+          images=np.zeros((1, 8, 8, 3), np.uint8),
+          prompts=[""],
+          negative_prompts=[""],
+          indices=[0],
+          seed=3,
+          settings=SampleConfig(),
+        )
 
       return method
 
-  monkeypatch.setattr(requests, "load", lambda *_, **__: Spy())
+  monkeypatch.setattr(generating, "load", lambda *_, **__: Spy())
   common = {"seed": 3, "sample": {"batch_size": "2"}, "indices": (0,)}
   row = {"image": image, "question": "is it red?"}
   generate(trained, tmp_path, "vqa", [row], instruction="Briefly.", **common)
   generate(trained, tmp_path, "caption", [row], **common)
-  options = {"size": (8, 8), "negative": "a dog"}
-  generate(trained, tmp_path, "t2i", [{"prompt": ""}], **options, **common)
+  row = {"prompt": "", "negative_prompt": "a dog"}
+  generate(trained, tmp_path, "t2i", [row], size=(8, 8), **common)
   answer, caption, drawn = calls
   assert answer[1][1] == ["is it red?"]
   assert answer[0] == "answer" and caption[0] == "caption"
   assert answer[2] == {**common, "instruction": "Briefly."}
   assert caption[2] == common
+  options = {"size": (8, 8), "negative_prompt": ["a dog"]}
   assert drawn == ("text_to_image", ([""],), options | common)
 
 
 def test_one_image_of_many_is_drawn_again(trained, tmp_path):
   rows = [{"prompt": "a red seven"}, {"prompt": ""}]
   whole, part = tmp_path / "whole", tmp_path / "part"
-  generate(trained, whole, "t2i", rows, num_images=2)
+  generate(trained, whole, "t2i", rows, num_images_per_prompt=2)
   prompts = [row["prompt"] for row in results(whole)]
   assert prompts == ["a red seven", "a red seven", "", ""]
   images = {path.name: path.read_bytes() for path in whole.glob("*.png")}
   assert len(set(images.values())) == len(images) == 4
-  generate(trained, part, "t2i", rows, num_images=2, indices=(3, 1))
+  generate(trained, part, "t2i", rows, num_images_per_prompt=2, indices=(3, 1))
   found = results(part)
   assert [row["prompt"] for row in found] == ["", "a red seven"]
   for name in ("00003.png", "00001.png"):
@@ -120,13 +157,16 @@ def test_one_image_of_many_is_drawn_again(trained, tmp_path):
   with pytest.raises(
     InputError, match="--indices has 4, but the results are n"
   ):
-    generate(trained, part, "t2i", rows, num_images=2, indices=(4,))
+    generate(trained, part, "t2i", rows, num_images_per_prompt=2, indices=(4,))
 
 
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"num_images": 0}, "--num_images must be in 1 to 100000, got 0"),
+    (
+      {"num_images_per_prompt": 0},
+      "--num_images_per_prompt must be in 1 to 100000, got 0",
+    ),
     ({"seed": -1}, "seed must be in 0 to"),
     ({"indices": (1, 1)}, "--indices names a result twice"),
     ({"sample": {"order": "x"}}, "sample: unknown config key order"),
@@ -140,7 +180,7 @@ def test_one_image_of_many_is_drawn_again(trained, tmp_path):
 )
 def test_options_are_checked_at_once(options, message):
   with pytest.raises(ValueError, match=message):
-    requests.Options(**options)
+    generating.Options(**options)
 
 
 def test_requests_that_cannot_be_run_leave_the_others(
@@ -152,7 +192,7 @@ def test_requests_that_cannot_be_run_leave_the_others(
     {"image": str(tmp_path / "no.png"), "question": "what color is it?"},
     {"image": image, "question": "is it red? " * 9},
   ]
-  assert generate(trained, tmp_path / "some", "vqa", rows) == requests.PARTIAL
+  assert generate(trained, tmp_path / "some", "vqa", rows) == generating.PARTIAL
   found = results(tmp_path / "some")
   keys = ["error", "answer", "error", "error"]
   assert [set(row) for row in found] == [{"image", "question", k} for k in keys]
@@ -169,7 +209,7 @@ def test_requests_that_cannot_be_run_leave_the_others(
 
 def test_prompts_that_cannot_be_drawn_leave_the_others(trained, tmp_path):
   rows = [{"prompt": "a red dog"}, {"prompt": "a red seven"}]
-  assert generate(trained, tmp_path, "t2i", rows) == requests.PARTIAL
+  assert generate(trained, tmp_path, "t2i", rows) == generating.PARTIAL
   bad, good = results(tmp_path)
   assert "does not know 'dog'" in bad["error"] and "image" not in bad
   assert good["image"] == str(tmp_path / "00001.png")

@@ -13,8 +13,7 @@ from PIL import Image
 from ddit_jax.checkpoint.manifest import write_manifest
 from ddit_jax.conversion.record import CheckpointRecord, write_record
 from ddit_jax.errors import InputError
-from ddit_jax.pipelines import evaluate
-from ddit_jax.pipelines import requests as generating
+from ddit_jax.pipelines import evaluate, generating
 from ddit_jax.pipelines.load import holds_sd3, load, refuse_sd3
 from tests import tiny_run
 from tests.pipelines import sd3_files

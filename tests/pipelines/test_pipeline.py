@@ -10,6 +10,7 @@ import ddit_jax
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines.load import load
 from ddit_jax.pipelines.pipeline import Pipeline
+from ddit_jax.sampling.step_cache import StepCache
 from ddit_jax.sharding.mesh import MeshConfig
 from tests import tiny_run
 
@@ -27,10 +28,10 @@ def images():
 
 def test_images_are_drawn_from_prompts_alike_for_a_seed(pipeline):
   prompts = ["a picture of a red seven", "a blue two", "a red seven"]
-  images = pipeline.text_to_image(prompts, seed=1)
+  images = pipeline.text_to_image(prompts, seed=1).images
   assert images.shape == (3, 16, 16, 3) and images.dtype == np.uint8
   np.testing.assert_array_equal(images, pipeline.text_to_image(prompts, seed=1))
-  assert (images != pipeline.text_to_image(prompts, seed=2)).any()
+  assert (images != pipeline.text_to_image(prompts, seed=2).images).any()
   assert (images[0] != images[2]).any()  # every row has noise of its own
 
 
@@ -52,7 +53,7 @@ def one_at_a_time(pipeline):
 def test_an_image_does_not_depend_on_the_batch_or_the_list(pipeline):
   one = one_at_a_time(pipeline)
   prompts = ["a red seven", "a blue two", "a red seven"]
-  want = one.text_to_image(prompts, seed=1)
+  want = one.text_to_image(prompts, seed=1).images
   small = one.text_to_image(prompts, seed=1, sample={"batch_size": 1})
   np.testing.assert_array_equal(small, want)
   alone = one.text_to_image(prompts[2:], seed=1, indices=[2])
@@ -61,7 +62,7 @@ def test_an_image_does_not_depend_on_the_batch_or_the_list(pipeline):
     [prompts[2], prompts[0]], seed=1, indices=np.array([2, 0])
   )
   np.testing.assert_array_equal(some, want[[2, 0]])
-  assert (one.text_to_image(prompts[2:], seed=1) != want[2:]).any()
+  assert (one.text_to_image(prompts[2:], seed=1).images != want[2:]).any()
 
 
 @pytest.mark.parametrize("order", ["ancestral", "confidence"])
@@ -169,7 +170,7 @@ def test_prompts_that_would_be_garbled_are_refused(
   with pytest.raises(InputError, match=message):
     pipeline.complete(images[:1], [prompt])
   with pytest.raises(InputError, match=message):
-    pipeline.text_to_image(["a red seven"], negative=prompt)
+    pipeline.text_to_image(["a red seven"], negative_prompt=prompt)
 
 
 def test_questions_are_put_with_the_instruction_of_training(pipeline, images):
@@ -232,20 +233,21 @@ def test_texts_to_fill_in_are_checked(
 
 def test_a_negative_prompt_changes_guided_images_alone(pipeline):
   plain, other = (
-    pipeline.text_to_image(["a red seven"], negative=negative)
+    pipeline.text_to_image(["a red seven"], negative_prompt=negative).images
     for negative in ("", "a blue two")
   )
   assert (plain != other).any()
   with pytest.raises(InputError, match="has no effect without guidance"):
     pipeline.text_to_image(
       ["a red seven"],
-      negative="a blue two",
+      negative_prompt="a blue two",
       sample={"image.guidance_scale": 1.0},
     )
 
 
 def test_an_image_may_have_any_size_of_whole_patches(pipeline):
-  assert pipeline.text_to_image([""], size=(8, 12)).shape == (1, 8, 12, 3)
+  drawn = pipeline.text_to_image([""], size=(8, 12))
+  assert drawn.images.shape == (1, 8, 12, 3)
   for size, message in [
     (0, "0 x 0 pixels do not fit"),
     (10, "multiples of 4"),
@@ -258,6 +260,101 @@ def test_an_image_may_have_any_size_of_whole_patches(pipeline):
       pipeline.text_to_image([""], size=size)
 
 
+def test_results_say_what_draws_them_again(pipeline):
+  pipeline = one_at_a_time(pipeline)
+  drawn = pipeline.text_to_image(
+    ["a red seven", "a blue two"],
+    negative_prompt=["a blue two", ""],
+    num_images_per_prompt=2,
+    seed=3,
+    guidance_scale=2.0,
+  )
+  assert len(drawn) == 4 and drawn.images.shape == (4, 16, 16, 3)
+  assert drawn.prompts == ["a red seven"] * 2 + ["a blue two"] * 2
+  assert drawn.settings.image.guidance_scale == 2.0
+  assert (drawn.images[0] != drawn.images[1]).any()
+  for i, record in enumerate(drawn.records()):
+    again = pipeline.text_to_image(
+      [record["prompt"]],
+      negative_prompt=record["negative_prompt"],
+      seed=record["seed"],
+      indices=[record["index"]],
+      **record["settings"],
+    )
+    # Rounded otherwise in a batch of another size.
+    change = np.asarray(again, int)[0] - drawn.images[i]
+    assert np.abs(change).max() <= 1
+  assert np.asarray(drawn.pil()[2]).tobytes() == drawn.images[2].tobytes()
+  assert len(pipeline.caption(drawn)) == 4
+
+
+@pytest.mark.parametrize("solver", ["euler", "heun", "euler_stochastic"])
+def test_a_callback_sees_every_step_and_may_change_it(pipeline, solver):
+  pipeline = one_at_a_time(pipeline)
+  options = {"solver": solver, "num_inference_steps": 3, "seed": 1}
+  want = pipeline.text_to_image(["a red seven", ""], **options)
+  seen = []
+
+  def look(caller, step, time, values):
+    assert caller is pipeline
+    seen.append((step, time))
+    assert pipeline.decode(values["latents"]).shape == (2, 16, 16, 3)
+    assert values["indices"].tolist() == [0, 1]
+
+  got = pipeline.text_to_image(
+    ["a red seven", ""], callback_on_step_end=look, **options
+  )
+  change = np.asarray(got, int) - want.images
+  assert np.abs(change).max() <= 1
+  assert seen[0] == (0, 1000) and [step for step, _ in seen] == [0, 1, 2]
+
+  def blank(caller, step, time, values):
+    return {"latents": 0 * values["latents"]} if step == 2 else None
+
+  got = pipeline.text_to_image([""], callback_on_step_end=blank, **options)
+  assert np.ptp(got.images) == 0
+
+
+def test_an_image_is_changed_where_the_mask_says(pipeline, images):
+  pipeline = one_at_a_time(pipeline)
+  mask = np.zeros((16, 16), bool)
+  mask[:, 8:] = True
+  drawn = pipeline.text_to_image(
+    ["a red seven"] * 3, image=images, mask_image=mask, strength=0.9
+  ).images
+  np.testing.assert_array_equal(drawn[:, :, :8], images[:, :, :8])
+  assert (drawn[:, :, 8:] != images[:, :, 8:]).any()
+  free = pipeline.text_to_image(["a red seven"] * 3, image=images).images
+  assert (free[:, :, :8] != images[:, :, :8]).any()
+  with pytest.raises(InputError, match="mask_image needs an image"):
+    pipeline.text_to_image([""], mask_image=mask)
+
+
+def test_a_step_cache_says_what_it_costs(pipeline, caplog):
+  caplog.set_level("INFO")
+  report = pipeline.calibrate_step_cache(
+    ["a red seven"], cache=StepCache(threshold=1.0), num_inference_steps=6
+  )
+  assert report.reused_steps and len(report.ratios) == 6
+  assert report.largest_drift >= report.mean_drift >= 0
+  line = f"{len(report.reused_steps)} of 6 steps reuse the blocks"
+  assert line in caplog.text and "drift of pixels" in caplog.text
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"num_images_per_prompt": 0}, "num_images_per_prompt must be in 1 to"),
+    ({"guidence_scale": 2.0}, "image.guidence_scale: did you mean 'guidance_"),
+    ({"skip_guidance_layers": (9,)}, "skip_guidance_layers has block 9, but"),
+    ({"negative_prompt": ["", ""]}, "has 2 texts for 1 prompts"),
+  ],
+)
+def test_settings_that_do_not_fit_are_refused(pipeline, options, message):
+  with pytest.raises(InputError, match=message):
+    pipeline.text_to_image([""], **options)
+
+
 def test_the_example_of_the_documentation_runs(pipeline, monkeypatch):
   text = (tiny_run.ROOT / "docs" / "library.md").read_text(encoding="utf-8")
   _, code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -266,5 +363,5 @@ def test_the_example_of_the_documentation_runs(pipeline, monkeypatch):
   exec(compile(code, "docs/library.md", "exec"), names)
   assert len(names["answers"]) == 2
   # Rounded otherwise on another of the eight devices.
-  again, images = (names[x].astype(int) for x in ("again", "images"))
+  again, images = (np.asarray(names[x], int) for x in ("again", "images"))
   assert np.abs(again - images[1:]).max() <= 1

@@ -15,14 +15,9 @@ from ddit_jax.pipelines.requests import read, read_image
 from tests.data.pictures import encoded, png
 
 
-def ask(task, prompts=(), images=(), questions=(), inputs=None):
-  return read(
-    task,
-    prompts=list(prompts),
-    images=list(images),
-    questions=list(questions),
-    inputs=None if inputs is None else str(inputs),
-  )
+def ask(task, inputs=None, **given):
+  columns = {"prompt": [], "image": [], "question": []} | given
+  return read(task, columns, None if inputs is None else str(inputs))
 
 
 def complaint(function, *args, **named) -> str:
@@ -33,14 +28,14 @@ def complaint(function, *args, **named) -> str:
 
 
 def test_flags_pair_up():
-  assert ask("t2i", ["a", "b"]) == [{"prompt": "a"}, {"prompt": "b"}]
-  assert ask("caption", images=["x.png"]) == [{"image": "x.png"}]
-  pairs = ask("vqa", images=["x"], questions=["p", "q"])
+  assert ask("t2i", prompt=["a", "b"]) == [{"prompt": "a"}, {"prompt": "b"}]
+  assert ask("caption", image=["x.png"]) == [{"image": "x.png"}]
+  pairs = ask("vqa", image=["x"], question=["p", "q"])
   assert pairs == [
     {"image": "x", "question": "p"},
     {"image": "x", "question": "q"},
   ]
-  pairs = ask("vqa", images=["x", "y"], questions=["p", "q"])
+  pairs = ask("vqa", image=["x", "y"], question=["p", "q"])
   assert pairs == [
     {"image": "x", "question": "p"},
     {"image": "y", "question": "q"},
@@ -52,17 +47,23 @@ def test_flags_pair_up():
   [
     ("t2i", {}, "nothing to do: give --prompt, or --inputs=FILE.jsonl"),
     ("vqa", {}, "nothing to do: give --image and --question, or --inputs="),
-    ("t2i", {"images": ["x"]}, "--task=t2i does not take --image"),
-    ("caption", {"questions": ["q"]}, "--task=caption does not take --questi"),
-    ("vqa", {"images": ["x"]}, "--question is missing"),
+    ("t2i", {"image": ["x"]}, "--prompt is missing"),
+    ("t2i", {"question": ["q"]}, "--task=t2i does not take --question"),
+    (
+      "t2i",
+      {"prompt": ["a"], "mask": ["m"]},
+      "m needs an image that it keeps",
+    ),
+    ("caption", {"question": ["q"]}, "--task=caption does not take --questi"),
+    ("vqa", {"image": ["x"]}, "--question is missing"),
     (
       "vqa",
-      {"images": ["x", "y"], "questions": ["p", "q", "r"]},
+      {"image": ["x", "y"], "question": ["p", "q", "r"]},
       "flags do not pair up: repeat --image once or 3 times",
     ),
     (
       "vqa",
-      {"images": ["x"], "questions": [" "]},
+      {"image": ["x"], "question": [" "]},
       "the command line needs a non-empty text 'question'",
     ),
   ],
@@ -72,14 +73,14 @@ def test_flags_that_make_no_request_are_named(task, given, message):
 
 
 def test_the_empty_prompt_is_one():
-  assert ask("t2i", [""]) == [{"prompt": ""}]
+  assert ask("t2i", prompt=[""]) == [{"prompt": ""}]
 
 
 def test_a_file_adds_its_lines(tmp_path):
   path = tmp_path / "in.jsonl"
   rows = [{"prompt": "ünï", "id": 1}, {"prompt": "b"}]
   path.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
-  assert ask("t2i", ["a"], inputs=path) == [
+  assert ask("t2i", prompt=["a"], inputs=path) == [
     {"prompt": "a"},
     {"prompt": "ünï"},
     {"prompt": "b"},
@@ -167,7 +168,7 @@ def mpo():
   file = io.BytesIO()
   second = Image.fromarray(picture()[::-1])
   first = Image.fromarray(picture(32))
-  first.save(file, "MPO", save_all=True, append_images=[second])
+  first.save(file, "MPO", save_all=True, append_image=[second])
   return file.getvalue()
 
 

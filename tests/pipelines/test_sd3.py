@@ -29,26 +29,28 @@ def pipeline(tmp_path_factory):
 
 def test_images_are_drawn_from_prompts_alike_for_a_seed(pipeline):
   assert isinstance(pipeline, Sd3Pipeline)
-  images = pipeline.text_to_image(PROMPTS, seed=1)
+  images = pipeline.text_to_image(PROMPTS, seed=1).images
   # base_grid 4, patches of 2, the autoencoder halves.
   assert images.shape == (3, 16, 16, 3) and images.dtype == np.uint8
   np.testing.assert_array_equal(images, pipeline.text_to_image(PROMPTS, seed=1))
-  assert (images != pipeline.text_to_image(PROMPTS, seed=2)).any()
+  assert (images != pipeline.text_to_image(PROMPTS, seed=2).images).any()
   # Every row has noise of its own.
   assert (images[0] != images[2]).any()
 
 
 def test_text_and_negative_text_change_the_image(pipeline):
   def draw(prompt, **options):
-    return pipeline.text_to_image([prompt], **options)
+    return pipeline.text_to_image([prompt], **options).images
 
   plain = draw("a red cat")
   assert (plain != draw("a red dog")).any()
-  negative = draw("a red cat", negative="a dog")
+  negative = draw("a red cat", negative_prompt="a dog")
   assert (plain != negative).any()
-  np.testing.assert_array_equal(plain, draw("a red cat", negative=""))
+  np.testing.assert_array_equal(plain, draw("a red cat", negative_prompt=""))
   with pytest.raises(InputError, match="has no effect without guidance"):
-    draw("a red cat", sample={"image.guidance_scale": 1.0}, negative="a dog")
+    draw(
+      "a red cat", sample={"image.guidance_scale": 1.0}, negative_prompt="a dog"
+    )
 
 
 @pytest.mark.slow
@@ -62,17 +64,17 @@ def test_devices_and_batches_change_only_rounding(pipeline):
     image_size=16,
   )
   prompts = ["a red cat", "a dog", "a cat"]
-  want = pipeline.text_to_image(prompts).astype(int)
+  want = pipeline.text_to_image(prompts).images.astype(int)
   assert want.std() > 5
   for batch_size in (1, 2, 3):
-    got = one.text_to_image(prompts, sample={"batch_size": batch_size})
+    got = one.text_to_image(prompts, sample={"batch_size": batch_size}).images
     assert np.abs(got - want).max() <= 1
-  alone = one.text_to_image(["a cat"], indices=[2])
+  alone = one.text_to_image(["a cat"], indices=[2]).images
   assert np.abs(alone - want[2:]).max() <= 1
 
 
 def test_any_size_that_suits_the_patches_is_drawn(pipeline):
-  images = pipeline.text_to_image(["a dog"], size=(8, 24))
+  images = pipeline.text_to_image(["a dog"], size=(8, 24)).images
   assert images.shape == (1, 8, 24, 3)
   for size, message in (
     ((8, 18), "make both sides multiples of 4"),
@@ -87,7 +89,10 @@ def test_any_size_that_suits_the_patches_is_drawn(pipeline):
   [
     ({"prompts": []}, "there are no prompts: give at least one"),
     ({"prompts": "a dog"}, r"a single text: give a list, \['a dog'\]"),
-    ({"prompts": ["a"], "negative": ["b"]}, "negative must be a text"),
+    (
+      {"prompts": ["a"], "negative_prompt": ["b", "c"]},
+      "has 2 texts for 1 prompts",
+    ),
     ({"prompts": ["a"], "indices": [0, 1]}, "indices must be 1 integers"),
     ({"prompts": ["a"], "seed": -1}, "seed must be in 0"),
   ],
