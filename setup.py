@@ -45,6 +45,10 @@ EXTRAS = {
     "pytest-xdist>=3.6",
     "beartype>=0.20",
     "hypothesis>=6",
+    # `ddit serve` and a client that others wrote.
+    "starlette>=0.46",
+    "uvicorn>=0.34",
+    "openai>=2",
     "ruff>=0.8",
   ],
   # What tests compare with; the exact PyTorch keeps CUDA's gigabytes out.
@@ -56,6 +60,8 @@ EXTRAS = {
   ],
   # A published set of questions about drawn shapes; its wheel holds the data.
   "easy_vqa": ["easy-vqa"],
+  # HTTP for `ddit serve`.
+  "serve": ["starlette>=0.46", "uvicorn>=0.34"],
   "tpu": ["jax[tpu]"],
   "gpu": ["jax[cuda13]"],
 }

@@ -24,6 +24,7 @@ In reading order:
 - `report`: one self-contained report.html.
 - `experiment`: combines all of these into runs.
 - `pipelines`: checkpoints as objects and tasks.
+- `serving`: a checkpoint behind HTTP.
 - `cli`: the command line.
 - `prng`: random keys by purpose and step.
 - `files`: paths, regular files, locks, atomic writes.

@@ -7,6 +7,7 @@
 - `score`: `score`.
 - `compare`: `compare`.
 - `plan`: `plan`.
+- `serve`: `serve`.
 - `cluster`: how a process joins the others of its job.
 - `compilation_cache`: compiled programs on disk.
 """

@@ -39,7 +39,7 @@ Callback = Callable[
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneratedImages:
-  """Images with what draws them again; NumPy takes it as its array of pixels.
+  """Images with what draws them again; indexed and iterated like the pixels.
 
   Attributes:
     images: RGB pixels.
@@ -59,6 +59,9 @@ class GeneratedImages:
 
   def __len__(self) -> int:
     return len(self.images)
+
+  def __getitem__(self, index) -> np.ndarray:
+    return self.images[index]
 
   def __array__(self, dtype=None, copy=None) -> np.ndarray:
     return np.array(self.images, dtype=dtype, copy=copy)

@@ -59,7 +59,8 @@ MAY_IMPORT = {
 ROOTS = {
   "experiment": set(),
   "pipelines": {"experiment"},
-  "cli": {"experiment", "pipelines"},
+  "serving": {"pipelines"},
+  "cli": {"experiment", "pipelines", "serving"},
   "__main__": {"cli"},
   "__init__": {"experiment", "pipelines"},
 }

@@ -1,0 +1,89 @@
+"""The verb `serve`: a checkpoint behind HTTP."""
+
+import argparse
+import importlib.util
+import pathlib
+
+from ddit_jax.cli import compilation_cache
+from ddit_jax.cli.flags import Flag, Verb
+from ddit_jax.errors import InputError
+
+_MODULES = ("starlette", "uvicorn")
+
+
+def _serve(values: argparse.Namespace, overrides: dict[str, str]) -> int:
+  del overrides
+  for module in _MODULES:
+    if importlib.util.find_spec(module) is None:
+      raise InputError(
+        f"ddit serve needs {module}: pip install 'ddit_jax[serve]'"
+      )
+  if not 0 <= values.port <= 65535:
+    raise InputError(f"--port must be in 0 to 65535, got {values.port}")
+  for name in ("batch_size", "timeout", "max_waiting"):
+    if getattr(values, name) <= 0:
+      raise InputError(
+        f"--{name} must be positive, got {getattr(values, name)}"
+      )
+  import uvicorn
+
+  from ddit_jax.pipelines.load import load
+  from ddit_jax.serving.app import Server, ServerLimits
+
+  compilation_cache.use(values)
+  pipeline = load(
+    values.checkpoint,
+    weights=values.weights,
+    step=values.step,
+    dtype=values.dtype,
+  )
+  server = Server(
+    pipeline,
+    name=pathlib.Path(values.checkpoint).resolve().name,
+    limits=ServerLimits(
+      max_images=values.batch_size,
+      max_waiting=values.max_waiting,
+      timeout=values.timeout,
+    ),
+  )
+  uvicorn.run(
+    server.app(), host=values.host, port=values.port, log_level="warning"
+  )
+  return 0
+
+
+VERB = Verb(
+  name="serve",
+  summary="answer HTTP requests for images, captions and answers",
+  description="""
+Serves a checkpoint to clients of OpenAI's API, with one copy of the weights:
+
+  ddit serve --checkpoint=runs/digits --port=8000
+
+  POST /v1/images/generations   prompt, n, size, seed, negative_prompt, ...
+  POST /v1/chat/completions     one message with an image_url (base64) and a
+                                question; without one it is captioned
+  GET  /v1/models, /health
+
+Requests that ask for the same settings run in one call. Requests that are too
+large, wait too long or cannot be understood get an error in JSON. There is no
+authentication: --host other than 127.0.0.1 opens it to the network.
+""",
+  flags={
+    "checkpoint": Flag(
+      "folder of a run, its checkpoints, or converted weights", is_path=True
+    ),
+    "weights": Flag("ema (exponential moving average) or params", str, "ema"),
+    "step": Flag("checkpoint's step; the newest if unset", int),
+    "dtype": Flag("float32 or bfloat16; the checkpoint's own if unset"),
+    "host": Flag("address to listen at", str, "127.0.0.1"),
+    "port": Flag("to listen at", int, 8000),
+    "batch_size": Flag("most images or texts of a request or a call", int, 16),
+    "max_waiting": Flag("images and texts in the queue", int, 256),
+    "timeout": Flag("seconds from a request to its answer", float, 600.0),
+    **compilation_cache.FLAGS,
+  },
+  run=_serve,
+  required=("checkpoint",),
+  section="",
+)

@@ -1,0 +1,251 @@
+"""JSON bodies of requests to jobs, and results to JSON."""
+
+import base64
+import binascii
+import dataclasses
+import io
+import json
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ddit_jax.data.example import BadRecord
+from ddit_jax.data.image import decode_image
+from ddit_jax.errors import InputError, suggest
+from ddit_jax.pipelines.inputs import image_batch, sample_config
+from ddit_jax.pipelines.pipeline import Pipeline
+from ddit_jax.pipelines.sd3 import Sd3Pipeline
+from ddit_jax.prng import MAX_SEED
+from ddit_jax.serving.engine import ImageGroup, ImageRow, TextGroup, TextRow
+
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+_DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+  """What one request may ask for.
+
+  Attributes:
+    max_images: images, or texts, of one request.
+    max_steps: steps of either sampler.
+    max_pixels: of an image that is read.
+  """
+
+  max_images: int = 16
+  max_steps: int = 200
+  max_pixels: int = 2**24
+
+
+# Fields of a request -> fields of `SampleConfig`.
+_IMAGE_SETTINGS = {
+  "guidance_scale": "image.guidance_scale",
+  "num_inference_steps": "image.num_inference_steps",
+  "solver": "image.solver",
+}
+_TEXT_SETTINGS = {"temperature": "text.temperature"}
+_COMMON = ("model", "user", "n", "seed")
+_IMAGE_FIELDS = (
+  *_COMMON,
+  *_IMAGE_SETTINGS,
+  "negative_prompt",
+  "prompt",
+  "response_format",
+  "size",
+)
+_CHAT_FIELDS = (*_COMMON, *_TEXT_SETTINGS, "messages", "stream")
+
+
+def image_job(
+  body: bytes, pipeline: Pipeline | Sd3Pipeline, limits: Limits
+) -> tuple[ImageGroup, list[ImageRow]]:
+  """The job of a body of /v1/images/generations; raises InputError."""
+  fields = _fields(body, _IMAGE_FIELDS)
+  prompt, negative = (
+    _text(fields, name, default)
+    for name, default in (("prompt", None), ("negative_prompt", ""))
+  )
+  if fields.get("response_format", "b64_json") != "b64_json":
+    raise InputError("response_format: there is only 'b64_json'")
+  count = _whole(fields, "n", 1, 1, limits.max_images)
+  seed = _whole(fields, "seed", 0, 0, MAX_SEED - count)
+  pipeline.prompt_ids([prompt, negative])
+  size = _image_size(fields.get("size"), pipeline)
+  settings = _settings(fields, _IMAGE_SETTINGS, pipeline, limits)
+  rows = [ImageRow(prompt, negative, seed + i) for i in range(count)]
+  return ImageGroup(size, settings), rows
+
+
+def chat_job(
+  body: bytes, pipeline: Pipeline | Sd3Pipeline, limits: Limits
+) -> tuple[TextGroup, list[TextRow]]:
+  """The job of a body of /v1/chat/completions; raises InputError."""
+  if not isinstance(pipeline, Pipeline):
+    raise InputError(
+      "this checkpoint has no text head and only generates images: use "
+      "/v1/images/generations"
+    )
+  fields = _fields(body, _CHAT_FIELDS)
+  if fields.get("stream"):
+    raise InputError("stream: texts are sent whole, leave it out")
+  question, url = _message(fields.get("messages"))
+  count = _whole(fields, "n", 1, 1, limits.max_images)
+  seed = _whole(fields, "seed", 0, 0, MAX_SEED - count)
+  prompt = pipeline.prompts([question])[0] if question else ""
+  pipeline.template(prompt)
+  image = _decoded(url, limits.max_pixels)
+  (pixels,) = image_batch([image], pipeline.input_size, pipeline.input_crop)
+  settings = _settings(fields, _TEXT_SETTINGS, pipeline, limits)
+  rows = [TextRow(pixels, prompt, seed + i) for i in range(count)]
+  return TextGroup(settings), rows
+
+
+def images_answer(images: Sequence[np.ndarray]) -> dict[str, Any]:
+  """The body of drawn images, PNG files in base64."""
+  return {
+    "created": int(time.time()),
+    "data": [{"b64_json": _png(image)} for image in images],
+  }
+
+
+def chat_answer(texts: Sequence[str], model: str) -> dict[str, Any]:
+  """The body of texts."""
+  return {
+    "id": f"chatcmpl-{uuid.uuid4().hex}",
+    "object": "chat.completion",
+    "created": int(time.time()),
+    "model": model,
+    "choices": [
+      {
+        "index": index,
+        "message": {"role": "assistant", "content": text},
+        "finish_reason": "stop",
+      }
+      for index, text in enumerate(texts)
+    ],
+  }
+
+
+def _fields(body: bytes, known: Sequence[str]) -> dict[str, Any]:
+  try:
+    fields = json.loads(body)
+  # Deep nesting ends in RecursionError.
+  except (ValueError, RecursionError) as error:
+    raise InputError(f"the body is not JSON: {error}") from error
+  if not isinstance(fields, dict):
+    raise InputError("the body must be a JSON object")
+  for name in fields:
+    if name not in known:
+      raise InputError(f"unknown field {name!r}: {suggest(name, known)}")
+  # Clients send null for what they leave out.
+  return {name: x for name, x in fields.items() if x is not None}
+
+
+def _text(fields: dict[str, Any], name: str, default: str | None) -> str:
+  value = fields.get(name, default)
+  if not isinstance(value, str):
+    raise InputError(f"{name} must be a text, got {value!r}")
+  return value
+
+
+def _whole(
+  fields: dict[str, Any], name: str, default: int, low: int, high: int
+) -> int:
+  value = fields.get(name, default)
+  if type(value) is not int or not low <= value <= high:
+    raise InputError(f"{name} must be a whole number in {low} to {high}")
+  return value
+
+
+def _image_size(size: Any, pipeline: Pipeline | Sd3Pipeline) -> tuple[int, int]:
+  """(height, width) of "WIDTHxHEIGHT"; the pipeline's if None or "auto"."""
+  if size in (None, "auto"):
+    return pipeline.image_size, pipeline.image_size
+  match = _SIZE.fullmatch(size) if isinstance(size, str) else None
+  if match is None:
+    raise InputError(f"size must be 'WIDTHxHEIGHT' in pixels, got {size!r}")
+  width, height = map(int, match.groups())
+  try:
+    pipeline.model.latent_shape(height, width)
+  except ValueError as error:
+    raise InputError(f"size: {error}") from error
+  return height, width
+
+
+def _settings(
+  fields: dict[str, Any],
+  names: dict[str, str],
+  pipeline: Pipeline | Sd3Pipeline,
+  limits: Limits,
+) -> tuple[tuple[str, Any], ...]:
+  """Changes of the sampling config, checked."""
+  changes = {key: fields[name] for name, key in names.items() if name in fields}
+  config = sample_config(pipeline.sample, changes)
+  if config.image.num_inference_steps > limits.max_steps:
+    raise InputError(
+      f"num_inference_steps is {config.image.num_inference_steps}, at most "
+      f"{limits.max_steps} are allowed"
+    )
+  if fields.get("negative_prompt") and not config.image.is_guided:
+    raise InputError("negative_prompt has no effect with guidance_scale 1")
+  return tuple(sorted(changes.items()))
+
+
+def _message(messages: Any) -> tuple[str, str]:
+  """(text, URL of the image) of the one message of a user."""
+  if not isinstance(messages, list) or len(messages) != 1:
+    raise InputError(
+      "messages must be a list of one message: this model has no dialogues"
+    )
+  (message,) = messages
+  if not isinstance(message, dict) or message.get("role") != "user":
+    raise InputError("the message's role must be 'user'")
+  parts = message.get("content")
+  if not isinstance(parts, list):
+    raise InputError(
+      "the message's content must be a list of a text and an image_url"
+    )
+  texts, urls = [], []
+  for part in parts:
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+      texts.append(part["text"])
+    elif kind == "image_url" and isinstance(part.get("image_url"), dict):
+      urls.append(part["image_url"].get("url"))
+    else:
+      raise InputError("a part of the content is no text and no image_url")
+  if len(urls) != 1 or len(texts) > 1:
+    raise InputError(
+      f"the message has {len(urls)} images and {len(texts)} texts: give one "
+      "image, and one text that asks or none for a caption"
+    )
+  return (texts[0].strip() if texts else ""), urls[0]
+
+
+def _decoded(url: Any, max_pixels: int) -> Image.Image:
+  match = _DATA_URL.match(url) if isinstance(url, str) else None
+  if match is None:
+    raise InputError(
+      "image_url must be 'data:image/...;base64,...': nothing is fetched"
+    )
+  try:
+    data = base64.b64decode(url[match.end() :], validate=True)
+  except binascii.Error as error:
+    raise InputError(f"image_url is not base64: {error}") from error
+  try:
+    return decode_image(data, "image_url", max_pixels=max_pixels)
+  except BadRecord as error:
+    raise InputError(
+      f"image_url cannot be used: {error.detail} ({error.reason})"
+    ) from error
+
+
+def _png(image: np.ndarray) -> str:
+  buffer = io.BytesIO()
+  Image.fromarray(image).save(buffer, "PNG")
+  return base64.b64encode(buffer.getvalue()).decode()
