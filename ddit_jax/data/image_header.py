@@ -266,7 +266,8 @@ class Filters:
   """Filters applied once, when an index is built; removals are counted.
 
   Attributes:
-    max_ratio: longest to shortest side, at most; infinity keeps all.
+    max_ratio: longest to shortest side, at most; 0 or infinity keeps all, and
+      configs take finite numbers only.
     min_short_side: of the image, in pixels; 0 keeps all.
     drop_empty_captions: True removes records whose texts are all blank.
   """
@@ -276,7 +277,8 @@ class Filters:
   drop_empty_captions: bool = True
 
   def __post_init__(self):
-    _require_number("max_ratio", self.max_ratio, least=1.0)
+    if self.max_ratio != 0:
+      _require_number("max_ratio", self.max_ratio, least=1.0)
     _require_number("min_short_side", self.min_short_side, least=0)
     if not isinstance(self.drop_empty_captions, bool):
       raise ValueError(
@@ -287,7 +289,7 @@ class Filters:
   @property
   def needs_size(self) -> bool:
     """Whether any filter uses the ratio or the sides."""
-    return math.isfinite(self.max_ratio) or self.needs_sides
+    return 0 < self.max_ratio < math.inf or self.needs_sides
 
   @property
   def needs_sides(self) -> bool:
@@ -305,7 +307,8 @@ class Filters:
 
   def refused_ratio(self, ratio: float) -> str | None:
     """ "ratio" or None, for sides of which only the quotient is known."""
-    return "ratio" if max(ratio, 1 / ratio) > self.max_ratio else None
+    is_long = max(ratio, 1 / ratio) > self.max_ratio
+    return "ratio" if is_long and self.max_ratio != 0 else None
 
 
 def with_hint(skipped: Mapping[str, int]) -> str:

@@ -5,13 +5,15 @@
 - `pipeline`: D-DiT, with one method per task.
 - `sd3`: plain SD3, text to image only.
 - `image_pipeline`: text to image, the part that both share.
-- `image_batches`, `sampler`: jitted sampling of images and of texts, batch by
-  batch over a mesh.
+- `image_batches`: jitted sampling of images, batch by batch over a mesh.
+- `sampler`: the same of texts.
 - `text_batches`: batches of texts that shrink, texts that grow.
 - `likelihood`: jitted likelihoods, batch by batch over a mesh.
 - `ranking`: choices and pairs of images and captions, by likelihood.
-- `inputs`, `edit_inputs`: checks of images, texts, masks and sampling settings.
-- `requests`, `generating`: `ddit sample`.
+- `inputs`: checks of images, texts and sampling settings.
+- `edit_inputs`: checks of images and masks that are edited.
+- `requests`: the requests of `ddit sample`.
+- `generating`: `ddit sample`.
 - `evaluate`: `ddit evaluate`.
 - `lora_export`: `ddit lora`.
 - `benchmarks`: `ddit evaluate --tasks`.

@@ -199,9 +199,10 @@ def _images(
   sample = options.sample
   if options.step_cache is not None:
     sample = {**sample, **_cached(pipeline, rows, options)}
-  found = {}
-  for columns in dict.fromkeys(map(_edited_by, rows.values())):
-    part = {i: row for i, row in rows.items() if _edited_by(row) == columns}
+  found, parts = {}, {}
+  for index, row in rows.items():
+    parts.setdefault(_edited_by(row), {})[index] = row
+  for columns, part in parts.items():
     edit = {
       argument: [row[key] for row in part.values()]
       for key, argument in _EDIT_COLUMNS.items()

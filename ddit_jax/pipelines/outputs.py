@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ddit_jax.config.load import as_json
 from ddit_jax.errors import InputError, first_few, preparing
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.losses.likelihood import LikelihoodConfig
@@ -61,7 +62,7 @@ class Sampling:
     part = used.get(job.protocol.kind, self.sample.text)
     return {
       "seed": self.seed,
-      "sampler": dataclasses.asdict(part),
+      "sampler": as_json(part),
       "text_length": self.text_length,
       "image_size": self.image_size,
       "prompt": self.template,

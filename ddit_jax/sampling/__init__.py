@@ -1,6 +1,7 @@
 """Batched samplers, each one jitted program.
 
-- `image_sampler`: solves the velocity ODE. `flow_solvers`: its methods.
+- `image_sampler`: solves the velocity ODE.
+- `flow_solvers`: the methods that it solves it by.
 - `guidance`: one velocity from those with and without the prompt.
 - `step_cache`: steps of images that reuse the network's blocks.
 - `text_sampler`: fills in masked tokens of any pattern.

@@ -13,7 +13,7 @@ from ddit_jax.cli.main import main
 from ddit_jax.config.load import split_overrides
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
-from ddit_jax.pipelines import evaluate, lora_export
+from ddit_jax.pipelines import evaluate, generating, lora_export
 
 CONFIG = "--config=configs/digits.py"
 

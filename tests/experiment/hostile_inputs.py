@@ -2,13 +2,12 @@
 
 import dataclasses
 import json
-import math
 import pathlib
 from collections.abc import Callable
 
 from tests.data import pictures
 
-ANY_SIZE = {"min_short_side": 0, "max_ratio": math.inf}
+ANY_SIZE = {"min_short_side": 0, "max_ratio": 0.0}
 SOUND = {"image_path": "sound.png", "caption": "a red square"}
 
 REPLACED, LEFT_OUT, REFUSED, USED = "replaced", "left out", "refused", "used"

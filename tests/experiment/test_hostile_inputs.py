@@ -233,7 +233,7 @@ def test_above_one_percent_the_run_stops_with_one_line(tmp_path):
     ),
     (
       {"filters": {"max_ratio": math.nan}},
-      "max_ratio must be a number of at least",
+      "max_ratio must be a finite number, got nan",
     ),
     ({"weight": math.nan}, "nan"),
     ({"weight": -1.0}, "-1"),

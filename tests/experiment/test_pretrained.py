@@ -158,7 +158,7 @@ def test_a_run_starts_from_another_runs_checkpoint(
   (tmp_path / "old").symlink_to(trained)
   states = []
   monkeypatch.setattr(
-    Trainer, "fit", lambda self, state, stop: not states.append(state)
+    Trainer, "fit", lambda self, state, *_: not states.append(state)
   )
   run = tiny_run.settings(
     init_from="../old/checkpoints/4", init_weights="params"

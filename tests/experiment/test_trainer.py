@@ -123,6 +123,7 @@ def test_a_run_that_crashes_twice_ends_bit_identical(trained, tmp_path, caplog):
   for step in (1, 5):
     with at_step(step, crash), pytest.raises(Crash):
       train(settings, str(tmp_path))
+  caplog.clear()
   caplog.set_level("INFO", "ddit_jax")
   train(settings, str(tmp_path))
   assert f"resuming {tmp_path} at step 4 of 6" in caplog.messages

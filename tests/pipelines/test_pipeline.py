@@ -357,7 +357,7 @@ def test_settings_that_do_not_fit_are_refused(pipeline, options, message):
 
 def test_the_example_of_the_documentation_runs(pipeline, monkeypatch):
   text = (tiny_run.ROOT / "docs" / "library.md").read_text(encoding="utf-8")
-  _, code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+  _, code, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
   monkeypatch.setattr(ddit_jax, "load", lambda path: pipeline)
   names = {"ddit_jax": ddit_jax}
   exec(compile(code, "docs/library.md", "exec"), names)

@@ -201,16 +201,23 @@ def test_a_client_that_goes_leaves_nothing_behind(quick):
 def test_a_full_queue_and_a_slow_answer_have_errors(
   quick, pipeline, monkeypatch
 ):
-  blocked = threading.Event()
-  monkeypatch.setattr(
-    pipeline, "text_to_image", lambda *_, **__: blocked.wait(20)
-  )
+  blocked, begun = threading.Event(), threading.Event()
+
+  def block(*_, **__):
+    begun.set()
+    blocked.wait(20)
+
+  monkeypatch.setattr(pipeline, "text_to_image", block)
   slow = Running(pipeline, timeout=0.5, max_waiting=4)
   body = {"prompt": "", "n": 4}
   with concurrent.futures.ThreadPoolExecutor(3) as pool:
+    first = pool.submit(slow.post, "/v1/images/generations", body)
+    # The first no longer waits, the second does, and there is no more room.
+    assert begun.wait(10)
     sent = [
-      pool.submit(slow.post, "/v1/images/generations", body) for _ in range(3)
+      pool.submit(slow.post, "/v1/images/generations", body) for _ in range(2)
     ]
+    sent.append(first)
     found = sorted(answer.result()[0] for answer in sent)
   assert found == [429, 504, 504]
   blocked.set()
