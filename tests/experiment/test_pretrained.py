@@ -48,7 +48,9 @@ def wanted(network=NETWORK):
 @pytest.fixture(scope="module")
 def finetuned(converted, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("finetuned") / "run"
-  assert train(settings(converted), str(workdir))
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    tiny_run.use_first_device(monkeypatch)
+    assert train(settings(converted), str(workdir))
   return workdir
 
 
@@ -130,6 +132,7 @@ def test_training_moves_the_network_and_leaves_the_encoders(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_one_device")
 def test_a_resumed_run_is_bit_identical(converted, finetuned, tmp_path):
   first = settings(converted, train__num_steps="4")
   assert train(first, str(tmp_path))
@@ -288,6 +291,7 @@ def test_a_loaded_run_is_the_base_with_its_adapters_merged(adapted, trained):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_one_device")
 def test_a_resumed_run_is_bit_identical_on_a_moved_base(
   adapted, trained, tmp_path
 ):

@@ -77,7 +77,8 @@ def test_each_stage_starts_from_the_average_of_the_one_before(finished):
   assert 0 < moved < 0.01
 
 
-@pytest.mark.parametrize("number", [3, pytest.param(7, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [3, 7])
 def test_a_job_killed_in_either_stage_ends_bit_identical(
   finished, tmp_path, crash_at, number, monkeypatch, caplog
 ):

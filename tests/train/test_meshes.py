@@ -172,7 +172,7 @@ def name_of(value) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("sizes", "gathering"),
-  itertools.product(MESHES, ("per_use", "once")),
+  list(itertools.product(MESHES, ("per_use", "once"))),
   ids=name_of,
 )
 def test_five_steps_are_those_of_one_device(sizes, gathering):

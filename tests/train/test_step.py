@@ -43,7 +43,6 @@ MESHES = {
 }
 # What `make test` runs of all meshes, micro-batches and ways to gather.
 FAST = {
-  ("replica_8", 1, "per_use"),
   ("fsdp_2_context_2_tensor_2", 4, "per_use"),
   ("fsdp_4_tensor_2", 4, "once"),
 }
