@@ -9,37 +9,43 @@ import pytest
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.data.prefetch import to_mesh
+from ddit_jax.encoders.t5 import T5Config, t5_encoder
+from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.experiment.model import DualModel
-from ddit_jax.experiment.toy_model import ToyModel
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.models.config import MMDiTConfig
-from ddit_jax.models.module import MASK_EMBEDDING, Network
+from ddit_jax.models.module import Network
 from ddit_jax.sharding.mesh import MeshConfig
 from ddit_jax.train.loop import TrainConfig
 from ddit_jax.train.optimizer import OptimizerConfig
 from ddit_jax.train.state import init_state, state_shardings
 from ddit_jax.train.step import TrainStep
 
-STEPS, BATCH, LENGTH, SIDE = 5, 16, 8, 32
-TOY = ToyModel.make()
+STEPS, BATCH, LENGTH, SIDE, VOCAB = 5, 16, 8, 16, 12
+VAE = AutoencoderConfig(
+  latent_channels=4, block_widths=(8, 8), layers_per_block=1, num_groups=4
+)
+T5 = T5Config(
+  depth=2, width=16, num_heads=2, head_dim=8, mlp_width=32, vocab_size=VOCAB
+)
+# Sixteen image tokens.
+MMDIT = MMDiTConfig(
+  depth=2,
+  width=32,
+  num_heads=4,
+  latent_channels=4,
+  max_grid=8,
+  base_grid=4,
+  context_dim=16,
+  vocab_size=VOCAB,
+  num_null_image_tokens=3,
+)
+ENCODERS = {"text_encoder": t5_encoder(T5), "vae": autoencoder(VAE)}
 MODEL = DualModel(
-  # Sixteen image tokens.
-  network=Network(
-    MMDiTConfig(
-      depth=2,
-      width=32,
-      num_heads=4,
-      max_grid=8,
-      base_grid=4,
-      context_dim=24,
-      vocab_size=TOY.tokenizer.vocab_size,
-      num_null_image_tokens=3,
-    ),
-    has_mask_embedding=True,
-  ),
-  text_encoder=TOY.encoder("text_encoder", "float32"),
-  autoencoder=TOY.encoder("vae", "float32"),
-  mask_id=TOY.tokenizer.mask_id,
+  network=Network(MMDIT),
+  text_encoder=ENCODERS["text_encoder"],
+  autoencoder=ENCODERS["vae"],
+  mask_id=VOCAB - 1,
 )
 OPTIMIZER = OptimizerConfig(
   ema_decay=0.9, learning_rate=1e-3, warmup_steps=2, epsilon=1e-3, clip_norm=1.0
@@ -65,8 +71,7 @@ def host_batch(step: int) -> DualBatch:
   """Every fourth text has no image."""
   draw = np.random.default_rng(step)
   images = draw.integers(0, 256, (2, BATCH, SIDE, SIDE, 3), np.uint8)
-  words = TOY.tokenizer.vocab_size - 1
-  tokens = draw.integers(0, words, (2, BATCH, LENGTH), np.int32)
+  tokens = draw.integers(0, VOCAB - 1, (2, BATCH, LENGTH), np.int32)
   loss_mask = np.broadcast_to(np.arange(LENGTH) >= 2, (BATCH, LENGTH))
   has_image = np.arange(BATCH) % 4 > 0
   return DualBatch(
@@ -96,17 +101,11 @@ def first_state(mesh):
   layout = state_shardings(MODEL.network, optimizer, mesh)
   create = functools.partial(init_state, MODEL.network, optimizer)
   state = jax.jit(create, out_shardings=layout)(jax.random.key(0))
-  parts = MODEL.parts()
   frozen = {
-    name: TOY.restore(name, parts[name], mesh)
-    for name in ("text_encoder", "vae")
+    name: part.init_sharded(jax.random.key(1), mesh)
+    for name, part in ENCODERS.items()
   }
-  row = MODEL.frozen_mask_embedding(frozen)
-  place = layout.params[MASK_EMBEDDING]
-  state.params[MASK_EMBEDDING] = jax.device_put(row, place)
-  placed = {
-    name: parts[name].shardings(mesh) for name in ("text_encoder", "vae")
-  }
+  placed = {name: part.shardings(mesh) for name, part in ENCODERS.items()}
   return state.replace(frozen=frozen), layout.replace(frozen=placed)
 
 
@@ -155,10 +154,7 @@ def test_the_run_moves_the_weights():
   """Else equal weights would prove nothing."""
   metrics, (params, _) = on_one_device()
   fresh = MODEL.network.init(jax.random.key(0))["params"]
-  del fresh[MASK_EMBEDDING]
-  moved = jax.tree.map(
-    lambda a, b: np.abs(a - b).max(), {k: params[k] for k in fresh}, fresh
-  )
+  moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), params, fresh)
   assert max(jax.tree.leaves(moved)) > 1e-3
   assert all(np.isfinite(m["loss/total"]) for m in metrics)
 
