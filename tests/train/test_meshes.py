@@ -174,5 +174,6 @@ def name_of(value) -> str:
 def test_five_steps_are_those_of_one_device(sizes, gathering):
   metrics, weights = differences(sizes, gathering)
   print(f"{name_of(sizes)} {gathering}: {metrics:.1e} {weights:.1e}")
-  assert metrics < 1e-4
-  assert weights < 1e-5
+  # Largest measured, over five meshes per use and one once: 6.7e-7, 1.2e-7.
+  assert metrics < 5e-6
+  assert weights < 1e-6
