@@ -56,8 +56,10 @@ def test_a_runs_weights_take_half_the_memory_in_bfloat16(trained, pipeline):
   assert half.model.network.execution.dtype == "bfloat16"
   prompts = ["a red seven"] * 8
   pair = (np.asarray(p.text_to_image(prompts), int) for p in (half, pipeline))
-  # Measured 12 of 255 after two guided steps.
-  assert np.abs(np.subtract(*pair)).max() < 40
+  error = np.abs(np.subtract(*pair)).max()
+  print(f"largest difference of pixels in bfloat16: {error} of 255")
+  # Measured 2 of 255 after two guided steps.
+  assert error <= 8
 
 
 @pytest.mark.parametrize(
