@@ -1,5 +1,6 @@
 """The step of a run: lowered, compiled, timed and profiled."""
 
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -20,8 +21,9 @@ from ddit_jax.train.watchdog import Watchdog
 class CompiledStep:
   """A function of (number of the step, state, batch), which donates the state.
 
-  There are two programs, each compiled at its first step: with a frozen mask
-  embedding there is no backward pass through the text encoder.
+  A program is compiled at its first step. There is one for each shape of the
+  batch, and for a frozen mask embedding another, which has no backward pass
+  through the text encoder.
 
   Args:
     config: of the run.
@@ -47,18 +49,19 @@ class CompiledStep:
     self._config, self._model, self._shardings = config, model, shardings
     self._null_tokens = null_tokens
     self._watchdog, self._times, self._profile = watchdog, times, profile
-    self._programs: dict[bool, jax.stages.Compiled] = {}
+    self._programs: dict[Hashable, jax.stages.Compiled] = {}
 
   def __call__(
     self, step: int, state: TrainState, batch: DualBatch
   ) -> tuple[TrainState, dict[str, Any]]:
     is_trained = self._config.train.trains_mask_embedding(step)
-    is_new = is_trained not in self._programs
+    kind = is_trained, *(leaf.shape for leaf in jax.tree.leaves(batch))
+    is_new = kind not in self._programs
     inputs = state, batch, self._null_tokens
     if is_new:
       self._watchdog.waits_for(f"the program of step {step}", is_slow=True)
-      self._programs[is_trained] = self._compile(is_trained, inputs)
-    program = self._programs[is_trained]
+      self._programs[kind] = self._compile(is_trained, inputs)
+    program = self._programs[kind]
     outputs = self._profile.run(step, lambda: program(*inputs))
     if is_new:
       jax.block_until_ready(outputs)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -145,6 +146,41 @@ def test_a_resumed_run_is_bit_identical(pictures, finished, tmp_path):
   assert different == []
   assert tiny_run.data_position(tmp_path, last) == tiny_run.data_position(
     finished, last
+  )
+
+
+@pytest.mark.slow
+def test_buckets_are_trained_on_and_resumed(
+  pictures, tmp_path, on_one_device, caplog
+):
+  """Wide and square pictures in turn; the pictures are 24 x 20."""
+  folder = tmp_path / "both"
+  shutil.copytree(pictures, folder)
+  for i in range(NUM_IMAGES):
+    path = folder / f"wide {i}.png"
+    Image.new("RGB", (48, 24), COLORS["red"]).save(path)
+    path.with_suffix(".txt").write_text("a red square, number 1.")
+  run = settings(folder)
+  in_buckets = dataclasses.replace(
+    run.data.text_to_image, crop="bucket", bucket_step=4
+  )
+  run = dataclasses.replace(
+    run,
+    data=dataclasses.replace(run.data, text_to_image=in_buckets),
+    loss=dataclasses.replace(run.loss, is_merged=False),
+    model=dataclasses.replace(run.model, max_grid=8),
+  )
+  early = dataclasses.replace(
+    run, train=dataclasses.replace(run.train, num_steps=4)
+  )
+  caplog.set_level("INFO", "ddit_jax")
+  assert train(run, str(tmp_path / "whole"))
+  # One of the 24 is held out.
+  assert "of their batches: 12x20 11, 16x16 12" in caplog.text
+  assert train(early, str(tmp_path / "resumed"))
+  assert train(run, str(tmp_path / "resumed"))
+  tiny_run.assert_bit_identical(
+    tmp_path / "resumed", tmp_path / "whole", tiny_run.NUM_STEPS
   )
 
 
