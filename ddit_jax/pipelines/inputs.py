@@ -304,12 +304,14 @@ def sample_config(
       text sampler start from their defaults.
 
   Raises:
-    InputError: an unknown field, or a wrong type or value.
+    InputError: an unknown field, a wrong type or value, or one that the preset
+      sets otherwise.
   """
   if isinstance(sample, Mapping):
     if "text.preset" in sample:
       base = dataclasses.replace(base, text=TextSampling())
     base = overridden(base, sample, "sample")
+    _check_preset(base.text, sample)
   elif isinstance(sample, SampleConfig):
     base = sample
   elif sample is not None:
@@ -318,3 +320,18 @@ def sample_config(
       f'{{"image.guidance_scale": 2.0}}, got {sample!r}'
     )
   return base
+
+
+def _check_preset(text: TextSampling, changes: Changes) -> None:
+  """Raises InputError if the preset replaced a value that was given."""
+  for key, value in changes.items():
+    section, _, name = key.partition(".")
+    if section != "text" or name == "preset":
+      continue
+    alone = overridden(TextSampling(), {name: value}, "sample.text")
+    given, found = getattr(alone, name), getattr(text, name)
+    if given != found:
+      raise InputError(
+        f"sample.{key} is {given!r}, but the preset {text.preset!r} sets "
+        f"{found!r}: leave one of them out (sample.text.preset='' is none)"
+      )

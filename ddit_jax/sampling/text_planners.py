@@ -5,6 +5,7 @@ as it is, takes the token that was drawn for it, or is masked again. `infill`
 does all else. To add an order, write a planner and name it in `ORDERS`.
 """
 
+import abc
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -75,7 +76,7 @@ def beliefs_of(
 
 
 @dataclasses.dataclass(frozen=True)
-class Planner:
+class Planner(abc.ABC):
   """An order.
 
   Attributes:
@@ -95,11 +96,11 @@ class Planner:
     del key
     return is_free.sum()
 
+  @abc.abstractmethod
   def route(
     self, plan: Plan, beliefs: Beliefs, row: Row, key: Key[Array, ""]
   ) -> tuple[Route, Plan]:
     """(what becomes of each position, the plan after this step)."""
-    raise NotImplementedError
 
   def is_done(self, plan: Plan, is_masked: Bool[Array, " length"]) -> Array:
     """Whether the row needs no other step."""
@@ -117,6 +118,9 @@ class Ancestral(Planner):
   """
 
   def max_steps(self, length):
+    # Each block takes steps of its own.
+    if self.sampling.block_length:
+      return length
     return min(length, self.sampling.num_steps)
 
   def start(self, is_free, key):

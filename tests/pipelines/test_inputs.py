@@ -139,3 +139,20 @@ def test_a_preset_replaces_the_checkpoints_text_settings():
   assert (got.batch_size, got.image) == (7, base.image)
   with pytest.raises(InputError, match="num_steps is 5, but the preset 'cap"):
     sample_config(base, {"text.preset": "caption", "text.num_steps": 5})
+
+
+@pytest.mark.parametrize("value", [1.0, "1.0"])
+@pytest.mark.parametrize("is_in_the_checkpoint", [True, False])
+def test_a_given_default_is_not_lost_to_a_preset(value, is_in_the_checkpoint):
+  base, changes = SampleConfig(), {"text.temperature": value}
+  if is_in_the_checkpoint:
+    base = SampleConfig(text=TextSampling(preset="turbo"))
+  else:
+    changes["text.preset"] = "turbo"
+  message = "sample.text.temperature is 1.0, but the preset 'turbo' sets 0.0"
+  with pytest.raises(InputError, match=message):
+    sample_config(base, changes)
+  # What is equal, or without a preset, is as given.
+  assert sample_config(base, changes | {"text.temperature": 0.0}).text.threshold
+  none = sample_config(base, changes | {"text.preset": ""})
+  assert none.text == TextSampling()

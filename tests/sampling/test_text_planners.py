@@ -144,6 +144,13 @@ def test_blocks_are_finished_from_left_to_right():
   assert shown[1] == {0, 1} and shown[3] == {0, 1, 2, 3}
 
 
+def test_blocks_lose_no_state_of_the_trace():
+  sampling = TextSampling(num_steps=2, block_length=1)
+  trace, calls = trace_of(sampling, 6)
+  assert calls == 6
+  assert list((trace == MASK).sum(1)) == [5, 4, 3, 2, 1, 0]
+
+
 def test_choice_temperature_mixes_the_order_early_and_not_late():
   logits = jnp.asarray([[2.0, 0, 0, 0], [1.0, 0, 0, 0], [0.0, 0, 0, 0]])
   rows = 400
