@@ -88,24 +88,6 @@ class MaskedDiffusion:
     return jnp.where(is_masked, mask_id, tokens), is_masked, weight
 
 
-def reveal_probability(
-  t: Float[Array, "*dims"], s: Float[Array, "*dims"]
-) -> Float[Array, "*dims"]:
-  """The probability that a token masked at t is revealed by s < t (eq. 5)."""
-  return (t - s) / t
-
-
-def log_posterior(
-  log_p: Float[Array, "*lead vocab"], chance: Float[Array, ""], *, mask_id: int
-) -> Float[Array, "*lead vocab"]:
-  """Log q(x_s | x_t masked) over the vocabulary (paper eq. 5).
-
-  A token has `chance` times its probability; the mask has the rest.
-  """
-  ids = jax.lax.broadcasted_iota(jnp.int32, log_p.shape, log_p.ndim - 1)
-  return jnp.where(ids == mask_id, jnp.log1p(-chance), jnp.log(chance) + log_p)
-
-
 def tempered(
   log_p: Float[Array, "*lead vocab"], temperature: float
 ) -> Float[Array, "*lead vocab"]:

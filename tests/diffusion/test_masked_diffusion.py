@@ -9,7 +9,6 @@ from scipy import stats
 from ddit_jax.diffusion.masked_diffusion import (
   MaskedDiffusion,
   log_probabilities,
-  reveal_probability,
 )
 
 MASK = 9
@@ -89,13 +88,6 @@ def test_the_weight_is_minus_slope_over_hidden():
   slope = jax.grad(lambda t: 1 - process.mask_probability(t))(t)
   want = -slope / process.mask_probability(t)
   np.testing.assert_allclose(process.loss_weight(t), want, rtol=1e-6)
-
-
-def test_revealing_in_two_steps_is_revealing_in_one():
-  """Staying masked from t to s to r has the chance r / t of t to r."""
-  t, s, r = map(jnp.float32, (0.9, 0.6, 0.2))
-  stay = (1 - reveal_probability(t, s)) * (1 - reveal_probability(s, r))
-  np.testing.assert_allclose(stay, 1 - reveal_probability(t, r), rtol=1e-6)
 
 
 def test_the_mask_has_probability_zero():

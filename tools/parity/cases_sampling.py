@@ -13,11 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddit_jax.diffusion.flow_matching import NUM_TRAIN_TIMESTEPS, FlowMatching
-from ddit_jax.diffusion.masked_diffusion import (
-  log_posterior,
-  log_probabilities,
-  reveal_probability,
-)
+from ddit_jax.diffusion.masked_diffusion import log_probabilities
 from ddit_jax.models.embeddings import TIME_SCALE
 from ddit_jax.sampling.image_sampler import (
   ImageSampling,
@@ -175,8 +171,11 @@ def _one_step(case: Case, ddit: Loaded, mask_probability) -> dict[str, Values]:
   p_x0 = jnp.where(is_masked, jnp.exp(log_p), visible)
   # "ddpm_cache" uses t and s as mask probabilities, "ddpm" the schedule of
   # training; both reveal with the same probability.
-  chance = reveal_probability(t, s)
-  posterior = jnp.exp(log_posterior(jnp.log(p_x0), chance, mask_id=mask_id))
+  chance = release_text_sampler.reveal_probability(t, s)
+  log_q = release_text_sampler.log_posterior(
+    jnp.log(p_x0), chance, mask_id=mask_id
+  )
+  posterior = jnp.exp(log_q)
   sampled = release_text_sampler.draw(
     state, log_p, jnp.asarray(case["uniform"]), chance, mask_id=mask_id
   )

@@ -4,12 +4,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from ddit_jax.diffusion.masked_diffusion import (
-  log_posterior,
-  log_probabilities,
-  reveal_probability,
-)
+from ddit_jax.diffusion.masked_diffusion import log_probabilities
 
 _END_TIME = 1e-5
 
@@ -59,3 +56,21 @@ def without_noise(state, log_p, *, mask_id: int) -> jax.Array:
   """Replaces remaining masks by the most likely token."""
   best = jnp.argmax(log_p, axis=-1).astype(state.dtype)
   return jnp.where(state == mask_id, best, state)
+
+
+def reveal_probability(
+  t: Float[Array, "*dims"], s: Float[Array, "*dims"]
+) -> Float[Array, "*dims"]:
+  """The probability that a token masked at t is revealed by s < t (eq. 5)."""
+  return (t - s) / t
+
+
+def log_posterior(
+  log_p: Float[Array, "*lead vocab"], chance: Float[Array, ""], *, mask_id: int
+) -> Float[Array, "*lead vocab"]:
+  """Log q(x_s | x_t masked) over the vocabulary (paper eq. 5).
+
+  A token has `chance` times its probability; the mask has the rest.
+  """
+  ids = jax.lax.broadcasted_iota(jnp.int32, log_p.shape, log_p.ndim - 1)
+  return jnp.where(ids == mask_id, jnp.log1p(-chance), jnp.log(chance) + log_p)
