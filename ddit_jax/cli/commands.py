@@ -287,6 +287,7 @@ def _evaluate_benchmarks(
     )
   from ddit_jax.pipelines import benchmarks
 
+  compilation_cache.use(values)
   return benchmarks.evaluate_benchmarks(
     config,
     values.checkpoint,

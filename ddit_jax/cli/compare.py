@@ -35,7 +35,7 @@ McNemar's exact p-value, which takes items for independent.
 
 def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   del overrides
-  check_out(values.out)
+  out = check_out(values.out)
   from ddit_jax.scoring.comparison import (
     compare,
     comparison_report,
@@ -47,10 +47,10 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
       read_result(local_path(path)) for path in (values.first, values.second)
     )
     differences = compare(first, second)
-    if values.out:
+    if out is not None:
       report = comparison_report(first, second, differences)
       text = json.dumps(report, indent=1, allow_nan=False)
-      replace_file(local_path(values.out), text.encode() + b"\n")
+      replace_file(out, text.encode() + b"\n")
   print(printable(summary(first, second, differences)))
   return 0
 

@@ -44,7 +44,7 @@ def use(values: argparse.Namespace) -> None:
       ) from error
   elif jax.config.jax_compilation_cache_dir is None:
     # XLA takes Intel's tuning flags for features and refuses its own programs
-    # with a page of warnings each (openxla/xla issue 44565).
+    # with a page of warnings each (openxla/xla#44565).
     if "GenuineIntel" in _processor() and jax.default_backend() == "cpu":
       return
     try:

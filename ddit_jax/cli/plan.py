@@ -6,8 +6,10 @@ import json
 import pathlib
 
 from ddit_jax.cli.flags import Flag, Verb
+from ddit_jax.cli.score import check_out
 from ddit_jax.config.load import load_config
-from ddit_jax.errors import InputError
+from ddit_jax.errors import InputError, preparing
+from ddit_jax.files import replace_file
 
 _DESCRIPTION = """
 Compiles the training step of a config ahead of time, for devices that need not
@@ -31,8 +33,7 @@ _AXES = ("replica", "fsdp", "tensor", "context")
 
 def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   _set_mesh(values.mesh, overrides)
-  if values.json and not pathlib.Path(values.json).absolute().parent.is_dir():
-    raise InputError(f"--json={values.json} is in no folder: create it first")
+  json_path = check_out(values.json, "--json")
   import jax
 
   # The machine's own accelerators are left to others.
@@ -41,11 +42,13 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
 
   topology = open_topology(values.topology, values.slices)
   run = _sweep if values.sweep else _plan
-  run(values.config, overrides, topology, values.json)
+  run(values.config, overrides, topology, json_path)
   return 0
 
 
-def _plan(path: str, overrides: dict[str, str], topology, json_path) -> None:
+def _plan(
+  path: str, overrides: dict[str, str], topology, json_path: pathlib.Path | None
+) -> None:
   from ddit_jax.experiment.config import Config
   from ddit_jax.pipelines.plan import make_plan
   from ddit_jax.pipelines.plan_text import plan_text
@@ -55,7 +58,9 @@ def _plan(path: str, overrides: dict[str, str], topology, json_path) -> None:
   _write(plan, json_path)
 
 
-def _sweep(path: str, overrides: dict[str, str], topology, json_path) -> None:
+def _sweep(
+  path: str, overrides: dict[str, str], topology, json_path: pathlib.Path | None
+) -> None:
   from ddit_jax.pipelines import plan_sweep
 
   done = []
@@ -77,11 +82,12 @@ def _sweep(path: str, overrides: dict[str, str], topology, json_path) -> None:
       show(candidate)
 
 
-def _write(found, path: str | None) -> None:
+def _write(found, path: pathlib.Path | None) -> None:
   """Writes plans as JSON, if a file was named."""
-  if path:
+  if path is not None:
     text = json.dumps(found, indent=2, default=dataclasses.asdict)
-    pathlib.Path(path).write_text(text + "\n")
+    with preparing():
+      replace_file(path, text.encode() + b"\n")
 
 
 def _set_mesh(mesh: str | None, overrides: dict[str, str]) -> None:

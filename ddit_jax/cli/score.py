@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -31,23 +32,33 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
 
   predictions = local_path(values.predictions)
   references = [local_path(path) for path in values.references]
-  check_out(values.out)
+  out = check_out(values.out)
   with preparing():
     scored = score_files(values.benchmark, predictions, references)
     result = report(values.benchmark, scored, predictions, references)
-    if values.out:
+    if out is not None:
       text = json.dumps(result, indent=1, sort_keys=False, allow_nan=False)
-      replace_file(pathlib.Path(values.out), text.encode() + b"\n")
+      replace_file(out, text.encode() + b"\n")
   print(printable(summary(result)))
   return 0
 
 
-def check_out(out: str | None) -> None:
-  """Raises InputError if the folder of --out is not there."""
-  if out and not local_path(out).parent.is_dir():
-    raise InputError(
-      f"--out={out}: there is no folder {local_path(out).parent}"
-    )
+def check_out(out: str | None, flag: str = "--out") -> pathlib.Path | None:
+  """The file that a flag names, checked before the work; None if unset.
+
+  Raises:
+    InputError: it is a folder, or cannot be written.
+  """
+  if not out:
+    return None
+  path = local_path(out, what=flag)
+  if not path.parent.is_dir():
+    raise InputError(f"{flag}={out}: there is no folder {path.parent}")
+  if path.is_dir():
+    raise InputError(f"{flag}={out} is a folder: name a file in it")
+  if not os.access(path.parent, os.W_OK):
+    raise InputError(f"{flag}={out} cannot be written: choose another folder")
+  return path
 
 
 def summary(result: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from ddit_jax.cli.main import main
 from ddit_jax.config.load import split_overrides
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
-from ddit_jax.pipelines import evaluate, generating, lora_export
+from ddit_jax.pipelines import benchmarks, evaluate, generating, lora_export
 
 CONFIG = "--config=configs/digits.py"
 
@@ -234,6 +234,22 @@ def test_config_and_options_are_handed_over(monkeypatch):
   [((settings, checkpoint), named)] = calls
   assert settings.evaluate.split == "validation" and checkpoint == "c"
   assert named == {"out": "o", "weights": "params", "step": 2}
+
+
+def test_benchmarks_keep_what_is_compiled_too(monkeypatch):
+  used = []
+  monkeypatch.setattr(benchmarks, "evaluate_benchmarks", lambda *_, **__: 0)
+  monkeypatch.setattr(
+    commands.compilation_cache,
+    "use",
+    lambda values: used.append(values.compilation_cache),
+  )
+  flags = (CONFIG, "--checkpoint=c", "--out=o", "--compilation_cache=off")
+  assert evaluated(*flags, "--tasks=pope") == 0
+  assert used == ["off"]
+  with pytest.raises(InputError, match="name each benchmark once"):
+    evaluated(*flags, "--tasks=pope,pope")
+  assert used == ["off"]
 
 
 @pytest.fixture

@@ -78,6 +78,8 @@ def test_bad_json_is_one_line(files, capsys, body, message):
     ([*ARGUMENTS, "--references=a.json"], "given 2 references"),
     ([*ARGUMENTS[:1], "--benchmark=vqa2", *ARGUMENTS[2:]], "mean 'vqav2'"),
     ([*ARGUMENTS, "--out=missing/o.json"], "there is no folder"),
+    ([*ARGUMENTS, "--out=."], "--out=. is a folder: name a file in it"),
+    ([*ARGUMENTS, "--out=gs://b/o.json"], "--out=gs://b/o.json is a bucket"),
     (
       [*ARGUMENTS[:2], "--predictions=x", "--references=a.json"],
       "No such file",
@@ -92,6 +94,21 @@ def test_bad_flags_are_one_line(files, capsys, arguments, message):
   assert main(arguments) == 2
   err = capsys.readouterr().err
   assert message in err and err.count("\n") == 1
+
+
+def test_the_path_that_was_checked_is_written(files, capsys, monkeypatch):
+  monkeypatch.setenv("HOME", str(files))
+  assert main([*ARGUMENTS, "--out=~/o.json"]) == 0
+  assert (files / "o.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(
+  files, capsys, monkeypatch
+):
+  monkeypatch.setattr("os.access", lambda *_: False)
+  assert main([*ARGUMENTS, "--out=o.json"]) == 2
+  assert "--out=o.json cannot be written" in capsys.readouterr().err
+  assert not (files / "o.json").exists()
 
 
 def test_it_runs_where_jax_cannot_be_imported(files):

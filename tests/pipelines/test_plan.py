@@ -82,7 +82,8 @@ def test_collectives_and_arrays_come_with_their_lines(planned):
       ["--topology=cpu:8", "--config.data.text_to_image.batch_size=12"],
       "data.text_to_image.batch_size = 12 is not divisible",
     ),
-    (["--topology=cpu:8", "--json=no/where.json"], "is in no folder"),
+    (["--topology=cpu:8", "--json=no/where.json"], "there is no folder"),
+    (["--topology=cpu:8", "--json=/"], "--json=/ is a folder: name a file"),
     ([], "--topology is missing"),
   ],
 )
