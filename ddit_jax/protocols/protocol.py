@@ -21,9 +21,8 @@ _VIZWIZ_PROMPT = (
   "in the image. A: "
 )
 _CAPTION_PROMPT = "Q: Describe the image concisely. A: "
-_ANCESTRAL = {"text.order": "ancestral", "text.temperature": 1.0}
-_SHORT_ANSWER = _ANCESTRAL | {"text.num_steps": 16}
-_CAPTION = _ANCESTRAL | {"text.num_steps": 64}
+_SHORT_ANSWER = {"text.preset": "short_answer"}
+_CAPTION = {"text.preset": "caption"}
 _EULER_28 = {
   "image.num_inference_steps": 28,
   "image.guidance_scale": 7.0,

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from ddit_jax.errors import InputError
+from ddit_jax.experiment.config import SampleConfig
+from ddit_jax.pipelines.inputs import sample_config
 from ddit_jax.protocols.config import BenchmarksConfig, check_names
 from ddit_jax.protocols.item import chosen
 from ddit_jax.protocols.protocol import PROTOCOLS, file_notes, shown_prompt
@@ -135,8 +137,11 @@ def test_prompts_are_those_of_the_published_numbers(root):
     "Q: what color is the number? Answer the question using a single word or "
     "phrase. Reply unanswerable if information is not present in the image. A: "
   )
-  assert protocol.sampling["text.num_steps"] == 16
-  assert PROTOCOLS["coco_captions"].sampling["text.num_steps"] == 64
+  captions = PROTOCOLS["coco_captions"]
+  for one, num_steps in ((protocol, 16), (captions, 64)):
+    text = sample_config(SampleConfig(), one.sampling).text
+    assert (text.order, text.num_steps) == ("ancestral", num_steps)
+    assert text.temperature == text.top_p == 1
   geneval = PROTOCOLS["geneval"]
   assert geneval.sampling["image.num_inference_steps"] == 28
   assert geneval.sampling["image.guidance_scale"] == 7.0
