@@ -5,10 +5,11 @@
 - `pipeline`: D-DiT, with one method per task.
 - `sd3`: plain SD3, text to image only.
 - `image_pipeline`: text to image, the part that both share.
-- `image_batches`: jitted sampling of images, batch by batch over a mesh.
+- `on_mesh`: what runs batch by batch over a mesh.
+- `image_batches`: jitted sampling of images.
 - `sampler`: the same of texts.
 - `text_batches`: batches of texts that shrink, texts that grow.
-- `likelihood`: jitted likelihoods, batch by batch over a mesh.
+- `likelihood`: jitted likelihoods.
 - `ranking`: choices and pairs of images and captions, by likelihood.
 - `inputs`: checks of images, texts and sampling settings.
 - `edit_inputs`: checks of images and masks that are edited.

@@ -7,9 +7,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageOps
 
-from ddit_jax.data.image import upright_rgb
 from ddit_jax.errors import InputError
-from ddit_jax.pipelines.inputs import as_array, as_uint8
+from ddit_jax.pipelines.inputs import as_array, as_uint8, upright
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ def edited_images(
   found = []
   for one in images:
     if isinstance(one, Image.Image):
-      one = np.asarray(_fitted(upright_rgb(one), size, "image"))
+      one = np.asarray(_fitted(upright(one, "image"), size, "image"))
     array = as_array(one, "image")
     if array.shape != (*size, 3):
       raise InputError(
@@ -61,7 +60,8 @@ def masks(
   found = []
   for one in _one_each(mask, num_prompts, 2, "mask_image"):
     if isinstance(one, Image.Image):
-      one = np.asarray(_fitted(one.convert("L"), size, "mask_image"))
+      one = upright(one, "mask_image").convert("L")
+      one = np.asarray(_fitted(one, size, "mask_image"))
     array = as_array(one, "mask_image")
     if array.shape != size:
       raise InputError(

@@ -15,12 +15,13 @@ from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.workdir import output_folder
 from ddit_jax.pipelines.edit_inputs import edited_images, masks
 from ddit_jax.pipelines.image_pipeline import check_num_images
-from ddit_jax.pipelines.inputs import image_sides, sample_config
+from ddit_jax.pipelines.inputs import sample_config
 from ddit_jax.pipelines.load import load, refuse_sd3
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.pipelines.requests import open_image, read_image
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
 from ddit_jax.prng import check_seed
+from ddit_jax.protocols.layouts import save_png
 from ddit_jax.sampling.step_cache import StepCache
 
 _log = logging.getLogger(__name__)
@@ -174,8 +175,7 @@ def _checked(
     if isinstance(pipeline, Pipeline):
       for key in ("prompt", "negative_prompt"):
         pipeline.caption_tokens(row.get(key, ""))
-    size = pipeline.image_size if options.size is None else options.size
-    found, sides = {}, image_sides(size)
+    found, sides = {}, pipeline.sides(options.size)
     if "image" in row:
       image = open_image(row["image"])
       (found["pixels"],) = edited_images(image, sides, 1)
@@ -223,8 +223,9 @@ def _images(
         del row[key]
       if "image" in row:
         row["edited_image"] = row.pop("image")
-      path = _write_png(folder, index, image)
-      found[index] = {**row, "image": path, "seed": options.seed}
+      path = folder / f"{index:05d}.png"
+      save_png(path, Image.fromarray(image))
+      found[index] = {**row, "image": str(path), "seed": options.seed}
   settings = dataclasses.asdict(drawn.settings)
   (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
   return [found[index] for index in rows]
@@ -239,8 +240,10 @@ def _cached(
   if any(_edited_by(row) for row in rows.values()):
     raise InputError("--step_cache draws from noise alone: leave out --image")
   count = sample_config(pipeline.sample, options.sample).batch_size
+  first = list(rows.values())[:count]
   report = pipeline.calibrate_step_cache(
-    [row["prompt"] for row in rows.values()][:count],
+    [row["prompt"] for row in first],
+    negative_prompt=[row.get("negative_prompt", "") for row in first],
     cache=StepCache(threshold=options.step_cache),
     seed=options.seed,
     sample=options.sample,
@@ -278,9 +281,3 @@ def _texts(
   return [
     {**row, key: text} for row, text in zip(rows.values(), texts, strict=True)
   ]
-
-
-def _write_png(folder: pathlib.Path, number: int, image: np.ndarray) -> str:
-  path = folder / f"{number:05d}.png"
-  Image.fromarray(image).save(path)
-  return str(path)

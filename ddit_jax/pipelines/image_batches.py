@@ -1,4 +1,4 @@
-"""Jitted sampling of images, batch by batch over a mesh."""
+"""Jitted sampling of images."""
 
 import dataclasses
 import functools
@@ -8,14 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
-from jaxtyping import Float, Float32, Int, PyTree, UInt8, UInt32
+from jaxtyping import Array, Float, Float32, Int, PyTree, UInt8, UInt32
 
 from ddit_jax.errors import preparing
 from ddit_jax.experiment.config import SampleConfig
-from ddit_jax.experiment.model import DualModel
-from ddit_jax.models.module import Variables
-from ddit_jax.pipelines.sampler import in_batches
+from ddit_jax.pipelines.on_mesh import ModelOnMesh, in_batches
 from ddit_jax.prng import key_for, root_key, row_keys
 from ddit_jax.sampling.flow_solvers import SOLVERS, Calls
 from ddit_jax.sampling.image_sampler import (
@@ -29,10 +26,7 @@ from ddit_jax.sampling.image_sampler import (
   run_calls,
   sample_latents,
 )
-from ddit_jax.sampling.step_cache import (
-  check_can_calibrate,
-  magnitude_ratios,
-)
+from ddit_jax.sampling.step_cache import magnitude_ratios
 
 # (step, time from `num_train_timesteps` to 0, values) -> changed values; see
 # `ImagePipeline.text_to_image`.
@@ -74,22 +68,14 @@ def _roots(seed: int) -> tuple[jax.Array, jax.Array]:
 _COLUMNS = ("texts", "indices", "images", "masks")
 
 
-class ImageSampler:
+class ImageSampler(ModelOnMesh):
   """The image sampler of one model.
 
   Compiles once per batch size and config. An image follows from the seed and
   its row's index alone, not from the batch size or the other rows.
-
-  Args:
-    model: the network with its encoders.
-    variables: weights of the model's parts, on `mesh`.
-    mesh: the devices; it splits a batch.
   """
 
-  def __init__(
-    self, model: DualModel, variables: dict[str, Variables], mesh: Mesh
-  ):
-    self._model, self._variables, self._mesh = model, variables, mesh
+  def _jit(self) -> None:
     self._draw = jax.jit(
       self._drawn, static_argnames=("latent_shape", "sampling")
     )
@@ -103,7 +89,7 @@ class ImageSampler:
     self._ratios = jax.jit(
       self._ratios_of, static_argnames=("latent_shape", "sampling")
     )
-    self._decode = jax.jit(model.decode)
+    self._decode = jax.jit(self._model.decode)
 
   def draw(
     self,
@@ -157,10 +143,8 @@ class ImageSampler:
     size: tuple[int, int],
     config: SampleConfig,
   ) -> Float[np.ndarray, " steps"]:
-    """See `step_cache.magnitude_ratios`; arguments as in `draw`."""
-    with preparing():
-      latent_shape = self._model.latent_shape(*size)
-      check_can_calibrate(config.image)
+    """See `step_cache.magnitude_ratios`; arguments as `draw` took them."""
+    latent_shape = self._model.latent_shape(*size)
     columns, shared_null = rows.split()
     ratios = functools.partial(
       self._ratios,
@@ -174,6 +158,12 @@ class ImageSampler:
     return in_batches(ratios, columns, mesh=self._mesh, batch_size=size).mean(
       axis=0
     )
+
+  def decode(
+    self, latents: Float[Array, "rows height width channels"]
+  ) -> UInt8[Array, "rows height width 3"]:
+    """The images of latents."""
+    return self._decode(self._variables, latents)
 
   def _ratios_of(
     self, variables, *given, sampling: ImageSampling, **shape
@@ -269,7 +259,7 @@ class ImageSampler:
         latents=jnp.asarray(changed.get("latents", progress.state.latents))
       )
       progress = progress._replace(state=state)
-    return self._decode(self._variables, progress.state.latents)
+    return self.decode(progress.state.latents)
 
   def _begun(
     self,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int, PyTree, UInt8
 from PIL import Image
 
-from ddit_jax.errors import InputError
+from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
@@ -27,7 +27,7 @@ from ddit_jax.pipelines.inputs import (
   sample_config,
   text_list,
 )
-from ddit_jax.sampling.step_cache import StepCache
+from ddit_jax.sampling.step_cache import StepCache, check_can_calibrate
 
 _log = logging.getLogger(__name__)
 
@@ -138,7 +138,6 @@ class ImagePipeline(abc.ABC):
     self.sample = sample
     self.image_size = image_size
     self._image_sampler = ImageSampler(model, variables, mesh)
-    self._decode = jax.jit(model.decode)
 
   @abc.abstractmethod
   def prompt_ids(
@@ -188,40 +187,38 @@ class ImagePipeline(abc.ABC):
         the network's patches, or an argument has another type or value.
     """
     prompts = text_list(prompts, "prompts")
-    config = _with_settings(sample_config(self.sample, sample), settings)
+    config = self._config(sample, settings)
     negatives = _negatives(negative_prompt, len(prompts), config)
-    sides = image_sides(self.image_size if size is None else size)
-    images, kept = _edit(image, mask_image, sides, len(prompts))
     check_num_images(num_images_per_prompt)
+    sides = self.sides(size)
+    edit = _edit(image, mask_image, sides, len(prompts))
     of_image = np.repeat(np.arange(len(prompts)), num_images_per_prompt)
-    rows = row_indices(indices, len(of_image))
-    on_step_end = callback_on_step_end
-    drawn = self._image_sampler.draw(
-      ImageRows(
-        texts=_rows(self.prompt_ids(prompts), of_image),
-        null_texts=self._null_ids(negatives, of_image),
-        indices=rows,
-        images=_rows(images, of_image),
-        masks=_rows(kept, of_image),
-      ),
-      seed=seed,
-      size=sides,
-      config=config,
-      on_step_end=on_step_end and functools.partial(on_step_end, self),
-    )
+    rows = self._rows(prompts, negatives, edit, of_image, indices)
     return GeneratedImages(
-      images=drawn,
+      images=self._drawn(rows, sides, seed, config, callback_on_step_end),
       prompts=[prompts[i] for i in of_image],
       negative_prompts=[negatives[i] for i in of_image],
-      indices=rows.tolist(),
+      indices=rows.indices.tolist(),
       seed=seed,
       settings=config,
     )
+
+  def sides(self, size: int | tuple[int, int] | None) -> tuple[int, int]:
+    """(height, width) of drawn images of a size; `image_size` if None.
+
+    Raises:
+      InputError: it is no size, or one that the network's patches do not fill.
+    """
+    sides = image_sides(self.image_size if size is None else size)
+    with preparing():
+      self.model.latent_shape(*sides)
+    return sides
 
   def calibrate_step_cache(
     self,
     prompts: Sequence[str],
     *,
+    negative_prompt: str | Sequence[str] = "",
     cache: StepCache | None = None,
     seed: int = 0,
     sample: SampleConfig | Changes | None = None,
@@ -236,6 +233,7 @@ class ImagePipeline(abc.ABC):
 
     Args:
       prompts: a few typical ones.
+      negative_prompt: see `text_to_image`.
       cache: how much may be reused; the defaults of `StepCache` if None.
       seed: of the noise.
       sample: see `text_to_image`.
@@ -245,14 +243,19 @@ class ImagePipeline(abc.ABC):
     Raises:
       InputError: as `text_to_image`, or settings whose steps differ in kind.
     """
-    options = {"seed": seed, "size": size, "sample": sample, **settings}
+    with preparing():
+      check_can_calibrate(self._config(sample, settings).image)
+    options = {
+      "negative_prompt": negative_prompt,
+      "seed": seed,
+      "size": size,
+      "sample": sample,
+      **settings,
+    }
     exact = self.text_to_image(prompts, **options)
+    of_image = np.arange(len(exact))
     ratios = self._image_sampler.magnitude_ratios(
-      ImageRows(
-        texts=self.prompt_ids(exact.prompts),
-        null_texts=self.prompt_ids([""]),
-        indices=row_indices(None, len(exact)),
-      ),
+      self._rows(exact.prompts, exact.negative_prompts, {}, of_image),
       seed=seed,
       size=exact.images.shape[1:3],
       config=exact.settings,
@@ -273,24 +276,51 @@ class ImagePipeline(abc.ABC):
   def decode(self, latents: jax.Array) -> np.ndarray:
     """Latents to uint8 images."""
     check_latents(latents, self.model.network.config.latent_channels)
-    return np.asarray(self._decode(self.variables, latents))
+    return np.asarray(self._image_sampler.decode(latents))
 
-  def _null_ids(self, negatives: list[str], of_image: np.ndarray):
-    """One row for all if they are the same."""
+  def _drawn(
+    self,
+    rows: ImageRows,
+    sides: tuple[int, int],
+    seed: int,
+    config: SampleConfig,
+    callback: Callback | None,
+  ) -> UInt8[np.ndarray, "rows height width 3"]:
+    return self._image_sampler.draw(
+      rows,
+      seed=seed,
+      size=sides,
+      config=config,
+      on_step_end=callback and functools.partial(callback, self),
+    )
+
+  def _config(
+    self, sample: SampleConfig | Changes | None, settings: dict[str, Any]
+  ) -> SampleConfig:
+    named = {f"image.{name}": value for name, value in settings.items()}
+    return sample_config(sample_config(self.sample, sample), named)
+
+  def _rows(
+    self,
+    prompts: Sequence[str],
+    negatives: Sequence[str],
+    edit: dict[str, np.ndarray],
+    of_image: Int[np.ndarray, " rows"],
+    indices: Sequence[int] | None = None,
+  ) -> ImageRows:
+    """What is drawn; `of_image` has the prompt of each row."""
+    null_texts, of_null = negatives, of_image
     if len(set(negatives)) == 1:
-      return self.prompt_ids(negatives[:1])
-    return _rows(self.prompt_ids(negatives), of_image)
-
-
-def _with_settings(
-  config: SampleConfig, settings: dict[str, Any]
-) -> SampleConfig:
-  named = {f"image.{name}": value for name, value in settings.items()}
-  return sample_config(config, named)
-
-
-def _rows(tree, places: np.ndarray):
-  return jax.tree.map(lambda rows: rows[places], tree)
+      # One row for all.
+      null_texts, of_null = negatives[:1], np.zeros(1, int)
+    indices = row_indices(indices, len(of_image))
+    texts, nulls = map(self.prompt_ids, (prompts, null_texts))
+    return ImageRows(
+      texts=jax.tree.map(lambda ids: ids[of_image], texts),
+      null_texts=jax.tree.map(lambda ids: ids[of_null], nulls),
+      indices=indices,
+      **{name: column[of_image] for name, column in edit.items()},
+    )
 
 
 # Images of one prompt; far more than anyone looks at.
@@ -325,13 +355,15 @@ def _negatives(
   return negatives
 
 
-def _edit(image, mask_image, sides: tuple[int, int], num_prompts: int):
-  """(images to change, masks), None where there are none."""
+def _edit(
+  image, mask_image, sides: tuple[int, int], num_prompts: int
+) -> dict[str, np.ndarray]:
+  """The columns of `ImageRows` that change images."""
   if image is None:
     if mask_image is not None:
       raise InputError("mask_image needs an image that it keeps: give image")
-    return None, None
-  images = edited_images(image, sides, num_prompts)
-  if mask_image is None:
-    return images, None
-  return images, masks(mask_image, sides, num_prompts)
+    return {}
+  columns = {"images": edited_images(image, sides, num_prompts)}
+  if mask_image is not None:
+    columns["masks"] = masks(mask_image, sides, num_prompts)
+  return columns

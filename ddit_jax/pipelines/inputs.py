@@ -98,10 +98,8 @@ def _log_cropped(images: Sequence[Any]) -> None:
     )
 
 
-def _square(
-  image: Image.Image, side: int, crop: str, name: str
-) -> UInt8[np.ndarray, "side side 3"]:
-  """What training's transform makes of an image."""
+def upright(image: Image.Image, name: str) -> Image.Image:
+  """An image in RGB as training reads it; raises InputError."""
   if image.mode in ("I", "F"):
     raise InputError(
       f"{name} has Pillow's mode {image.mode}, whose range is not known: "
@@ -109,11 +107,18 @@ def _square(
     )
   try:
     image.load()
-    image = upright_rgb(image)
+    return upright_rgb(image)
   # A file that was opened is decoded here, and may be damaged in any way.
   except Exception as error:
     cause = " ".join(str(error).split())
     raise InputError(f"{name} cannot be decoded: {cause}") from error
+
+
+def _square(
+  image: Image.Image, side: int, crop: str, name: str
+) -> UInt8[np.ndarray, "side side 3"]:
+  """What training's transform makes of an image."""
+  image = upright(image, name)
   if crop == "pad":
     return np.asarray(padded_square(image, side))
   width, height = covering_size(image.size, (side, side))

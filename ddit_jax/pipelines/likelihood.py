@@ -1,43 +1,32 @@
-"""Jitted likelihoods of texts and images, batch by batch over a mesh."""
+"""Jitted likelihoods of texts and images."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import Bool, Int, UInt8, UInt32
 
 from ddit_jax.data.text import check_prompt, tokenize_and_pad
 from ddit_jax.data.tokenizers import Tokenizer
-from ddit_jax.experiment.model import DualModel
 from ddit_jax.losses.likelihood import (
   Bound,
   LikelihoodConfig,
   image_bound,
   text_bound,
 )
-from ddit_jax.models.module import Variables
-from ddit_jax.pipelines.sampler import in_batches
+from ddit_jax.pipelines.on_mesh import ModelOnMesh, in_batches
 from ddit_jax.prng import key_for, root_key, row_keys
 
 
-class Likelihood:
+class Likelihood(ModelOnMesh):
   """Likelihoods under one model.
 
   Each compiles once per batch size and config. A row's draws follow from the
   seed and the row's index alone.
-
-  Args:
-    model: the network with its encoders.
-    variables: weights of the model's parts, on `mesh`.
-    mesh: the devices; it splits a batch.
   """
 
-  def __init__(
-    self, model: DualModel, variables: dict[str, Variables], mesh: Mesh
-  ):
-    self._model, self._variables, self._mesh = model, variables, mesh
+  def _jit(self) -> None:
     self._texts = jax.jit(self._text_batch, static_argnames="num_passes")
     self._images = jax.jit(self._image_batch, static_argnames="config")
 

@@ -339,7 +339,7 @@ class Pipeline(ImagePipeline):
     check_count(prompts, len(images), "prompts")
     return self._likelihood.images(
       images,
-      np.stack([self.caption_tokens(prompt) for prompt in prompts]),
+      self.prompt_ids(prompts),
       indices=row_indices(indices, len(images)),
       seed=seed,
       config=self._effort(effort),

@@ -1,18 +1,13 @@
-"""Jitted sampling of texts, batch by batch over a mesh."""
+"""Jitted sampling of texts."""
 
 import functools
-from typing import Any
 
 import jax
 import numpy as np
-import tqdm
-from jax.sharding import Mesh
 from jaxtyping import Bool, Int, UInt8, UInt32
 
-from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.experiment.config import SampleConfig
-from ddit_jax.experiment.model import DualModel
-from ddit_jax.models.module import Variables
+from ddit_jax.pipelines.on_mesh import ModelOnMesh, in_batches
 from ddit_jax.pipelines.text_batches import (
   fill_growing_canvas,
   finish_and_drop,
@@ -27,22 +22,14 @@ from ddit_jax.sampling.text_sampler import (
 from ddit_jax.sharding.mesh import batch_ways
 
 
-class Sampler:
+class Sampler(ModelOnMesh):
   """The text sampler of one model.
 
   It compiles once per batch size and config. A row's draws follow from the
   seed and the row's index alone, not from the batch size or the other rows.
-
-  Args:
-    model: the network with its encoders.
-    variables: weights of the model's parts, on `mesh`.
-    mesh: the devices; it splits a batch.
   """
 
-  def __init__(
-    self, model: DualModel, variables: dict[str, Variables], mesh: Mesh
-  ):
-    self._model, self._variables, self._mesh = model, variables, mesh
+  def _jit(self) -> None:
     self._start_texts = jax.jit(
       self._started_texts, static_argnames=("sampler", "keeps_trace")
     )
@@ -123,39 +110,3 @@ class Sampler:
     latents, keys = inputs
     predict = text_predictor(self._model, variables, latents, sampler.sampling)
     return sampler.advance(predict, progress, keys, num_left=num_left)
-
-
-def in_batches(function, rows: Any, *, mesh: Mesh, batch_size: int) -> Any:
-  """Runs `function` on equal batches of rows; the last one is padded.
-
-  Args:
-    function: rows of a batch on the mesh -> arrays of equally many rows.
-    rows: a tree of numpy arrays [rows, ...].
-    mesh: splits a batch.
-    batch_size: rows at once, rounded up to a multiple of the mesh's ways.
-
-  Returns:
-    The function's tree, as numpy arrays of all rows.
-  """
-  num_rows = len(jax.tree.leaves(rows)[0])
-  ways = batch_ways(mesh)
-  size = -(-min(batch_size, num_rows) // ways) * ways
-  results = []
-  with jax.set_mesh(mesh):
-    starts = range(0, num_rows, size)
-    # Only on a terminal.
-    is_quiet = len(starts) == 1 or None
-    for start in tqdm.tqdm(starts, unit="batch", disable=is_quiet):
-      batch = jax.tree.map(
-        functools.partial(_padded_slice, start=start, size=size), rows
-      )
-      results.append(function(to_mesh(batch, mesh)))
-  joined = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
-  return jax.tree.map(lambda array: array[:num_rows], joined)
-
-
-def _padded_slice(rows: np.ndarray, *, start: int, size: int) -> np.ndarray:
-  """`size` rows; past the end the last one repeats (its results are cut)."""
-  rows = rows[start : start + size]
-  missing = size - len(rows)
-  return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])

@@ -73,7 +73,8 @@ def check_can_calibrate(sampling: ImageSampling) -> None:
   num_steps = sampling.num_inference_steps
   kinds = {sampling.branches(step, num_steps) for step in range(num_steps)}
   calls = SOLVERS[sampling.solver].calls(sampling.sigmas())
-  if len(kinds) > 1 or len(calls.step) > num_steps or sampling.reused_steps:
+  is_alike = len(kinds) == 1 and () not in kinds
+  if not is_alike or len(calls.step) > num_steps or sampling.reused_steps:
     raise ValueError(
       "a step cache is calibrated on steps of one call each and the same "
       "guidance: choose another solver than heun, guider cfg or apg, and leave "

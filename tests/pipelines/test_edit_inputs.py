@@ -1,5 +1,7 @@
 """Images to change and masks, from arrays and Pillow images."""
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -58,3 +60,49 @@ def test_white_is_drawn_anew(kind):
 def test_what_does_not_fit_is_refused(function, given, message):
   with pytest.raises(InputError, match=message):
     function(given, SIZE, 2)
+
+
+def opened(image, *, is_cut=False, **options):
+  """A picture as `Image.open` gives it, not decoded yet."""
+  file = io.BytesIO()
+  image.save(file, "PNG", **options)
+  data = file.getvalue()
+  return Image.open(io.BytesIO(data[: len(data) // 2] if is_cut else data))
+
+
+def test_a_mask_is_turned_as_its_image():
+  exif = Image.Exif()
+  # Rotated by 90 degrees.
+  exif[0x0112] = 6
+  lower = np.repeat(np.uint8([[0], [255]]), 12, 1).repeat(4, 0)
+  mask = Image.fromarray(lower).transpose(Image.Transpose.ROTATE_90)
+  picture = Image.fromarray(PICTURE).transpose(Image.Transpose.ROTATE_90)
+  found = masks(opened(mask, exif=exif), SIZE, 1)
+  np.testing.assert_array_equal(found[0], lower / 255)
+  found = edited_images(opened(picture, exif=exif), SIZE, 1)
+  np.testing.assert_array_equal(found[0], PICTURE)
+
+
+def test_what_a_mask_shows_through_is_white():
+  mask = Image.new("LA", SIZE[::-1], (0, 255))
+  mask.putpixel((3, 2), (0, 0))
+  (found,) = masks(mask, SIZE, 1)
+  assert found.sum() == found[2, 3] == 1
+
+
+@pytest.mark.parametrize(
+  ("function", "name"), [(edited_images, "image"), (masks, "mask_image")]
+)
+@pytest.mark.parametrize(
+  ("image", "message"),
+  [
+    (Image.new("F", SIZE[::-1], 1.0), "has Pillow's mode F"),
+    (Image.new("I", SIZE[::-1], 255), "has Pillow's mode I"),
+    (opened(Image.fromarray(PICTURE), is_cut=True), "cannot be decoded: "),
+  ],
+)
+def test_pictures_that_training_would_not_read_are_refused(
+  function, name, image, message
+):
+  with pytest.raises(InputError, match=f"^{name} {message}"):
+    function(image, SIZE, 1)

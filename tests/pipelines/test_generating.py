@@ -108,6 +108,9 @@ def test_options_reach_the_samplers(trained, tmp_path, image, monkeypatch):
     def template(self, prompt):
       return prompt
 
+    def sides(self, size):
+      return size
+
     def __getattr__(self, name):
       def method(*args, **named):
         calls.append((name, args, named))
@@ -205,6 +208,36 @@ def test_requests_that_cannot_be_run_leave_the_others(
   # The others' draws do not depend on it.
   generate(trained, tmp_path / "all", "vqa", [rows[1]] * 2)
   assert results(tmp_path / "all")[1] == found[1]
+
+
+@pytest.mark.parametrize("size", [(-8, 8), (0, 8), (9, 8)])
+def test_a_size_that_does_not_fit_is_refused_before_images_are_resized(
+  trained, tmp_path, image, size
+):
+  row = {"prompt": "a red seven", "image": image}
+  with pytest.raises(InputError, match="do not fit this model"):
+    generate(trained, tmp_path / "out", "t2i", [row], size=size)
+
+
+def test_a_step_cache_is_calibrated_as_the_images_are_drawn(
+  trained, tmp_path, monkeypatch
+):
+  given = []
+
+  def calibrate(self, prompts, **options):
+    given.append((prompts, options["negative_prompt"]))
+    raise InputError("enough")
+
+  monkeypatch.setattr(generating.Pipeline, "calibrate_step_cache", calibrate)
+  rows = [
+    {"prompt": "a red seven"},
+    {"prompt": "a blue two", "negative_prompt": "a red seven"},
+    {"prompt": ""},
+  ]
+  sample = {"batch_size": "2"}
+  with pytest.raises(InputError, match="enough"):
+    generate(trained, tmp_path, "t2i", rows, sample=sample, step_cache=0.1)
+  assert given == [(["a red seven", "a blue two"], ["", "a red seven"])]
 
 
 def test_prompts_that_cannot_be_drawn_leave_the_others(trained, tmp_path):

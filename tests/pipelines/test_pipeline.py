@@ -341,9 +341,29 @@ def test_a_step_cache_says_what_it_costs(pipeline, caplog):
   assert line in caplog.text and "drift of pixels" in caplog.text
 
 
+def test_a_step_cache_sees_the_negative_prompt(pipeline):
+  options = {"num_inference_steps": 4, "guidance_scale": 3.0}
+  first, second = (
+    pipeline.calibrate_step_cache(
+      ["a red seven"], negative_prompt=negative, **options
+    ).ratios
+    for negative in ("", "a blue two")
+  )
+  assert first != second
+
+
+def test_what_cannot_be_calibrated_is_refused_before_it_is_drawn(
+  pipeline, monkeypatch
+):
+  monkeypatch.setattr(pipeline, "text_to_image", None)
+  with pytest.raises(InputError, match="a step cache is calibrated on steps"):
+    pipeline.calibrate_step_cache([""], solver="heun")
+
+
 @pytest.mark.parametrize(
   ("options", "message"),
   [
+    ({"size": -8, "image": np.zeros((8, 8, 3), np.uint8)}, "do not fit this"),
     ({"num_images_per_prompt": 0}, "num_images_per_prompt must be in 1 to"),
     ({"guidence_scale": 2.0}, "image.guidence_scale: did you mean 'guidance_"),
     ({"skip_guidance_layers": (9,)}, "skip_guidance_layers has block 9, but"),

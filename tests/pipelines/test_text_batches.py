@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddit_jax.pipelines.sampler import in_batches
+from ddit_jax.pipelines.on_mesh import in_batches
 from ddit_jax.pipelines.text_batches import (
   fill_growing_canvas,
   finish_and_drop,

@@ -69,6 +69,8 @@ def test_reused_steps_add_the_last_residual(guidance_scale):
     {"guider": "cfg_zero_star"},
     {"guidance_stop": 0.5},
     {"reused_steps": (1,)},
+    # No step at all calls the network.
+    {"guider": "cfg_zero_star", "zero_init_steps": 4},
   ],
 )
 def test_steps_that_differ_are_not_calibrated(settings):

@@ -1,9 +1,11 @@
 """Rows go through in equal batches and come back in order."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddit_jax.pipelines.sampler import in_batches
+from ddit_jax.pipelines import on_mesh
+from ddit_jax.pipelines.on_mesh import in_batches
 from ddit_jax.sharding.mesh import MeshConfig
 
 
@@ -38,3 +40,28 @@ def test_a_batch_is_split_over_the_devices():
   rows = np.zeros((16, 3), np.float32)
   in_batches(look, rows, mesh=MeshConfig().make(), batch_size=16)
   assert shapes == [(2, 3)]
+
+
+def test_the_bar_counts_batches_whose_results_are_off_the_devices(monkeypatch):
+  done, fetched = [], []
+
+  class Bar:
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *_):
+      pass
+
+    def update(self):
+      done.append(len(fetched))
+
+  def fetch(tree):
+    fetched.append(tree)
+    return np.asarray(tree)
+
+  monkeypatch.setattr(on_mesh, "progress_bar", lambda *_, **__: Bar())
+  monkeypatch.setattr(on_mesh.jax, "device_get", fetch)
+  rows = np.arange(24, dtype=np.float32)
+  got = in_batches(jnp.sqrt, rows, mesh=MeshConfig().make(), batch_size=8)
+  assert done == [1, 2, 3]
+  np.testing.assert_allclose(got, np.sqrt(rows), rtol=1e-6)
