@@ -214,12 +214,28 @@ def _scores(result: Result) -> dict[str, float]:
     key_of.setdefault(item.unit or item.key, item.key)
     path = pathlib.PurePath(item.path)
     key_of |= dict.fromkeys((item.key, item.path, path.name), item.key)
+  # Last, because a subset may have keys that are numbers of other items.
+  key_of |= _numbered(result.job.items)
   for scored in result.scored.values():
     for items in scored.items.values():
       if set(items.ids) <= key_of.keys():
         keys = [key_of[one] for one in items.ids]
         return dict(zip(keys, items.scores, strict=True))
   return {}
+
+
+def _numbered(items: Sequence[Item]) -> dict[str, str]:
+  """Id -> key, where scorers count the units of each split or subtask."""
+  units: dict[str, dict[str, str]] = {}
+  for item in items:
+    part = item.facts.get("split") or item.facts.get("subtask")
+    if part is not None:
+      units.setdefault(part, {}).setdefault(item.unit or item.key, item.key)
+  return {
+    f"{part}/{number}": key
+    for part, keys in units.items()
+    for number, key in enumerate(keys.values(), 1)
+  }
 
 
 def _example(

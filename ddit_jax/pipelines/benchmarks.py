@@ -3,10 +3,10 @@
 import contextlib
 import logging
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ddit_jax.errors import InputError, preparing
+from ddit_jax.errors import InputError, first_few, preparing
 from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.workdir import output_folder
 from ddit_jax.files import take_lock
@@ -86,6 +86,7 @@ def evaluate_benchmarks(
         jobs,
         config,
         folder / BASELINE,
+        is_baseline=True,
       )
     pipeline = load(
       checkpoint, weights=weights, step=step, mesh=config.mesh.make()
@@ -94,7 +95,23 @@ def evaluate_benchmarks(
       pipeline, checkpoint, jobs, config, folder, weights=weights
     )
     write_results(folder, facts, results, config)
+  _check_scored(results.values(), out)
   return 0
+
+
+def _check_scored(results: Iterable[Sequence[Result]], out: str) -> None:
+  """Raises InputError if a part could not be scored."""
+  failed = [
+    f"{result.job.name}: {sentence}"
+    for some in results
+    for result in some
+    for sentence in result.failed
+  ]
+  if failed:
+    raise InputError(
+      f"{first_few(failed, limit=1)}; all other figures are in {out}, and the "
+      "same command scores again without sampling"
+    )
 
 
 def _evaluated(
@@ -105,6 +122,7 @@ def _evaluated(
   folder: pathlib.Path,
   *,
   weights: str = "ema",
+  is_baseline: bool = False,
 ) -> tuple[dict[str, Any], list[Result]]:
   """What was evaluated, and the result of every job."""
   facts = run_facts.checkpoint_facts(path, pipeline, weights)
@@ -112,7 +130,14 @@ def _evaluated(
   for job, sampling in zip(jobs, plans, strict=True):
     check_prompts(pipeline, job, sampling)
   return facts, [
-    _run(job, pipeline, sampling, folder, facts["blake2b"])
+    _run(
+      job,
+      pipeline,
+      sampling,
+      folder,
+      weights_hash=facts["blake2b"],
+      is_baseline=is_baseline,
+    )
     for job, sampling in zip(jobs, plans, strict=True)
   ]
 
@@ -161,10 +186,11 @@ def _run(
   pipeline: Pipeline | Sd3Pipeline,
   sampling: Sampling,
   folder: pathlib.Path,
+  *,
   weights_hash: str,
+  is_baseline: bool,
 ) -> Result:
   """Samples what is missing of one task, and scores it."""
-  is_baseline = folder.name == BASELINE
   folder = folder / job.folder_name
   folder.mkdir(parents=True, exist_ok=True)
   settings = sampling.facts(job)

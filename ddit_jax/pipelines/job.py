@@ -1,13 +1,15 @@
 """One benchmark to be run, and its result on one model."""
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
+from ddit_jax.errors import InputError, preparing
 from ddit_jax.json_files import json_hash
 from ddit_jax.protocols.item import Item
 from ddit_jax.protocols.layouts import write_json
@@ -16,6 +18,8 @@ from ddit_jax.scoring.benchmarks import BENCHMARKS, report, score_files
 from ddit_jax.scoring.scored import Scored
 
 BASELINE = "baseline"
+# What tells records of one's own apart: their number and prompt may not.
+_RECORD_FACTS = ("record", "texts")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,8 +59,12 @@ class Job:
 
 
 def items_hash(items: Sequence[Item]) -> str:
-  """BLAKE2b of what each item asks."""
-  rows = {item.key: [item.text, item.draw] for item in items}
+  """BLAKE2b of what each item asks, and of the record behind it."""
+  rows = {
+    item.key: [item.text, item.draw]
+    + [item.facts[name] for name in _RECORD_FACTS if name in item.facts]
+    for item in items
+  }
   return json_hash(rows)
 
 
@@ -71,7 +79,8 @@ class Result:
     prompts: what the model was given, by key of the item.
     settings: how it was sampled.
     scored: figures by prefix of the part.
-    waiting: a sentence for each part that could not be scored.
+    waiting: a sentence for each part that lacks files.
+    failed: a sentence for each part whose files could not be scored.
   """
 
   job: Job
@@ -81,11 +90,12 @@ class Result:
   settings: Mapping[str, Any]
   scored: Mapping[str, Scored]
   waiting: tuple[str, ...]
+  failed: tuple[str, ...]
 
   @property
   def notes(self) -> list[str]:
     """Everything that must be said beside the figures."""
-    found = [*self.job.notes, *self.waiting]
+    found = [*self.job.notes, *self.waiting, *self.failed]
     return found + [note for one in self.scored.values() for note in one.notes]
 
   def figures(self) -> dict[str, float]:
@@ -123,13 +133,14 @@ def scored_result(
     is_baseline: True takes files made from the baseline's images, whose roles
       begin with "baseline_".
   """
-  files = dict(job.files)
+  files, parts, waiting, failed = job.files, job.protocol.parts, [], []
   if job.is_subset and job.protocol.subset is not None:
-    files |= job.protocol.subset(files, job.items, folder)
+    with _noted(failed, "not scored, its references cannot be cut"):
+      files = job.protocol.subset(files, job.items, folder)
+    parts = {} if failed else parts
   outputs_here = {item.key: outputs[item.key] for item in job.items}
   scored = job.own_scores(job.items, outputs_here) if job.own_scores else {}
-  waiting = []
-  for prefix, part in job.protocol.parts.items():
+  for prefix, part in parts.items():
     role = f"{BASELINE}_" * is_baseline + part.predictions
     given = files.get(role) if part.predictions else predictions
     references = [files[r] for r in part.references if r in files]
@@ -138,7 +149,8 @@ def scored_result(
       waiting.append(_waiting(job, part, role, folder))
     else:
       path = folder / f"{'_'.join(filter(None, ('score', prefix)))}.json"
-      scored[prefix] = _written_score(path, part.scorer, given, references)
+      with _noted(failed, f"not scored by {part.scorer}"):
+        scored[prefix] = _written_score(path, part.scorer, given, references)
   return Result(
     job=job,
     folder=folder,
@@ -147,7 +159,18 @@ def scored_result(
     settings=settings,
     scored=scored,
     waiting=tuple(waiting),
+    failed=tuple(failed),
   )
+
+
+@contextlib.contextmanager
+def _noted(failed: list[str], what: str) -> Iterator[None]:
+  """Adds a sentence for bad files: they must not lose the other figures."""
+  try:
+    with preparing():
+      yield
+  except InputError as error:
+    failed.append(f"{what}: {error}")
 
 
 def _written_score(

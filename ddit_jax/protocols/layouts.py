@@ -51,8 +51,7 @@ def gqa(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
 
 def pope(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   """A folder with an answer file for each split, in its order."""
-  out = folder / "answers"
-  out.mkdir(exist_ok=True)
+  out = _emptied(folder / "answers", "coco_pope_*.json")
   lines: dict[str, list[dict]] = {}
   for item in items:
     row = {"question": item.facts["question"], "answer": answers[item.key]}
@@ -64,8 +63,7 @@ def pope(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
 
 def mme(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   """A folder with SUBTASK.txt: image, question, label, response."""
-  out = folder / "results"
-  out.mkdir(exist_ok=True)
+  out = _emptied(folder / "results", "*.txt")
   lines: dict[str, list[str]] = {}
   for item in items:
     facts = item.facts
@@ -80,6 +78,17 @@ def mme(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
     text = "".join(row + "\n" for row in rows)
     replace_file(out / f"{subtask}.txt", text.encode())
   return out
+
+
+def _emptied(folder: pathlib.Path, pattern: str) -> pathlib.Path:
+  """A folder without the files of an earlier run on more items.
+
+  Its scorer reads all files that are there.
+  """
+  folder.mkdir(exist_ok=True)
+  for path in folder.glob(pattern):
+    path.unlink()
+  return folder
 
 
 def captions(folder: pathlib.Path, items: Sequence[Item], answers: Answers):

@@ -188,8 +188,13 @@ PROTOCOLS: Mapping[str, Protocol] = {
   "vizwiz": _question(
     questions.vizwiz,
     layouts.vizwiz,
-    {"": Part(scorer="vizwiz", references=("questions",))},
-    files={"questions": "val.json", "images": "val"},
+    {"": Part(scorer="vizwiz", references=("annotations",))},
+    files={
+      "questions": "val.json",
+      "annotations": "val.json",
+      "images": "val",
+    },
+    optional=("annotations",),
     subset=subsets.vizwiz,
     template=_VIZWIZ_PROMPT,
     published="29.9 at 512 pixels, 19.4 at 256 (Table 3)",
@@ -278,6 +283,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
       )
     },
     files={"prompts": "evaluation_metadata.jsonl"},
+    subset=subsets.geneval,
     images_per_prompt=4,
     num_items=(553 * 4,),
     published="overall 0.65; 0.97, 0.80, 0.54, 0.76, 0.32, 0.50 (Table 2); SD3 "
@@ -319,6 +325,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
       for prefix, scorer in (("", "dpg"), ("published", "dpg_official_bugs"))
     },
     files={"prompts": "prompts", "questions": "dpg_bench.csv"},
+    subset=subsets.dpg,
     images_per_prompt=4,
     num_items=(1_065 * 4,),
     source=f"not in the paper; as GenEval: {_IMAGE_SOURCE}",

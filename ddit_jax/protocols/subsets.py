@@ -1,5 +1,7 @@
 """References of a subset: official scorers want exactly the questions asked."""
 
+import csv
+import io
 import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -7,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ddit_jax.files import replace_file
 from ddit_jax.protocols.item import Item
 from ddit_jax.scoring import records
+from ddit_jax.scoring.dpg import read_rows
 
 Files = Mapping[str, pathlib.Path]
 Subset = Callable[[Files, Sequence[Item], pathlib.Path], Files]
@@ -14,6 +17,8 @@ Subset = Callable[[Files, Sequence[Item], pathlib.Path], Files]
 
 def vqa(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
   """The annotations of VQA, OK-VQA or TextVQA for some questions."""
+  if "annotations" not in files:
+    return files
   body = records.read_any(files["annotations"])
   name = "annotations" if "annotations" in body else "data"
   order = {item.facts["id"]: number for number, item in enumerate(items)}
@@ -24,11 +29,13 @@ def vqa(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
 
 def vizwiz(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
   """The annotations of some images."""
+  if "annotations" not in files:
+    return files
   names = {item.key for item in items}
-  rows = [
-    row for row in records.read_any(files["questions"]) if row["image"] in names
-  ]
-  return _replaced(files, "questions", folder, rows)
+  fields = {"image": records.TEXT}
+  rows = records.read_list(files["annotations"], fields)
+  rows = [row for row in rows if row["image"] in names]
+  return _replaced(files, "annotations", folder, rows)
 
 
 def gqa(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
@@ -53,6 +60,35 @@ def pope(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
     replace_file(path, text.encode())
     found[split] = path
   return found
+
+
+def geneval(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
+  """Some prompts, each with its number among all."""
+  rows = {
+    item.facts["folder"]: dict(item.facts["metadata"])
+    | {"number": int(item.facts["folder"])}
+    for item in items
+  }
+  path = folder / "evaluation_metadata_of_subset.jsonl"
+  text = "".join(json.dumps(row) + "\n" for row in rows.values())
+  replace_file(path, text.encode())
+  return dict(files) | {"prompts": path}
+
+
+def dpg(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
+  """The rows of some prompts, in the order of the table."""
+  names = {item.facts["id"] for item in items}
+  read_rows(files["questions"])
+  text = records.read_text(files["questions"])
+  header, *rows = csv.reader(io.StringIO(text, newline=""))
+  column = header.index("item_id")
+  out = io.StringIO(newline="")
+  writer = csv.writer(out)
+  writer.writerow(header)
+  writer.writerows(row for row in rows if row[column] in names)
+  path = folder / "dpg_bench_of_subset.csv"
+  replace_file(path, out.getvalue().encode())
+  return dict(files) | {"questions": path}
 
 
 def _replaced(

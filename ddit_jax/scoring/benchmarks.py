@@ -262,13 +262,18 @@ def interval(items: ItemScores):
 
 
 def _hashes(paths: Sequence[pathlib.Path]) -> dict[str, str]:
-  """BLAKE2b by name of the files, and of the files in the folders."""
-  files = []
+  """BLAKE2b by name of the files, and of the files in the folders.
+
+  A later file of the same name has its place added: "b.npz (2)".
+  """
+  files: list[pathlib.Path] = []
   for path in paths:
-    inside = (
-      sorted(one for one in path.iterdir() if one.is_file())
-      if (path.is_dir())
-      else [path]
-    )
-    files += inside
-  return {file.name: file_hash(file) for file in files}
+    if path.is_dir():
+      files += sorted(one for one in path.iterdir() if one.is_file())
+    else:
+      files.append(path)
+  found: dict[str, str] = {}
+  for place, file in enumerate(files, 1):
+    name = f"{file.name} ({place})" if file.name in found else file.name
+    found[name] = file_hash(file)
+  return found

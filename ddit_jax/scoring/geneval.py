@@ -49,7 +49,8 @@ def geneval_files(
       the results.jsonl of the published evaluator, {filename, tag, correct,
       metadata}.
     references: for detections evaluation_metadata.jsonl, a line for each
-      prompt.
+      prompt. Lines of some of the prompts have a "number", from 0, that says
+      which.
   """
   lines = records.read_lines(predictions, {"filename": records.TEXT})
   records.no_repeats(
@@ -67,16 +68,28 @@ def geneval_files(
       "detections are judged by evaluation_metadata.jsonl: give it with "
       "--references"
     )
-  prompts = [
-    checked_metadata(one, f"{references[0]}, object {number}")
-    for number, one in enumerate(records.read_lines(references[0], {}), 1)
-  ]
+  prompts = _read_prompts(references[0])
   scored = score_verdicts([_judged(one, prompts, predictions) for one in lines])
   return Scored(
     figures=scored.figures,
     items=scored.items,
-    notes=scored.notes + _about_prompts(lines, len(prompts)),
+    notes=scored.notes + _about_prompts(lines, prompts),
   )
+
+
+def _read_prompts(path: pathlib.Path) -> dict[int, Mapping[str, Any]]:
+  """The metadata of each prompt by its number."""
+  rows = records.read_lines(path, {})
+  prompts = {}
+  for place, row in enumerate(rows):
+    where = f"{path}, object {place + 1}"
+    metadata = checked_metadata(row, where)
+    if "number" in metadata:
+      records.check_fields(metadata, {"number": (int,)}, where=where)
+    prompts[metadata.get("number", place)] = metadata
+  if len(prompts) < len(rows):
+    raise InputError(f"{path} gives several prompts the same number")
+  return prompts
 
 
 def score_verdicts(images: Sequence[Judged]) -> Scored:
@@ -188,15 +201,17 @@ def _verdict(line: Mapping[str, Any], path: pathlib.Path) -> Judged:
 
 
 def _judged(
-  line: Mapping[str, Any], prompts: Sequence[Mapping], path: pathlib.Path
+  line: Mapping[str, Any],
+  prompts: Mapping[int, Mapping[str, Any]],
+  path: pathlib.Path,
 ) -> Judged:
   where = f"{path}, {line['filename']!r}"
   records.check_fields(line, {"detections": (dict,)}, where=where)
   number = _prompt_number(line["filename"])
-  if number is None or number >= len(prompts):
+  if number not in prompts:
     raise InputError(
-      f"{where}: the name must be NUMBER/samples/NUMBER.png with a prompt of 0 "
-      f"to {len(prompts) - 1}"
+      f"{where}: the name must be NUMBER/samples/NUMBER.png with a prompt of "
+      f"{min(prompts)} to {max(prompts)} that the metadata have"
     )
   metadata = prompts[number]
   verdict = geneval.judge(metadata, detections_of(line["detections"], where))
@@ -215,13 +230,13 @@ def _prompt_number(filename: str) -> int | None:
 
 
 def _about_prompts(
-  lines: Sequence[Mapping], num_prompts: int
+  lines: Sequence[Mapping], prompts: Mapping[int, Mapping]
 ) -> tuple[str, ...]:
   """Refuses prompts without images; says which have not four."""
   counts = Counter(_prompt_number(one["filename"]) for one in lines)
-  if missing := [n for n in range(num_prompts) if not counts[n]]:
+  if missing := [n for n in prompts if not counts[n]]:
     raise InputError(
-      f"{len(missing)} of {num_prompts} prompts have no image "
+      f"{len(missing)} of {len(prompts)} prompts have no image "
       f"({first_few(missing)}): the published evaluator would leave them out"
     )
   if other := [n for n in sorted(counts) if counts[n] != _IMAGES_PER_PROMPT]:

@@ -3,6 +3,7 @@
 import collections
 import json
 import pathlib
+import shutil
 import signal
 import time
 
@@ -159,6 +160,31 @@ def test_other_settings_are_refused_in_the_same_folder(
   assert "holds outputs of settings" in capsys.readouterr().err
 
 
+def test_files_that_a_scorer_refuses_leave_the_report(
+  trained, root, out, tmp_path, capsys
+):
+  for task in ("gqa", "mjhq"):
+    shutil.copytree(out / task, tmp_path / "out" / task)
+  np.save(tmp_path / "a.npy", np.ones((4, 3)))
+  np.save(tmp_path / "b.npy", np.ones((4, 2)))
+  files = {
+    "features": str(tmp_path / "a.npy"),
+    "reference_features": str(tmp_path / "b.npy"),
+  }
+  argv = flags(
+    trained,
+    root,
+    tmp_path / "out",
+    ["mjhq", "gqa"],
+    benchmarks__files=json.dumps({"mjhq": files}),
+  )
+  assert main(argv) == BAD_INPUT
+  assert "mjhq: not scored by fid: " in capsys.readouterr().err
+  metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+  assert "gqa/accuracy" in metrics["metrics"]["checkpoint"]
+  assert (tmp_path / "out" / "report.html").is_file()
+
+
 def test_a_missing_image_stops_before_the_weights_are_read(
   trained, tmp_path, capsys, monkeypatch
 ):
@@ -173,8 +199,22 @@ def test_a_missing_image_stops_before_the_weights_are_read(
 def test_a_baseline_draws_the_same_prompts_with_the_same_seeds(
   trained, root, out, tmp_path
 ):
-  argv = flags(trained, root, tmp_path, ["mjhq"])
+  """Even into a folder that is called as the baseline's own."""
+  features = tmp_path / "features.npy"
+  np.save(features, np.random.default_rng(0).normal(size=(8, 4)))
+  files = {"features": str(features), "reference_features": str(features)}
+  tmp_path = tmp_path / "baseline"
+  argv = flags(
+    trained,
+    root,
+    tmp_path,
+    ["mjhq"],
+    benchmarks__files=json.dumps({"mjhq": files}),
+  )
   assert main([*argv, f"--baseline={trained}"]) == 0
+  metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
+  assert "mjhq/frechet_distance" in metrics["checkpoint"]
+  assert metrics["baseline"] == {}
   pairs = [
     (tmp_path / part / "mjhq" / row["output"])
     for row in journal(tmp_path / "mjhq")

@@ -7,6 +7,7 @@ import pytest
 
 from ddit_jax.pipelines.job import Job, items_hash, scored_result
 from ddit_jax.protocols.config import BenchmarksConfig
+from ddit_jax.protocols.item import Item, chosen
 from ddit_jax.protocols.protocol import PROTOCOLS
 from tests.protocols import official_files
 
@@ -64,19 +65,19 @@ def made(tmp_path):
   }
 
 
-def result(root, name, files):
+def result(root, name, files, *, num_units=0):
   protocol = PROTOCOLS[name]
   paths = BenchmarksConfig(folder=str(root), files={name: files}).paths(
     name, protocol
   )
-  items = protocol.items(paths)
+  items = chosen(protocol.items(paths), num_units)
   job = Job(
     name=name,
     protocol=protocol,
     files=paths,
     items=items,
     items_hash=items_hash(items),
-    is_subset=False,
+    is_subset=num_units > 0,
   )
   return scored_result(
     job,
@@ -124,3 +125,61 @@ def test_without_them_the_program_and_the_flag_are_named(made, name):
   ):
     assert part.tool in note
     assert f"--config.benchmarks.files.{name}.{part.predictions}=FILE" in note
+
+
+def test_a_subset_of_geneval_is_scored_by_its_own_prompts(made):
+  """Two prompts are drawn; every image but the last of all is right."""
+  root, files = made
+  lines = (root / "boxes.jsonl").read_text().splitlines(keepends=True)
+  drawn = {
+    item.facts["folder"]
+    for item in result(root, "geneval", {}, num_units=2).job.items
+  }
+  assert len(drawn) == 2
+  kept = [line for line in lines if json.loads(line)["filename"][:5] in drawn]
+  (root / "boxes.jsonl").write_text("".join(kept))
+  found = result(root, "geneval", files["geneval"], num_units=2)
+  assert found.failed == () and found.figures()["geneval/num_prompts"] == 2
+  assert found.figures()["geneval/overall"] == (
+    7 / 8 if "00003" in drawn else 1.0
+  )
+
+
+def test_a_subset_of_dpg_is_scored_by_its_own_rows(made):
+  root, files = made
+  drawn = result(root, "dpg", {}, num_units=2).job.items
+  answers = {item.facts["id"]: [{"1": "yes"}] * 4 for item in drawn}
+  (root / "said.json").write_text(json.dumps({"answers": answers}))
+  found = result(root, "dpg", files["dpg"], num_units=2)
+  assert found.failed == () and found.figures()["dpg/score"] == 100.0
+  assert found.figures()["dpg/items"] == 2
+
+
+def test_files_that_cannot_be_scored_cost_no_other_figure(made):
+  root, files = made
+  np.savez(root / "clip.npz", features=np.ones((3, 2)), network="ViT-B/32")
+  text = root / "text.npz"
+  np.savez(text, features=np.ones((3, 5)), network="ViT-B/32")
+  found = result(
+    root, "coco30k", files["coco30k"] | {"text_features": str(text)}
+  )
+  assert "coco30k/frechet_distance" in found.figures()
+  (sentence,) = found.failed
+  assert sentence.startswith("not scored by clip_score: ")
+  assert sentence in found.notes
+
+
+@pytest.mark.parametrize(
+  "facts",
+  [
+    {"record": "b.png", "texts": ["a red two"]},
+    {"record": "a.png", "texts": ["a red two", "a two"]},
+  ],
+)
+def test_records_of_equal_number_and_prompt_are_not_the_same(facts):
+  """Captions have no prompt: their record is all that tells them apart."""
+
+  def hashed(facts):
+    return items_hash([Item(key="0", text="", draw=0, facts=facts)])
+
+  assert hashed(facts) != hashed({"record": "a.png", "texts": ["a red two"]})

@@ -57,6 +57,33 @@ def test_perfect_answers_score_as_the_annotators_agree(
     assert want is None or scored.figures[headline] == want
 
 
+@pytest.mark.parametrize("name", ["pope", "mme"])
+def test_answers_of_a_larger_run_in_the_folder_are_not_scored(
+  root, tmp_path, name
+):
+  protocol, files, items = read(root, name)
+  protocol.write(tmp_path, items, dict.fromkeys((i.key for i in items), "no"))
+  some = chosen(items, 1)
+  outputs = {item.key: item.facts["expected"] for item in some}
+  predictions = protocol.write(tmp_path, some, outputs)
+  assert len(list(predictions.iterdir())) == 1
+  if name == "pope":
+    files = protocol.subset(files, some, tmp_path)
+    references = [path for role, path in files.items() if role != "images"]
+    assert score_files("pope", predictions, references).figures["accuracy"] == 1
+
+
+@pytest.mark.parametrize("name", ["vqav2", "okvqa", "textvqa", "vizwiz"])
+def test_a_split_without_annotations_has_no_references_to_cut(
+  root, tmp_path, name
+):
+  protocol, files, items = read(root, name)
+  files = {role: files[role] for role in files if role != "annotations"}
+  assert protocol.subset(files, chosen(items, 2), tmp_path) == files
+  references = protocol.parts[""].references
+  assert "annotations" in protocol.optional and references == ("annotations",)
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_item_has_a_key_and_draw_of_its_own(root, name):
   protocol, _, items = read(root, name)

@@ -59,6 +59,16 @@ def test_detections_are_judged_by_their_prompt(score):
   assert "without" in scored.notes[0]
 
 
+def test_some_prompts_have_their_numbers(score):
+  """The metadata of a subset: the second prompt alone."""
+  scored = score(IMAGES[2:], [PROMPTS[1] | {"number": 1}])
+  assert scored.figures["overall"] == 1 and scored.figures["num_prompts"] == 1
+  with pytest.raises(InputError, match="a prompt of 1 to 1"):
+    score(IMAGES, [PROMPTS[1] | {"number": 1}])
+  with pytest.raises(InputError, match="several prompts the same number"):
+    score(prompts=[PROMPTS[0], PROMPTS[1] | {"number": 0}])
+
+
 def test_verdicts_of_the_published_evaluator(tmp_path):
   lines = [
     {"filename": "a", "tag": "colors", "correct": True, "metadata": "{}"},
