@@ -7,10 +7,10 @@ import json
 import os
 import pathlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ddit_jax.files import open_regular
+from ddit_jax.files import open_regular, replace_file
 
 # Codecs that pass over the mark; the marks of UTF-32 begin with one of UTF-16.
 _ENCODINGS = {
@@ -86,6 +86,37 @@ def read_json_object(path: pathlib.Path, *, max_bytes: int) -> dict[str, Any]:
   if not isinstance(body, dict):
     raise ValueError(f"{path} must hold a JSON object {{...}}")
   return body
+
+
+def write_json(
+  path: pathlib.Path, value: Any, *, indent: int | None = None
+) -> pathlib.Path:
+  """Writes a value as a JSON file, atomically; returns its path.
+
+  Raises:
+    ValueError: a number is infinite or NaN, which JSON does not have.
+  """
+  text = json.dumps(value, indent=indent, allow_nan=False)
+  replace_file(path, f"{text}\n".encode())
+  return path
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+  """One JSON object a line.
+
+  Raises:
+    ValueError: as `write_json`.
+  """
+  lines = [f"{json.dumps(row, allow_nan=False)}\n" for row in rows]
+  return "".join(lines).encode()
+
+
+def write_lines(
+  path: pathlib.Path, rows: Iterable[Mapping[str, Any]]
+) -> pathlib.Path:
+  """Writes `json_lines` as a file, atomically; returns its path."""
+  replace_file(path, json_lines(rows))
+  return path
 
 
 _SEAL = "blake2b"

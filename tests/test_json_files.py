@@ -10,9 +10,12 @@ from ddit_jax.json_files import (
   file_hash,
   json_hash,
   parse_json,
+  read_json,
   read_json_object,
   read_sealed,
   sealed,
+  write_json,
+  write_lines,
 )
 
 
@@ -96,3 +99,15 @@ def test_a_pipe_is_not_waited_for(tmp_path):
   os.mkfifo(tmp_path / "pipe")
   with pytest.raises(InputError, match="is not a regular file"):
     file_hash(tmp_path / "pipe")
+
+
+def test_what_is_not_json_leaves_the_file_as_it_was(tmp_path):
+  path = write_json(tmp_path / "a.json", {"a": [1, None, "\u2028"]}, indent=1)
+  assert read_json(path, max_bytes=99) == {"a": [1, None, "\u2028"]}
+  whole = path.read_bytes()
+  for write in (write_json, lambda path, value: write_lines(path, [value])):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+      write(path, {"a": float("nan")})
+    assert path.read_bytes() == whole and list(tmp_path.iterdir()) == [path]
+  write_lines(path, [{"a": 1}, {"b": 2}])
+  assert path.read_text() == '{"a": 1}\n{"b": 2}\n'

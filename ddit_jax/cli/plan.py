@@ -1,15 +1,14 @@
 """`ddit plan`: memory and time of a step, before there are chips."""
 
 import argparse
-import dataclasses
-import json
 import pathlib
+from dataclasses import asdict
 
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.cli.score import check_out
 from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.files import replace_file
+from ddit_jax.json_files import write_json
 
 _DESCRIPTION = """
 Compiles the training step of a config ahead of time, for devices that need not
@@ -55,7 +54,7 @@ def _plan(
 
   plan = make_plan(load_config(Config, path, overrides), topology)
   print(plan_text(plan))
-  _write(plan, json_path)
+  _write(asdict(plan), json_path)
 
 
 def _sweep(
@@ -72,7 +71,7 @@ def _sweep(
     show(candidate)
     # A sweep takes hours, and may be stopped.
     done.append(candidate)
-    _write(plan_sweep.mark_best(done), json_path)
+    _write([asdict(one) for one in plan_sweep.mark_best(done)], json_path)
 
   print(plan_sweep.HEADER)
   found = plan_sweep.sweep(path, overrides, topology, report=report)
@@ -85,9 +84,8 @@ def _sweep(
 def _write(found, path: pathlib.Path | None) -> None:
   """Writes plans as JSON, if a file was named."""
   if path is not None:
-    text = json.dumps(found, indent=2, default=dataclasses.asdict)
     with preparing():
-      replace_file(path, text.encode() + b"\n")
+      write_json(path, found, indent=2)
 
 
 def _set_mesh(mesh: str | None, overrides: dict[str, str]) -> None:

@@ -1,7 +1,6 @@
 """`ddit score`: figures of a benchmark from predictions and references."""
 
 import argparse
-import json
 import os
 import pathlib
 from collections.abc import Mapping
@@ -9,7 +8,8 @@ from typing import Any
 
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.errors import InputError, preparing, printable
-from ddit_jax.files import local_path, replace_file
+from ddit_jax.files import local_path
+from ddit_jax.json_files import write_json
 
 _DESCRIPTION = """
 Scores predictions by the rules of a benchmark's official scorer, from official
@@ -37,8 +37,7 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     scored = score_files(values.benchmark, predictions, references)
     result = report(values.benchmark, scored, predictions, references)
     if out is not None:
-      text = json.dumps(result, indent=1, sort_keys=False, allow_nan=False)
-      replace_file(out, text.encode() + b"\n")
+      write_json(out, result, indent=1)
   print(printable(summary(result)))
   return 0
 

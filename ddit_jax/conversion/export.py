@@ -33,7 +33,7 @@ from ddit_jax.conversion.dtypes import (
   check_dtype,
 )
 from ddit_jax.conversion.formats import format_name, open_checkpoint
-from ddit_jax.conversion.hub import config_json, write_json, write_plain_files
+from ddit_jax.conversion.hub import config_json, write_plain_files
 from ddit_jax.conversion.key_map import FORMATS
 from ddit_jax.conversion.rearrange import copy_into
 from ddit_jax.conversion.record import read_record, read_source, report_lines
@@ -54,6 +54,7 @@ from ddit_jax.conversion.source_tree import check_outside
 from ddit_jax.conversion.zarr_arrays import ZarrArrays
 from ddit_jax.errors import InputError, first_few
 from ddit_jax.files import appearing_folder, check_free_space, check_is_new
+from ddit_jax.json_files import write_json
 
 _FORMAT_OF_TARGET = {"sd3": "sd3_folder", "ddit": "ddit_folder"}
 # Names of weight files in diffusers and in transformers.
@@ -195,7 +196,7 @@ def export(
       stored = source["configs"].get(network.name, {})
       dtype = kept.most_common(1)[0][0].name
       fields = config_json(network.config, stored, dtype)
-      write_json(place / "config.json", fields)
+      write_json(place / "config.json", fields, indent=2)
     write_plain_files(checkpoint, folder, name)
     if options.is_verified:
       written = open_checkpoint(folder, name)

@@ -3,7 +3,6 @@
 The network's `config.json`, `model_index.json`, tokenizers and scheduler.
 """
 
-import json
 import pathlib
 import shutil
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from ddit_jax.conversion.key_map import FORMATS
 from ddit_jax.encoders.clip import CLIPTextConfig
 from ddit_jax.encoders.t5 import T5Config
 from ddit_jax.errors import InputError
+from ddit_jax.json_files import write_json
 from ddit_jax.models.config import MMDiTConfig
 
 _T5 = ["transformers", "T5EncoderModel"]
@@ -97,17 +97,12 @@ def write_plain_files(
   scheduler = folder / "scheduler"
   if not scheduler.is_dir():
     scheduler.mkdir()
-    write_json(scheduler / "scheduler_config.json", _SD3_SCHEDULER)
+    write_json(scheduler / "scheduler_config.json", _SD3_SCHEDULER, indent=2)
   index: dict[str, Any] = {"_diffusers_version": _VERSION}
   for key, value in _PIPELINES[format_name].items():
     is_here = key == "_class_name" or (folder / key).is_dir()
     index[key] = value if is_here else [None, None]
-  write_json(folder / "model_index.json", index)
-
-
-def write_json(path: pathlib.Path, body: Mapping[str, Any]) -> None:
-  """Writes indented JSON."""
-  path.write_text(json.dumps(body, indent=2) + "\n")
+  write_json(folder / "model_index.json", index, indent=2)
 
 
 def hub_json(config: NetworkConfig) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from typing import Any
 from ddit_jax.conversion.adapter_file import AdapterModule
 from ddit_jax.conversion.configs import CONFIG_CLASSES, NetworkConfig
 from ddit_jax.conversion.dtypes import CastCounter
-from ddit_jax.conversion.hub import write_json
 from ddit_jax.conversion.plan import ConversionPlan, NetworkPlan
 from ddit_jax.conversion.safetensors_io import DTYPES, StoredTensor
 from ddit_jax.conversion.slices import TensorSlice
 from ddit_jax.errors import InputError, check_known
-from ddit_jax.json_files import read_json_object
+from ddit_jax.json_files import read_json_object, write_json
 
 REPORT_NAME = "report.json"
 _SCHEMA_VERSION = 1
@@ -50,7 +49,7 @@ def write_record(folder: pathlib.Path, record: CheckpointRecord) -> None:
   """Writes `config.json`."""
   configs = {n: config_to_record(c) for n, c in record.configs.items()}
   body = {"schema_version": _SCHEMA_VERSION, "target": record.target}
-  write_json(folder / _CONFIG_NAME, body | configs)
+  write_json(folder / _CONFIG_NAME, body | configs, indent=2)
 
 
 def read_record(folder: pathlib.Path) -> CheckpointRecord:
@@ -117,7 +116,7 @@ def write_source(folder: pathlib.Path, plan: ConversionPlan) -> None:
       if network.config
     },
   }
-  write_json(folder / _SOURCE_NAME, body)
+  write_json(folder / _SOURCE_NAME, body, indent=2)
 
 
 def read_source(folder: pathlib.Path) -> dict[str, Any]:
@@ -160,7 +159,7 @@ def save_report(
     ],
     "notes": list(notes),
   }
-  write_json(folder / REPORT_NAME, body)
+  write_json(folder / REPORT_NAME, body, indent=2)
 
 
 def report_lines(

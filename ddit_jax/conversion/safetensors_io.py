@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from ddit_jax.errors import InputError, first_few
 from ddit_jax.files import open_regular, read_regular
-from ddit_jax.json_files import parse_json
+from ddit_jax.json_files import parse_json, write_json
 
 DTYPES: dict[str, np.dtype] = {
   "F64": np.dtype(np.float64),
@@ -262,10 +262,9 @@ def write_folder(
     stem = re.sub(r"-\d+-of-\d+\.safetensors", "", names[0])
     index = {
       "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors)},
-      "weight_map": {t.name: t.file.name for t in tensors},
+      "weight_map": dict(sorted((t.name, t.file.name) for t in tensors)),
     }
-    text = json.dumps(index, indent=2, sort_keys=True) + "\n"
-    (folder / f"{stem}{_INDEX_SUFFIX}").write_text(text)
+    write_json(folder / f"{stem}{_INDEX_SUFFIX}", index, indent=2)
 
 
 def assign_shards(

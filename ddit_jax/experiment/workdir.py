@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import errno
-import json
 import logging
 import os
 import pathlib
@@ -23,6 +22,7 @@ from ddit_jax.errors import InputError, first_few, suggest
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.source_record import is_named
 from ddit_jax.files import folder_if_used, local_path, take_lock
+from ddit_jax.json_files import write_json
 
 # A run may be resumed with other values of these sections only.
 CHANGEABLE = (
@@ -195,8 +195,8 @@ class RunFolder:
     """Writes the resolved config, config.json, once a job."""
     if jax.process_index() != 0:
       return
-    text = json.dumps(dataclasses.asdict(config), indent=2)
-    (self.path / "config.json").write_text(text + "\n")
+    body = dataclasses.asdict(config)
+    write_json(self.path / "config.json", body, indent=2)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ddit_jax.files import read_regular, replace_file
+from ddit_jax.json_files import write_lines
 from ddit_jax.monitor.image_grid import pillow_image
 from ddit_jax.monitor.tensorboard import EventFile
 
@@ -195,8 +196,7 @@ class MetricWriter:
           *(_SCALARS, num_dropped, last_step),
         )
       if num_dropped or not is_sound:
-        text = "".join(json.dumps(line) + "\n" for line in kept)
-        replace_file(path, text.encode())
+        write_lines(path, kept)
       self._file = open(path, "ab", buffering=0)
       self._last_step = max((line["step"] for line in kept), default=None)
 

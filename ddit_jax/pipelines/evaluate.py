@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
@@ -30,6 +29,7 @@ from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.run_report import train_seconds
 from ddit_jax.experiment.workdir import output_folder
+from ddit_jax.json_files import write_json, write_lines
 from ddit_jax.monitor.metric_writer import read_scalars
 from ddit_jax.pipelines.load import load, refuse_sd3, stored_config
 from ddit_jax.pipelines.pipeline import Pipeline
@@ -174,11 +174,10 @@ class Evaluator:
       "config": dataclasses.asdict(self._config),
       "jax": jax.__version__,
     }
-    text = json.dumps(record, indent=2) + "\n"
-    (folder / "metrics.json").write_text(text, encoding="utf-8")
-    _write_lines(folder / "generation.jsonl", self._write_images(folder))
-    _write_lines(folder / "captions.jsonl", self.captions)
-    _write_lines(folder / "answers.jsonl", self.answers)
+    write_json(folder / "metrics.json", record, indent=2)
+    write_lines(folder / "generation.jsonl", self._write_images(folder))
+    write_lines(folder / "captions.jsonl", self.captions)
+    write_lines(folder / "answers.jsonl", self.answers)
     report = Report(
       title=f"D-DiT on {self._config.name}",
       summary=(
@@ -358,11 +357,6 @@ class Evaluator:
 
 def _reference(item: CaptionItem) -> str:
   return grammar.references(item.scene, seed=0, count=1)[0]
-
-
-def _write_lines(path: pathlib.Path, rows: list[dict]) -> None:
-  text = "".join(json.dumps(row) + "\n" for row in rows)
-  path.write_text(text, encoding="utf-8")
 
 
 def _table(metrics: Metrics) -> str:

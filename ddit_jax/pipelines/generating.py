@@ -1,7 +1,6 @@
 """`ddit sample`: runs requests, and writes images, captions or answers."""
 
 import dataclasses
-import json
 import logging
 import pathlib
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from PIL import Image
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.workdir import output_folder
+from ddit_jax.files import replace_file
+from ddit_jax.json_files import json_lines, write_json
 from ddit_jax.pipelines.edit_inputs import edited_images, masks
 from ddit_jax.pipelines.image_pipeline import check_num_images
 from ddit_jax.pipelines.inputs import sample_config
@@ -134,9 +135,9 @@ def generate(
       found = _texts(pipeline, task, usable, options)
     results = dict(zip(usable, found, strict=True))
     results |= {i: {**chosen[i], "error": text} for i, text in errors.items()}
-    lines = [json.dumps(results[index]) for index in chosen]
-    (folder / "results.jsonl").write_text("\n".join(lines) + "\n")
-  print("\n".join(lines))
+    lines = json_lines(results[index] for index in chosen)
+    replace_file(folder / "results.jsonl", lines)
+  print(lines.decode(), end="")
   return PARTIAL if errors else 0
 
 
@@ -227,7 +228,7 @@ def _images(
       save_png(path, Image.fromarray(image))
       found[index] = {**row, "image": str(path), "seed": options.seed}
   settings = dataclasses.asdict(drawn.settings)
-  (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n")
+  write_json(folder / "settings.json", settings, indent=2)
   return [found[index] for index in rows]
 
 

@@ -1,6 +1,5 @@
 """Outputs of a model, appended batch by batch and never lost or repeated."""
 
-import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,7 @@ from typing import Any
 
 from ddit_jax.errors import InputError
 from ddit_jax.files import open_regular
-from ddit_jax.json_files import parse_json
+from ddit_jax.json_files import json_lines, parse_json
 
 _FORMAT = 1
 
@@ -56,9 +55,15 @@ class Journal:
     self.outputs |= outputs
 
   def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-    text = "".join(json.dumps(row) + "\n" for row in rows)
+    try:
+      lines = json_lines(rows)
+    except ValueError as error:
+      raise InputError(
+        f"{self._path}: the model's numbers are not finite ({error}): its "
+        "weights are damaged, or their training has diverged"
+      ) from error
     with open_regular(self._path, "ab") as file:
-      file.write(text.encode())
+      file.write(lines)
       file.flush()
       os.fsync(file.fileno())
 

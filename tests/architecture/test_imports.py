@@ -22,7 +22,7 @@ MAY_IMPORT = {
   "scoring": {"errors", "evaluation", "files", "json_files"},
   "protocols": {"errors", "files", "json_files", "scoring"},
   "report": {"files", "monitor"},
-  "monitor": {"errors", "files"},
+  "monitor": {"errors", "files", "json_files"},
   "planning": {"errors"},
   "checkpoint": {"errors", "files", "json_files"},
   "sharding": set(),

@@ -62,3 +62,11 @@ def test_damage_is_refused(path, line):
   path.write_bytes(path.read_bytes() + line + b"\n")
   with pytest.raises(InputError, match="line 4 is damaged"):
     Journal(path, FACTS)
+
+
+def test_numbers_that_are_not_finite_are_refused(path):
+  """A journal with them would not be JSON."""
+  whole = path.read_bytes()
+  with pytest.raises(InputError, match="the model's numbers are not finite"):
+    Journal(path, FACTS).append({"3": {"nats": float("nan")}})
+  assert path.read_bytes() == whole

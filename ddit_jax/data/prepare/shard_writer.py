@@ -12,7 +12,6 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import pathlib
@@ -47,6 +46,8 @@ from ddit_jax.json_files import (
   read_json_object,
   read_sealed,
   sealed,
+  write_json,
+  write_lines,
 )
 
 BAD_RECORDS_NAME = "bad_records.jsonl"
@@ -232,7 +233,7 @@ class ShardWriter:
       self._require_plan(begun)
     else:
       plan = _plan(self._source_facts(), self.options)
-      replace_file(path, json.dumps(plan, sort_keys=True).encode())
+      write_json(path, plan)
 
   def _taken_lock(self) -> BinaryIO:
     """The locked file, which is unlocked when it is closed."""
@@ -421,8 +422,7 @@ class ShardWriter:
     faults = getattr(self.source, "faults", ())
     entries = [{"index": None, **fault.facts()} for fault in faults]
     entries += [entry._asdict() for entry in sorted(bad)]
-    lines = [f"{json.dumps(entry, sort_keys=True)}\n" for entry in entries]
-    replace_file(self.folder / BAD_RECORDS_NAME, "".join(lines).encode())
+    write_lines(self.folder / BAD_RECORDS_NAME, entries)
 
 
 def _plan(
