@@ -1,18 +1,18 @@
 """`ddit compare`: a paired test of two results of `ddit score`."""
 
 import argparse
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.cli.score import check_out
 from ddit_jax.errors import preparing, printable
-from ddit_jax.files import local_path, replace_file
+from ddit_jax.files import local_path
+from ddit_jax.json_files import write_json
 
 if TYPE_CHECKING:
   from ddit_jax.evaluation.paired import PairedDifference
-  from ddit_jax.scoring.comparison import Result
+  from ddit_jax.scoring.comparison import ScoreFile
 
 _DESCRIPTION = """
 Tests whether two runs differ, on the items of one benchmark that both were
@@ -39,25 +39,25 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   from ddit_jax.scoring.comparison import (
     compare,
     comparison_report,
-    read_result,
+    read_score_file,
   )
 
   with preparing():
     first, second = (
-      read_result(local_path(path)) for path in (values.first, values.second)
+      read_score_file(local_path(path))
+      for path in (values.first, values.second)
     )
     differences = compare(first, second)
     if out is not None:
       report = comparison_report(first, second, differences)
-      text = json.dumps(report, indent=1, allow_nan=False)
-      replace_file(out, text.encode() + b"\n")
+      write_json(out, report, indent=1)
   print(printable(summary(first, second, differences)))
   return 0
 
 
 def summary(
-  first: "Result",
-  second: "Result",
+  first: "ScoreFile",
+  second: "ScoreFile",
   differences: Mapping[str, "PairedDifference"],
 ) -> str:
   """The differences, a few lines a figure."""

@@ -18,7 +18,7 @@
 - `evaluate`: `ddit evaluate`.
 - `lora_export`: `ddit lora`.
 - `benchmarks`: `ddit evaluate --tasks`.
-- `job`: one benchmark to be run, and its result on one model.
+- `evaluation_task`: one benchmark to be run, and its result on one model.
 - `own_data`: tasks on sources of the config.
 - `outputs`: samples the items of a benchmark into a journal.
 - `run_facts`: what a number depends on.

@@ -9,10 +9,9 @@ from PIL import Image
 
 from ddit_jax.data.image import upright_rgb
 from ddit_jax.experiment.config import Config
-from ddit_jax.pipelines.job import BASELINE, Result
-from ddit_jax.pipelines.run_facts import file_facts
+from ddit_jax.json_files import write_json
+from ddit_jax.pipelines.evaluation_task import BASELINE, TaskResult
 from ddit_jax.protocols.item import Item
-from ddit_jax.protocols.layouts import write_json
 from ddit_jax.report.page import Example, Report, write_report
 from ddit_jax.scoring.benchmarks import BENCHMARKS, interval
 from ddit_jax.scoring.scored import ItemScores
@@ -24,7 +23,7 @@ _NUM_HEADLINES = 6
 def write_results(
   folder: pathlib.Path,
   facts: Mapping[str, Any],
-  results: Mapping[str, Sequence[Result]],
+  results: Mapping[str, Sequence[TaskResult]],
   config: Config,
 ) -> None:
   """Writes metrics.json, manifest.json and report.html, and prints the figures.
@@ -40,23 +39,23 @@ def write_results(
   write_json(
     folder / "manifest.json",
     dict(facts)
-    | {"tasks": {r.job.name: _task_facts(r) for r in results["checkpoint"]}},
+    | {"tasks": {r.task.name: _task_facts(r) for r in results["checkpoint"]}},
   )
   _write_page(folder / "report.html", facts, results, rows, config)
   print(_table(rows))
   for result in results["checkpoint"]:
     for note in result.notes:
-      print(f"{result.job.name}: {note}")
+      print(f"{result.task.name}: {note}")
   for name in ("metrics.json", "manifest.json", "report.html"):
     print(f"{name}: {folder / name}")
 
 
-def _rows(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+def _rows(results: Sequence[TaskResult]) -> dict[str, dict[str, Any]]:
   """Every figure with its interval, where it is a mean of items."""
   rows: dict[str, dict[str, Any]] = {}
   for result in results:
     intervals = {
-      "/".join(filter(None, (result.job.name, prefix, figure))): _interval(
+      "/".join(filter(None, (result.task.name, prefix, figure))): _interval(
         items
       )
       for prefix, scored in result.scored.items()
@@ -73,17 +72,20 @@ def _interval(items: ItemScores) -> dict[str, Any]:
   return {"n": estimate.n, "interval": [estimate.low, estimate.high]}
 
 
-def _task_facts(result: Result) -> dict[str, Any]:
+def _task_facts(result: TaskResult) -> dict[str, Any]:
   """What the figures of a task depend on, beside the checkpoint."""
-  job, protocol = result.job, result.job.protocol
+  task, protocol = result.task, result.task.protocol
   return {
-    "items": len(job.items),
-    "items_blake2b": job.items_hash,
+    "items": len(task.items),
+    "items_blake2b": task.items_hash,
     "settings": result.settings,
     "images_per_prompt": protocol.images_per_prompt,
-    "files": file_facts(job.files),
+    "files": {
+      role: {"path": str(path), "blake2b": task.hashes.get(path)}
+      for role, path in task.files.items()
+    },
     "scorers": {
-      prefix or job.name: BENCHMARKS[part.scorer].source
+      prefix or task.name: BENCHMARKS[part.scorer].source
       for prefix, part in protocol.parts.items()
     },
     "made_by_other_programs": protocol.tools,
@@ -119,7 +121,7 @@ def _cell(row: Mapping[str, Any] | None) -> str:
 def _write_page(
   path: pathlib.Path,
   facts: Mapping[str, Any],
-  results: Mapping[str, Sequence[Result]],
+  results: Mapping[str, Sequence[TaskResult]],
   rows: Mapping[str, Mapping[str, dict]],
   config: Config,
 ) -> None:
@@ -139,7 +141,7 @@ def _write_page(
     title=f"Benchmarks of {checkpoint['path']}",
     summary="\n\n".join(_summary(facts, results["checkpoint"])),
     config=dict(facts)
-    | {"tasks": {r.job.name: _task_facts(r) for r in results["checkpoint"]}},
+    | {"tasks": {r.task.name: _task_facts(r) for r in results["checkpoint"]}},
     scalars=[],
     metrics=metrics,
     headline=_headlines(results["checkpoint"], metrics),
@@ -148,7 +150,9 @@ def _write_page(
   write_report(path, report)
 
 
-def _summary(facts: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
+def _summary(
+  facts: Mapping[str, Any], results: Sequence[TaskResult]
+) -> list[str]:
   """What was evaluated; then a paragraph for each task."""
   checkpoint, baseline = facts["checkpoint"], facts.get(BASELINE)
   paragraphs = [
@@ -159,28 +163,28 @@ def _summary(facts: Mapping[str, Any], results: Sequence[Result]) -> list[str]:
   if baseline is not None:
     paragraphs.append(f"Baseline: {baseline['path']} {baseline['blake2b']}.")
   for result in results:
-    published = result.job.protocol.published
+    published = result.task.protocol.published
     said = [f"published for D-DiT: {published}"] if published else []
     if said + result.notes:
       text = "; ".join(said + result.notes)
-      paragraphs.append(f"{result.job.name}: {text}.")
+      paragraphs.append(f"{result.task.name}: {text}.")
   return paragraphs
 
 
 def _headlines(
-  results: Sequence[Result], metrics: Mapping[str, Any]
+  results: Sequence[TaskResult], metrics: Mapping[str, Any]
 ) -> list[str]:
   """The figure of each task that papers report."""
   names = []
   for result in results:
-    for prefix, part in result.job.protocol.parts.items():
+    for prefix, part in result.task.protocol.parts.items():
       figure = BENCHMARKS[part.scorer].headline
-      names.append("/".join(filter(None, (result.job.name, prefix, figure))))
+      names.append("/".join(filter(None, (result.task.name, prefix, figure))))
   return [name for name in names if name in metrics][:_NUM_HEADLINES]
 
 
 def _examples(
-  results: Mapping[str, Sequence[Result]], config: Config
+  results: Mapping[str, Sequence[TaskResult]], config: Config
 ) -> dict[str, list[Example]]:
   """The worst items of each task, and random ones."""
   plan = config.benchmarks
@@ -189,13 +193,13 @@ def _examples(
     others = results.get(BASELINE)
     baseline = others[number] if others else None
     scores = _scores(result)
-    items = {item.key: item for item in result.job.items}
+    items = {item.key: item for item in result.task.items}
     worst = sorted(scores, key=scores.__getitem__)[: plan.num_shown]
     rng = np.random.default_rng(plan.seed)
     some = rng.permutation(sorted(items))[: plan.num_shown].tolist()
     for title, keys in (
-      (f"{result.job.name}: lowest scores", worst),
-      (f"{result.job.name}: random, seed {plan.seed}", some),
+      (f"{result.task.name}: lowest scores", worst),
+      (f"{result.task.name}: random, seed {plan.seed}", some),
     ):
       shown[title] = [
         _example(items[key], result, baseline, scores.get(key)) for key in keys
@@ -203,19 +207,19 @@ def _examples(
   return {title: some for title, some in shown.items() if some}
 
 
-def _scores(result: Result) -> dict[str, float]:
+def _scores(result: TaskResult) -> dict[str, float]:
   """The scores behind the first figure that is a mean of items or of units.
 
   Scorers name items by their ids, units or image files. The score of a unit
   stands at its first item.
   """
   key_of: dict[str, str] = {}
-  for item in result.job.items:
+  for item in result.task.items:
     key_of.setdefault(item.unit or item.key, item.key)
     path = pathlib.PurePath(item.path)
     key_of |= dict.fromkeys((item.key, item.path, path.name), item.key)
   # Last, because a subset may have keys that are numbers of other items.
-  key_of |= _numbered(result.job.items)
+  key_of |= _numbered(result.task.items)
   for scored in result.scored.values():
     for items in scored.items.values():
       if set(items.ids) <= key_of.keys():
@@ -240,14 +244,14 @@ def _numbered(items: Sequence[Item]) -> dict[str, str]:
 
 def _example(
   item: Item,
-  result: Result,
-  baseline: Result | None,
+  result: TaskResult,
+  baseline: TaskResult | None,
   score: float | None,
 ) -> Example:
   prompt, output = result.prompts[item.key], result.outputs[item.key]
   texts = {"prompt": prompt} if prompt else {}
   images = {}
-  if result.job.protocol.kind == "image":
+  if result.task.protocol.kind == "image":
     images["generated"] = _thumbnail(result.folder / output)
     if baseline is not None:
       path = baseline.folder / baseline.outputs[item.key]
@@ -256,10 +260,10 @@ def _example(
   else:
     if item.image is not None:
       images["shown"] = _thumbnail(item.image)
-    elif result.job.read is not None:
-      images["shown"] = result.job.read(item, _THUMBNAIL, "pad")
+    elif result.task.read is not None:
+      images["shown"] = result.task.read(item, _THUMBNAIL, "pad")
     if not isinstance(output, list):
-      texts[result.job.protocol.kind] = str(output)
+      texts[result.task.protocol.kind] = str(output)
   if "expected" in item.facts:
     texts["expected"] = str(item.facts["expected"])
   if score is not None:

@@ -6,20 +6,21 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ddit_jax.errors import InputError, first_few, preparing
+from ddit_jax.errors import InputError, check_known, first_few, preparing
 from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.workdir import output_folder
 from ddit_jax.files import take_lock
+from ddit_jax.json_files import write_lines
 from ddit_jax.pipelines import own_data, run_facts
 from ddit_jax.pipelines.benchmark_report import write_results
-from ddit_jax.pipelines.inputs import sample_config
-from ddit_jax.pipelines.job import (
+from ddit_jax.pipelines.evaluation_task import (
   BASELINE,
-  Job,
-  Result,
+  EvaluationTask,
+  TaskResult,
   items_hash,
   scored_result,
 )
+from ddit_jax.pipelines.inputs import sample_config
 from ddit_jax.pipelines.load import load, refuse_sd3
 from ddit_jax.pipelines.outputs import (
   Sampling,
@@ -31,11 +32,16 @@ from ddit_jax.pipelines.outputs import (
 )
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
-from ddit_jax.protocols.config import BenchmarksConfig, check_names
+from ddit_jax.protocols.config import BenchmarksConfig
 from ddit_jax.protocols.item import check_images, check_keys, chosen
 from ddit_jax.protocols.journal import Journal
-from ddit_jax.protocols.layouts import llava_answers, write_lines
-from ddit_jax.protocols.protocol import PROTOCOLS, file_notes, shown_prompt
+from ddit_jax.protocols.layouts import llava_answers
+from ddit_jax.protocols.protocol import (
+  PROTOCOLS,
+  file_notes,
+  hashed_files,
+  shown_prompt,
+)
 
 _log = logging.getLogger(__name__)
 # Kinds of which nothing is sampled.
@@ -73,17 +79,17 @@ def evaluate_benchmarks(
       outputs of other settings.
   """
   with preparing():
-    jobs = [_planned(config, task) for task in tasks]
+    planned = [_planned(config, name) for name in tasks]
   for path in filter(None, (checkpoint, baseline)):
-    if any(job.protocol.kind != "image" for job in jobs):
+    if any(task.protocol.kind != "image" for task in planned):
       refuse_sd3(path, f"--tasks={','.join(tasks)}")
-  facts, results = run_facts.run_facts(config), {}
-  with output_folder(out) as folder, _locked(folder):
+  facts, results = run_facts.program_facts(config), {}
+  with output_folder(out) as folder, _locked(folder), _explaining_stops(out):
     if baseline is not None:
       facts[BASELINE], results[BASELINE] = _evaluated(
         load(baseline, mesh=config.mesh.make()),
         baseline,
-        jobs,
+        planned,
         config,
         folder / BASELINE,
         is_baseline=True,
@@ -92,17 +98,17 @@ def evaluate_benchmarks(
       checkpoint, weights=weights, step=step, mesh=config.mesh.make()
     )
     facts["checkpoint"], results["checkpoint"] = _evaluated(
-      pipeline, checkpoint, jobs, config, folder, weights=weights
+      pipeline, checkpoint, planned, config, folder, weights=weights
     )
     write_results(folder, facts, results, config)
   _check_scored(results.values(), out)
   return 0
 
 
-def _check_scored(results: Iterable[Sequence[Result]], out: str) -> None:
+def _check_scored(results: Iterable[Sequence[TaskResult]], out: str) -> None:
   """Raises InputError if a part could not be scored."""
   failed = [
-    f"{result.job.name}: {sentence}"
+    f"{result.task.name}: {sentence}"
     for some in results
     for result in some
     for sentence in result.failed
@@ -117,50 +123,52 @@ def _check_scored(results: Iterable[Sequence[Result]], out: str) -> None:
 def _evaluated(
   pipeline: Pipeline | Sd3Pipeline,
   path: str,
-  jobs: Sequence[Job],
+  planned: Sequence[EvaluationTask],
   config: Config,
   folder: pathlib.Path,
   *,
   weights: str = "ema",
   is_baseline: bool = False,
-) -> tuple[dict[str, Any], list[Result]]:
-  """What was evaluated, and the result of every job."""
+) -> tuple[dict[str, Any], list[TaskResult]]:
+  """What was evaluated, and the result of every task."""
   facts = run_facts.checkpoint_facts(path, pipeline, weights)
-  plans = [_sampling(job, pipeline, config) for job in jobs]
-  for job, sampling in zip(jobs, plans, strict=True):
-    check_prompts(pipeline, job, sampling)
+  plans = [_sampling(task, pipeline, config) for task in planned]
+  for task, sampling in zip(planned, plans, strict=True):
+    check_prompts(pipeline, task, sampling)
   return facts, [
     _run(
-      job,
+      task,
       pipeline,
       sampling,
       folder,
       weights_hash=facts["blake2b"],
       is_baseline=is_baseline,
     )
-    for job, sampling in zip(jobs, plans, strict=True)
+    for task, sampling in zip(planned, plans, strict=True)
   ]
 
 
-def _planned(config: Config, task: str) -> Job:
+def _planned(config: Config, name: str) -> EvaluationTask:
   """The items of a task, read and checked before any weights."""
   plan = config.benchmarks
-  if own_data.is_own(task):
-    return own_data.planned(config, task)
-  check_names([task])
-  protocol = PROTOCOLS[task]
-  files = plan.paths(task, protocol)
+  if own_data.is_own(name):
+    return own_data.planned(config, name)
+  check_known([name], PROTOCOLS, what="unknown benchmark")
+  protocol = PROTOCOLS[name]
+  files = plan.paths(name, protocol)
+  hashes = hashed_files(files)
   items = protocol.items(files)
-  check_keys(items, task)
-  notes = file_notes(task, files, len(items))
+  check_keys(items, name)
+  notes = file_notes(name, files, hashes, len(items))
   some = chosen(items, plan.num_units)
   if len(some) < len(items):
     notes.append(f"{len(some):,} of {len(items):,} items")
   check_images(some)
-  return Job(
-    name=task,
+  return EvaluationTask(
+    name=name,
     protocol=protocol,
     files=files,
+    hashes=hashes,
     items=some,
     items_hash=items_hash(items),
     is_subset=len(some) < len(items),
@@ -181,44 +189,56 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def _explaining_stops(out: str) -> Iterator[None]:
+  """Turns files that cannot be written or read into a line with the way out."""
+  try:
+    yield
+  except OSError as error:
+    raise InputError(
+      f"stopped by {error}: what was finished in {out} is intact; free some "
+      "space, or mend what it names, and give the same command again"
+    ) from error
+
+
 def _run(
-  job: Job,
+  task: EvaluationTask,
   pipeline: Pipeline | Sd3Pipeline,
   sampling: Sampling,
   folder: pathlib.Path,
   *,
   weights_hash: str,
   is_baseline: bool,
-) -> Result:
+) -> TaskResult:
   """Samples what is missing of one task, and scores it."""
-  folder = folder / job.folder_name
+  folder = folder / task.folder_name
   folder.mkdir(parents=True, exist_ok=True)
-  settings = sampling.facts(job)
+  settings = sampling.facts(task)
   journal = Journal(
     folder / "outputs.jsonl",
     {
-      "task": job.name,
+      "task": task.name,
       "weights": weights_hash,
-      "items": job.items_hash,
+      "items": task.items_hash,
       "settings": settings,
     },
   )
-  _log.info("%s: %d items", job.name, len(job.items))
-  if job.protocol.kind == "image":
-    sample_images(pipeline, job.items, journal, sampling, folder)
-    predictions = job.protocol.write(folder, job.items)
-  elif job.protocol.kind in _ESTIMATES:
-    _ESTIMATES[job.protocol.kind](pipeline, job, journal, sampling)
+  _log.info("%s: %d items", task.name, len(task.items))
+  if task.protocol.kind == "image":
+    sample_images(pipeline, task.items, journal, sampling, folder)
+    predictions = task.protocol.write(folder, task.items)
+  elif task.protocol.kind in _ESTIMATES:
+    _ESTIMATES[task.protocol.kind](pipeline, task, journal, sampling)
     predictions = folder
   else:
-    sample_texts(pipeline, job, journal, sampling)
-    predictions = job.protocol.write(folder, job.items, journal.outputs)
+    sample_texts(pipeline, task, journal, sampling)
+    predictions = task.protocol.write(folder, task.items, journal.outputs)
     rows = llava_answers(
-      job.items, journal.outputs, sampling.prompts, pipeline.config.name
+      task.items, journal.outputs, sampling.prompts, pipeline.config.name
     )
     write_lines(folder / "answers.jsonl", rows)
   return scored_result(
-    job,
+    task,
     folder=folder,
     outputs=journal.outputs,
     prompts=sampling.prompts,
@@ -229,10 +249,10 @@ def _run(
 
 
 def _sampling(
-  job: Job, pipeline: Pipeline | Sd3Pipeline, config: Config
+  task: EvaluationTask, pipeline: Pipeline | Sd3Pipeline, config: Config
 ) -> Sampling:
   """How a task is sampled, by the published settings or by the config."""
-  plan, protocol = config.benchmarks, job.protocol
+  plan, protocol = config.benchmarks, task.protocol
   sample, length, size = config.sample, None, None
   if plan.sampling == "published" and protocol.sampling:
     plain = SampleConfig(batch_size=sample.batch_size)
@@ -242,12 +262,12 @@ def _sampling(
   if length and longest and length > longest:
     _log.warning(
       "%s: the model's longest text has %d tokens, published numbers have %d",
-      job.name,
+      task.name,
       longest,
       length,
     )
     length = longest
-  template, prompts = _prompts(job, pipeline, plan)
+  template, prompts = _prompts(task, pipeline, plan)
   return Sampling(
     sample=sample,
     likelihood=config.evaluate.likelihood,
@@ -260,15 +280,15 @@ def _sampling(
 
 
 def _prompts(
-  job: Job, pipeline: Pipeline | Sd3Pipeline, plan: BenchmarksConfig
+  task: EvaluationTask, pipeline: Pipeline | Sd3Pipeline, plan: BenchmarksConfig
 ) -> tuple[str, dict[str, str]]:
   """A template, and what the model is given by key of the item."""
-  keys = [item.key for item in job.items]
+  keys = [item.key for item in task.items]
   template = "{question}"
-  texts = [item.text for item in job.items]
-  if plan.prompt == "trained" and job.protocol.kind == "answer":
+  texts = [item.text for item in task.items]
+  if plan.prompt == "trained" and task.protocol.kind == "answer":
     template, *texts = pipeline.prompts([template, *texts])
-  elif plan.prompt == "published" and job.protocol.template:
-    template = job.protocol.template
-    texts = [shown_prompt(job.protocol, item) for item in job.items]
+  elif plan.prompt == "published" and task.protocol.template:
+    template = task.protocol.template
+    texts = [shown_prompt(task.protocol, item) for item in task.items]
   return template, dict(zip(keys, texts, strict=True))

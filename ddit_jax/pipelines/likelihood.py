@@ -1,6 +1,7 @@
 """Jitted likelihoods of texts and images."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,24 @@ from ddit_jax.pipelines.on_mesh import ModelOnMesh, in_batches
 from ddit_jax.prng import key_for, root_key, row_keys
 
 
+class ScoredTexts(NamedTuple):
+  """Tokens whose likelihood is asked.
+
+  Attributes:
+    tokens: ids.
+    is_given: True where a token is always visible.
+    is_scored: True where it counts; what is neither stays masked.
+  """
+
+  tokens: Int[np.ndarray, "rows length"]
+  is_given: Bool[np.ndarray, "rows length"]
+  is_scored: Bool[np.ndarray, "rows length"]
+
+  def rows(self, numbers: Int[np.ndarray, " rows"]) -> "ScoredTexts":
+    """Some of the texts, each as often as its number is there."""
+    return ScoredTexts(*(column[numbers] for column in self))
+
+
 class Likelihood(ModelOnMesh):
   """Likelihoods under one model.
 
@@ -33,9 +52,7 @@ class Likelihood(ModelOnMesh):
   def texts(
     self,
     images: UInt8[np.ndarray, "rows height width 3"],
-    tokens: Int[np.ndarray, "rows length"],
-    is_given: Bool[np.ndarray, "rows length"],
-    is_scored: Bool[np.ndarray, "rows length"],
+    texts: ScoredTexts,
     *,
     indices: UInt32[np.ndarray, " rows"],
     seed: int,
@@ -49,7 +66,7 @@ class Likelihood(ModelOnMesh):
       key_for(root_key(seed), "text_likelihood"),
       num_passes=config.text_passes,
     )
-    rows = indices, images, tokens, is_given, is_scored
+    rows = indices, images, *texts
     return in_batches(estimate, rows, mesh=self._mesh, batch_size=batch_size)
 
   def images(

@@ -1,7 +1,6 @@
 """Samples the items of a benchmark, batch by batch, into a journal."""
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,8 +15,7 @@ from ddit_jax.errors import InputError, first_few, preparing
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.losses.likelihood import LikelihoodConfig
 from ddit_jax.monitor.progress import progress_bar
-from ddit_jax.pipelines.job import Job
-from ddit_jax.pipelines.likelihood import scored_text
+from ddit_jax.pipelines.evaluation_task import EvaluationTask
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.pipelines.ranking import pair_nats
 from ddit_jax.pipelines.requests import read_image
@@ -52,14 +50,14 @@ class Sampling:
   template: str
   prompts: Mapping[str, str]
 
-  def facts(self, job: Job) -> dict[str, Any]:
-    """What the outputs of a job depend on, beside weights and items."""
+  def facts(self, task: EvaluationTask) -> dict[str, Any]:
+    """What the outputs of a task depend on, beside weights and items."""
     used = {
       "image": self.sample.image,
       "likelihood": self.likelihood,
       "retrieval": self.likelihood,
     }
-    part = used.get(job.protocol.kind, self.sample.text)
+    part = used.get(task.protocol.kind, self.sample.text)
     return {
       "seed": self.seed,
       "sampler": as_json(part),
@@ -70,7 +68,7 @@ class Sampling:
 
 
 def check_prompts(
-  pipeline: Pipeline | Sd3Pipeline, job: Job, sampling: Sampling
+  pipeline: Pipeline | Sd3Pipeline, task: EvaluationTask, sampling: Sampling
 ) -> None:
   """Raises InputError unless the model fits the size and reads every prompt.
 
@@ -82,35 +80,35 @@ def check_prompts(
   if isinstance(pipeline, Sd3Pipeline):
     return
   refused: list[InputError] = []
-  length = pipeline.config.data.image_to_text.text_length
-  for item in job.items:
+  for item in task.items:
     prompt = sampling.prompts[item.key]
     try:
-      if job.protocol.kind == "image":
+      if task.protocol.kind == "image":
         pipeline.caption_tokens(prompt)
-      elif job.protocol.kind in ("likelihood", "retrieval"):
+      elif task.protocol.kind in ("likelihood", "retrieval"):
         text = item.facts["texts"][0]
-        pipeline.caption_tokens(text)
-        with preparing():
-          scored_text(pipeline.tokenizer, prompt, text, length)
+        pipeline.scored_texts([text], [prompt])
+        if task.protocol.kind == "likelihood":
+          # It also conditions the image.
+          pipeline.caption_tokens(text)
       else:
         pipeline.template(prompt, sampling.text_length)
     except InputError as error:
       refused.append(error)
   if refused:
     raise InputError(
-      f"{job.name}: the model cannot read {len(refused)} prompts, the first: "
+      f"{task.name}: the model cannot read {len(refused)} prompts, the first: "
       f"{refused[0]}"
     )
 
 
 def sample_texts(
-  pipeline: Pipeline, job: Job, journal: Journal, sampling: Sampling
+  pipeline: Pipeline, task: EvaluationTask, journal: Journal, sampling: Sampling
 ) -> None:
   """Answers or captions of all items that the journal lacks."""
 
   def sample(batch: Sequence[Item], images: Sequence[Pixels]):
-    texts = pipeline.complete(
+    return pipeline.complete(
       np.stack(images),
       [sampling.prompts[item.key] for item in batch],
       seed=sampling.seed,
@@ -118,14 +116,13 @@ def sample_texts(
       indices=[item.draw for item in batch],
       length=sampling.text_length,
     )
-    return {item.key: text for item, text in zip(batch, texts, strict=True)}
 
-  read = _reader(pipeline, job)
-  _fill(journal, job.items, sampling.sample.batch_size, sample, read)
+  read = _reader(pipeline, task)
+  _fill(journal, task.items, sampling.sample.batch_size, sample, read)
 
 
 def estimate_likelihoods(
-  pipeline: Pipeline, job: Job, journal: Journal, sampling: Sampling
+  pipeline: Pipeline, task: EvaluationTask, journal: Journal, sampling: Sampling
 ) -> None:
   """Bounds of every item's first text and of its image, in nats."""
 
@@ -136,6 +133,7 @@ def estimate_likelihoods(
       "seed": sampling.seed,
       "effort": sampling.likelihood,
       "indices": [item.draw for item in batch],
+      "batch_size": sampling.sample.batch_size,
     }
     prompts = [sampling.prompts[item.key] for item in batch]
     of_texts = pipeline.text_likelihood(pixels, texts, prompts, **options)
@@ -146,43 +144,45 @@ def estimate_likelihoods(
       "image_nats_per_dimension": of_images.nats,
       "image_standard_error": of_images.standard_error,
     }
-    return {
-      item.key: {name: float(rows[row]) for name, rows in columns.items()}
-      for row, item in enumerate(batch)
-    }
+    return [
+      {name: float(rows[row]) for name, rows in columns.items()}
+      for row in range(len(batch))
+    ]
 
-  read = _reader(pipeline, job)
-  _fill(journal, job.items, sampling.sample.batch_size, estimate, read)
+  read = _reader(pipeline, task)
+  _fill(journal, task.items, sampling.sample.batch_size, estimate, read)
 
 
 def estimate_pairs(
-  pipeline: Pipeline, job: Job, journal: Journal, sampling: Sampling
+  pipeline: Pipeline, task: EvaluationTask, journal: Journal, sampling: Sampling
 ) -> None:
   """Bounds of the first texts of all items beside every item's image."""
-  captions = [item.facts["texts"][0] for item in job.items]
+  captions = pipeline.scored_texts(
+    [item.facts["texts"][0] for item in task.items]
+  )
 
-  def estimate(batch: Sequence[Item], images: Sequence[Pixels]):
-    nats = pair_nats(
+  def estimate(_: Sequence[Item], images: Sequence[Pixels]):
+    return pair_nats(
       pipeline,
       np.stack(images),
       captions,
       seed=sampling.seed,
       effort=sampling.likelihood,
-    )
-    return {
-      item.key: row.tolist() for item, row in zip(batch, nats, strict=True)
-    }
+      batch_size=sampling.sample.batch_size,
+    ).tolist()
 
   # Every image is a batch of captions.
-  _fill(journal, job.items, 1, estimate, _reader(pipeline, job))
+  _fill(journal, task.items, 1, estimate, _reader(pipeline, task))
 
 
-def _reader(pipeline: Pipeline, job: Job) -> Callable[[Item], Pixels]:
+def _reader(
+  pipeline: Pipeline, task: EvaluationTask
+) -> Callable[[Item], Pixels]:
   side, crop = pipeline.input_size, pipeline.input_crop
 
   def read(item: Item) -> Pixels:
-    if job.read is not None:
-      return job.read(item, side, crop)
+    if task.read is not None:
+      return task.read(item, side, crop)
     return read_image(str(item.image), side, crop)
 
   return read
@@ -210,31 +210,34 @@ def sample_images(
     )
 
   def sample(batch: Sequence[Item], _: Sequence[None]):
-    images = pipeline.text_to_image(
+    return pipeline.text_to_image(
       [sampling.prompts[item.key] for item in batch],
       seed=sampling.seed,
       sample=sampling.sample,
       size=sampling.image_size,
       indices=[item.draw for item in batch],
     )
-    for item, image in zip(batch, images, strict=True):
-      save_png(folder / item.path, Image.fromarray(image))
-    return {item.key: item.path for item in batch}
 
-  _fill(journal, items, sampling.sample.batch_size, sample, lambda _: None)
+  def keep(item: Item, image: Pixels) -> str:
+    save_png(folder / item.path, Image.fromarray(image))
+    return item.path
+
+  size = sampling.sample.batch_size
+  _fill(journal, items, size, sample, lambda _: None, keep)
 
 
 def _fill(
   journal: Journal,
   items: Sequence[Item],
   batch_size: int,
-  sample: Callable[[Sequence[Item], Sequence[Any]], Mapping[str, Any]],
+  sample: Callable[[Sequence[Item], Sequence[Any]], Sequence[Any]],
   read: Callable[[Item], Any],
+  keep: Callable[[Item, Any], Any] = lambda item, output: output,
 ) -> None:
   """Samples what is missing; files of the next batch are read meanwhile.
 
   The last batch repeats its last item, because another shape would compile
-  again.
+  again; `keep` takes each output once, and returns what the journal says of it.
   """
   size = min(batch_size, len(items))
   todo = [item for item in items if item.key not in journal.outputs]
@@ -244,23 +247,13 @@ def _fill(
   with progress_bar(len(items), initial=num_there, unit="item") as bar:
     for batch, inputs in _read_ahead(todo, size, read):
       missing = size - len(batch)
-      with _explaining_full_disks():
-        outputs = sample(
-          [*batch, *batch[-1:] * missing], [*inputs, *inputs[-1:] * missing]
-        )
-        journal.append(outputs)
+      outputs = sample(
+        [*batch, *batch[-1:] * missing], [*inputs, *inputs[-1:] * missing]
+      )
+      # Without those of the repeated item.
+      pairs = zip(batch, outputs, strict=False)
+      journal.append({item.key: keep(item, output) for item, output in pairs})
       bar.update(len(batch))
-
-
-@contextlib.contextmanager
-def _explaining_full_disks() -> Iterator[None]:
-  try:
-    yield
-  except OSError as error:
-    raise InputError(
-      f"the results cannot be written ({error.strerror}): what was finished is "
-      "intact, free some space and give the same command again"
-    ) from error
 
 
 def _read_ahead(

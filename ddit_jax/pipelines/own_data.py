@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ddit_jax.data.example import BadRecord, Example, Source
-from ddit_jax.data.held_out import Part as HeldOutPart
+from ddit_jax.data.held_out import Part
 from ddit_jax.data.image import ImageConfig, ImageTransform
 from ddit_jax.errors import InputError, suggest
 from ddit_jax.evaluation import answer_forms
@@ -17,10 +17,11 @@ from ddit_jax.evaluation.retrieval import retrieval_recalls
 from ddit_jax.evaluation.yes_no import LABELS, parse_yes_no
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import open_sources, open_validation_sources
-from ddit_jax.pipelines.job import Job, items_hash
+from ddit_jax.json_files import write_json
+from ddit_jax.pipelines.evaluation_task import EvaluationTask, items_hash
 from ddit_jax.protocols import layouts
 from ddit_jax.protocols.item import Item, check_keys, chosen
-from ddit_jax.protocols.protocol import Part, Protocol
+from ddit_jax.protocols.protocol import Protocol, ScoredPart, hashed_files
 from ddit_jax.scoring.scored import ItemScores, Scored
 
 # A single annotator's answer is copied, as in the loaders of GQA.
@@ -33,7 +34,7 @@ def is_own(task: str) -> bool:
   return ":" in task
 
 
-def planned(config: Config, task: str) -> Job:
+def planned(config: Config, task: str) -> EvaluationTask:
   """The items of KIND:SOURCE.
 
   Raises:
@@ -62,10 +63,12 @@ def planned(config: Config, task: str) -> Job:
     )
   check_keys(items, f"{task} ({'; '.join(notes)})")
   some = chosen(items, config.benchmarks.num_units)
-  return Job(
+  files = config.benchmarks.paths(task, protocol)
+  return EvaluationTask(
     name=task,
     protocol=protocol,
-    files=config.benchmarks.paths(task, protocol),
+    files=files,
+    hashes=hashed_files(files),
     items=some,
     # Each output of a retrieval is of all captions.
     items_hash=items_hash(some if kind == "retrieval" else items),
@@ -105,7 +108,7 @@ def _records(config: Config, name: str) -> tuple[Source, list[str]]:
       f"{name} has {len(source)} records, and none is held out from training: "
       "set --config.benchmarks.records=all to evaluate on all of them"
     )
-  part = HeldOutPart(source, held_out, has_listed=True)
+  part = Part(source, held_out, has_listed=True)
   return part, [f"{len(part)} of {len(source)} records, held out from training"]
 
 
@@ -175,7 +178,7 @@ def _coco_references(
       for number, (image, text) in enumerate(pairs)
     ],
   }
-  path = layouts.write_json(folder / "references.json", body)
+  path = write_json(folder / "references.json", body)
   return dict(files) | {"annotations": path}
 
 
@@ -186,7 +189,7 @@ def _vqa_references(
 ) -> dict[str, pathlib.Path]:
   """The answers of the records as VQA's annotations."""
   body = {"annotations": [_annotation(item) for item in items]}
-  path = layouts.write_json(folder / "references.json", body)
+  path = write_json(folder / "references.json", body)
   return dict(files) | {"annotations": path}
 
 
@@ -273,8 +276,10 @@ _PROTOCOLS: Mapping[str, tuple[Protocol, str]] = {
       kind="caption",
       files={},
       read=list,
-      write=layouts.captions,
-      parts={"": Part(scorer="coco_captions", references=("annotations",))},
+      write=layouts.write_captions,
+      parts={
+        "": ScoredPart(scorer="coco_captions", references=("annotations",))
+      },
       subset=_coco_references,
     ),
     "caption",
@@ -284,8 +289,8 @@ _PROTOCOLS: Mapping[str, tuple[Protocol, str]] = {
       kind="caption",
       files={},
       read=list,
-      write=layouts.vqa,
-      parts={"": Part(scorer="vqav2", references=("annotations",))},
+      write=layouts.write_vqa,
+      parts={"": ScoredPart(scorer="vqav2", references=("annotations",))},
       subset=_vqa_references,
     ),
     "question",
@@ -295,9 +300,9 @@ _PROTOCOLS: Mapping[str, tuple[Protocol, str]] = {
       kind="image",
       files={},
       read=list,
-      write=layouts.plain,
+      write=layouts.write_nothing,
       parts={
-        "": Part(
+        "": ScoredPart(
           scorer="fid",
           references=("reference_features",),
           predictions="features",
@@ -312,7 +317,7 @@ _PROTOCOLS: Mapping[str, tuple[Protocol, str]] = {
       kind="likelihood",
       files={},
       read=list,
-      write=layouts.plain,
+      write=layouts.write_nothing,
       parts={},
     ),
     "text",
@@ -322,7 +327,7 @@ _PROTOCOLS: Mapping[str, tuple[Protocol, str]] = {
       kind="retrieval",
       files={},
       read=list,
-      write=layouts.plain,
+      write=layouts.write_nothing,
       parts={},
     ),
     "caption",

@@ -35,7 +35,11 @@ from ddit_jax.pipelines.inputs import (
   sample_config,
   text_list,
 )
-from ddit_jax.pipelines.likelihood import Likelihood, scored_text
+from ddit_jax.pipelines.likelihood import (
+  Likelihood,
+  ScoredTexts,
+  scored_text,
+)
 from ddit_jax.pipelines.sampler import Sampler
 from ddit_jax.sampling.text_sampler import Texts
 
@@ -261,12 +265,13 @@ class Pipeline(ImagePipeline):
   def text_likelihood(
     self,
     images: ImagesLike,
-    texts: Sequence[str],
+    texts: Sequence[str] | ScoredTexts,
     prompts: Sequence[str] | None = None,
     *,
     seed: int = 0,
     effort: LikelihoodConfig | Changes | None = None,
     indices: Sequence[int] | None = None,
+    batch_size: int | None = None,
   ) -> Bound:
     """Bounds -log p(text | prompt, image), in nats a text.
 
@@ -276,38 +281,48 @@ class Pipeline(ImagePipeline):
 
     Args:
       images: see `inputs.image_batch`.
-      texts: captions or answers, one per image.
+      texts: captions or answers, one per image; or `scored_texts` of them and
+        their prompts.
       prompts: beginnings of the texts, see `prompts`; captions if None.
       seed: of the masks.
       effort: what to change in the checkpoint's `evaluate.likelihood`, e.g.
         {"text_passes": 128}.
       indices: of the rows, 0, 1, ... if None; rows of equal indices draw alike.
+      batch_size: of the estimate, the checkpoint's `sample.batch_size` if None.
 
     Raises:
       InputError: a text does not fit, or has words that the tokenizer does not
         know; or an argument has another type or length.
     """
     images = image_batch(images, self.input_size, self.input_crop)
+    if not isinstance(texts, ScoredTexts):
+      texts = self.scored_texts(texts, prompts)
+    check_count(texts.tokens, len(images), "texts")
+    return self._likelihood.texts(
+      images,
+      texts,
+      indices=row_indices(indices, len(images)),
+      seed=seed,
+      config=self._effort(effort),
+      batch_size=batch_size or self.config.sample.batch_size,
+    )
+
+  def scored_texts(
+    self, texts: Sequence[str], prompts: Sequence[str] | None = None
+  ) -> ScoredTexts:
+    """The tokens of texts for `text_likelihood`, which has the arguments."""
     texts = text_list(texts, "texts")
     prompts = text_list(
       [""] * len(texts) if prompts is None else prompts, "prompts"
     )
-    check_count(texts, len(images), "texts")
-    check_count(prompts, len(images), "prompts")
+    check_count(prompts, len(texts), "prompts")
     length = self.config.data.image_to_text.text_length
     with preparing():
       rows = [
         scored_text(self.tokenizer, prompt, text, length)
         for prompt, text in zip(prompts, texts, strict=True)
       ]
-    return self._likelihood.texts(
-      images,
-      *map(np.stack, zip(*rows, strict=True)),
-      indices=row_indices(indices, len(images)),
-      seed=seed,
-      config=self._effort(effort),
-      batch_size=self.config.sample.batch_size,
-    )
+    return ScoredTexts(*map(np.stack, zip(*rows, strict=True)))
 
   def image_likelihood(
     self,
@@ -317,6 +332,7 @@ class Pipeline(ImagePipeline):
     seed: int = 0,
     effort: LikelihoodConfig | Changes | None = None,
     indices: Sequence[int] | None = None,
+    batch_size: int | None = None,
   ) -> Bound:
     """Bounds -log p(image | prompt), in nats a dimension.
 
@@ -330,6 +346,7 @@ class Pipeline(ImagePipeline):
       seed: of the noise.
       effort: what to change in the checkpoint's `evaluate.likelihood`.
       indices: of the rows, 0, 1, ... if None.
+      batch_size: of the estimate, the checkpoint's `sample.batch_size` if None.
 
     Raises:
       InputError: as `text_to_image`, or an argument has another type or length.
@@ -343,7 +360,7 @@ class Pipeline(ImagePipeline):
       indices=row_indices(indices, len(images)),
       seed=seed,
       config=self._effort(effort),
-      batch_size=self.config.sample.batch_size,
+      batch_size=batch_size or self.config.sample.batch_size,
     )
 
   def _effort(

@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines.inputs import ImagesLike, check_count, image_batch
+from ddit_jax.pipelines.likelihood import ScoredTexts
 from ddit_jax.pipelines.pipeline import Pipeline
 
 
@@ -29,7 +30,7 @@ def choice_nats(
     questions: see `Pipeline.answer`.
     choices: of each question, at least one.
     instruction: see `Pipeline.answer`.
-    **options: `seed` and `effort` of `Pipeline.text_likelihood`.
+    **options: `seed`, `effort` and `batch_size` of `Pipeline.text_likelihood`.
 
   Raises:
     InputError: as `Pipeline.text_likelihood`, or a question has no choice.
@@ -54,7 +55,10 @@ def choice_nats(
 
 
 def pair_nats(
-  pipeline: Pipeline, images: ImagesLike, captions: Sequence[str], **options
+  pipeline: Pipeline,
+  images: ImagesLike,
+  captions: Sequence[str] | ScoredTexts,
+  **options,
 ) -> Float[np.ndarray, "images captions"]:
   """-log p(caption | image) of every pair.
 
@@ -64,15 +68,15 @@ def pair_nats(
   Args:
     pipeline: the model.
     images: see `inputs.image_batch`.
-    captions: any number.
-    **options: `seed` and `effort` of `Pipeline.text_likelihood`.
+    captions: any number, or `Pipeline.scored_texts` of them.
+    **options: `seed`, `effort` and `batch_size` of `Pipeline.text_likelihood`.
   """
   images = image_batch(images, pipeline.input_size, pipeline.input_crop)
-  rows, columns = np.indices((len(images), len(captions))).reshape(2, -1)
+  if not isinstance(captions, ScoredTexts):
+    captions = pipeline.scored_texts(captions)
+  shape = len(images), len(captions.tokens)
+  rows, columns = np.indices(shape).reshape(2, -1)
   bound = pipeline.text_likelihood(
-    images[rows],
-    [captions[column] for column in columns],
-    indices=columns,
-    **options,
+    images[rows], captions.rows(columns), indices=columns, **options
   )
-  return np.asarray(bound.nats).reshape(len(images), len(captions))
+  return np.asarray(bound.nats).reshape(shape)

@@ -4,9 +4,9 @@ import dataclasses
 import importlib.metadata
 import pathlib
 import platform
+import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,7 +18,6 @@ from ddit_jax.checkpoint.store import checkpoints_in
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.files import local_path
-from ddit_jax.json_files import file_hash
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
 
@@ -60,7 +59,7 @@ def checkpoint_facts(
   return facts | {"blake2b": weights_hash(path, pipeline, weights)}
 
 
-def run_facts(config: Config) -> dict[str, Any]:
+def program_facts(config: Config) -> dict[str, Any]:
   """The program, its machine and its settings."""
   return {
     "command": sys.argv,
@@ -70,18 +69,6 @@ def run_facts(config: Config) -> dict[str, Any]:
     "devices": [str(device) for device in jax.devices()],
     "device_kind": jax.devices()[0].device_kind,
     "config": dataclasses.asdict(config),
-  }
-
-
-def file_facts(files: Mapping[str, pathlib.Path]) -> dict[str, dict[str, str]]:
-  """Role -> path and BLAKE2b of each file; folders have no hash of their own.
-
-  The images of a folder are not hashed: benchmarks have up to 100 GB of them.
-  """
-  return {
-    role: {"path": str(path)}
-    | ({"blake2b": file_hash(path)} if path.is_file() else {})
-    for role, path in files.items()
   }
 
 
@@ -96,9 +83,9 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-  """The commit of the sources, "-dirty" if changed; "" without git."""
+  """The commit of the sources, "-dirty" if changed; "" if git cannot say."""
   root = pathlib.Path(ddit_jax.__file__).parents[1]
-  if not (root / ".git").exists():
+  if not (root / ".git").exists() or shutil.which("git") is None:
     return ""
   found = subprocess.run(
     ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"],

@@ -1,10 +1,11 @@
 """The `benchmarks` section of a config: files, prompts, sampling, amounts."""
 
 import pathlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ddit_jax.errors import InputError, check_choices, suggest
+from ddit_jax.errors import InputError, check_choices, check_known, suggest
 from ddit_jax.files import local_path
 from ddit_jax.protocols.protocol import PROTOCOLS, Protocol
 
@@ -44,6 +45,8 @@ class BenchmarksConfig:
 
   def __post_init__(self):
     check_choices(self)
+    published = [name for name in self.files if ":" not in name]
+    check_known(published, PROTOCOLS, what="files has no benchmark")
     for name in ("num_units", "num_shown"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is negative: {getattr(self, name)}")
@@ -64,24 +67,31 @@ class BenchmarksConfig:
         )
     found = {}
     for role in dict.fromkeys(known):
-      path = self._path(name, role, given.get(role), protocol)
+      # Annotations in the folder belong to the questions in the folder.
+      is_elsewhere = role in protocol.optional and "questions" in given
+      path = self._given(name, role, given)
+      if path is None and not is_elsewhere:
+        path = self._usual(name, role, protocol)
       if path is not None:
         found[role] = path
     return found
 
-  def _path(
-    self,
-    name: str,
-    role: str,
-    given: str | None,
-    protocol: Protocol,
+  def _given(
+    self, name: str, role: str, given: Mapping[str, str]
   ) -> pathlib.Path | None:
+    """The file that the config names."""
+    if role not in given:
+      return None
     key = f"benchmarks.files.{name}.{role}"
-    if given is not None:
-      path = local_path(given, what=key)
-      if not path.exists():
-        raise InputError(f"{key}={given} does not exist")
-      return path
+    path = local_path(given[role], what=key)
+    if not path.exists():
+      raise InputError(f"{key}={given[role]} does not exist")
+    return path
+
+  def _usual(
+    self, name: str, role: str, protocol: Protocol
+  ) -> pathlib.Path | None:
+    """The file in the benchmark's folder."""
     if role not in protocol.files:
       return None
     folder = local_path(self.folder, what="benchmarks.folder") / name
@@ -94,18 +104,9 @@ class BenchmarksConfig:
     shown = f"{len(fitting)} files fit" if fitting else "nothing fits"
     raise InputError(
       f"{name} needs its {role}, but {shown} {usual}: put it there, or set "
-      f"--config.{key}"
+      f"--config.benchmarks.files.{name}.{role}"
     )
 
 
 def _references(protocol: Protocol) -> list[str]:
   return [role for part in protocol.parts.values() for role in part.references]
-
-
-def check_names(names: list[str]) -> None:
-  """Raises InputError unless all are benchmarks, each once."""
-  for name in names:
-    if name not in PROTOCOLS:
-      raise InputError(
-        f"unknown benchmark {name!r}: {suggest(name, PROTOCOLS)}"
-      )

@@ -1,6 +1,6 @@
 """Outputs of a model in the files that scorers and servers take."""
 
-import json
+import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,13 +9,14 @@ import numpy as np
 from PIL import Image
 
 from ddit_jax.files import replace_file
+from ddit_jax.json_files import write_json, write_lines
 from ddit_jax.protocols.item import Item
 from ddit_jax.scoring import submissions
 
 Answers = Mapping[str, str]
 
 
-def vqa(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
+def write_vqa(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   """VQA's result list, and the same in the server's form; its path."""
   ids = [item.facts["id"] for item in items]
   of_id = {item.facts["id"]: answers[item.key] for item in items}
@@ -25,7 +26,7 @@ def vqa(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   return write_json(folder / "results.json", results)
 
 
-def vizwiz(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
+def write_vizwiz(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   """VizWiz's result list, and the same in the server's form; its path.
 
   As in the D-DiT release, an answer that contains "unanswer" is
@@ -41,7 +42,7 @@ def _answerable(answer: str) -> str:
   return "unanswerable" if "unanswer" in answer else answer
 
 
-def gqa(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
+def write_gqa(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   """GQA's predictions as LLaVA makes them; their path."""
   pairs = [(item.facts["id"], answers[item.key]) for item in items]
   return write_json(
@@ -49,7 +50,7 @@ def gqa(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   )
 
 
-def pope(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
+def write_pope(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   """A folder with an answer file for each split, in its order."""
   out = _emptied(folder / "answers", "coco_pope_*.json")
   lines: dict[str, list[dict]] = {}
@@ -61,7 +62,7 @@ def pope(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   return out
 
 
-def mme(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
+def write_mme(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   """A folder with SUBTASK.txt: image, question, label, response."""
   out = _emptied(folder / "results", "*.txt")
   lines: dict[str, list[str]] = {}
@@ -91,7 +92,9 @@ def _emptied(folder: pathlib.Path, pattern: str) -> pathlib.Path:
   return folder
 
 
-def captions(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
+def write_captions(
+  folder: pathlib.Path, items: Sequence[Item], answers: Answers
+):
   """COCO's result list; its path."""
   results = [
     {"image_id": item.facts["id"], "caption": answers[item.key]}
@@ -127,16 +130,16 @@ def llava_answers(
   ]
 
 
-def geneval(folder: pathlib.Path, items: Sequence[Item]) -> pathlib.Path:
+def write_geneval(folder: pathlib.Path, items: Sequence[Item]) -> pathlib.Path:
   """Writes metadata.jsonl beside every prompt's samples."""
   for item in items:
     path = folder / item.facts["folder"] / "metadata.jsonl"
     if not path.exists():
-      replace_file(path, json.dumps(item.facts["metadata"]).encode())
+      write_lines(path, [item.facts["metadata"]])
   return folder
 
 
-def dpg(folder: pathlib.Path, items: Sequence[Item]) -> pathlib.Path:
+def write_dpg(folder: pathlib.Path, items: Sequence[Item]) -> pathlib.Path:
   """Writes the 2 x 2 grid of every prompt's four images."""
   tiles: dict[str, list[pathlib.Path]] = {}
   for item in items:
@@ -152,28 +155,15 @@ def dpg(folder: pathlib.Path, items: Sequence[Item]) -> pathlib.Path:
   return out
 
 
-def plain(folder: pathlib.Path, items: Sequence[Item]) -> pathlib.Path:
+def write_nothing(folder: pathlib.Path, items: Sequence[Item]) -> pathlib.Path:
   """The folder as it is."""
   del items
   return folder
 
 
 def save_png(path: pathlib.Path, image: Image.Image) -> None:
-  """Writes an image that is whole or not there."""
-  partial = path.with_name(f".{path.name}.partial")
+  """Writes an image that is whole or not there, whatever stops the machine."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  image.save(partial, format="PNG")
-  partial.replace(path)
-
-
-def write_json(path: pathlib.Path, value: Any) -> pathlib.Path:
-  replace_file(path, json.dumps(value).encode())
-  return path
-
-
-def write_lines(
-  path: pathlib.Path, rows: Sequence[Mapping[str, Any]]
-) -> pathlib.Path:
-  text = "".join(json.dumps(row) + "\n" for row in rows)
-  replace_file(path, text.encode())
-  return path
+  encoded = io.BytesIO()
+  image.save(encoded, format="PNG")
+  replace_file(path, encoded.getvalue())

@@ -11,13 +11,14 @@ from ddit_jax.scoring import records
 
 Files = Mapping[str, pathlib.Path]
 COMPBENCH_CATEGORIES = ("color", "shape", "texture")
-# Prompts become names of files, which have at most 255 bytes.
-_LONGEST_NAME = 240
+# Prompts become names of files, which have at most 255 bytes; a number and the
+# ending of a file that is being written are added to them.
+_LONGEST_NAME = 255 - len("_000000.png.partial")
 _NUM_COCO = 30_000
 _COCO_SEED = 0
 
 
-def geneval(files: Files, images_per_prompt: int) -> list[Item]:
+def read_geneval(files: Files, images_per_prompt: int) -> list[Item]:
   """GenEval: folders 00000, 00001, ... of a prompt's images.
 
   The published script starts every prompt with the same seed, so the first
@@ -39,7 +40,7 @@ def geneval(files: Files, images_per_prompt: int) -> list[Item]:
   ]
 
 
-def compbench(files: Files, images_per_prompt: int) -> list[Item]:
+def read_compbench(files: Files, images_per_prompt: int) -> list[Item]:
   """T2I-CompBench: CATEGORY/samples/PROMPT_000000.png, numbered throughout."""
   items: list[Item] = []
   for category in COMPBENCH_CATEGORIES:
@@ -60,7 +61,7 @@ def compbench(files: Files, images_per_prompt: int) -> list[Item]:
   return items
 
 
-def dpg(files: Files, images_per_prompt: int) -> list[Item]:
+def read_dpg(files: Files, images_per_prompt: int) -> list[Item]:
   """DPG-Bench: ID.txt a prompt; its images become one grid ID.png."""
   items: list[Item] = []
   for path in sorted(files["prompts"].glob("*.txt")):
@@ -79,7 +80,7 @@ def dpg(files: Files, images_per_prompt: int) -> list[Item]:
   return items
 
 
-def mjhq(files: Files, images_per_prompt: int) -> list[Item]:
+def read_mjhq(files: Files, images_per_prompt: int) -> list[Item]:
   """MJHQ-30K: one image a prompt, CATEGORY/ID.png."""
   del images_per_prompt
   body = records.read_any(files["prompts"])
@@ -103,7 +104,7 @@ def mjhq(files: Files, images_per_prompt: int) -> list[Item]:
   ]
 
 
-def coco30k(files: Files, images_per_prompt: int) -> list[Item]:
+def read_coco30k(files: Files, images_per_prompt: int) -> list[Item]:
   """COCO-30k: one caption of each of 30,000 images, drawn with seed 0.
 
   Where the file has fewer images, one caption of each.

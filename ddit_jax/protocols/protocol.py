@@ -13,6 +13,7 @@ from ddit_jax.json_files import file_hash
 from ddit_jax.protocols import layouts, prompts, questions, subsets
 from ddit_jax.protocols.item import Item
 from ddit_jax.protocols.subsets import Subset
+from ddit_jax.scoring.pope import POPE_SPLITS
 
 _SHORT = "Answer the question using a single word or phrase."
 _SHORT_PROMPT = f"Q: {{question}} {_SHORT} A: "
@@ -37,7 +38,7 @@ _INCEPTION = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class ScoredPart:
   """One scorer's figures of a benchmark.
 
   Attributes:
@@ -83,7 +84,7 @@ class Protocol:
   files: Mapping[str, str]
   read: Callable[..., list[Item]]
   write: Callable[..., pathlib.Path]
-  parts: Mapping[str, Part]
+  parts: Mapping[str, ScoredPart]
   optional: tuple[str, ...] = ()
   subset: Subset | None = None
   template: str = ""
@@ -114,7 +115,7 @@ class Protocol:
 def _question(
   read: Callable[..., list[Item]],
   write: Callable[..., pathlib.Path],
-  parts: Mapping[str, Part],
+  parts: Mapping[str, ScoredPart],
   **changes: Any,
 ) -> Protocol:
   """A benchmark of short answers."""
@@ -131,7 +132,7 @@ def _question(
 def _image(
   read: Callable[..., list[Item]],
   write: Callable[..., pathlib.Path],
-  parts: Mapping[str, Part],
+  parts: Mapping[str, ScoredPart],
   **changes: Any,
 ) -> Protocol:
   return Protocol(
@@ -154,11 +155,13 @@ _IMAGE_SOURCE = "paper Table 2: 512 pixels, 28 Euler steps, guidance 7"
 
 PROTOCOLS: Mapping[str, Protocol] = {
   "vqav2": _question(
-    questions.vqa,
-    layouts.vqa,
+    questions.read_vqa,
+    layouts.write_vqa,
     {
-      "": Part(scorer="vqav2", references=("annotations",)),
-      "release": Part(scorer="vqav2_ddit_release", references=("annotations",)),
+      "": ScoredPart(scorer="vqav2", references=("annotations",)),
+      "release": ScoredPart(
+        scorer="vqav2_ddit_release", references=("annotations",)
+      ),
     },
     files={
       "questions": "v2_OpenEnded_mscoco_*_questions.json",
@@ -166,85 +169,85 @@ PROTOCOLS: Mapping[str, Protocol] = {
       "images": "images",
     },
     optional=("annotations",),
-    subset=subsets.vqa,
+    subset=subsets.cut_vqa,
     num_items=(214_354,),
     published="60.1 at 512 pixels, 59.5 at 256 (Table 3)",
     source=_SHORT_SOURCE,
   ),
   "textvqa": _question(
-    questions.textvqa,
-    layouts.vqa,
-    {"": Part(scorer="textvqa", references=("annotations",))},
+    questions.read_textvqa,
+    layouts.write_vqa,
+    {"": ScoredPart(scorer="textvqa", references=("annotations",))},
     files={
       "questions": "TextVQA_*_val.json",
       "annotations": "TextVQA_*_val.json",
       "images": "train_images",
     },
     optional=("annotations",),
-    subset=subsets.vqa,
+    subset=subsets.cut_vqa,
     num_items=(5_000,),
     source=f"not in the paper; as VQA v2: {_SHORT_SOURCE}",
   ),
   "vizwiz": _question(
-    questions.vizwiz,
-    layouts.vizwiz,
-    {"": Part(scorer="vizwiz", references=("annotations",))},
+    questions.read_vizwiz,
+    layouts.write_vizwiz,
+    {"": ScoredPart(scorer="vizwiz", references=("annotations",))},
     files={
       "questions": "val.json",
       "annotations": "val.json",
       "images": "val",
     },
     optional=("annotations",),
-    subset=subsets.vizwiz,
+    subset=subsets.cut_vizwiz,
     template=_VIZWIZ_PROMPT,
     published="29.9 at 512 pixels, 19.4 at 256 (Table 3)",
     source=_SHORT_SOURCE,
   ),
   "okvqa": _question(
-    questions.vqa,
-    layouts.vqa,
-    {"": Part(scorer="okvqa", references=("annotations",))},
+    questions.read_vqa,
+    layouts.write_vqa,
+    {"": ScoredPart(scorer="okvqa", references=("annotations",))},
     files={
       "questions": "OpenEnded_mscoco_*_questions.json",
       "annotations": "mscoco_*_annotations.json",
       "images": "images",
     },
     optional=("annotations",),
-    subset=subsets.vqa,
+    subset=subsets.cut_vqa,
     num_items=(5_046,),
     published="25.3 at 512 pixels, 28.5 at 256 (Table 3)",
     source=_INFERRED_PROMPT,
   ),
   "gqa": _question(
-    questions.gqa_balanced,
-    layouts.gqa,
-    {"": Part(scorer="gqa", references=("questions", "choices"))},
+    questions.read_gqa,
+    layouts.write_gqa,
+    {"": ScoredPart(scorer="gqa", references=("questions", "choices"))},
     files={
       "questions": "testdev_balanced_questions.json",
       "choices": "*_choices.json",
       "images": "images",
     },
     optional=("choices",),
-    subset=subsets.gqa,
+    subset=subsets.cut_gqa,
     num_items=(12_578,),
     published="59.2 at 512 pixels, 55.1 at 256 (Table 3)",
     source=_INFERRED_PROMPT,
   ),
   "pope": _question(
-    questions.pope,
-    layouts.pope,
-    {"": Part(scorer="pope", references=questions.POPE_SPLITS)},
-    files={split: f"coco_pope_{split}.json" for split in questions.POPE_SPLITS}
+    questions.read_pope,
+    layouts.write_pope,
+    {"": ScoredPart(scorer="pope", references=POPE_SPLITS)},
+    files={split: f"coco_pope_{split}.json" for split in POPE_SPLITS}
     | {"images": "images"},
-    subset=subsets.pope,
+    subset=subsets.cut_pope,
     num_items=(9_000, 8_910),
     published="84.0 at 512 pixels, 79.2 at 256 (Table 3)",
     source=_INFERRED_PROMPT,
   ),
   "mme": _question(
-    questions.mme,
-    layouts.mme,
-    {"": Part(scorer="mme")},
+    questions.read_mme,
+    layouts.write_mme,
+    {"": ScoredPart(scorer="mme")},
     files={"questions": "MME_Benchmark*"},
     template="Q: {question} A: ",
     num_items=(2_374,),
@@ -254,9 +257,9 @@ PROTOCOLS: Mapping[str, Protocol] = {
   ),
   "coco_captions": Protocol(
     kind="caption",
-    read=questions.captions,
-    write=layouts.captions,
-    parts={"": Part(scorer="coco_captions", references=("annotations",))},
+    read=questions.read_captions,
+    write=layouts.write_captions,
+    parts={"": ScoredPart(scorer="coco_captions", references=("annotations",))},
     files={
       "annotations": "captions_*.json",
       "split": "dataset_coco.json",
@@ -271,10 +274,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "release's loader, which is inferred, as is the number of images",
   ),
   "geneval": _image(
-    prompts.geneval,
-    layouts.geneval,
+    prompts.read_geneval,
+    layouts.write_geneval,
     {
-      "": Part(
+      "": ScoredPart(
         scorer="geneval",
         references=("prompts",),
         predictions="detections",
@@ -283,7 +286,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
       )
     },
     files={"prompts": "evaluation_metadata.jsonl"},
-    subset=subsets.geneval,
+    subset=subsets.cut_geneval,
     images_per_prompt=4,
     num_items=(553 * 4,),
     published="overall 0.65; 0.97, 0.80, 0.54, 0.76, 0.32, 0.50 (Table 2); SD3 "
@@ -291,10 +294,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
     source=_IMAGE_SOURCE,
   ),
   "t2i_compbench": _image(
-    prompts.compbench,
-    layouts.plain,
+    prompts.read_compbench,
+    layouts.write_nothing,
     {
-      category: Part(
+      category: ScoredPart(
         scorer="t2i_compbench",
         predictions=f"{category}_answers",
         tool="BLIP-VQA by BLIPvqa_eval/BLIP_vqa.py of "
@@ -313,10 +316,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
     source=f"{_IMAGE_SOURCE}, inferred for this benchmark",
   ),
   "dpg": _image(
-    prompts.dpg,
-    layouts.dpg,
+    prompts.read_dpg,
+    layouts.write_dpg,
     {
-      prefix: Part(
+      prefix: ScoredPart(
         scorer=scorer,
         references=("questions",),
         predictions="answers",
@@ -325,16 +328,16 @@ PROTOCOLS: Mapping[str, Protocol] = {
       for prefix, scorer in (("", "dpg"), ("published", "dpg_official_bugs"))
     },
     files={"prompts": "prompts", "questions": "dpg_bench.csv"},
-    subset=subsets.dpg,
+    subset=subsets.cut_dpg,
     images_per_prompt=4,
     num_items=(1_065 * 4,),
     source=f"not in the paper; as GenEval: {_IMAGE_SOURCE}",
   ),
   "mjhq": _image(
-    prompts.mjhq,
-    layouts.plain,
+    prompts.read_mjhq,
+    layouts.write_nothing,
     {
-      "": Part(
+      "": ScoredPart(
         scorer="fid",
         references=("reference_features",),
         predictions="features",
@@ -347,16 +350,16 @@ PROTOCOLS: Mapping[str, Protocol] = {
     source=f"{_IMAGE_SOURCE}, inferred for this benchmark",
   ),
   "coco30k": _image(
-    prompts.coco30k,
-    layouts.plain,
+    prompts.read_coco30k,
+    layouts.write_nothing,
     {
-      "": Part(
+      "": ScoredPart(
         scorer="fid",
         references=("reference_features",),
         predictions="features",
         tool=_INCEPTION,
       ),
-      "clip": Part(
+      "clip": ScoredPart(
         scorer="clip_score",
         references=("text_features",),
         predictions="clip_features",
@@ -402,19 +405,35 @@ def shown_prompt(protocol: Protocol, item: Item) -> str:
   return protocol.template.replace("{question}", question)
 
 
+def hashed_files(files: Mapping[str, pathlib.Path]) -> dict[pathlib.Path, str]:
+  """BLAKE2b of each file; folders have no hash of their own.
+
+  The images of a folder are not hashed: benchmarks have up to 100 GB of them.
+  """
+  found: dict[pathlib.Path, str] = {}
+  for path in files.values():
+    if path not in found and path.is_file():
+      found[path] = file_hash(path)
+  return found
+
+
 def file_notes(
-  name: str, files: Mapping[str, pathlib.Path], num_items: int
+  name: str,
+  files: Mapping[str, pathlib.Path],
+  hashes: Mapping[pathlib.Path, str],
+  num_items: int,
 ) -> list[str]:
   """What to say of a benchmark's files: their version, or that it is another.
 
   Args:
     name: of the benchmark.
     files: by role.
+    hashes: see `hashed_files`.
     num_items: read from them.
   """
   notes = []
   for role, (wanted, version) in PUBLISHED_FILES.get(name, {}).items():
-    is_published = file_hash(files[role]) == wanted
+    is_published = hashes.get(files[role]) == wanted
     notes.append(
       f"{role} is the file of {version}"
       if is_published

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from ddit_jax.errors import InputError
 from ddit_jax.protocols.item import Item
 from ddit_jax.scoring import gqa, records
+from ddit_jax.scoring.pope import POPE_SPLITS
 from ddit_jax.scoring.vqa import read_annotations
 
 Files = Mapping[str, pathlib.Path]
-POPE_SPLITS = ("random", "popular", "adversarial")
 _QUESTION = {
   "question_id": records.ID,
   "image_id": records.ID,
@@ -21,7 +21,7 @@ _MME_FOLDERS = ("images", "questions_answers_YN")
 _SUFFIXES = (".jpg", ".png", ".jpeg")
 
 
-def vqa(files: Files) -> list[Item]:
+def read_vqa(files: Files) -> list[Item]:
   """VQA v2 and OK-VQA: images named COCO_val2014_000000000001.jpg."""
   path = files["questions"]
   body = records.read_any(path)
@@ -36,12 +36,12 @@ def vqa(files: Files) -> list[Item]:
       expected.get(row["question_id"]),
     )
     for number, row in enumerate(
-      records.read_list_in(path, "questions", _QUESTION | {"image_id": (int,)})
+      records.list_in(body, path, "questions", _QUESTION | {"image_id": (int,)})
     )
   ]
 
 
-def textvqa(files: Files) -> list[Item]:
+def read_textvqa(files: Files) -> list[Item]:
   """TextVQA: images named IMAGE_ID.jpg."""
   rows = records.read_list_in(files["questions"], "data", _QUESTION)
   expected = _annotated(files)
@@ -57,7 +57,7 @@ def textvqa(files: Files) -> list[Item]:
   ]
 
 
-def vizwiz(files: Files) -> list[Item]:
+def read_vizwiz(files: Files) -> list[Item]:
   """VizWiz: every image has one question, and names it."""
   fields = {"image": records.TEXT, "question": records.TEXT}
   return [
@@ -68,11 +68,13 @@ def vizwiz(files: Files) -> list[Item]:
       number,
       _most_common([one["answer"] for one in row.get("answers", ())]),
     )
-    for number, row in enumerate(records.read_list(files["questions"], fields))
+    for number, row in enumerate(
+      records.read_records(files["questions"], fields)
+    )
   ]
 
 
-def gqa_balanced(files: Files) -> list[Item]:
+def read_gqa(files: Files) -> list[Item]:
   """GQA: all questions of the file, of which the balanced ones are scored."""
   questions = gqa.read_questions(files["questions"])
   return [
@@ -87,7 +89,7 @@ def gqa_balanced(files: Files) -> list[Item]:
   ]
 
 
-def pope(files: Files) -> list[Item]:
+def read_pope(files: Files) -> list[Item]:
   """POPE: the three files of 3,000 questions each, in their order."""
   fields = {"image": records.TEXT, "text": records.TEXT, "label": records.TEXT}
   items: list[Item] = []
@@ -109,7 +111,7 @@ def pope(files: Files) -> list[Item]:
   return items
 
 
-def mme(files: Files) -> list[Item]:
+def read_mme(files: Files) -> list[Item]:
   """MME: a folder a subtask, with two questions and answers for each image.
 
   A text file NAME.txt has a line of question and answer, with a tab between.
@@ -128,21 +130,18 @@ def mme(files: Files) -> list[Item]:
   return items
 
 
-def captions(files: Files) -> list[Item]:
+def read_captions(files: Files) -> list[Item]:
   """COCO captions: the images of the annotations, or those of a split.
 
   The role "split" is a JSON list of image ids, or Karpathy's dataset_coco.json,
   of which the images of "test" are taken.
   """
-  rows = records.read_list_in(
+  rows, texts = records.read_lists_in(
     files["annotations"],
-    "images",
-    {"id": (int,), "file_name": records.TEXT},
-  )
-  texts = records.read_list_in(
-    files["annotations"],
-    "annotations",
-    {"image_id": (int,), "caption": records.TEXT},
+    {
+      "images": {"id": (int,), "file_name": records.TEXT},
+      "annotations": {"image_id": (int,), "caption": records.TEXT},
+    },
   )
   expected = {row["image_id"]: row["caption"] for row in reversed(texts)}
   if "split" in files:
@@ -229,7 +228,7 @@ def _split_ids(path: pathlib.Path) -> set[int]:
   body = records.read_any(path)
   if isinstance(body, list):
     return set(body)
-  rows = records.read_list_in(
-    path, "images", {"cocoid": (int,), "split": records.TEXT}
+  rows = records.list_in(
+    body, path, "images", {"cocoid": (int,), "split": records.TEXT}
   )
   return {row["cocoid"] for row in rows if row["split"] == "test"}

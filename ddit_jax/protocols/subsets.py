@@ -2,11 +2,11 @@
 
 import csv
 import io
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
 from ddit_jax.files import replace_file
+from ddit_jax.json_files import write_json, write_lines
 from ddit_jax.protocols.item import Item
 from ddit_jax.scoring import records
 from ddit_jax.scoring.dpg import read_rows
@@ -15,7 +15,7 @@ Files = Mapping[str, pathlib.Path]
 Subset = Callable[[Files, Sequence[Item], pathlib.Path], Files]
 
 
-def vqa(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
+def cut_vqa(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
   """The annotations of VQA, OK-VQA or TextVQA for some questions."""
   if "annotations" not in files:
     return files
@@ -27,18 +27,20 @@ def vqa(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
   return _replaced(files, "annotations", folder, dict(body) | {name: rows})
 
 
-def vizwiz(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
+def cut_vizwiz(
+  files: Files, items: Sequence[Item], folder: pathlib.Path
+) -> Files:
   """The annotations of some images."""
   if "annotations" not in files:
     return files
   names = {item.key for item in items}
   fields = {"image": records.TEXT}
-  rows = records.read_list(files["annotations"], fields)
+  rows = records.read_records(files["annotations"], fields)
   rows = [row for row in rows if row["image"] in names]
   return _replaced(files, "annotations", folder, rows)
 
 
-def gqa(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
+def cut_gqa(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
   """Some questions."""
   names = {item.key for item in items}
   body = records.read_any(files["questions"])
@@ -46,7 +48,9 @@ def gqa(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
   return _replaced(files, "questions", folder, rows)
 
 
-def pope(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
+def cut_pope(
+  files: Files, items: Sequence[Item], folder: pathlib.Path
+) -> Files:
   """The lines of some questions, in the order that they were asked."""
   numbers: dict[str, list[int]] = {}
   for item in items:
@@ -55,14 +59,15 @@ def pope(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
   found = {role: path for role, path in files.items() if role == "images"}
   for split, wanted in numbers.items():
     rows = records.read_lines(files[split], {"label": records.TEXT})
-    path = folder / f"coco_pope_{split}.json"
-    text = "".join(json.dumps(rows[number - 1]) + "\n" for number in wanted)
-    replace_file(path, text.encode())
-    found[split] = path
+    found[split] = write_lines(
+      folder / f"coco_pope_{split}.json", [rows[n - 1] for n in wanted]
+    )
   return found
 
 
-def geneval(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
+def cut_geneval(
+  files: Files, items: Sequence[Item], folder: pathlib.Path
+) -> Files:
   """Some prompts, each with its number among all."""
   rows = {
     item.facts["folder"]: dict(item.facts["metadata"])
@@ -70,12 +75,10 @@ def geneval(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
     for item in items
   }
   path = folder / "evaluation_metadata_of_subset.jsonl"
-  text = "".join(json.dumps(row) + "\n" for row in rows.values())
-  replace_file(path, text.encode())
-  return dict(files) | {"prompts": path}
+  return dict(files) | {"prompts": write_lines(path, rows.values())}
 
 
-def dpg(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
+def cut_dpg(files: Files, items: Sequence[Item], folder: pathlib.Path) -> Files:
   """The rows of some prompts, in the order of the table."""
   names = {item.facts["id"] for item in items}
   read_rows(files["questions"])
@@ -95,5 +98,4 @@ def _replaced(
   files: Files, role: str, folder: pathlib.Path, body: object
 ) -> Files:
   path = folder / f"{role}_of_subset.json"
-  replace_file(path, json.dumps(body).encode())
-  return dict(files) | {role: path}
+  return dict(files) | {role: write_json(path, body)}

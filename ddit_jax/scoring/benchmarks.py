@@ -13,6 +13,7 @@ add a row to BENCHMARKS.
 """
 
 import pathlib
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -231,11 +232,20 @@ def report(
   scored: Scored,
   predictions: pathlib.Path,
   references: Sequence[pathlib.Path],
+  *,
+  hashes: Mapping[pathlib.Path, str] = types.MappingProxyType({}),
 ) -> dict[str, Any]:
   """A result as JSON: the figures, their intervals, and what they are from.
 
   Intervals are percentile bootstraps over the groups of items. Files are named
   with the BLAKE2b of their bytes.
+
+  Args:
+    name: of the benchmark.
+    scored: what `score_files` returned.
+    predictions: its file or folder.
+    references: its files or folders.
+    hashes: of files that need not be read again.
   """
   benchmark = BENCHMARKS[name]
   return {
@@ -248,8 +258,8 @@ def report(
       figure: asdict(interval(items)) for figure, items in scored.items.items()
     },
     "notes": scored.notes,
-    "predictions": _hashes([predictions]),
-    "references": _hashes(references),
+    "predictions": _named_hashes([predictions], hashes),
+    "references": _named_hashes(references, hashes),
     "items": {figure: asdict(items) for figure, items in scored.items.items()},
   }
 
@@ -261,7 +271,9 @@ def interval(items: ItemScores):
   )
 
 
-def _hashes(paths: Sequence[pathlib.Path]) -> dict[str, str]:
+def _named_hashes(
+  paths: Sequence[pathlib.Path], known: Mapping[pathlib.Path, str]
+) -> dict[str, str]:
   """BLAKE2b by name of the files, and of the files in the folders.
 
   A later file of the same name has its place added: "b.npz (2)".
@@ -275,5 +287,5 @@ def _hashes(paths: Sequence[pathlib.Path]) -> dict[str, str]:
   found: dict[str, str] = {}
   for place, file in enumerate(files, 1):
     name = f"{file.name} ({place})" if file.name in found else file.name
-    found[name] = file_hash(file)
+    found[name] = known.get(file) or file_hash(file)
   return found

@@ -26,9 +26,10 @@ def coco_captions(
     predictions: [{image_id, caption}], one an image.
     references: one file, {images: [{id}], annotations: [{image_id, caption}]}.
   """
-  images = records.read_list_in(references[0], "images", {"id": records.ID})
-  annotations = records.read_list_in(references[0], "annotations", _CAPTION)
-  results = records.read_list(predictions, _CAPTION)
+  images, annotations = records.read_lists_in(
+    references[0], {"images": {"id": records.ID}, "annotations": _CAPTION}
+  )
+  results = records.read_records(predictions, _CAPTION)
   records.no_repeats(
     [one["image_id"] for one in results],
     what="images",
@@ -39,7 +40,8 @@ def coco_captions(
   for one in annotations:
     annotated[one["image_id"]].append(one["caption"])
   order = list(dict.fromkeys(one["id"] for one in images))
-  if unknown := [key for key in captions if key not in set(order)]:
+  known = set(order)
+  if unknown := [key for key in captions if key not in known]:
     raise InputError(
       f"{len(unknown)} captions are of images that {references[0]} does not "
       f"have ({first_few(unknown)}): {_STOPS}"

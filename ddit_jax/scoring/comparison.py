@@ -22,7 +22,7 @@ _COLUMNS = ("ids", "groups", "scores", "strata")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class ScoreFile:
   """What `ddit score --out` wrote.
 
   Attributes:
@@ -40,7 +40,7 @@ class Result:
   items: Mapping[str, ItemScores]
 
 
-def read_result(path: pathlib.Path) -> Result:
+def read_score_file(path: pathlib.Path) -> ScoreFile:
   """Reads a file of `ddit score --out`.
 
   Raises:
@@ -48,7 +48,7 @@ def read_result(path: pathlib.Path) -> Result:
   """
   body = read_json_object(path, max_bytes=records.MAX_BYTES)
   records.check_fields(body, _FIELDS, where=f"{path} (from ddit score --out?)")
-  return Result(
+  return ScoreFile(
     path=path,
     benchmark=body["benchmark"],
     figures=body["figures"],
@@ -60,7 +60,7 @@ def read_result(path: pathlib.Path) -> Result:
   )
 
 
-def compare(first: Result, second: Result) -> dict[str, PairedDifference]:
+def compare(first: ScoreFile, second: ScoreFile) -> dict[str, PairedDifference]:
   """The paired difference of every figure that is a mean of items.
 
   Raises:
@@ -88,7 +88,9 @@ def compare(first: Result, second: Result) -> dict[str, PairedDifference]:
 
 
 def comparison_report(
-  first: Result, second: Result, differences: Mapping[str, PairedDifference]
+  first: ScoreFile,
+  second: ScoreFile,
+  differences: Mapping[str, PairedDifference],
 ) -> dict[str, Any]:
   """A comparison as JSON: both runs' figures and the tests."""
   return {
@@ -101,7 +103,7 @@ def comparison_report(
 
 
 def _difference(
-  name: str, items: ItemScores, second: Result
+  name: str, items: ItemScores, second: ScoreFile
 ) -> PairedDifference:
   if name not in second.items:
     raise InputError(f"{second.path} has no items of {name!r}")

@@ -42,7 +42,7 @@ def gqa_files(
   choices = read_choices(references[1]) if len(references) > 1 else None
   fields = {"questionId": records.TEXT, "prediction": records.TEXT}
   answer_of, notes = records.last_by_id(
-    records.read_list(predictions, fields), "questionId", "prediction"
+    records.read_records(predictions, fields), "questionId", "prediction"
   )
   scored = score_gqa(questions, answer_of, choices)
   return Scored(

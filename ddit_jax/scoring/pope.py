@@ -11,7 +11,7 @@ from ddit_jax.scoring import records
 from ddit_jax.scoring.scored import ItemScores, Scored
 
 _SUFFIXES = (".json", ".jsonl")
-SPLITS = ("random", "popular", "adversarial")
+POPE_SPLITS = ("random", "popular", "adversarial")
 _MEANS = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 
 
@@ -117,7 +117,7 @@ def _files(path: pathlib.Path) -> list[pathlib.Path]:
 def _by_split(files: Sequence[pathlib.Path]) -> dict[str, pathlib.Path]:
   """The file of each split, in the published order."""
   found = {}
-  for split in SPLITS:
+  for split in POPE_SPLITS:
     named = [file for file in files if file.stem.endswith(split)]
     if len(named) > 1:
       raise InputError(f"{named[0]} and {named[1]} are both of split {split}")

@@ -61,7 +61,7 @@ def read_lines(
   return checked(found, fields, where=f"{path}, object")
 
 
-def read_list(
+def read_records(
   path: pathlib.Path, fields: Mapping[str, tuple[type, ...]]
 ) -> list[Record]:
   """The objects of a file that holds a JSON list."""
@@ -72,7 +72,24 @@ def read_list_in(
   path: pathlib.Path, name: str, fields: Mapping[str, tuple[type, ...]]
 ) -> list[Record]:
   """The objects of the list `name` in a file that holds a JSON object."""
+  return list_in(read_any(path), path, name, fields)
+
+
+def read_lists_in(
+  path: pathlib.Path, fields: Mapping[str, Mapping[str, tuple[type, ...]]]
+) -> list[list[Record]]:
+  """As `read_list_in`, of several lists, by the names in `fields`."""
   body = read_any(path)
+  return [list_in(body, path, name, some) for name, some in fields.items()]
+
+
+def list_in(
+  body: Any,
+  path: pathlib.Path,
+  name: str,
+  fields: Mapping[str, tuple[type, ...]],
+) -> list[Record]:
+  """The objects of the list `name` in the value of a JSON file."""
   if not isinstance(body, dict) or name not in body:
     raise InputError(f'{path} must hold a JSON object with a list "{name}"')
   return checked(body[name], fields, where=f"{path}, {name}")

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ddit_jax.errors import InputError
@@ -60,7 +61,7 @@ def score_t2i_compbench(
   """
   prompts = [file.rpartition("/")[2].split("_")[0] for file, _ in images]
   scores = tuple(float(image_score(some)) for _, some in images)
-  counts = {prompts.count(prompt) for prompt in set(prompts)}
+  counts = set(Counter(prompts).values())
   notes = ()
   if counts != {_IMAGES_PER_PROMPT}:
     notes = (

@@ -31,7 +31,7 @@ def vizwiz(
   annotations = _read_annotations(references[0])
   images = tuple(one["image"] for one in annotations)
   fields = {"image": records.TEXT, "answer": records.TEXT}
-  results = records.read_list(predictions, fields)
+  results = records.read_records(predictions, fields)
   answer_of, notes = records.last_by_id(results, "image", "answer")
   records.require_same_ids(images, answer_of, what="images", official=_STOPS)
   figures, items = {}, {}
@@ -72,7 +72,7 @@ def average_precision(
 
 
 def _read_annotations(path: pathlib.Path) -> list[records.Record]:
-  annotations = records.read_list(path, _ANNOTATION)
+  annotations = records.read_records(path, _ANNOTATION)
   records.no_repeats(
     [one["image"] for one in annotations],
     what="annotated images",

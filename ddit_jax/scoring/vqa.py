@@ -82,7 +82,7 @@ def read_results(
   """(answer of each question_id, notes) of [{question_id, answer}]."""
   fields = {"question_id": records.ID, "answer": records.TEXT}
   return records.last_by_id(
-    records.read_list(path, fields), "question_id", "answer"
+    records.read_records(path, fields), "question_id", "answer"
   )
 
 

@@ -33,7 +33,7 @@ BEGINNINGS = (
   "ddit_jax.data.sources.registry.open_source",
   "ddit_jax.pipelines.generating.generate",
   "ddit_jax.scoring.benchmarks.score_files",
-  "ddit_jax.scoring.comparison.read_result",
+  "ddit_jax.scoring.comparison.read_score_file",
   "ddit_jax.pipelines.evaluate.evaluate",
   "ddit_jax.pipelines.benchmarks.evaluate_benchmarks",
   "ddit_jax.planning.topology.open_topology",

@@ -3,7 +3,11 @@
 import pytest
 
 from ddit_jax.pipelines.benchmark_report import _scores
-from ddit_jax.pipelines.job import Job, items_hash, scored_result
+from ddit_jax.pipelines.evaluation_task import (
+  EvaluationTask,
+  items_hash,
+  scored_result,
+)
 from ddit_jax.protocols.config import BenchmarksConfig
 from ddit_jax.protocols.item import chosen
 from ddit_jax.protocols.protocol import PROTOCOLS
@@ -30,16 +34,17 @@ def test_the_worst_item_of_a_subset_is_the_one_that_is_wrong(tmp_path, name):
   outputs = {item.key: item.facts["expected"] for item in some}
   is_yes = wrong.facts["expected"].lower() == "yes"
   outputs[wrong.key] = "no" if is_yes else "yes"
-  job = Job(
+  task = EvaluationTask(
     name=name,
     protocol=protocol,
     files=files,
+    hashes={},
     items=some,
     items_hash=items_hash(items),
     is_subset=True,
   )
   result = scored_result(
-    job,
+    task,
     folder=tmp_path,
     outputs=outputs,
     prompts={},

@@ -1,6 +1,7 @@
 """`ddit evaluate --tasks`, end to end on a checkpoint of a tiny run."""
 
 import collections
+import errno
 import json
 import pathlib
 import shutil
@@ -183,6 +184,18 @@ def test_files_that_a_scorer_refuses_leave_the_report(
   metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
   assert "gqa/accuracy" in metrics["metrics"]["checkpoint"]
   assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_disk_that_fails_at_any_point_is_a_line(
+  trained, root, out, capsys, monkeypatch
+):
+  def full(*_):
+    raise OSError(errno.EDQUOT, "Disk quota exceeded", "metrics.json")
+
+  monkeypatch.setattr("ddit_jax.pipelines.benchmarks.write_results", full)
+  assert main(flags(trained, root, out, ["gqa"])) == BAD_INPUT
+  error = capsys.readouterr().err
+  assert "Disk quota exceeded: 'metrics.json': what was finished in" in error
 
 
 def test_a_missing_image_stops_before_the_weights_are_read(

@@ -5,6 +5,7 @@ import pytest
 
 from ddit_jax.errors import InputError
 from ddit_jax.losses.likelihood import Bound
+from ddit_jax.pipelines.likelihood import ScoredTexts
 from ddit_jax.pipelines.ranking import choice_nats, pair_nats
 
 
@@ -16,9 +17,15 @@ class Recorder:
   def prompts(self, questions, instruction):
     return [f"Q: {text} A: " for text in questions]
 
+  def scored_texts(self, texts):
+    """Each text becomes one token, its place."""
+    self.num_tokenized = len(texts)
+    tokens = np.arange(len(texts))[:, None]
+    return ScoredTexts(tokens, tokens < 0, tokens >= 0)
+
   def text_likelihood(self, images, texts, prompts=None, *, indices):
     self.seen = images[:, 0, 0, 0], texts, prompts, indices
-    nats = np.arange(len(texts), dtype=np.float32)
+    nats = np.arange(len(images), dtype=np.float32)
     return Bound(nats=nats, standard_error=nats)
 
 
@@ -44,7 +51,8 @@ def test_a_caption_shares_its_draws_beside_all_images(images):
   np.testing.assert_array_equal(got, [[0, 1, 2], [3, 4, 5]])
   shades, texts, _, indices = pipeline.seen
   assert list(shades) == [0, 0, 0, 1, 1, 1]
-  assert list(indices) == [0, 1, 2] * 2 and texts == ["x", "y", "z"] * 2
+  assert list(indices) == list(texts.tokens[:, 0]) == [0, 1, 2] * 2
+  assert pipeline.num_tokenized == 3
 
 
 def test_choices_must_be_lists(images):

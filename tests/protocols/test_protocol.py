@@ -8,9 +8,14 @@ import pytest
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.pipelines.inputs import sample_config
-from ddit_jax.protocols.config import BenchmarksConfig, check_names
+from ddit_jax.protocols.config import BenchmarksConfig
 from ddit_jax.protocols.item import chosen
-from ddit_jax.protocols.protocol import PROTOCOLS, file_notes, shown_prompt
+from ddit_jax.protocols.protocol import (
+  PROTOCOLS,
+  file_notes,
+  hashed_files,
+  shown_prompt,
+)
 from ddit_jax.scoring.benchmarks import BENCHMARKS, score_files
 from tests.protocols import official_files
 
@@ -179,12 +184,12 @@ def test_prompts_are_those_of_the_published_numbers(root):
 
 def test_files_of_another_size_are_said_to_be_so(root):
   _, files, _ = read(root, "gqa")
-  assert file_notes("gqa", files, 6) == [
+  assert file_notes("gqa", files, {}, 6) == [
     "6 items, the published files have 12,578"
   ]
-  assert file_notes("gqa", files, 12_578) == []
+  assert file_notes("gqa", files, {}, 12_578) == []
   _, files, _ = read(root, "geneval")
-  (note,) = file_notes("geneval", files, 2212)
+  (note,) = file_notes("geneval", files, hashed_files(files), 2212)
   assert note.startswith("prompts is not the file of djghosh13/geneval at")
 
 
@@ -206,8 +211,17 @@ def test_missing_files_are_named_with_the_way_out(root, tmp_path):
     read(root, "gqa", files={"gqa": {"question": "x"}})
   with pytest.raises(InputError, match="=nowhere does not exist"):
     read(root, "geneval", files={"geneval": {"detections": "nowhere"}})
-  with pytest.raises(InputError, match="unknown benchmark 'gpa': did you mean"):
-    check_names(["gpa"])
+  with pytest.raises(ValueError, match="has no benchmark 'gpa': did you mean"):
+    BenchmarksConfig(files={"gpa": {"questions": "x"}})
+
+
+def test_questions_that_lie_elsewhere_have_no_annotations_of_the_folder(root):
+  """A test split beside the annotations of another split is not scored."""
+  questions = root / "vizwiz" / "val.json"
+  _, files, _ = read(
+    root, "vizwiz", files={"vizwiz": {"questions": str(questions)}}
+  )
+  assert set(files) == {"questions", "images"}
 
 
 @pytest.mark.parametrize("prompt", ["a/b", "x" * 300])

@@ -6,7 +6,11 @@ import json
 import pytest
 
 from ddit_jax.errors import InputError
-from ddit_jax.scoring.comparison import compare, comparison_report, read_result
+from ddit_jax.scoring.comparison import (
+  compare,
+  comparison_report,
+  read_score_file,
+)
 
 RESULT = {
   "benchmark": "vqav2",
@@ -30,7 +34,7 @@ def read(tmp_path):
     if change:
       change(body)
     (tmp_path / name).write_text(json.dumps(body))
-    return read_result(tmp_path / name)
+    return read_score_file(tmp_path / name)
 
   return write
 

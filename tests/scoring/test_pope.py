@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ddit_jax.errors import InputError
-from ddit_jax.scoring.pope import SPLITS, pope
+from ddit_jax.scoring.pope import POPE_SPLITS, pope
 
 LABELS = ("yes", "no", "yes", "no")
 ANSWERS = {
@@ -29,7 +29,7 @@ def pope_files(tmp_path):
   labels, answers = tmp_path / "labels", tmp_path / "answers"
   labels.mkdir()
   answers.mkdir()
-  for split in SPLITS:
+  for split in POPE_SPLITS:
     write_lines(
       labels / f"coco_pope_{split}.json",
       [
@@ -64,7 +64,7 @@ def test_three_splits_and_their_mean(pope_files):
   }
   assert scored.figures["accuracy"] == pytest.approx((0.75 + 0.25 + 0.5) / 3)
   assert scored.items["accuracy"].strata == sum(
-    ((split,) * 4 for split in SPLITS), ()
+    ((split,) * 4 for split in POPE_SPLITS), ()
   )
 
 
@@ -100,7 +100,7 @@ def test_one_split_alone(pope_files):
 def test_llavas_single_file_gives_the_same(pope_files, tmp_path):
   answers, labels = pope_files
   asked, said = [], []
-  for split in SPLITS:
+  for split in POPE_SPLITS:
     for n, answer in enumerate(ANSWERS[split]):
       text = (
         f"{question(n)}\nAnswer the question using a single word or phrase."

@@ -216,7 +216,7 @@ def pope_cases(folder: Folder) -> Iterator[Comparison]:
   folder.all("answers_*.jsonl")
   expected = folder.json("expected.json")
   got = _pope_output(score_files("pope", folder.path, [labels]))
-  for split in pope.SPLITS:
+  for split in pope.POPE_SPLITS:
     answers = records.read_lines(
       folder.one(f"answers_{split}.jsonl"), {"answer": records.TEXT}
     )
@@ -246,7 +246,7 @@ def pope_cases(folder: Folder) -> Iterator[Comparison]:
       [labels, folder.one("llava_pope_test.jsonl")],
     )
     ours = _pope_output(scored)
-    for split in pope.SPLITS:
+    for split in pope.POPE_SPLITS:
       yield Comparison(
         name=f"expected.json, from llava_answers.jsonl/{split}",
         expected={k: v for k, v in expected[split].items() if k != "parsed"},

@@ -5,7 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from ddit_jax.pipelines.job import Job, items_hash, scored_result
+from ddit_jax.pipelines.evaluation_task import (
+  EvaluationTask,
+  items_hash,
+  scored_result,
+)
 from ddit_jax.protocols.config import BenchmarksConfig
 from ddit_jax.protocols.item import Item, chosen
 from ddit_jax.protocols.protocol import PROTOCOLS
@@ -71,16 +75,17 @@ def result(root, name, files, *, num_units=0):
     name, protocol
   )
   items = chosen(protocol.items(paths), num_units)
-  job = Job(
+  task = EvaluationTask(
     name=name,
     protocol=protocol,
     files=paths,
+    hashes={},
     items=items,
     items_hash=items_hash(items),
     is_subset=num_units > 0,
   )
   return scored_result(
-    job,
+    task,
     folder=root,
     outputs={item.key: item.path for item in items},
     prompts={item.key: item.text for item in items},
@@ -133,7 +138,7 @@ def test_a_subset_of_geneval_is_scored_by_its_own_prompts(made):
   lines = (root / "boxes.jsonl").read_text().splitlines(keepends=True)
   drawn = {
     item.facts["folder"]
-    for item in result(root, "geneval", {}, num_units=2).job.items
+    for item in result(root, "geneval", {}, num_units=2).task.items
   }
   assert len(drawn) == 2
   kept = [line for line in lines if json.loads(line)["filename"][:5] in drawn]
@@ -147,7 +152,7 @@ def test_a_subset_of_geneval_is_scored_by_its_own_prompts(made):
 
 def test_a_subset_of_dpg_is_scored_by_its_own_rows(made):
   root, files = made
-  drawn = result(root, "dpg", {}, num_units=2).job.items
+  drawn = result(root, "dpg", {}, num_units=2).task.items
   answers = {item.facts["id"]: [{"1": "yes"}] * 4 for item in drawn}
   (root / "said.json").write_text(json.dumps({"answers": answers}))
   found = result(root, "dpg", files["dpg"], num_units=2)

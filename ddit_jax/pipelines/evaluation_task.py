@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ddit_jax.errors import InputError, preparing
-from ddit_jax.json_files import json_hash
+from ddit_jax.json_files import json_hash, write_json
 from ddit_jax.protocols.item import Item
-from ddit_jax.protocols.layouts import write_json
-from ddit_jax.protocols.protocol import Part, Protocol
+from ddit_jax.protocols.protocol import Protocol, ScoredPart
 from ddit_jax.scoring.benchmarks import BENCHMARKS, report, score_files
 from ddit_jax.scoring.scored import Scored
 
@@ -23,13 +22,14 @@ _RECORD_FACTS = ("record", "texts")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Job:
+class EvaluationTask:
   """A benchmark with its items, read before any weights.
 
   Attributes:
     name: of the task.
     protocol: how it is run.
     files: by role.
+    hashes: of the files, see `hashed_files`.
     items: to be sampled, in this order.
     items_hash: of all items, those outside a subset too.
     is_subset: True if references must be cut to the items.
@@ -41,6 +41,7 @@ class Job:
   name: str
   protocol: Protocol
   files: Mapping[str, pathlib.Path]
+  hashes: Mapping[pathlib.Path, str]
   items: Sequence[Item]
   items_hash: str
   is_subset: bool
@@ -69,11 +70,11 @@ def items_hash(items: Sequence[Item]) -> str:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Result:
+class TaskResult:
   """A benchmark on one model.
 
   Attributes:
-    job: what was run.
+    task: what was run.
     folder: of its files.
     outputs: by key of the item.
     prompts: what the model was given, by key of the item.
@@ -83,7 +84,7 @@ class Result:
     failed: a sentence for each part whose files could not be scored.
   """
 
-  job: Job
+  task: EvaluationTask
   folder: pathlib.Path
   outputs: Mapping[str, Any]
   prompts: Mapping[str, str]
@@ -95,14 +96,14 @@ class Result:
   @property
   def notes(self) -> list[str]:
     """Everything that must be said beside the figures."""
-    found = [*self.job.notes, *self.waiting, *self.failed]
+    found = [*self.task.notes, *self.waiting, *self.failed]
     return found + [note for one in self.scored.values() for note in one.notes]
 
   def figures(self) -> dict[str, float]:
     """ "vqav2/accuracy", "vqav2/release/accuracy_by_answer_type/other", ..."""
     flat: dict[str, float] = {}
     for prefix, scored in self.scored.items():
-      start = "/".join(filter(None, (self.job.name, prefix)))
+      start = "/".join(filter(None, (self.task.name, prefix)))
       for name, value in scored.figures.items():
         if isinstance(value, Mapping):
           flat |= {f"{start}/{name}/{key}": x for key, x in value.items()}
@@ -112,7 +113,7 @@ class Result:
 
 
 def scored_result(
-  job: Job,
+  task: EvaluationTask,
   *,
   folder: pathlib.Path,
   outputs: Mapping[str, Any],
@@ -120,39 +121,41 @@ def scored_result(
   settings: Mapping[str, Any],
   predictions: pathlib.Path,
   is_baseline: bool,
-) -> Result:
+) -> TaskResult:
   """Scores what can be scored, and writes it to score.json as `ddit score`.
 
   Args:
-    job: the benchmark.
+    task: the benchmark.
     folder: of its results.
-    outputs: by key of the item, see `Result`.
+    outputs: by key of the item, see `TaskResult`.
     prompts: by key of the item.
-    settings: see `Result`.
+    settings: see `TaskResult`.
     predictions: the official file or folder of the outputs.
     is_baseline: True takes files made from the baseline's images, whose roles
       begin with "baseline_".
   """
-  files, parts, waiting, failed = job.files, job.protocol.parts, [], []
-  if job.is_subset and job.protocol.subset is not None:
+  files, parts, waiting, failed = task.files, task.protocol.parts, [], []
+  if task.is_subset and task.protocol.subset is not None:
     with _noted(failed, "not scored, its references cannot be cut"):
-      files = job.protocol.subset(files, job.items, folder)
+      files = task.protocol.subset(files, task.items, folder)
     parts = {} if failed else parts
-  outputs_here = {item.key: outputs[item.key] for item in job.items}
-  scored = job.own_scores(job.items, outputs_here) if job.own_scores else {}
+  outputs_here = {item.key: outputs[item.key] for item in task.items}
+  scored = task.own_scores(task.items, outputs_here) if task.own_scores else {}
   for prefix, part in parts.items():
     role = f"{BASELINE}_" * is_baseline + part.predictions
     given = files.get(role) if part.predictions else predictions
     references = [files[r] for r in part.references if r in files]
     lacks = len(references) < BENCHMARKS[part.scorer].required_references
     if given is None or lacks:
-      waiting.append(_waiting(job, part, role, folder))
+      waiting.append(_waiting(task, part, role, folder))
     else:
       path = folder / f"{'_'.join(filter(None, ('score', prefix)))}.json"
       with _noted(failed, f"not scored by {part.scorer}"):
-        scored[prefix] = _written_score(path, part.scorer, given, references)
-  return Result(
-    job=job,
+        scored[prefix] = _written_score(
+          path, part.scorer, given, references, hashes=task.hashes
+        )
+  return TaskResult(
+    task=task,
     folder=folder,
     outputs=outputs_here,
     prompts=prompts,
@@ -178,22 +181,28 @@ def _written_score(
   scorer: str,
   predictions: pathlib.Path,
   references: Sequence[pathlib.Path],
+  *,
+  hashes: Mapping[pathlib.Path, str],
 ) -> Scored:
   scored = score_files(scorer, predictions, references)
-  write_json(path, report(scorer, scored, predictions, references))
+  found = report(scorer, scored, predictions, references, hashes=hashes)
+  write_json(path, found)
   return scored
 
 
-def _waiting(job: Job, part: Part, role: str, folder: pathlib.Path) -> str:
+def _waiting(
+  task: EvaluationTask, part: ScoredPart, role: str, folder: pathlib.Path
+) -> str:
   """What a part needs before it can be scored."""
-  missing = [r for r in part.references if r not in job.files]
+  missing = [r for r in part.references if r not in task.files]
   if not part.predictions:
     return (
-      f"not scored by {part.scorer} without {' and '.join(missing)}: the files "
-      f"in {folder} are for the benchmark's server"
+      f"not scored by {part.scorer} without {' and '.join(missing)}: give "
+      f"--config.benchmarks.files.{task.name}.{missing[0]}=FILE, or the files "
+      f"in {folder} to the benchmark's server"
     )
   needed = " and ".join(
-    f"--config.benchmarks.files.{job.name}.{one}=FILE"
+    f"--config.benchmarks.files.{task.name}.{one}=FILE"
     for one in (role, *missing)
   )
   return (
