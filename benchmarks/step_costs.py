@@ -139,10 +139,10 @@ class Runner:
       train=TrainConfig(
         num_steps=100,
         num_microbatches=option.num_microbatches,
-        has_task_norms=option.has_task_norms,
       ),
       seed=0,
       is_mask_embedding_trained=option.is_mask_embedding_trained,
+      has_task_norms=option.has_task_norms,
     )
     key = jax.random.key(0)
     state = jax.jit(lambda key: init_state(model.network, step.chain, key))(key)

@@ -89,12 +89,15 @@ def _common():
   config.loss.loss_normalization = "all_positions"
   # A quarter of stage 2's texts: float32 logits of 64 positions at a time.
   config.loss.text_chunk = 64
+  # One gather of the weights for both tasks, whose shapes are equal.
+  config.loss.is_merged = True
   config.optimizer.decay = "constant"
   config.optimizer.clip_norm = 2.0
   config.optimizer.ema_decay = 0.9999
   config.data.validation_size = 512
   config.data.text_to_image.crop = "random"
   config.train.log_every = 50
+  config.train.task_norms_every = 500
   config.train.validate_every = 2000
   config.train.checkpoint_every = 2000
   return config

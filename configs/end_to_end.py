@@ -67,6 +67,7 @@ def _phase(name: str, phases):
   config.loss.text_weight = 0.2
   config.loss.text_chunk = 64
   config.train.log_every = 50
+  config.train.task_norms_every = 500
   config.train.validate_every = 2000
   config.train.checkpoint_every = 2000
   phases[name](config)

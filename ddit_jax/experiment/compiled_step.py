@@ -22,8 +22,9 @@ class CompiledStep:
   """A function of (number of the step, state, batch), which donates the state.
 
   A program is compiled at its first step. There is one for each shape of the
-  batch, and for a frozen mask embedding another, which has no backward pass
-  through the text encoder.
+  batch, another for a frozen mask embedding, which has no backward pass through
+  the text encoder, and another for steps that log each task's gradient norm,
+  which run the tasks one after the other.
 
   Args:
     config: of the run.
@@ -54,13 +55,14 @@ class CompiledStep:
   def __call__(
     self, step: int, state: TrainState, batch: DualBatch
   ) -> tuple[TrainState, dict[str, Any]]:
-    is_trained = self._config.train.trains_mask_embedding(step)
-    kind = is_trained, *(leaf.shape for leaf in jax.tree.leaves(batch))
+    train = self._config.train
+    variant = train.trains_mask_embedding(step), train.logs_task_norms(step)
+    kind = variant, *(leaf.shape for leaf in jax.tree.leaves(batch))
     is_new = kind not in self._programs
     inputs = state, batch, self._null_tokens
     if is_new:
       self._watchdog.waits_for(f"the program of step {step}", is_slow=True)
-      self._programs[kind] = self._compile(is_trained, inputs)
+      self._programs[kind] = self._compile(*variant, inputs)
     program = self._programs[kind]
     outputs = self._profile.run(step, lambda: program(*inputs))
     if is_new:
@@ -69,7 +71,9 @@ class CompiledStep:
       self._times.log()
     return outputs
 
-  def _compile(self, is_trained: bool, inputs: tuple) -> jax.stages.Compiled:
+  def _compile(
+    self, is_trained: bool, has_task_norms: bool, inputs: tuple
+  ) -> jax.stages.Compiled:
     step = TrainStep(
       model=self._model,
       loss=self._config.loss,
@@ -77,6 +81,7 @@ class CompiledStep:
       train=self._config.train,
       seed=self._config.seed,
       is_mask_embedding_trained=is_trained,
+      has_task_norms=has_task_norms,
     )
     function = jax.jit(
       step, donate_argnums=0, out_shardings=(self._shardings, None)

@@ -317,13 +317,6 @@ def _check_alike(
       f"data.{task}.cache has features of some sources, but none of "
       f"{without}: write all caches alike"
     )
-  is_merged = config.loss.is_merged and len(config.data.tasks_on()) > 1
-  if any(has_features.values()) and is_merged:
-    raise ValueError(
-      f"data.{task}.cache holds features, and loss.is_merged runs captions "
-      "and masked texts through the text encoder together: set "
-      "loss.is_merged=False, or write the cache with --cache=latents"
-    )
 
 
 def _way_out(config: Config, task: str) -> str:

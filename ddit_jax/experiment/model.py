@@ -192,6 +192,11 @@ class DualModel:
     embedded = jnp.where(is_mask, row, embedded)
     return self.text_encoder.apply(frozen, embedded, method="encode_embedded")
 
+  @property
+  def has_mask_embedding(self) -> bool:
+    """True if the run has its own embedding of T5's mask token."""
+    return self.network.has_mask_embedding
+
   def frozen_mask_embedding(self, frozen) -> Float[Array, " features"]:
     """The mask token's embedding in T5's own table, float32."""
     table = frozen["text_encoder"]["params"]["token_embedding"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from typing import Any, Protocol, runtime_checkable
 
 import flax.struct
@@ -22,6 +23,7 @@ from ddit_jax.losses.masked_diffusion import (
 )
 from ddit_jax.losses.time_buckets import BUCKETED, Buckets, sort_into_buckets
 from ddit_jax.prng import key_for
+from ddit_jax.sharding.rules import num_shards
 
 
 @runtime_checkable
@@ -39,9 +41,12 @@ class Model(Protocol):
 
   Attributes:
     mask_id: the token id that stands for a masked token.
+    has_mask_embedding: True if masked texts, but not clean ones, depend on a
+      trained embedding.
   """
 
   mask_id: int
+  has_mask_embedding: bool
 
   def encode(
     self, variables: Any, images: Images, key: Key[Array, ""]
@@ -93,7 +98,8 @@ class DualLoss:
       texts (release) or those that may be masked.
     condition_dropout: fraction of captions replaced by the null caption.
     is_merged: True runs both tasks as one batch through the network, which
-      needs equal latent shapes and text lengths.
+      needs equal latent shapes and text lengths. Its weights are then gathered
+      and its gradients reduced once instead of twice.
     text_chunk: positions of each text whose float32 logits exist at once; 0
       means all.
   """
@@ -165,16 +171,20 @@ class DualLoss:
     """
     images, texts = corrupted.images, corrupted.texts
     if self.is_merged and None not in (images, texts):
-      velocity, seen = _merged_pass(model, variables, images, texts)
+      velocity, text_prediction = _merged_pass(model, variables, images, texts)
     else:
-      velocity, seen = _separate_passes(model, variables, images, texts)
+      velocity, text_prediction = _separate_passes(
+        model, variables, images, texts
+      )
     losses, buckets = {}, {}
     if images is not None:
       errors = flow_matching.squared_errors(velocity, images.velocity)
       losses["image"] = flow_matching.image_loss(errors, images)
       buckets[f"{BUCKETED}sigma"] = sort_into_buckets(errors, images.sigma)
     if texts is not None:
-      likelihoods = self._log_likelihoods(model, variables, seen, texts)
+      likelihoods = self._log_likelihoods(
+        model, variables, text_prediction, texts
+      )
       losses["text"] = masked_diffusion.text_loss(likelihoods, texts)
       num_masked = texts.is_masked.sum(axis=-1)
       buckets[f"{BUCKETED}text_time"] = sort_into_buckets(
@@ -230,15 +240,15 @@ class DualLoss:
     )
 
   def _log_likelihoods(
-    self, model, variables, seen, texts
+    self, model, variables, text_prediction, texts
   ) -> Float[Array, " batch"]:
     """The sum over each text's masked positions of log p."""
     if not self.text_chunk:
       return masked_diffusion.token_log_likelihoods(
-        seen.logits, texts, model.mask_id
+        text_prediction.logits, texts, model.mask_id
       ).sum(axis=-1)
     return chunked_log_likelihoods(
-      seen.text_hidden,
+      text_prediction.text_hidden,
       texts,
       mask_id=model.mask_id,
       read_logits=functools.partial(model.text_logits, variables),
@@ -248,7 +258,7 @@ class DualLoss:
 
 def _separate_passes(model: Model, variables, images, texts):
   """(velocity, the text's prediction); None for a task that is off."""
-  velocity = seen = None
+  velocity = text_prediction = None
   if images is not None:
     condition = model.condition(variables, images.text, is_text_clean=True)
     velocity = model.predict(
@@ -257,42 +267,90 @@ def _separate_passes(model: Model, variables, images, texts):
   if texts is not None:
     condition = model.condition(variables, texts.tokens)
     clean_time = jnp.zeros(texts.tokens.shape[0])
-    seen = model.predict(
+    text_prediction = model.predict(
       variables, texts.latents, condition, clean_time, has_image=texts.has_image
     )
-  return velocity, seen
+  return velocity, text_prediction
 
 
 def _merged_pass(model: Model, variables, images, texts):
   """Like `_separate_passes`, but with one merged batch."""
   _check_can_merge(images, texts)
-  size = images.text.shape[0]
+  rows = MergedRows(len(images.sigma), len(texts.t), num_shards("batch"))
   has_image = None
   if texts.has_image is not None:
-    has_image = jnp.concatenate([jnp.ones(size, bool), texts.has_image])
-  tokens = jnp.concatenate([images.text, texts.tokens])
-  clean_time = jnp.zeros(texts.tokens.shape[0])
+    has_image = rows.merge(jnp.ones(rows.first, bool), texts.has_image)
   prediction = model.predict(
     variables,
-    jnp.concatenate([images.latents, texts.latents]),
-    model.condition(variables, tokens),
-    jnp.concatenate([images.sigma, clean_time]),
+    rows.merge(images.latents, texts.latents),
+    _merged_condition(model, variables, images, texts, rows),
+    rows.merge(images.sigma, jnp.zeros(rows.second)),
     has_image=has_image,
   )
-  seen = jax.tree.map(lambda array: array[size:], prediction)
-  return prediction.velocity[:size], seen
+  velocity, _ = rows.split(prediction.velocity)
+  return velocity, jax.tree.map(lambda array: rows.split(array)[1], prediction)
+
+
+def _merged_condition(model: Model, variables, images, texts, rows):
+  is_encoded = images.text.ndim == 3
+  if not (is_encoded or model.has_mask_embedding):
+    return model.condition(variables, rows.merge(images.text, texts.tokens))
+  # Captions apart, so that no gradient of the embedding is sought in them.
+  captions = model.condition(variables, images.text, is_text_clean=True)
+  return rows.merge(captions, model.condition(variables, texts.tokens))
+
+
+@dataclasses.dataclass(frozen=True)
+class MergedRows:
+  """The order of two tasks' examples in one batch.
+
+  A mesh splits a batch into runs of rows, one for each shard. Were one task
+  appended to the other, half of all examples would have to change their device;
+  so the merged batch has each shard's images and then its texts, shard by
+  shard.
+
+  Attributes:
+    first: examples of the first task.
+    second: of the second.
+    num_shards: of the batch. Those that do not divide both tasks are ignored.
+  """
+
+  first: int
+  second: int
+  num_shards: int
+
+  @property
+  def _num_groups(self) -> int:
+    return math.gcd(self.first, self.second, self.num_shards)
+
+  def merge(
+    self, first: Shaped[Array, "rows *rest"], second: Shaped[Array, "_ *rest"]
+  ) -> Shaped[Array, "merged *rest"]:
+    """Both tasks' examples, group by group."""
+    rest = first.shape[1:]
+    parts = [x.reshape(self._num_groups, -1, *rest) for x in (first, second)]
+    return jnp.concatenate(parts, axis=1).reshape(-1, *rest)
+
+  def split(
+    self, merged: Shaped[Array, "merged *rest"]
+  ) -> tuple[Shaped[Array, "rows *rest"], Shaped[Array, "_ *rest"]]:
+    """Undoes `merge`."""
+    groups, rest = self._num_groups, merged.shape[1:]
+    merged = merged.reshape(groups, -1, *rest)
+    size = self.first // groups
+    return (
+      merged[:, :size].reshape(-1, *rest),
+      merged[:, size:].reshape(-1, *rest),
+    )
 
 
 def _check_can_merge(images, texts) -> None:
   latents = None if texts.latents is None else texts.latents.shape[1:]
-  if images.text.ndim == 2 and (
-    images.latents.shape[1:],
-    images.text.shape[1:],
-  ) == (latents, texts.tokens.shape[1:]):
+  lengths = images.text.shape[1], texts.tokens.shape[1]
+  if images.latents.shape[1:] == latents and lengths[0] == lengths[1]:
     return
   raise ValueError(
     "merging both tasks needs equal shapes, got images "
-    f"{images.latents.shape[1:]} and {latents}, texts "
-    f"{images.text.shape[1:]} and {texts.tokens.shape[1:]}: set "
-    "loss.is_merged=False"
+    f"{images.latents.shape[1:]} and {latents}, texts of {lengths[0]} and "
+    f"{lengths[1]} tokens: set loss.is_merged=False"
   )

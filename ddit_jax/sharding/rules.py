@@ -71,6 +71,14 @@ def constrain(
   return jax.lax.with_sharding_constraint(array, spec)
 
 
+def num_shards(logical_axis: str) -> int:
+  """Parts that an axis is split into under `jax.set_mesh`; 1 without it."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return 1
+  return math.prod(mesh.shape[axis] for axis in AXIS_RULES[logical_axis] or ())
+
+
 def divisible_spec(
   spec: PartitionSpec, shape: tuple[int, ...], mesh_shape: dict[str, int]
 ) -> PartitionSpec:

@@ -28,8 +28,10 @@ class TrainConfig:
       gathered: "per_use" in each pass of each block, so that one block's are
       held at a time; "once" a step, for both tasks, all micro-batches and the
       backward pass, which holds all of them in the dtype of the computation.
-    has_task_norms: True logs the gradient norm of each task alone, which
-      holds both gradients at once.
+    task_norms_every: steps between those that compute the gradient norm of
+      each task; it and `log_every` must be multiples of one another. 0 never
+      does. Such a step runs the tasks one after the other and holds both
+      gradients at once.
     mask_embedding_steps: steps for which the mask token's own embedding is
       trained, with a backward pass through T5; it is frozen afterwards. -1
       means all.
@@ -61,7 +63,7 @@ class TrainConfig:
   num_steps: int = 1000
   num_microbatches: int = 1
   weight_gathering: Literal["per_use", "once"] = "per_use"
-  has_task_norms: bool = True
+  task_norms_every: int = 0
   mask_embedding_steps: int = -1
   max_skipped_in_row: int = 10
   spike_factor: float = 0.0
@@ -95,9 +97,20 @@ class TrainConfig:
         "mask_embedding_steps must be -1 (all) or a number of steps, got "
         f"{self.mask_embedding_steps}"
       )
-    for name in ("max_skipped_in_row", "max_rollbacks", "sample_grid_size"):
+    for name in (
+      "max_skipped_in_row",
+      "max_rollbacks",
+      "sample_grid_size",
+      "task_norms_every",
+    ):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is negative: {getattr(self, name)}")
+    every, log_every = self.task_norms_every, self.log_every
+    if every and every % log_every and log_every % every:
+      raise ValueError(
+        f"task_norms_every = {every} and log_every = {log_every}: one must be "
+        "a multiple of the other, or norms would not be logged"
+      )
     if self.spike_factor != 0 and self.spike_factor <= 1:
       raise ValueError(
         f"spike_factor must be 0 (off) or above 1: {self.spike_factor}"
@@ -122,6 +135,10 @@ class TrainConfig:
   def trains_mask_embedding(self, step: int) -> bool:
     """Whether the mask token's own embedding is trained in a step."""
     return self.mask_embedding_steps == -1 or step <= self.mask_embedding_steps
+
+  def logs_task_norms(self, step: int) -> bool:
+    """Whether the gradient norm of each task is logged at a step."""
+    return self.task_norms_every > 0 and step % self.task_norms_every == 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

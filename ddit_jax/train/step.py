@@ -41,10 +41,11 @@ class TrainStep:
     model: the trained network with the encoders of its inputs.
     loss: the dual loss.
     optimizer: updates the parameters and their EMA.
-    train: number of micro-batches, and optional metrics.
+    train: number of micro-batches and of steps.
     seed: root of all random keys of training.
     is_mask_embedding_trained: False keeps `MASK_EMBEDDING` as it is, if there
       is one, and skips the backward pass through the text encoder.
+    has_task_norms: True differentiates each task alone, for its gradient norm.
   """
 
   model: TrainableModel
@@ -53,6 +54,7 @@ class TrainStep:
   train: TrainConfig
   seed: int
   is_mask_embedding_trained: bool = True
+  has_task_norms: bool = False
 
   @functools.cached_property
   def chain(self) -> optax.GradientTransformation:
@@ -131,16 +133,15 @@ class TrainStep:
       params = gathered(params, layout, dtype)
 
     def gradients_of(part: CorruptedBatch):
-      grads, seen = self._part_gradients(state, params, part)
+      grads, values = self._part_gradients(state, params, part)
       if layout is not None:
         grads = {k: scattered(tree, layout) for k, tree in grads.items()}
-      return grads, seen
+      return grads, values
 
     if self.train.num_microbatches == 1:
-      grads, seen = gradients_of(corrupted)
+      grads, (losses, buckets) = gradients_of(corrupted)
     else:
-      grads, seen = self._added(gradients_of, corrupted)
-    losses, buckets = seen
+      grads, (losses, buckets) = self._added(gradients_of, corrupted)
     metrics = {f"loss/{name}": loss for name, loss in losses.items()}
     metrics["loss/total"] = self.loss.total(losses)
     if len(grads) > 1:
@@ -186,15 +187,15 @@ class TrainStep:
       "text": part.replace(images=None),
     }
     is_dual = None not in (part.images, part.texts)
-    if not self.train.has_task_norms or self.loss.is_merged or not is_dual:
-      grads, seen = differentiate(params, part)
-      return {"both": grads}, seen
-    results = {k: differentiate(params, v) for k, v in alone.items()}
-    losses, buckets = {}, {}
-    for _, seen in results.values():
-      losses |= seen[0]
-      buckets |= seen[1]
-    return {k: grads for k, (grads, _) in results.items()}, (losses, buckets)
+    if not self.has_task_norms or not is_dual:
+      grads, values = differentiate(params, part)
+      return {"both": grads}, values
+    grads, losses, buckets = {}, {}, {}
+    for task, examples in alone.items():
+      grads[task], values = differentiate(params, examples)
+      losses |= values[0]
+      buckets |= values[1]
+    return grads, (losses, buckets)
 
   def _without_frozen_gradient(self, params):
     """Stops the gradient of a mask embedding that is not trained."""

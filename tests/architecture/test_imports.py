@@ -30,7 +30,7 @@ MAY_IMPORT = {
   "data": {"batch", "digits", "errors", "files", "json_files", "sharding"},
   "models": {"errors", "sharding"},
   "encoders": {"errors", "models", "sharding"},
-  "losses": {"batch", "diffusion", "errors", "prng"},
+  "losses": {"batch", "diffusion", "errors", "prng", "sharding"},
   "sampling": {"diffusion", "errors", "prng", "sharding"},
   "train": {
     "batch",

@@ -97,7 +97,6 @@ def test_another_source_is_refused(cached_files, caches, tmp_path):
     ),
     ({"task": {"crop": "random"}}, r"cache holds each image once: set data"),
     ({"task": {"flip_probability": 0.5}}, "flip_probability=0.5, but a cac"),
-    ({"loss__is_merged": "True"}, "set loss.is_merged=False"),
     ({"model__encoders_from": ""}, "model.encoders_from is empty"),
   ],
 )

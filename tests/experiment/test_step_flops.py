@@ -69,7 +69,7 @@ def traced(model, batch):
     model=model,
     loss=DualLoss(),
     optimizer=OptimizerConfig(),
-    train=TrainConfig(num_steps=10, has_task_norms=False),
+    train=TrainConfig(num_steps=10),
     seed=0,
   )
   state = abstract_state(model.network, step.chain)

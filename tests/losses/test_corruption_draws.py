@@ -51,6 +51,7 @@ class NoisyPixels(dual.Model):
   """A posterior around the pixels, as an autoencoder's."""
 
   mask_id = MASK
+  has_mask_embedding = False
 
   def encode(self, variables, images, key):
     mean = PixelCodec().encode(images)

@@ -89,7 +89,6 @@ def train_step(gathering: str) -> TrainStep:
       num_steps=STEPS,
       num_microbatches=2,
       weight_gathering=gathering,
-      has_task_norms=False,
     ),
     seed=0,
   )

@@ -72,7 +72,6 @@ def train_step(num_microbatches: int, gathering: str) -> TrainStep:
       num_steps=STEPS,
       num_microbatches=num_microbatches,
       weight_gathering=gathering,
-      has_task_norms=False,
     ),
     seed=0,
   )

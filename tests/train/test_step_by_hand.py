@@ -43,6 +43,7 @@ class LinearModel:
   """velocity = scale * x + time * sigma; logits = table[token] + tint * x̄."""
 
   mask_id = MASK
+  has_mask_embedding = False
 
   def encode(self, variables, images, key):
     del key  # A posterior without spread.
@@ -117,7 +118,6 @@ def train_step(num_microbatches: int, model) -> TrainStep:
     train=TrainConfig(
       num_steps=NUM_STEPS,
       num_microbatches=num_microbatches,
-      has_task_norms=False,
     ),
     seed=0,
   )

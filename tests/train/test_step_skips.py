@@ -46,14 +46,16 @@ def batch(*, is_broken=False, has_images=True, has_texts=True) -> DualBatch:
   )
 
 
-def train_step(model=None, loss=None, **changes) -> TrainStep:
-  options = {"num_steps": 10, "has_task_norms": False} | changes
+def train_step(
+  model=None, loss=None, has_task_norms=False, **changes
+) -> TrainStep:
   return TrainStep(
     model=model or Breakable(network=NETWORK, mask_id=VOCAB - 1),
     loss=loss or DualLoss(text_weight=0.5),
     optimizer=SETTINGS,
-    train=TrainConfig(**options),
+    train=TrainConfig(num_steps=10, **changes),
     seed=0,
+    has_task_norms=has_task_norms,
   )
 
 
@@ -87,11 +89,17 @@ def test_a_broken_batch_never_reaches_the_weights(num_microbatches):
   assert max(jax.tree.leaves(changes)) > 1e-4
 
 
-@pytest.mark.parametrize("num_microbatches", MICROBATCHES)
-def test_norms_of_each_stream_are_those_of_the_stream_alone(num_microbatches):
+@pytest.mark.parametrize(
+  ("num_microbatches", "is_merged"),
+  [(1, True), pytest.param(2, False, marks=pytest.mark.slow)],
+)
+def test_norms_of_each_stream_are_those_of_the_stream_alone(
+  num_microbatches, is_merged
+):
   options = {
     "has_task_norms": True,
     "num_microbatches": num_microbatches,
+    "loss": DualLoss(text_weight=0.5, is_merged=is_merged),
   }
   state = fresh()
   new, metrics = jax.jit(train_step(**options))(state, batch(), NULL)

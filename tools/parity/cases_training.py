@@ -326,7 +326,7 @@ def _train_step(golden: GoldenSet, case: Case, ddit: Loaded) -> TrainStep:
     model=ddit.dual,
     loss=release_loss(golden),
     optimizer=_OPTIMIZER,
-    train=TrainConfig(num_steps=num_steps, has_task_norms=False),
+    train=TrainConfig(num_steps=num_steps),
     # All random draws were recorded.
     seed=0,
   )
