@@ -21,14 +21,19 @@ def _serve(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   if not 0 <= values.port <= 65535:
     raise InputError(f"--port must be in 0 to 65535, got {values.port}")
   for name in ("batch_size", "timeout", "max_waiting"):
-    if getattr(values, name) <= 0:
+    # Also refuses NaN.
+    if not getattr(values, name) > 0:
       raise InputError(
         f"--{name} must be positive, got {getattr(values, name)}"
       )
-  import uvicorn
-
+  if values.max_waiting < values.batch_size:
+    raise InputError(
+      f"--max_waiting={values.max_waiting} is less than "
+      f"--batch_size={values.batch_size}: full batches could never wait"
+    )
   from ddit_jax.pipelines.load import load
   from ddit_jax.serving.app import Server, ServerLimits
+  from ddit_jax.serving.listening import listen
 
   compilation_cache.use(values)
   pipeline = load(
@@ -46,10 +51,7 @@ def _serve(values: argparse.Namespace, overrides: dict[str, str]) -> int:
       timeout=values.timeout,
     ),
   )
-  uvicorn.run(
-    server.app(), host=values.host, port=values.port, log_level="warning"
-  )
-  return 0
+  return listen(server, values.host, values.port)
 
 
 VERB = Verb(

@@ -1,5 +1,7 @@
 """Arrays as images, alone and in a grid with labels."""
 
+import base64
+import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -37,6 +39,13 @@ def pillow_image(image: np.ndarray, name: str) -> Image.Image:
     )
   pixels = image[:, :, 0] if image.shape[2] == 1 else image
   return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def png_base64(image: np.ndarray, name: str) -> str:
+  """A PNG file in base64; arguments and errors as of `pillow_image`."""
+  buffer = io.BytesIO()
+  pillow_image(image, name).save(buffer, format="PNG")
+  return base64.b64encode(buffer.getvalue()).decode()
 
 
 def labelled_grid(

@@ -1,8 +1,6 @@
 """write_report: one HTML file with everything inside it."""
 
-import base64
 import dataclasses
-import io
 import json
 import math
 import os
@@ -17,7 +15,7 @@ from jaxtyping import UInt8
 from markupsafe import Markup, escape
 
 from ddit_jax.files import replace_file
-from ddit_jax.monitor.image_grid import pillow_image
+from ddit_jax.monitor.image_grid import png_base64
 from ddit_jax.report import charts
 
 # The text of a still masked token in `unmasking["texts"]`.
@@ -220,9 +218,7 @@ def flat_config(config: dict[str, Any], path: str = "") -> dict[str, str]:
 
 def _image_source(image: UInt8[np.ndarray, "height width channels"]) -> str:
   """The pixels as a data URI with a PNG inside."""
-  buffer = io.BytesIO()
-  pillow_image(image, "of a report").save(buffer, format="PNG")
-  return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+  return f"data:image/png;base64,{png_base64(image, 'of a report')}"
 
 
 def _metric_row(name: str, metric: dict[str, Any]) -> dict[str, Any]:

@@ -4,4 +4,5 @@
 - `engine`: batches of jobs to calls of the pipeline.
 - `messages`: JSON bodies to jobs, checked.
 - `app`: the routes, limits and errors, an ASGI application.
+- `listening`: it at an address, until a signal ends it.
 """

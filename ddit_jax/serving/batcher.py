@@ -64,8 +64,10 @@ class Batcher:
       BusyError: too many rows wait already, or the queue is closed.
     """
     with self._changed:
+      if self._is_closed:
+        raise BusyError("the server is shutting down")
       waiting = self.num_waiting
-      if self._is_closed or waiting + len(rows) > self.max_waiting:
+      if waiting + len(rows) > self.max_waiting:
         raise BusyError(
           f"{waiting} images and texts wait already, at most "
           f"{self.max_waiting} may: try again later"

@@ -1,10 +1,7 @@
 """JSON bodies of requests to jobs, and results to JSON."""
 
 import base64
-import binascii
 import dataclasses
-import io
-import json
 import re
 import time
 import uuid
@@ -17,7 +14,9 @@ from PIL import Image
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image import decode_image
 from ddit_jax.errors import InputError, suggest
-from ddit_jax.pipelines.inputs import image_batch, sample_config
+from ddit_jax.json_files import parse_json
+from ddit_jax.monitor.image_grid import png_base64
+from ddit_jax.pipelines.inputs import check_text, image_batch, sample_config
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
 from ddit_jax.prng import MAX_SEED
@@ -33,7 +32,7 @@ class Limits:
 
   Attributes:
     max_images: images, or texts, of one request.
-    max_steps: steps of either sampler.
+    max_steps: of an image.
     max_pixels: of an image that is read.
   """
 
@@ -73,12 +72,20 @@ def image_job(
   if fields.get("response_format", "b64_json") != "b64_json":
     raise InputError("response_format: there is only 'b64_json'")
   count = _whole(fields, "n", 1, 1, limits.max_images)
-  seed = _whole(fields, "seed", 0, 0, MAX_SEED - count)
+  seed = _whole(fields, "seed", 0, 0, MAX_SEED - count + 1)
   pipeline.prompt_ids([prompt, negative])
   size = _image_size(fields.get("size"), pipeline)
-  settings = _settings(fields, _IMAGE_SETTINGS, pipeline, limits)
+  changes = _changes(fields, _IMAGE_SETTINGS)
+  sampling = sample_config(pipeline.sample, changes).image
+  if sampling.num_inference_steps > limits.max_steps:
+    raise InputError(
+      f"num_inference_steps is {sampling.num_inference_steps}, at most "
+      f"{limits.max_steps} are allowed"
+    )
+  if negative and not sampling.is_guided:
+    raise InputError("negative_prompt has no effect with guidance_scale 1")
   rows = [ImageRow(prompt, negative, seed + i) for i in range(count)]
-  return ImageGroup(size, settings), rows
+  return ImageGroup(size, tuple(changes.items())), rows
 
 
 def chat_job(
@@ -95,21 +102,22 @@ def chat_job(
     raise InputError("stream: texts are sent whole, leave it out")
   question, url = _message(fields.get("messages"))
   count = _whole(fields, "n", 1, 1, limits.max_images)
-  seed = _whole(fields, "seed", 0, 0, MAX_SEED - count)
+  seed = _whole(fields, "seed", 0, 0, MAX_SEED - count + 1)
   prompt = pipeline.prompts([question])[0] if question else ""
   pipeline.template(prompt)
   image = _decoded(url, limits.max_pixels)
   (pixels,) = image_batch([image], pipeline.input_size, pipeline.input_crop)
-  settings = _settings(fields, _TEXT_SETTINGS, pipeline, limits)
+  changes = _changes(fields, _TEXT_SETTINGS)
+  sample_config(pipeline.sample, changes)
   rows = [TextRow(pixels, prompt, seed + i) for i in range(count)]
-  return TextGroup(settings), rows
+  return TextGroup(tuple(changes.items())), rows
 
 
 def images_answer(images: Sequence[np.ndarray]) -> dict[str, Any]:
   """The body of drawn images, PNG files in base64."""
   return {
     "created": int(time.time()),
-    "data": [{"b64_json": _png(image)} for image in images],
+    "data": [{"b64_json": png_base64(image, "drawn")} for image in images],
   }
 
 
@@ -133,9 +141,8 @@ def chat_answer(texts: Sequence[str], model: str) -> dict[str, Any]:
 
 def _fields(body: bytes, known: Sequence[str]) -> dict[str, Any]:
   try:
-    fields = json.loads(body)
-  # Deep nesting ends in RecursionError.
-  except (ValueError, RecursionError) as error:
+    fields = parse_json(body)
+  except ValueError as error:
     raise InputError(f"the body is not JSON: {error}") from error
   if not isinstance(fields, dict):
     raise InputError("the body must be a JSON object")
@@ -148,8 +155,7 @@ def _fields(body: bytes, known: Sequence[str]) -> dict[str, Any]:
 
 def _text(fields: dict[str, Any], name: str, default: str | None) -> str:
   value = fields.get(name, default)
-  if not isinstance(value, str):
-    raise InputError(f"{name} must be a text, got {value!r}")
+  check_text(value, name)
   return value
 
 
@@ -170,30 +176,12 @@ def _image_size(size: Any, pipeline: Pipeline | Sd3Pipeline) -> tuple[int, int]:
   if match is None:
     raise InputError(f"size must be 'WIDTHxHEIGHT' in pixels, got {size!r}")
   width, height = map(int, match.groups())
-  try:
-    pipeline.model.latent_shape(height, width)
-  except ValueError as error:
-    raise InputError(f"size: {error}") from error
-  return height, width
+  return pipeline.sides((height, width))
 
 
-def _settings(
-  fields: dict[str, Any],
-  names: dict[str, str],
-  pipeline: Pipeline | Sd3Pipeline,
-  limits: Limits,
-) -> tuple[tuple[str, Any], ...]:
-  """Changes of the sampling config, checked."""
-  changes = {key: fields[name] for name, key in names.items() if name in fields}
-  config = sample_config(pipeline.sample, changes)
-  if config.image.num_inference_steps > limits.max_steps:
-    raise InputError(
-      f"num_inference_steps is {config.image.num_inference_steps}, at most "
-      f"{limits.max_steps} are allowed"
-    )
-  if fields.get("negative_prompt") and not config.image.is_guided:
-    raise InputError("negative_prompt has no effect with guidance_scale 1")
-  return tuple(sorted(changes.items()))
+def _changes(fields: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+  """Changes of the sampling config, in the order of `names`."""
+  return {key: fields[name] for name, key in names.items() if name in fields}
 
 
 def _message(messages: Any) -> tuple[str, str]:
@@ -235,7 +223,8 @@ def _decoded(url: Any, max_pixels: int) -> Image.Image:
     )
   try:
     data = base64.b64decode(url[match.end() :], validate=True)
-  except binascii.Error as error:
+  # Of characters that are not ASCII, too.
+  except ValueError as error:
     raise InputError(f"image_url is not base64: {error}") from error
   try:
     return decode_image(data, "image_url", max_pixels=max_pixels)
@@ -243,9 +232,3 @@ def _decoded(url: Any, max_pixels: int) -> Image.Image:
     raise InputError(
       f"image_url cannot be used: {error.detail} ({error.reason})"
     ) from error
-
-
-def _png(image: np.ndarray) -> str:
-  buffer = io.BytesIO()
-  Image.fromarray(image).save(buffer, "PNG")
-  return base64.b64encode(buffer.getvalue()).decode()

@@ -6,20 +6,18 @@ import contextlib
 import http.client
 import io
 import json
+import signal
 import socket
 import threading
 import time
 
-import jax
 import numpy as np
 import openai
 import pytest
-import uvicorn
 from PIL import Image
 
-from ddit_jax.pipelines.load import load
 from ddit_jax.serving.app import Server, ServerLimits
-from ddit_jax.sharding.mesh import MeshConfig
+from ddit_jax.serving.listening import Listener
 
 LIMITS = ServerLimits(
   max_images=4, max_body_bytes=100_000, max_waiting=60, max_pixels=4096
@@ -34,17 +32,16 @@ class Running:
     self.server = Server(
       pipeline, name="tiny", limits=ServerLimits(**settings | limits)
     )
-    config = uvicorn.Config(self.server.app(), port=0, log_level="error")
-    self._uvicorn = uvicorn.Server(config)
-    self._thread = threading.Thread(target=self._uvicorn.run, daemon=True)
+    self.listener = Listener(self.server, "127.0.0.1", 0)
+    self._thread = threading.Thread(target=self.listener.run, daemon=True)
     self._thread.start()
-    while not self._uvicorn.started:
+    while not self.listener.started:
       time.sleep(0.01)
-    port = self._uvicorn.servers[0].sockets[0].getsockname()[1]
+    port = self.listener.servers[0].sockets[0].getsockname()[1]
     self.address, self.url = ("127.0.0.1", port), f"http://127.0.0.1:{port}"
 
   def close(self):
-    self._uvicorn.should_exit = True
+    self.listener.should_exit = True
     self._thread.join(20)
     assert not self._thread.is_alive()
     assert not self.server.batcher._thread.is_alive()
@@ -64,11 +61,6 @@ class Running:
 
   def num_waiting(self):
     return self.ask("GET", "/health")[1]["waiting"]
-
-
-@pytest.fixture(scope="module")
-def pipeline(trained):
-  return load(str(trained), mesh=MeshConfig().make(jax.devices()[:1]))
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +214,34 @@ def test_a_full_queue_and_a_slow_answer_have_errors(
   assert found == [429, 504, 504]
   blocked.set()
   slow.close()
+
+
+def test_a_signal_leaves_nobody_waiting(quick, pipeline, monkeypatch):
+  blocked, begun = threading.Event(), threading.Event()
+  draw = pipeline.text_to_image
+
+  def block(*args, **named):
+    begun.set()
+    assert blocked.wait(20)
+    return draw(*args, **named)
+
+  monkeypatch.setattr(pipeline, "text_to_image", block)
+  stopped = Running(pipeline)
+  body = {"prompt": "", "size": "8x8"}
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    first = pool.submit(stopped.post, IMAGES, body)
+    assert begun.wait(10)
+    second = pool.submit(stopped.post, IMAGES, body)
+    while not stopped.num_waiting():
+      time.sleep(0.01)
+    stopped.listener.handle_exit(signal.SIGINT, None)
+    # While the first is still drawn.
+    status, answer = second.result(10)
+    assert status == 503 and "shutting down" in answer["error"]["message"]
+    assert not first.done()
+    blocked.set()
+    assert first.result(10)[0] == 200
+  stopped.close()
 
 
 IMAGES, CHAT = "/v1/images/generations", "/v1/chat/completions"

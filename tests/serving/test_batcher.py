@@ -92,5 +92,5 @@ def test_waiting_jobs_are_cancelled_at_the_end(calls):
   threading.Timer(0.05, calls.go.set).start()
   batcher.close()
   assert waiting.cancelled()
-  with pytest.raises(BusyError):
+  with pytest.raises(BusyError, match="shutting down"):
     batcher.submit("a", [1])
