@@ -1,10 +1,11 @@
-"""Converts checkpoints of SD3 and D-DiT to ours, and ours back.
+"""Converts checkpoints of SD3, D-DiT, GPT-2 and CLIP to ours, and ours back.
 
   convert_sd3_weights.py SRC DST                 import
-  convert_sd3_weights.py SRC DST --export=a|c    export
+  convert_sd3_weights.py SRC DST --export=a|c|g|v   export
 
 SRC of an import is a diffusers folder of SD3-medium (a), Stability's single
-file (b) or a released D-DiT folder (c); DST is a checkpoint that training
+file (b), a released D-DiT folder (c), or transformers' folder of GPT-2 (g) or
+of CLIP with its image encoder (v); DST is a checkpoint that training
 starts from and sampling loads. SRC of an export is such a checkpoint.
 """
 
@@ -86,11 +87,11 @@ def _parser() -> _Parser:
   add = parser.add_argument
   add("src", type=pathlib.Path, metavar="SRC")
   add("dst", type=pathlib.Path, metavar="DST")
-  add("--export", metavar="a|c", help="export to this format")
+  add("--export", metavar="a|c|g|v", help="export to this format")
   add("--dtype", choices=OUTPUT_DTYPES, help="dtype of all arrays")
   add("--verify", action="store_true", help="re-read and compare both sides")
   add = parser.add_argument_group("of an import").add_argument
-  add("--format", metavar="a|b|c", help="the format that SRC must have")
+  add("--format", metavar="a|b|c|g|v", help="the format that SRC must have")
   add("--target", choices=TARGETS, help="network to make (default: ddit)")
   add("--seed", type=int, help="of newly initialised parameters (default: 0)")
   add(

@@ -1,4 +1,4 @@
-"""Configurations of the five networks: from `config.json` or shapes, and back.
+"""Configurations of all networks: from `config.json` or shapes, and back.
 
 Stability's single file has no `config.json`; there the shapes tell, with a head
 width that is the same in all of Stability's SD3 files.
@@ -18,19 +18,31 @@ from jaxtyping import Float
 from ddit_jax.conversion.json_config import JsonConfig
 from ddit_jax.conversion.safetensors_io import StoredTensor
 from ddit_jax.encoders.clip import (
-  ACTIVATIONS,
   CLIP_SIZES,
   CLIPTextConfig,
   clip_text_encoder,
+)
+from ddit_jax.encoders.clip_vision import (
+  CLIPVisionConfig,
+  clip_vision_encoder,
 )
 from ddit_jax.encoders.t5 import T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
 from ddit_jax.errors import InputError, first_few
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.embeddings import sine_cosine_table
+from ddit_jax.models.gpt2 import GPT2Config, gpt2
 from ddit_jax.models.module import Network, PureModule
+from ddit_jax.models.prenorm_block import ACTIVATIONS
 
-NetworkConfig = MMDiTConfig | T5Config | CLIPTextConfig | AutoencoderConfig
+NetworkConfig = (
+  MMDiTConfig
+  | T5Config
+  | CLIPTextConfig
+  | AutoencoderConfig
+  | GPT2Config
+  | CLIPVisionConfig
+)
 _Tensors = Mapping[str, StoredTensor]
 # Path of an array, "params/blocks/image/qkv/kernel", -> its shape.
 ArrayShapes = dict[str, tuple[int, ...]]
@@ -41,6 +53,8 @@ CONFIG_CLASSES: dict[str, type] = {
   "vae": AutoencoderConfig,
   "clip_l": CLIPTextConfig,
   "clip_g": CLIPTextConfig,
+  "decoder": GPT2Config,
+  "image_encoder": CLIPVisionConfig,
 }
 # Our field -> the field in `config.json`.
 HUB_FIELDS = {
@@ -66,6 +80,26 @@ HUB_FIELDS = {
     "max_length": "max_position_embeddings",
     "epsilon": "layer_norm_eps",
   },
+  CLIPVisionConfig: {
+    "depth": "num_hidden_layers",
+    "width": "hidden_size",
+    "num_heads": "num_attention_heads",
+    "mlp_width": "intermediate_size",
+    "patch_size": "patch_size",
+    "projection_dim": "projection_dim",
+    "image_size": "image_size",
+    "activation": "hidden_act",
+    "epsilon": "layer_norm_eps",
+  },
+  # The width of its MLP is that of the tensors: n_inner may be null.
+  GPT2Config: {
+    "depth": "n_layer",
+    "width": "n_embd",
+    "num_heads": "n_head",
+    "vocab_size": "vocab_size",
+    "max_length": "n_positions",
+    "epsilon": "layer_norm_epsilon",
+  },
   AutoencoderConfig: {
     "image_channels": "in_channels",
     "latent_channels": "latent_channels",
@@ -84,13 +118,27 @@ HUB_FIELDS = {
     "context_dim": "joint_attention_dim",
   },
 }
-# Fields that old `config.json` files lack.
-_OPTIONAL = ("relative_attention_max_distance",)
+# Fields that some `config.json` files lack; our defaults are transformers'.
+_OPTIONAL = {
+  T5Config: ("relative_attention_max_distance",),
+  CLIPVisionConfig: ("hidden_act", "image_size", "layer_norm_eps"),
+}
+_CLIP_ACTIVATIONS = {
+  "hidden_act": (
+    ("quick_gelu", *(a for a in ACTIVATIONS if a != "quick_gelu")),
+    "is not computed",
+  )
+}
 # Field -> (supported values, why others are not supported).
 _FIXED = {
   T5Config: {"feed_forward_proj": (("gated-gelu",), "is not T5 v1.1's MLP")},
-  CLIPTextConfig: {
-    "hidden_act": (tuple(sorted(ACTIVATIONS)), "is not computed")
+  CLIPTextConfig: _CLIP_ACTIVATIONS,
+  CLIPVisionConfig: _CLIP_ACTIVATIONS,
+  GPT2Config: {
+    "activation_function": (("gelu_new",), "is not GPT-2's"),
+    "scale_attn_weights": ((True,), "is not GPT-2's attention"),
+    "scale_attn_by_inverse_layer_idx": ((False,), "is not GPT-2's attention"),
+    "add_cross_attention": ((False,), "is not GPT-2"),
   },
   AutoencoderConfig: {"act_fn": (("silu",), "is not SD3's activation")},
 }
@@ -106,7 +154,8 @@ def _fields(config: JsonConfig, config_class: type) -> dict[str, Any]:
   kinds = typing.get_type_hints(config_class)
   values = {}
   for ours, theirs in HUB_FIELDS[config_class].items():
-    if theirs in _OPTIONAL and theirs not in config.fields:
+    is_optional = theirs in _OPTIONAL.get(config_class, ())
+    if is_optional and theirs not in config.fields:
       continue
     if ours == "block_widths":
       values[ours] = config.need(theirs, tuple)
@@ -122,7 +171,7 @@ def read_config(
   """The configuration of one network of a checkpoint.
 
   Args:
-    name: "network", "text_encoder", "vae", "clip_l" or "clip_g".
+    name: a key of `CONFIG_CLASSES`.
     scheme: the key scheme of its tensors.
     tensors: by key; shapes are used, and the network's position table.
     json_config: its `config.json`; None in the single file.
@@ -141,6 +190,9 @@ def read_config(
       return _vae_from_shapes(tensors)
     case "clip_l" | "clip_g", None:
       return _clip_from_shapes(tensors, CLIP_SIZES[name[-1].upper()].activation)
+    case "decoder", _:
+      mlp_width = _shape(tensors, "h.0.mlp.c_fc.weight", 2)[1]
+      return GPT2Config(mlp_width=mlp_width, **_fields(json_config, GPT2Config))
     case "vae", _:
       _check_vae(json_config)
   config_class = CONFIG_CLASSES[name]
@@ -169,6 +221,10 @@ def module_of(config: NetworkConfig) -> PureModule:
       return clip_text_encoder(config)
     case AutoencoderConfig():
       return autoencoder(config)
+    case GPT2Config():
+      return gpt2(config)
+    case CLIPVisionConfig():
+      return clip_vision_encoder(config)
 
 
 @functools.cache

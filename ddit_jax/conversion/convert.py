@@ -50,7 +50,7 @@ class ConvertOptions:
   Attributes:
     format: name or letter of the format that the source must have; None
       recognises it.
-    target: "ddit" or "sd3".
+    target: see `plan_conversion`.
     dtype: "float32", "bfloat16", "float16", or None to keep what is stored.
     seed: of newly initialised parameters.
     tokenizer: folder of T5's tokenizer, or of SD3's three, for sources without
@@ -61,7 +61,7 @@ class ConvertOptions:
   """
 
   format: str | None = None
-  target: str = "ddit"
+  target: str | None = None
   dtype: str | None = None
   seed: int = 0
   tokenizer: pathlib.Path | None = None

@@ -33,7 +33,11 @@ from ddit_jax.conversion.dtypes import (
   check_dtype,
 )
 from ddit_jax.conversion.formats import format_name, open_checkpoint
-from ddit_jax.conversion.hub import config_json, write_plain_files
+from ddit_jax.conversion.hub import (
+  PIPELINES,
+  config_json,
+  write_plain_files,
+)
 from ddit_jax.conversion.key_map import FORMATS
 from ddit_jax.conversion.rearrange import copy_into
 from ddit_jax.conversion.record import read_record, read_source, report_lines
@@ -56,7 +60,11 @@ from ddit_jax.errors import InputError, first_few
 from ddit_jax.files import appearing_folder, check_free_space, check_is_new
 from ddit_jax.json_files import write_json
 
-_FORMAT_OF_TARGET = {"sd3": "sd3_folder", "ddit": "ddit_folder"}
+_FORMAT_OF_TARGET = {
+  "sd3": "sd3_folder",
+  "ddit": "ddit_folder",
+  **{name: name for name, f in FORMATS.items() if f.model_types},
+}
 # Names of weight files in diffusers and in transformers.
 _STEMS = {
   "network": "diffusion_pytorch_model",
@@ -72,7 +80,7 @@ class ExportOptions:
   """Options of an export.
 
   Attributes:
-    format: key or letter of the format, "a" or "c".
+    format: key or letter of the format, "a", "c", "g" or "v".
     dtype: "float32", "bfloat16", "float16", or None to keep what is stored.
     network_params: folder of other parameters of the network, as Orbax wrote
       them (those of a training run), instead of the checkpoint's own.
@@ -197,7 +205,8 @@ def export(
       dtype = kept.most_common(1)[0][0].name
       fields = config_json(network.config, stored, dtype)
       write_json(place / "config.json", fields, indent=2)
-    write_plain_files(checkpoint, folder, name)
+    if name in PIPELINES:
+      write_plain_files(checkpoint, folder, name)
     if options.is_verified:
       written = open_checkpoint(folder, name)
       for network in networks:
@@ -263,7 +272,8 @@ def _write_network(
   casts: CastCounter,
   progress: OnProgress,
 ) -> None:
-  folder.mkdir(parents=True)
+  # A folder of one network is there already.
+  folder.mkdir(parents=True, exist_ok=True)
   read_block = functools.lru_cache(maxsize=_BLOCKS_KEPT)(network.read)
 
   def read(tensor: StoredTensor) -> Shaped[np.ndarray, "*tensor"]:

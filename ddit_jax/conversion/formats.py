@@ -81,6 +81,7 @@ _OTHER_CLASSES = (
   ("Flux", "Flux", _FLUX),
 )
 
+_CONFIG = "config.json"
 # Everything of a folder that any format reads or copies.
 _READ_PLACES = {
   "model_index.json",
@@ -90,6 +91,7 @@ _READ_PLACES = {
     for name, f in FORMATS.items()
     if name != "single_file"
     for place, _ in f.networks.values()
+    if place
   ),
 }
 
@@ -118,7 +120,7 @@ class Checkpoint:
   Attributes:
     path: path given by the user.
     format: a key of `key_map.FORMATS`.
-    networks: by our names, "network" first.
+    networks: by our names, "network" first if it is there.
     plain_folders: our folder name -> their folder of files to be copied.
     notes: what was found but not used.
   """
@@ -162,10 +164,13 @@ def open_checkpoint(
       one, or a file is damaged.
   """
   wanted = format_name(wanted) if wanted is not None else None
-  if path.is_dir() and (file := _lone_file(path)):
+  one_network = _one_network_format(path)
+  if path.is_dir() and not one_network and (file := _lone_file(path)):
     check_source_tree(path, [file.name])
     path = file
-  if path.is_dir():
+  if one_network:
+    source = _open_one_network(path, one_network)
+  elif path.is_dir():
     source = _open_folder(path)
   elif path.is_file():
     _refuse_one_of_several(path)
@@ -227,6 +232,39 @@ def _refuse_one_of_several(path: pathlib.Path) -> None:
     )
 
 
+def _one_network_format(folder: pathlib.Path) -> str | None:
+  """The format of a folder that transformers saved, by its `model_type`."""
+  if not (folder / _CONFIG).is_file():
+    return None
+  check_source_tree(folder, [_CONFIG])
+  model_type = JsonConfig.read(folder / _CONFIG).fields.get("model_type")
+  matches = (n for n, f in FORMATS.items() if model_type in f.model_types)
+  return next(matches, None)
+
+
+def _open_one_network(folder: pathlib.Path, name: str) -> Checkpoint:
+  check_source_tree(folder, ["."])
+  ((network, (_, scheme)),) = FORMATS[name].networks.items()
+  tensors, notes = read_folder(folder)
+  config = JsonConfig.read(folder / _CONFIG)
+  if isinstance(inner := config.fields.get("vision_config"), dict):
+    config = JsonConfig(config.path, inner)
+  part = CheckpointNetwork(
+    scheme=scheme,
+    where=str(folder),
+    # With a head on top, transformers' GPT-2 has this prefix.
+    tensors={k.removeprefix("transformer."): t for k, t in tensors.items()},
+    config=config,
+  )
+  return Checkpoint(
+    path=folder,
+    format=name,
+    networks={network: part},
+    plain_folders={},
+    notes=tuple(notes),
+  )
+
+
 def _open_folder(folder: pathlib.Path) -> Checkpoint:
   check_source_tree(folder, _READ_PLACES)
   if (folder / "model_index.json").is_file():
@@ -234,14 +272,15 @@ def _open_folder(folder: pathlib.Path) -> Checkpoint:
     _refuse_other_classes(index.fields.get("_class_name"), folder)
   if (folder / "unet").is_dir():
     _refuse_other_classes("StableDiffusion", folder)
-  if (folder / "network").is_dir() and (folder / "config.json").is_file():
+  if (folder / "network").is_dir() and (folder / _CONFIG).is_file():
     raise InputError(f"{folder} is already converted: to go back, use --export")
   transformer = folder / "transformer"
   if not transformer.is_dir():
     what = "has no transformer/ folder" if any(folder.iterdir()) else "is empty"
     raise InputError(
       f"{folder} {what}: SRC must be a diffusers folder of SD3, Stability's "
-      "single .safetensors file, or a D-DiT folder"
+      "single .safetensors file, a D-DiT folder, or transformers' folder of "
+      "GPT-2 or CLIP"
     )
   config = JsonConfig.read(transformer / "config.json")
   _refuse_other_classes(config.fields.get("_class_name"), folder)

@@ -11,10 +11,12 @@ from typing import Any
 from ddit_jax.conversion.configs import HUB_FIELDS, NetworkConfig
 from ddit_jax.conversion.key_map import FORMATS
 from ddit_jax.encoders.clip import CLIPTextConfig
+from ddit_jax.encoders.clip_vision import CLIPVisionConfig
 from ddit_jax.encoders.t5 import T5Config
 from ddit_jax.errors import InputError
 from ddit_jax.json_files import write_json
 from ddit_jax.models.config import MMDiTConfig
+from ddit_jax.models.gpt2 import GPT2Config
 
 _T5 = ["transformers", "T5EncoderModel"]
 _CLIP = ["transformers", "CLIPTextModelWithProjection"]
@@ -23,8 +25,9 @@ _CLIP_TOKENIZER = ["transformers", "CLIPTokenizer"]
 _VAE = ["diffusers", "AutoencoderKL"]
 _SCHEDULER = ["diffusers", "FlowMatchEulerDiscreteScheduler"]
 _VERSION = "0.31.0"
-# diffusers' folder -> its class; a missing folder is written as null.
-_PIPELINES: dict[str, dict[str, Any]] = {
+# Of formats with several networks: diffusers' folder -> its class; a missing
+# folder is written as null.
+PIPELINES: dict[str, dict[str, Any]] = {
   "sd3_folder": {
     "_class_name": "StableDiffusion3Pipeline",
     "scheduler": _SCHEDULER,
@@ -89,7 +92,7 @@ def write_plain_files(
   Args:
     checkpoint: the converted checkpoint.
     folder: the export, its networks already written.
-    format_name: a key of `FORMATS`.
+    format_name: a key of `PIPELINES`.
   """
   for ours, theirs in FORMATS[format_name].plain_folders.items():
     if (checkpoint / ours).is_dir():
@@ -99,7 +102,7 @@ def write_plain_files(
     scheduler.mkdir()
     write_json(scheduler / "scheduler_config.json", _SD3_SCHEDULER, indent=2)
   index: dict[str, Any] = {"_diffusers_version": _VERSION}
-  for key, value in _PIPELINES[format_name].items():
+  for key, value in PIPELINES[format_name].items():
     is_here = key == "_class_name" or (folder / key).is_dir()
     index[key] = value if is_here else [None, None]
   write_json(folder / "model_index.json", index, indent=2)
@@ -134,6 +137,20 @@ def hub_json(config: NetworkConfig) -> dict[str, Any]:
         "bos_token_id": config.vocab_size - 2,
         "eos_token_id": config.vocab_size - 1,
         "model_type": "clip_text_model",
+      }
+    case CLIPVisionConfig():
+      return fields | {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "model_type": "clip_vision_model",
+      }
+    case GPT2Config():
+      return fields | {
+        "activation_function": "gelu_new",
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "n_inner": config.mlp_width,
+        "bos_token_id": config.vocab_size - 1,
+        "eos_token_id": config.vocab_size - 1,
       }
   num_blocks = len(config.block_widths)
   return fields | {

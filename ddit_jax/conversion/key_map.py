@@ -152,6 +152,29 @@ mlp_in          mlp.fc1             linear
 mlp_out         mlp.fc2             linear
 """
 
+_CLIP_VISION_OUTER = """
+class_embedding     vision_model.embeddings.class_embedding            vector
+patch_embedding     vision_model.embeddings.patch_embedding            patch
+position_embedding  vision_model.embeddings.position_embedding.weight  matrix
+first_norm          vision_model.pre_layrnorm                          norm
+final_norm          vision_model.post_layernorm                        norm
+projection          visual_projection                                  linear
+"""
+
+_GPT2_OUTER = """
+token_embedding     wte.weight  matrix
+position_embedding  wpe.weight  matrix
+final_norm          ln_f        norm
+"""
+_GPT2_BLOCK = """
+attention_norm  ln_1         norm
+qkv             attn.c_attn  heads_inputs_first
+out             attn.c_proj  heads_out_inputs_first
+mlp_norm        ln_2         norm
+mlp_in          mlp.c_fc     linear_inputs_first
+mlp_out         mlp.c_proj   linear_inputs_first
+"""
+
 _VAE_ENDS = """
 conv_in   conv_in        conv
 norm_out  conv_norm_out  norm
@@ -179,8 +202,6 @@ qkv[1:2]  k         rows_1x1
 qkv[2:3]  v         rows_1x1
 out       proj_out  linear_1x1
 """
-
-
 _VAE_KEYS = {
   "down": "down_blocks.{i}",
   "up": "up_blocks.{i}",
@@ -259,13 +280,23 @@ _T5_UNUSED = (
   Unused("logit_scale", "a number of CLIP's training, not of T5"),
 )
 _CLIP_UNUSED = (
-  Unused("text_model.embeddings.position_ids", "0, 1, 2, ...: no weight"),
+  Unused("*_model.embeddings.position_ids", "0, 1, 2, ...: no weight"),
   Unused("logit_scale", "temperature of CLIP's training"),
+)
+_CLIP_VISION_UNUSED = (
+  *_CLIP_UNUSED,
+  Unused("text_*", "CLIP's text encoder: the images' is converted"),
+)
+_GPT2_UNUSED = (
+  Unused("h.*.attn.bias", "the causal mask: no weight"),
+  Unused("h.*.attn.masked_bias", "a number of the causal mask"),
+  Unused("lm_head.weight", "duplicate of wte.weight", "wte.weight"),
 )
 _N, _THEIR_N = "blocks/{n}/", "transformer_blocks.{n}."
 _LAST, _THEIR_LAST = "blocks/{last}/", "transformer_blocks.{last}."
 _STABILITY_N, _STABILITY_LAST = "joint_blocks.{n}.", "joint_blocks.{last}."
 _CLIP_N = "text_model.encoder.layers.{n}."
+_VISION_N = "vision_model.encoder.layers.{n}."
 
 # "_to_ddit" reads SD3 into D-DiT, whose last block is complete.
 KEY_SCHEMES: dict[str, _KeyScheme] = {
@@ -326,6 +357,13 @@ KEY_SCHEMES: dict[str, _KeyScheme] = {
     new=_NEW_IN_CLIP,
     unused=_CLIP_UNUSED,
   ),
+  "clip_vision": _KeyScheme(
+    (("", "", _CLIP_VISION_OUTER), (_N, _VISION_N, _CLIP_BLOCK)),
+    unused=_CLIP_VISION_UNUSED,
+  ),
+  "gpt2": _KeyScheme(
+    (("", "", _GPT2_OUTER), (_N, "h.{n}.", _GPT2_BLOCK)), unused=_GPT2_UNUSED
+  ),
   "vae": _KeyScheme(
     _vae_tables(_VAE_KEYS, _VAE_ENDS, _VAE_RESNET, _VAE_ATTENTION)
   ),
@@ -349,12 +387,14 @@ class CheckpointFormat(NamedTuple):
     networks: our name of a network -> (folder, or prefix of the keys in the
       single file; key scheme).
     plain_folders: our folder of files that are only copied -> theirs.
+    model_types: of a folder that is one network, by its config.json.
   """
 
   letter: str
   title: str
   networks: dict[str, tuple[str, str]]
   plain_folders: dict[str, str]
+  model_types: tuple[str, ...] = ()
 
 
 FORMATS: dict[str, CheckpointFormat] = {
@@ -397,5 +437,14 @@ FORMATS: dict[str, CheckpointFormat] = {
       "vae": ("vae", "vae"),
     },
     {"tokenizer": "tokenizer", "scheduler": "scheduler"},
+  ),
+  "gpt2": CheckpointFormat(
+    *("g", "transformers folder of GPT-2", {"decoder": ("", "gpt2")}, {}),
+    model_types=("gpt2",),
+  ),
+  "clip_vision": CheckpointFormat(
+    *("v", "transformers folder of CLIP"),
+    *({"image_encoder": ("", "clip_vision")}, {}),
+    model_types=("clip", "clip_vision_model"),
   ),
 }

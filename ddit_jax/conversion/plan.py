@@ -41,6 +41,7 @@ from ddit_jax.errors import InputError, first_few
 from ddit_jax.models.config import MMDiTConfig
 
 TARGETS = ("ddit", "sd3")
+_DEFAULT_TARGET = "ddit"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ class ConversionPlan:
 
   Attributes:
     source: the checkpoint to convert.
-    target: "ddit" or "sd3".
+    target: "ddit", "sd3", or the format of a source of one network.
     networks: those that are converted.
     unused: (tensor, reason) of networks that are not converted.
     tokenizers: our folder -> the one that is copied.
@@ -110,7 +111,7 @@ class ConversionPlan:
 def plan_conversion(
   source: Checkpoint,
   *,
-  target: str = "ddit",
+  target: str | None = None,
   dtype: str | None = None,
   tokenizer: pathlib.Path | None = None,
   vocab_size: int | None = None,
@@ -119,7 +120,8 @@ def plan_conversion(
 
   Args:
     source: an opened checkpoint.
-    target: which network to make: "ddit" or "sd3".
+    target: which network to make: "ddit" or "sd3"; None is "ddit", or what a
+      source of one network holds.
     dtype: a key of `dtypes.OUTPUT_DTYPES`, or None to keep what is stored.
     tokenizer: for sources without one, see `tokenizer_folders`.
     vocab_size: rows of a new text head; None asks the tokenizer.
@@ -129,7 +131,10 @@ def plan_conversion(
       or of a wrong shape or dtype.
   """
   check_dtype(dtype)
-  _check_target(target, source)
+  if FORMATS[source.format].model_types:
+    options = {"target": target, "tokenizer": tokenizer}
+    return _plan_one_network(source, dtype, vocab_size=vocab_size, **options)
+  target = _checked_target(target or _DEFAULT_TARGET, source)
   tokenizers = tokenizer_folders(source, tokenizer)
   absent = FORMATS[source.format].networks.keys() - source.networks.keys()
   notes = [*source.notes]
@@ -176,6 +181,11 @@ def with_adapter(plan: ConversionPlan, path: pathlib.Path) -> ConversionPlan:
     InputError: see `AdapterFile.open`.
   """
   network, *others = plan.networks
+  if network.name != "network":
+    raise InputError(
+      f"--lora={path} is for an MM-DiT, and {plan.source.path} is a "
+      f"{FORMATS[plan.source.format].title}: leave it out"
+    )
   adapter = AdapterFile.open(path, network.config)
   changes: dict[Block, list[AdapterModule]] = {}
   for module in adapter.modules:
@@ -189,7 +199,28 @@ def with_adapter(plan: ConversionPlan, path: pathlib.Path) -> ConversionPlan:
   )
 
 
-def _check_target(target: str, source: Checkpoint) -> None:
+def _plan_one_network(
+  source: Checkpoint, dtype: str | None, **options
+) -> ConversionPlan:
+  """The plan of a source of one network; `options` are for others."""
+  if given := [name for name, value in options.items() if value is not None]:
+    raise InputError(
+      f"--{given[0]} is for SD3 and D-DiT, and {source.path} is a "
+      f"{FORMATS[source.format].title}: leave it out"
+    )
+  ((name, part),) = source.networks.items()
+  config = read_config(name, part.scheme, part.tensors, part.config)
+  return ConversionPlan(
+    source=source,
+    target=source.format,
+    networks=(_plan_network(name, part, config, dtype),),
+    unused=(),
+    tokenizers={},
+    notes=source.notes,
+  )
+
+
+def _checked_target(target: str, source: Checkpoint) -> str:
   if target not in TARGETS:
     raise InputError(f"unknown target {target!r}; there are {TARGETS}")
   if target == "sd3" and source.format == "ddit_folder":
@@ -197,6 +228,7 @@ def _check_target(target: str, source: Checkpoint) -> None:
       f"{source.path} is D-DiT and has no pooled-text branch: it cannot become "
       "SD3; leave --target out"
     )
+  return target
 
 
 def _network_for(

@@ -23,12 +23,17 @@ _MODULES = {
   "rows_1x1": ("(r o) i 1 1 -> i r o", "(r o) -> r o"),
   "heads": ("(r h d) i -> i r h d", "(r h d) -> r h d"),
   "heads_out": ("o (h d) -> h d o", "o -> o"),
+  # GPT-2 stores inputs first.
+  "linear_inputs_first": ("i o -> i o", "o -> o"),
+  "heads_inputs_first": ("i (r h d) -> i r h d", "(r h d) -> r h d"),
+  "heads_out_inputs_first": ("(h d) o -> h d o", "o -> o"),
   "conv": ("o i y x -> y x i o", "o -> o"),
   "patch": ("o c y x -> (y x c) o", "o -> o"),
 }
 # Of an array that stands alone.
 _ARRAYS = {
   "matrix": "a b -> a b",
+  "vector": "a -> a",
   "tokens": "1 n w -> n w",
   "grid": "1 (y x) w -> y x w",
 }

@@ -37,7 +37,7 @@ class CheckpointRecord:
   """Contents of `config.json`.
 
   Attributes:
-    target: "ddit" or "sd3".
+    target: see `ConversionPlan`.
     configs: network -> configuration.
   """
 

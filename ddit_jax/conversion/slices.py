@@ -17,7 +17,6 @@ from ddit_jax.conversion.configs import (
 )
 from ddit_jax.conversion.key_map import KEY_SCHEMES
 from ddit_jax.encoders.vae import AutoencoderConfig
-from ddit_jax.models.config import MMDiTConfig
 
 # (path of our array, index on its first axis if it stacks blocks, else None)
 Block = tuple[str, int | None]
@@ -140,7 +139,7 @@ def _slices(
   tables, config: NetworkConfig, counts: Mapping[str, int], is_new: bool = False
 ) -> Iterator[TensorSlice]:
   arrays = array_shapes(config)
-  patch_size = config.patch_size if isinstance(config, MMDiTConfig) else 1
+  patch_size = getattr(config, "patch_size", 1)
   for our_path, theirs, kind in _rows(tables, counts):
     module, rows = _split_rows(our_path)
     for suffix, their_suffix, pattern in rearrange.leaves(kind):

@@ -2,6 +2,7 @@
 
 - `t5`: token ids to features.
 - `clip`: SD3's CLIP encoders, and their features joined with T5's.
+- `clip_vision`: CLIP's image encoder.
 - `vae`: images to a posterior of latents, and latents to images.
 - `flops`: floating-point operations of one pass.
 """

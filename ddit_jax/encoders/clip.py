@@ -6,26 +6,19 @@ import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from ddit_jax.errors import check_bounds
 from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
-from ddit_jax.models.layers import checked_dtype, for_stream, layer_norm, linear
+from ddit_jax.models.layers import checked_dtype, for_stream, linear
 from ddit_jax.models.module import PureModule
-from ddit_jax.sharding.rules import constrain
+from ddit_jax.models.prenorm_block import (
+  ACTIVATIONS,
+  LayerNorm,
+  scanned_blocks,
+)
 
 _Tokens = Float[Array, "batch length width"]
-
-
-def _quick_gelu(x: jax.Array) -> jax.Array:
-  return x * nn.sigmoid(1.702 * x)
-
-
-ACTIVATIONS = {
-  "quick_gelu": _quick_gelu,
-  "gelu": lambda x: nn.gelu(x, approximate=False),
-}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,92 +104,6 @@ class CLIPFeatures:
   pooled: Float[Array, "batch projection_dim"]
 
 
-class _LayerNorm(nn.Module):
-  """LayerNorm with learned scale and bias; statistics in float32.
-
-  Attributes:
-    epsilon: added to the variance.
-  """
-
-  epsilon: float
-
-  @nn.compact
-  def __call__(self, tokens: _Tokens) -> _Tokens:
-    names, shape = ("width",), tokens.shape[-1:]
-    scale_init = nn.with_logical_partitioning(
-      nn.initializers.ones_init(), names
-    )
-    bias_init = nn.with_logical_partitioning(
-      nn.initializers.zeros_init(), names
-    )
-    scale = self.param("scale", scale_init, shape, jnp.float32)
-    bias = self.param("bias", bias_init, shape, jnp.float32)
-    normed = layer_norm(tokens.astype(jnp.float32), self.epsilon)
-    return (normed * scale[None, None] + bias[None, None]).astype(tokens.dtype)
-
-
-class _Block(nn.Module):
-  """Causal self-attention and an MLP, each on normed tokens and added back.
-
-  Attributes:
-    config: shapes.
-    dtype: dtype of the computation.
-  """
-
-  config: CLIPTextConfig
-  dtype: DTypeLike = jnp.float32
-
-  @nn.compact
-  def __call__(
-    self, state: tuple[_Tokens, _Tokens], _
-  ) -> tuple[tuple[_Tokens, _Tokens], None]:
-    """(tokens, input of the previous block) to the same, one block on."""
-    before, _ = state
-    epsilon = self.config.epsilon
-    normed = _LayerNorm(epsilon, name="attention_norm")(before)
-    tokens = before + self._attention(normed)
-    normed = _LayerNorm(epsilon, name="mlp_norm")(tokens)
-    tokens = tokens + self._mlp(normed)
-    return (for_stream(tokens), before), None
-
-  def _attention(self, tokens: _Tokens) -> _Tokens:
-    cfg = self.config
-    project = linear(
-      (3, cfg.num_heads, cfg.width // cfg.num_heads),
-      ("embed", "rows", "heads", "head_dim"),
-      name="qkv",
-      dtype=self.dtype,
-    )
-    qkv = project(tokens)
-    qkv = constrain(qkv, "batch", "tokens", "rows", "heads", "head_dim")
-    attended = jax.nn.dot_product_attention(
-      qkv[:, :, 0],
-      qkv[:, :, 1],
-      qkv[:, :, 2],
-      is_causal=True,
-      implementation="xla",
-    )
-    out = linear(
-      cfg.width,
-      ("heads", "head_dim", "embed"),
-      name="out",
-      dtype=self.dtype,
-      axis=(-2, -1),
-    )
-    return out(attended)
-
-  def _mlp(self, tokens: _Tokens) -> _Tokens:
-    cfg = self.config
-    widen = linear(
-      cfg.mlp_width, ("embed", "mlp"), name="mlp_in", dtype=self.dtype
-    )
-    narrow = linear(
-      cfg.width, ("mlp", "embed"), name="mlp_out", dtype=self.dtype
-    )
-    hidden = constrain(widen(tokens), "batch", "tokens", "mlp")
-    return narrow(ACTIVATIONS[cfg.activation](hidden))
-
-
 class CLIPTextEncoder(nn.Module):
   """Token ids to features; a token attends to itself and those before it.
 
@@ -218,15 +125,17 @@ class CLIPTextEncoder(nn.Module):
     """
     cfg, dtype = self.config, checked_dtype(self.dtype)
     tokens = for_stream(self._embed(ids, dtype))
-    blocks = nn.scan(
-      _Block,
-      variable_axes={"params": 0},
-      split_rngs={"params": True},
-      length=cfg.depth,
-      metadata_params={nn.PARTITION_NAME: "layers"},
-    )(cfg, dtype, name="blocks")
-    (tokens, penultimate), _ = blocks((tokens, tokens), None)
-    normed = _LayerNorm(cfg.epsilon, name="final_norm")(tokens)
+    blocks = scanned_blocks(cfg.depth)(
+      num_heads=cfg.num_heads,
+      mlp_width=cfg.mlp_width,
+      activation=cfg.activation,
+      epsilon=cfg.epsilon,
+      is_causal=True,
+      dtype=dtype,
+      name="blocks",
+    )
+    (tokens, penultimate), _ = blocks((tokens, tokens), None, None)
+    normed = LayerNorm(cfg.epsilon, name="final_norm")(tokens)
     # Padding may repeat the end's id; argmax returns the first.
     end = jnp.argmax(ids, axis=1)
     at_end = jnp.take_along_axis(normed, end[:, None, None], axis=1)[:, 0]

@@ -8,6 +8,8 @@ In reading order:
 - `attention`: the kernels of joint attention, on a mesh.
 - `splash`: the kernel for TPUs.
 - `context_attention`: attention over tokens that are split.
+- `prenorm_block`: the block of CLIP and of GPT-2.
+- `gpt2`: a causal language model.
 - `remat`: what the backward pass recomputes of a block.
 - `embeddings`: patches, positions, tokens, times.
 - `layers`: linear maps and norms.

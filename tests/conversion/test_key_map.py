@@ -8,9 +8,11 @@ from ddit_jax.conversion.configs import array_shapes
 from ddit_jax.conversion.key_map import FORMATS, KEY_SCHEMES
 from ddit_jax.conversion.slices import blocks_of, tensor_slices
 from ddit_jax.encoders.clip import CLIP_SIZES
+from ddit_jax.encoders.clip_vision import CLIP_VISION_SIZES
 from ddit_jax.encoders.t5 import T5_SIZES
 from ddit_jax.encoders.vae import AutoencoderConfig
 from ddit_jax.models.config import SIZES
+from ddit_jax.models.gpt2 import GPT2_SIZES
 
 DDIT, SD3 = SIZES["sd3_medium"], SIZES["sd3_medium_base"]
 T5, VAE = T5_SIZES["xxl"], AutoencoderConfig()
@@ -25,6 +27,8 @@ PUBLISHED = [
   ("stability_vae", VAE, 244, 83_819_683),
   ("clip", CLIP_SIZES["L"], 197, 123_650_304),
   ("clip", CLIP_SIZES["G"], 517, 694_659_840),
+  ("clip_vision", CLIP_VISION_SIZES["L"], 392, 303_966_208),
+  ("gpt2", GPT2_SIZES["gpt2"], 148, 124_439_808),
 ]
 # Some keys and shapes of each published list, written out by hand.
 PUBLISHED_SHAPES = {
@@ -116,4 +120,4 @@ def test_formats_use_every_scheme():
   used = {s for f in FORMATS.values() for _, s in f.networks.values()}
   used |= {f"{scheme}_to_ddit" for scheme in ("sd3", "stability")}
   assert used | {"clip_without_projection"} == KEY_SCHEMES.keys()
-  assert [known.letter for known in FORMATS.values()] == ["a", "b", "c"]
+  assert [known.letter for known in FORMATS.values()] == list("abcgv")
