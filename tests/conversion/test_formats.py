@@ -63,7 +63,9 @@ def test_format_may_be_named(sd3_folder, name):
 
 
 def test_named_format_must_be_the_right_one(sd3_folder):
-  with pytest.raises(InputError, match=r"not the D-DiT folder requested by --format"):
+  with pytest.raises(
+    InputError, match=r"not the D-DiT folder requested by --format"
+  ):
     open_checkpoint(sd3_folder, "c")
   with pytest.raises(InputError, match="unknown format 'd'"):
     format_name("d")
