@@ -1,7 +1,7 @@
 """Published benchmarks on a checkpoint.
 
-  ddit evaluate --checkpoint=runs/ddit --config=configs/benchmarks.py \\
-    --tasks=vqav2,pope,geneval --out=runs/ddit/benchmarks
+  ddit evaluate --checkpoint=runs/ddit/stage3 --config=configs/benchmarks.py \\
+    --tasks=vqav2,pope,geneval --out=runs/ddit/stage3/benchmarks
 
 Official files are read from data/benchmarks/NAME/; docs/evaluation.md lists
 them. Prompts, steps and sizes are those of the published numbers.

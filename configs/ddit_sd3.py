@@ -1,6 +1,6 @@
 """D-DiT from Stable Diffusion 3 medium: the paper's stages (Table 6).
 
-  tools/convert_sd3_weights.py path/to/stable-diffusion-3-medium weights/sd3
+  python tools/convert_sd3_weights.py path/to/sd3-medium weights/sd3
   ddit train --config=configs/ddit_sd3.py:all --workdir=runs/ddit
 
 trains the four stages one after the other, each in its own folder of the

@@ -1,6 +1,6 @@
 """Plain fine-tuning of Stable Diffusion 3: the image loss alone.
 
-  tools/convert_sd3_weights.py path/to/stable-diffusion-3-medium weights/sd3
+  python tools/convert_sd3_weights.py path/to/sd3-medium weights/sd3
   ddit train --config=configs/sd3_baseline.py --workdir=runs/sd3_baseline
 
 The baseline of configs/ddit_sd3.py's stages: the same network, weights, images,

@@ -316,8 +316,8 @@ report.html (one file that opens offline) to the folder --out.
 With --tasks, runs published benchmarks by their official files and scorers, or
 tasks on sources of the config ("captions:NAME"; docs/evaluation.md lists all):
 
-  ddit evaluate --checkpoint=runs/ddit --config=configs/benchmarks.py \\
-    --tasks=vqav2,pope,geneval --out=runs/ddit/benchmarks
+  ddit evaluate --checkpoint=runs/ddit/stage3 --config=configs/benchmarks.py \\
+    --tasks=vqav2,pope,geneval --out=runs/ddit/stage3/benchmarks
 
 A run that was stopped goes on where it was. Beside metrics.json lie
 manifest.json, which says what the figures depend on, and a folder a task with

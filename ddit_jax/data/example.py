@@ -103,8 +103,9 @@ class TrainingRecord:
 class Source(Protocol):
   """Examples with random access, read from any thread.
 
-  A source that opens files of texts also has `faults`: the first `BadRecord`s
-  that its index leaves out.
+  Optional attributes: `faults`, the first `BadRecord`s that its index leaves
+  out; `has_images`, False if no record has one; `instruction`, the end of its
+  questions' prompts; `image_of(index)`, the image that several records share.
 
   Attributes:
     name: name in the config.

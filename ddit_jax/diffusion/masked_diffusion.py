@@ -1,4 +1,4 @@
-"""Masked diffusion of tokens (paper eq. 4-9; MDLM's SUBS rules)."""
+"""Masked diffusion of tokens (paper eq. 4-8; MDLM's SUBS rules)."""
 
 import dataclasses
 from typing import Literal
@@ -44,7 +44,7 @@ class MaskedDiffusion:
     return t
 
   def loss_weight(self, t: Float[Array, "*dims"]) -> Array:
-    """Factor of the negative log likelihood of masked tokens (eq. 9)."""
+    """Factor of the negative log likelihood of masked tokens (eq. 8)."""
     return 1 / t
 
   def training_times(self, key: jax.Array, batch: int) -> Array:

@@ -99,9 +99,10 @@ class Config:
     schema_version: incremented at incompatible changes of the keys.
     name: shown in reports.
     seed: root of initialisation, data order and training noise.
-    init_from: a workdir, or converted weights, whose network this run starts
-      from; "stage:NAME" is an earlier stage of the same job; "" starts from
-      random weights.
+    init_from: a workdir (its newest checkpoint), one checkpoint
+      (WORKDIR/checkpoints/STEP), or converted weights, whose network this run
+      starts from; "stage:NAME" is an earlier stage of the same job; "" starts
+      from random weights.
     init_weights: which weights of a workdir's checkpoint; converted weights
       have only one kind.
     resume_changes: keys or sections, joined by commas, that may differ from

@@ -116,8 +116,8 @@ def features_origin(
 def _encoder_digest(config: Config, name: str) -> str:
   """Hash of an encoder's configuration and of its weights' manifest."""
   folder = _encoders_folder(config)
-  config = config_to_record(read_record(folder).configs[name])
-  return _digest([config, contents_digest(folder, name)])
+  shapes = config_to_record(read_record(folder).configs[name])
+  return _digest([shapes, contents_digest(folder, name)])
 
 
 def _encoders_folder(config: Config) -> pathlib.Path:
@@ -134,7 +134,7 @@ LATENTS, T5 = "latents", "t5"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CacheRequest:
-  """The flags of the command line.
+  """What `ddit prepare --cache` was asked for.
 
   Attributes:
     task: "text_to_image" or "image_to_text"; its mixture names the sources.

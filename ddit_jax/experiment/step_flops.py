@@ -21,7 +21,7 @@ def training_flops(
 
   Encoders only run forward, except for the texts of the text loss while the
   mask embedding is trained: they have a backward pass through T5 to its inputs.
-  Each task counts the head that its loss reads. The optimiser, the EMA and
+  Each task counts the head that its loss reads. The optimizer, the EMA and
   rematerialisation do not count.
 
   Args:

@@ -1,4 +1,4 @@
-"""The dual loss L = L_image + lambda_text * L_text (paper eq. 10)."""
+"""The dual loss L = L_image + lambda_text * L_text (paper eq. 9)."""
 
 import dataclasses
 import functools
@@ -194,7 +194,7 @@ class DualLoss:
 
   @property
   def weights(self) -> dict[str, float]:
-    """The weight of each task's loss in the total (paper eq. 10)."""
+    """The weight of each task's loss in the total (paper eq. 9)."""
     return {"image": 1.0, "text": self.text_weight}
 
   def total(self, losses: dict[str, jax.Array]) -> jax.Array:

@@ -64,7 +64,7 @@ def text_bound(
 ) -> Bound:
   """Bounds -log p(scored tokens | given tokens).
 
-  With the linear schedule the integral over t of eq. 9 is, in closed form, a
+  With the linear schedule the integral over t of eq. 7 is, in closed form, a
   mean over the number k of masked tokens:
 
     n E_k E_S [1/k sum_{i in S} -log p(x_i | all but S)],  k uniform in 1 ... n,

@@ -1,4 +1,4 @@
-"""The text loss: weighted cross-entropy of masked tokens (paper eq. 9)."""
+"""The text loss: weighted cross-entropy of masked tokens (paper eq. 8)."""
 
 from collections.abc import Callable
 from typing import Literal

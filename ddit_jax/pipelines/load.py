@@ -81,7 +81,10 @@ def open_store(path: str) -> Iterator[CheckpointStore]:
   """The checkpoints of a run, to read; InputError if there are none."""
   folder = checkpoints_in(path)
   if not folder.is_dir():
-    raise InputError(f"{path} has no checkpoints: give a folder of a run")
+    raise InputError(
+      f"{path} has no checkpoints: give the workdir of a run; a job of several "
+      "stages has one for each"
+    )
   with preparing(), CheckpointStore(folder, read_only=True) as store:
     yield store
 

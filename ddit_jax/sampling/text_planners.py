@@ -2,7 +2,8 @@
 
 A planner looks at one row and routes each of its positions: the position stays
 as it is, takes the token that was drawn for it, or is masked again. `infill`
-does all else. To add an order, write a planner and name it in `ORDERS`.
+does all else. To add an order, write a planner and name it in `ORDERS` and in
+the `Literal` of `TextSampling.order`.
 """
 
 import abc

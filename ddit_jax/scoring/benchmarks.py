@@ -8,8 +8,9 @@ needs a model, an accelerator or JAX:
   scored.figures["accuracy"]             # 65.45, as the official scorer rounds
   scored.items["accuracy"].scores        # of each question, for intervals
 
-To add a benchmark, write a function (predictions, references) -> Scored, and
-add a row to BENCHMARKS.
+To add a scorer, write a function (predictions, references) -> Scored, and add a
+row to BENCHMARKS. A benchmark that `ddit evaluate` runs also needs a row of
+`protocols.protocol.PROTOCOLS`.
 """
 
 import pathlib
@@ -218,6 +219,7 @@ def score_files(
   if name not in BENCHMARKS:
     raise InputError(f"unknown benchmark {name!r}: {suggest(name, BENCHMARKS)}")
   benchmark = BENCHMARKS[name]
+  # Each of POPE's three splits may be a file of its own.
   most = len(benchmark.references) + (2 if name == "pope" else 0)
   if not benchmark.required_references <= len(references) <= most:
     wanted = "; ".join(benchmark.references) or "none"

@@ -22,8 +22,8 @@ AXIS_RULES: dict[str, tuple[str, ...] | None] = {
   "tokens": ("context",),  # where heads, MLP or vocabulary are over tensor
   "stream_tokens": ("context", "tensor"),  # of the residual stream
   "positions": None,  # rows of learned tables, one per token
-  "embed": ("fsdp",),  # the width of a weight's input
-  "width": None,  # the width of an activation, or of a weight's output
+  "embed": ("fsdp",),  # a weight's dimension of the model's width
+  "width": None,  # of an activation, or a weight's second such dimension
   "heads": ("tensor",),
   "head_dim": None,
   "mlp": ("tensor",),

@@ -1,8 +1,8 @@
 """One training step and the loop around it.
 
-- `step`: the step: losses, gradients, optimiser, EMA.
+- `step`: the step: losses, gradients, optimizer, EMA.
 - `state`: the state of a run, and its shardings.
-- `optimizer`: the learning-rate schedule and the optimiser.
+- `optimizer`: the learning-rate schedule and the optimizer.
 - `loop`: feeds the step and calls hooks; stop signals.
 - `hooks`: the loss guard and the log of scalars.
 - `watchdog`: ends a run that no longer moves.

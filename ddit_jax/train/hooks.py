@@ -240,7 +240,7 @@ class StepLog:
     scalars = without_empty({k: float(x) for k, x in progress.metrics.items()})
     now, wait = time.monotonic(), progress.data_wait_seconds
     speed = (progress.step - self._last_step) / max(now - self._last_time, 1e-9)
-    # Skipped batches do not advance the optimiser.
+    # Skipped batches do not advance the optimizer.
     num_updates = progress.step - 1 - int(scalars["num_skipped"])
     scalars["learning_rate"] = float(self._schedule(num_updates))
     scalars["speed/steps_per_second"] = speed

@@ -1,7 +1,4 @@
-"""Learning-rate schedule and the chain of one of three optimisers.
-
-optax is the ecosystem's optimiser library; only the composition is ours.
-"""
+"""Learning-rate schedule and the optax chain of one of three optimizers."""
 
 import dataclasses
 from typing import Literal
@@ -33,7 +30,7 @@ _BLOCKS = ("blocks", "last_block")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-  """An optimiser with warm-up, clipping by global norm, and a decay to zero.
+  """An optimizer with warm-up, clipping by global norm, and a decay to zero.
 
   Attributes:
     kind: "adamw" (paper); "adafactor", whose second moment is kept as means
@@ -41,7 +38,7 @@ class OptimizerConfig:
       blocks' matrices and leaves the rest to Adam. Learning rates mean about
       the same in all three.
     first_moment_dtype: "float32", or "bfloat16" for a quarter less memory of
-      the optimiser; beta1 is then rounded, too (0.9 to 0.8984). The second
+      the optimizer; beta1 is then rounded, too (0.9 to 0.8984). The second
       moment stays float32.
     learning_rate: after warm-up.
     warmup_steps: linear warm-up from 0.

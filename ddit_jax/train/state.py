@@ -19,7 +19,7 @@ def moment_shardings(
   params: Any,
   shardings: Any,
 ) -> Any:
-  """A NamedSharding for every array of an optimiser's state.
+  """A NamedSharding for every array of an optimizer's state.
 
   Counters are replicated. A moment is split as its parameter is; one that is a
   mean over a dimension likewise, without that dimension. Without this, a state
@@ -48,7 +48,7 @@ def moment_shardings(
 
 
 def _is_absent(moment) -> bool:
-  """True where another optimiser of a mixed chain has the parameter."""
+  """True where another optimizer of a mixed chain has the parameter."""
   return isinstance(moment, optax.MaskedNode)
 
 
@@ -93,7 +93,7 @@ class TrainState:
     num_skipped_in_row: skipped since the last batch that was not skipped.
     params: trained parameters, float32.
     ema: their exponential moving average, float32.
-    opt_state: the optimiser's moments.
+    opt_state: the optimizer's moments.
     constants: stored arrays that are not trained (the position table).
     frozen: part of the model -> its frozen variables: of the encoders, and of
       the network below adapters. They are loaded from elsewhere at every start,

@@ -1,4 +1,4 @@
-"""One training step, as the algorithm reads in the paper."""
+"""One training step, in the order of the paper's algorithm."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ class TrainableModel(dual.Model, Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
-  """(state, batch) -> (state, metrics); a pure function, meant to be jitted.
+  """(state, batch, null_tokens) -> (state, metrics), pure and to be jitted.
 
   Attributes:
     model: the trained network with the encoders of its inputs.
@@ -88,7 +88,7 @@ class TrainStep:
   def update(
     self, state: TrainState, corrupted: CorruptedBatch
   ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """The step after all random draws: gradients, optimiser, EMA.
+    """The step after all random draws: gradients, optimizer, EMA.
 
     A loss, gradient or update that is not finite changes only the
     counts.

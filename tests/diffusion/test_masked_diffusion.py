@@ -83,7 +83,7 @@ def test_training_times_are_stratified_over_the_batch():
 
 
 def test_the_weight_is_minus_slope_over_hidden():
-  """Eq. 9's weight, by automatic differentiation of the visible chance."""
+  """Eq. 7's weight, by automatic differentiation of the visible chance."""
   process, t = MaskedDiffusion(), jnp.float32(0.3)
   slope = jax.grad(lambda t: 1 - process.mask_probability(t))(t)
   want = -slope / process.mask_probability(t)

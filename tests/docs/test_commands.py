@@ -151,7 +151,7 @@ def test_readme_runs_from_another_folder(
   shutil.copytree(trained, elsewhere / "runs" / "digits")
   write_images(elsewhere / "images", 1)
   base = ["--config=configs/digits.py", *TOY, "--config.lora.rank=2"]
-  adapters = ["--config.init_from=runs/digits", "--workdir=runs/adapters"]
+  adapters = ["--config.init_from=runs/digits", "--workdir=runs/lora"]
   assert main(["train", *base, *adapters]) == 0
   text = (ROOT / "README.md").read_text()
   block = text.split("## Command line")[1].split("```")[1]

@@ -1,4 +1,4 @@
-"""Moments of every optimiser lie beside their parameters on eight devices."""
+"""Moments of every optimizer lie beside their parameters on eight devices."""
 
 import functools
 
@@ -28,7 +28,7 @@ NETWORK = Network(
 
 @functools.cache
 def tokenized(kind: str):
-  """(optimiser, state on a mesh of 4 x 2 devices, its layout)."""
+  """(optimizer, state on a mesh of 4 x 2 devices, its layout)."""
   mesh = MeshConfig(fsdp=4, tensor=2).make()
   optimizer = OptimizerConfig(kind=kind, warmup_steps=0).make(10)
   layout = state_shardings(NETWORK, optimizer, mesh)

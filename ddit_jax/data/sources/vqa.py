@@ -30,10 +30,11 @@ COCO_PATTERN = "COCO_{subset}_{image_id:012d}.jpg"
 ID_PATTERN = "{image_id}.jpg"
 OKVQA_ANSWERS = ("answer", "raw_answer")
 EASY_VQA_SPLITS = ("train", "test")
+# Characters of a bad id in messages.
+_SHOWN = 80
 
 # (question's id, question, answers, image's id) as a file has them, of any
 # type; or the reason why there is no question.
-_SHOWN = 80
 _Asked = Iterable[tuple[Any, Any, Any, Any] | str]
 
 
