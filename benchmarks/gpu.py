@@ -13,7 +13,7 @@ starts with an empty device. Weights and data are random; nothing is read.
 weights, at the largest batch that the compiler finds room for, which --batch
 guesses. `diffusers` is a training step of the image loss on diffusers'
 SD3Transformer2DModel under torch.compile, from latents and features, in
-bfloat16 with float32 weights. Further --config.KEY=VALUE flags change the
+bfloat16 with float32 weights. Overrides as of `ddit train` change the
 config of `step`.
 """
 
