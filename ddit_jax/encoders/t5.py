@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from ddit_jax.encoders.int8 import Int8Linear
 from ddit_jax.errors import check_bounds
 from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
 from ddit_jax.models.layers import (
@@ -131,10 +132,12 @@ class _Block(nn.Module):
   Attributes:
     config: shapes.
     dtype: dtype of the computation.
+    has_int8_kernels: True keeps the kernels as int8, see `int8`.
   """
 
   config: T5Config
   dtype: DTypeLike = jnp.float32
+  has_int8_kernels: bool = False
 
   @nn.compact
   def __call__(self, tokens: _Tokens, bias: Bias) -> tuple[_Tokens, None]:
@@ -151,13 +154,11 @@ class _Block(nn.Module):
 
   def _attention(self, tokens: _Tokens, bias: Bias) -> _Tokens:
     cfg = self.config
-    project = linear(
+    project = self._linear(
+      "qkv",
       (3, cfg.num_heads, cfg.head_dim),
       ("embed", "rows", "heads", "head_dim"),
-      name="qkv",
-      dtype=self.dtype,
       kernel_init=_qkv_init(cfg.head_dim),
-      use_bias=False,
     )
     qkv = project(tokens)
     qkv = constrain(qkv, "batch", "tokens", "rows", "heads", "head_dim")
@@ -170,35 +171,40 @@ class _Block(nn.Module):
       scale=1.0,
       implementation="xla",
     )
-    out = linear(
-      cfg.width,
-      ("heads", "head_dim", "embed"),
-      name="out",
-      dtype=self.dtype,
-      axis=(-2, -1),
-      use_bias=False,
+    out = self._linear(
+      "out", (cfg.width,), ("heads", "head_dim", "embed"), axis=(-2, -1)
     )
     return out(attended)
 
   def _gated_mlp(self, tokens: _Tokens) -> _Tokens:
     cfg = self.config
-    widen = linear(
-      (2, cfg.mlp_width),
-      ("embed", "rows", "mlp"),
-      name="mlp_in",
-      dtype=self.dtype,
-      use_bias=False,
-    )
-    narrow = linear(
-      cfg.width,
-      ("mlp", "embed"),
-      name="mlp_out",
-      dtype=self.dtype,
-      use_bias=False,
-    )
+    widen = self._linear("mlp_in", (2, cfg.mlp_width), ("embed", "rows", "mlp"))
+    narrow = self._linear("mlp_out", (cfg.width,), ("mlp", "embed"))
     hidden = constrain(widen(tokens), "batch", "tokens", "rows", "mlp")
     gate = nn.gelu(hidden[:, :, 0], approximate=True)
     return narrow(gate * hidden[:, :, 1])
+
+  def _linear(
+    self,
+    name: str,
+    features: tuple[int, ...],
+    axes: tuple[str, ...],
+    *,
+    axis: tuple[int, ...] = (-1,),
+    kernel_init=None,
+  ) -> nn.Module:
+    """A linear map without a bias, see `linear`."""
+    if self.has_int8_kernels:
+      return Int8Linear(features, axis, axes, self.dtype, name=name)
+    return linear(
+      features,
+      axes,
+      name=name,
+      dtype=self.dtype,
+      axis=axis,
+      kernel_init=kernel_init,
+      use_bias=False,
+    )
 
 
 class T5Encoder(nn.Module):
@@ -208,11 +214,13 @@ class T5Encoder(nn.Module):
     config: shapes.
     dtype: dtype of the computation, "float32" or "bfloat16".
     has_remat: True recomputes each block in the backward pass.
+    has_int8_kernels: True keeps the kernels as int8, see `int8`.
   """
 
   config: T5Config
   dtype: str = "float32"
   has_remat: bool = False
+  has_int8_kernels: bool = False
 
   def setup(self):
     cfg = self.config
@@ -241,7 +249,7 @@ class T5Encoder(nn.Module):
       in_axes=nn.broadcast,
       length=cfg.depth,
       metadata_params={nn.PARTITION_NAME: "layers"},
-    )(cfg, dtype)
+    )(cfg, dtype, self.has_int8_kernels)
     self.final_norm = RMSNorm(axis_name="width", epsilon=cfg.epsilon)
 
   def __call__(self, ids: Int[Array, "batch length"]) -> _Tokens:
@@ -288,6 +296,7 @@ def t5_encoder(
   dtype: str = "float32",
   parameter_dtype: str = "float32",
   has_remat: bool = False,
+  has_int8_kernels: bool = False,
 ) -> PureModule:
   """`T5Encoder` as pure functions: `apply(variables, ids)` gives features.
 
@@ -296,13 +305,15 @@ def t5_encoder(
     dtype: dtype of the computation, "float32" or "bfloat16".
     parameter_dtype: dtype of the stored parameters, of the same two.
     has_remat: True recomputes each block in the backward pass.
+    has_int8_kernels: True keeps the kernels as int8 whatever `parameter_dtype`
+      is, and can only be frozen, see `int8`.
 
   Raises:
     ValueError: another dtype, such as float16.
   """
   checked_dtype(dtype)
   return PureModule(
-    module=T5Encoder(config, dtype, has_remat),
+    module=T5Encoder(config, dtype, has_remat, has_int8_kernels),
     example_inputs=(jax.ShapeDtypeStruct((1, 1), jnp.int32),),
     parameter_dtype=parameter_dtype,
   )

@@ -108,6 +108,7 @@ def features_origin(
   return {
     "text_encoder": _encoder_digest(config, "text_encoder"),
     "encoder_dtype": config.model.encoder_dtype,
+    "has_int8_text_encoder": config.model.has_int8_text_encoder,
     "tokenizer": _digest(files),
     "text_length": config.data.tasks()[task].text_length,
   }

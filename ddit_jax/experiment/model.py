@@ -280,6 +280,8 @@ class ModelConfig:
       random ones, for dry runs.
     encoder_dtype: in which they are kept and compute, "float32" or "bfloat16".
     encoder_placement: how the mesh splits them.
+    has_int8_text_encoder: True keeps T5's kernels as int8, half of bfloat16's
+      memory and gathering; see docs/sharding.md for the error.
     has_mask_embedding: True gives the run its own embedding of T5's mask token,
       see `train.mask_embedding_steps`; False uses T5's.
     execution: precision, rematerialisation, kernels.
@@ -294,6 +296,7 @@ class ModelConfig:
   encoders_from: str = ""
   encoder_dtype: Literal["float32", "bfloat16"] = "bfloat16"
   encoder_placement: EncoderPlacement = EncoderPlacement()
+  has_int8_text_encoder: bool = False
   has_mask_embedding: bool = False
   execution: Execution = Execution()
 
@@ -364,7 +367,10 @@ class ModelConfig:
       for name in names:
         axes = self.encoder_placement.axes(name)
         placement = Placement(axes=axes, min_split_bytes=min_split_bytes)
-        parts[name] = encoders.encoder(name, self.encoder_dtype, placement)
+        is_int8 = self.has_int8_text_encoder and name == "text_encoder"
+        parts[name] = encoders.encoder(
+          name, self.encoder_dtype, placement, has_int8_kernels=is_int8
+        )
     model = DualModel(
       network=LoraNetwork(network, lora) if lora.rank else network,
       text_encoder=parts.get("text_encoder"),

@@ -34,6 +34,7 @@ from ddit_jax.data.tokenizers import (
   from_files,
   pretrained_tokenizer,
 )
+from ddit_jax.encoders.int8 import quantised_like
 from ddit_jax.encoders.t5 import t5_encoder
 from ddit_jax.encoders.vae import autoencoder
 from ddit_jax.errors import InputError, check_choices, first_few
@@ -124,9 +125,21 @@ class PretrainedModel:
     return pretrained_tokenizer("t5", self.folder / "tokenizer")
 
   def encoder(
-    self, name: str, dtype: str, placement: Placement = Placement()
+    self,
+    name: str,
+    dtype: str,
+    placement: Placement = Placement(),
+    *,
+    has_int8_kernels: bool = False,
   ) -> PureModule:
-    """T5 or the autoencoder, computed and stored in `dtype`."""
+    """T5 or the autoencoder, computed and stored in `dtype`.
+
+    Args:
+      name: of `ENCODER_PARTS`.
+      dtype: "float32" or "bfloat16".
+      placement: how a mesh splits it.
+      has_int8_kernels: True keeps T5's kernels as int8, see `encoders.int8`.
+    """
     config = self.record.configs[name]
     dtypes = {"dtype": dtype, "parameter_dtype": dtype}
     if name == "vae":
@@ -134,16 +147,32 @@ class PretrainedModel:
     else:
       # Rematerialisation costs nothing unless the mask embedding is trained;
       # then it saves what T5's blocks would keep for the backward pass.
-      module = t5_encoder(config, has_remat=True, **dtypes)
+      module = t5_encoder(
+        config, has_remat=True, has_int8_kernels=has_int8_kernels, **dtypes
+      )
     return dataclasses.replace(module, placement=placement)
 
   def restore(self, name: str, module: PureModule, mesh: Mesh) -> Variables:
     """The weights of the part `name`, on the mesh in the module's dtype."""
+    if getattr(module.module, "has_int8_kernels", False):
+      return self._quantised(name, module, mesh)
     needed = with_shardings(module.abstract_variables(), module.shardings(mesh))
     return {
       kind: _restore_item(self.folder / name / kind, tree)
       for kind, tree in needed.items()
     }
+
+  def _quantised(self, name: str, module: PureModule, mesh: Mesh) -> Variables:
+    """Like `restore`; for a moment the float kernels are on the mesh, too."""
+    floats = dataclasses.replace(
+      module, module=module.module.clone(has_int8_kernels=False)
+    )
+    quantise = jax.jit(
+      functools.partial(quantised_like, abstract=module.abstract_variables()),
+      out_shardings=module.shardings(mesh),
+      donate_argnums=0,
+    )
+    return quantise(self.restore(name, floats, mesh))
 
 
 def _restore_item(folder: pathlib.Path, needed: Any) -> Any:

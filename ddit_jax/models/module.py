@@ -85,8 +85,12 @@ class PureModule:
     zeros = [jnp.zeros(x.shape, x.dtype) for x in self.example_inputs]
     boxed = self.module.init(key, *zeros)
     dtype = jnp.dtype(self.parameter_dtype)
-    params = jax.tree.map(lambda array: array.astype(dtype), boxed["params"])
-    return {**boxed, "params": params}
+
+    def stored(array: jax.Array) -> jax.Array:
+      is_float = jnp.issubdtype(array.dtype, jnp.floating)
+      return array.astype(dtype) if is_float else array
+
+    return {**boxed, "params": jax.tree.map(stored, boxed["params"])}
 
   @functools.cached_property
   def _abstract_boxed(self) -> Variables:

@@ -68,6 +68,31 @@ def test_every_array_is_taken_as_it_was_stored(converted):
   )
 
 
+def test_t5_is_kept_as_int8_if_the_config_says_so(converted):
+  config = settings(converted, model__has_int8_text_encoder="True")
+  encoders = config.model.open_encoders()
+  mesh = MeshConfig(fsdp=8).make()
+  model = config.make_model(encoders.tokenizer, encoders)
+  got = config.model.restore_encoders(model, encoders, mesh)["text_encoder"]
+  plain = encoders.encoder("text_encoder", config.model.encoder_dtype)
+  want = encoders.restore("text_encoder", plain, mesh)
+  flat = flatten_dict(got["params"], sep=".")
+  num_kernels = 0
+  for name, weight in flatten_dict(want["params"], sep=".").items():
+    if not name.endswith("kernel"):
+      np.testing.assert_array_equal(flat[name], weight)
+      continue
+    num_kernels += 1
+    assert flat[name].dtype == np.int8
+    scale = np.float32(flat[name.replace("kernel", "scale")])
+    inputs = tuple(range(1, 1 + weight.ndim - scale.ndim))
+    scale = np.expand_dims(scale, inputs)
+    error = np.abs(np.float32(flat[name]) * scale - np.float32(weight))
+    # Measured: at most 0.5001 of a step.
+    assert (error <= 0.501 * scale).all()
+  assert num_kernels == 4
+
+
 def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
   flat = flatten_dict(converted_weights.variables("network")["params"], sep=".")
   name = sorted(flat)[0]
