@@ -15,6 +15,7 @@ In reading order:
 - `sharding`: where arrays live.
 - `checkpoint`: atomic, verified checkpoints.
 - `sampling`: images and texts from noise.
+- `post_training`: rewards and preferences in place of data.
 - `conversion`: published weights to checkpoints and back.
 - `evaluation`: published scorers.
 - `scoring`: official files of the benchmarks to figures.

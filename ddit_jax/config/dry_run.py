@@ -131,6 +131,11 @@ def _shrink_runs(config: ConfigDict) -> None:
   config.sample.image.num_inference_steps = 2
   config.sample.text.num_steps = 2
   config.sample.batch_size = _BATCH_SIZE
+  images = config.post_training.text_to_image
+  images.sampling.num_inference_steps = 2
+  texts = config.post_training.image_to_text
+  texts.sampling.num_steps = 2
+  images.group_size = texts.group_size = texts.num_passes = 2
   evaluate = config.evaluate
   evaluate.images_per_prompt = 1
   evaluate.num_captions = _BATCH_SIZE

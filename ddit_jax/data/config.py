@@ -25,7 +25,8 @@ class TaskConfig(ImageConfig, TextConfig):
     batch_size: global batch size; 0 turns the task and its loss off.
     mixture: step -> name -> weight, from that step on. Names are those of
       `data.sources`; in the digit world they are kinds of text ("caption" and
-      the kinds of question), and its text-to-image task needs none.
+      the kinds of question), and of its text-to-image task "prompts" (those of
+      generation) or "scenes", the default.
     cache: folder written by `ddit prepare --cache`, whose encoder outputs
       replace the images; "" reads and encodes the images.
     pool_size: digit-world scenes generated once for this task; 0 uses

@@ -4,6 +4,7 @@ import queue
 import threading
 
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from ddit_jax.sharding.rules import partition_spec
@@ -20,6 +21,19 @@ def to_mesh(batch, mesh: Mesh):
     return jax.make_array_from_process_local_data(sharding, rows)
 
   return jax.tree.map(place, batch)
+
+
+def from_mesh(batch):
+  """This process's rows of global arrays, split by rows: undoes `to_mesh`."""
+
+  def rows(array):
+    parts = {
+      shard.index[0].start or 0: shard.data
+      for shard in array.addressable_shards
+    }
+    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
+
+  return jax.tree.map(rows, batch)
 
 
 def rows_of_process(mesh: Mesh, batch_size: int) -> list[int]:

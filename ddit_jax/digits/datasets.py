@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from ddit_jax.digits import grammar, questions
+from ddit_jax.digits.prompts import prompts, scene_for
 from ddit_jax.digits.rendering import render_all
 from ddit_jax.digits.scenes import Scene, sample_scene
 from ddit_jax.digits.world import SPLITS, World, handwriting
@@ -142,6 +143,29 @@ def text_to_image_pool(
   return TextToImagePool(
     images=render_all(sampled, world, writing),
     captions=[grammar.caption(scene, rng) for scene in sampled],
+  )
+
+
+def prompt_pool(
+  world: World, split: str, size: int, seed: int
+) -> TextToImagePool:
+  """`size` generation prompts, each equally often, and a real scene of each.
+
+  Those of "train" are the prompts whose composition training shows, those of
+  the other splits the held-out ones.
+
+  Raises:
+    ValueError: the split is unknown or the size not positive.
+  """
+  writing = handwriting(split)
+  rng = generator("generation prompts", split, size=size, seed=seed)
+  is_held_out = split != "train"
+  known = [p for p in prompts(world) if p.is_held_out == is_held_out]
+  chosen = [known[row % len(known)] for row in range(size)]
+  scenes = [scene_for(p, world, rng, writing=writing) for p in chosen]
+  return TextToImagePool(
+    images=render_all(scenes, world, writing),
+    captions=[prompt.text for prompt in chosen],
   )
 
 

@@ -71,12 +71,18 @@ class AbstractStep:
     """The step that `ddit train` would run with this config.
 
     Raises:
-      ValueError: mesh and config are incompatible, or it trains adapters.
+      ValueError: mesh and config are incompatible, or it trains adapters or
+        on rewards.
     """
     if config.lora.rank:
       raise ValueError(
         f"lora.rank is {config.lora.rank}: only steps that train the whole "
         "network can be planned, set lora.rank=0"
+      )
+    if config.post_training.parts:
+      raise ValueError(
+        "post_training has a method: only steps on data can be planned, which "
+        "draw nothing; clear its method"
       )
     encoders = _encoders(config)
     tokenizer = _tokenizer(config, encoders)

@@ -12,6 +12,7 @@ from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.monitor.start_times import StartTimes
 from ddit_jax.planning.compiler_options import compiler_options
+from ddit_jax.post_training.rollouts import Rollouts
 from ddit_jax.train.profile import ProfileWindow
 from ddit_jax.train.state import TrainState
 from ddit_jax.train.step import TrainStep
@@ -34,6 +35,8 @@ class CompiledStep:
     watchdog: learns that a program is being compiled.
     times: of the run's start.
     profile: which steps are traced.
+    rollouts: of post-training: makes each batch of prompts a scored one, which
+      its loss takes.
   """
 
   def __init__(
@@ -46,9 +49,10 @@ class CompiledStep:
     watchdog: Watchdog,
     times: StartTimes,
     profile: ProfileWindow,
+    rollouts: Rollouts | None = None,
   ):
     self._config, self._model, self._shardings = config, model, shardings
-    self._null_tokens = null_tokens
+    self._null_tokens, self._rollouts = null_tokens, rollouts
     self._watchdog, self._times, self._profile = watchdog, times, profile
     self._programs: dict[Hashable, jax.stages.Compiled] = {}
 
@@ -59,24 +63,29 @@ class CompiledStep:
     variant = train.trains_mask_embedding(step), train.logs_task_norms(step)
     kind = variant, *(leaf.shape for leaf in jax.tree.leaves(batch))
     is_new = kind not in self._programs
-    inputs = state, batch, self._null_tokens
     if is_new:
       self._watchdog.waits_for(f"the program of step {step}", is_slow=True)
+    inputs, scalars = (state, batch, self._null_tokens), {}
+    if self._rollouts is not None:
+      scored, scalars = self._rollouts(state, batch)
+      inputs = state, scored
+    if is_new:
       self._programs[kind] = self._compile(*variant, inputs)
     program = self._programs[kind]
-    outputs = self._profile.run(step, lambda: program(*inputs))
+    state, metrics = self._profile.run(step, lambda: program(*inputs))
     if is_new:
-      jax.block_until_ready(outputs)
+      jax.block_until_ready(metrics)
       self._times.end_phase("first step")
       self._times.log()
-    return outputs
+    return state, metrics | scalars
 
   def _compile(
     self, is_trained: bool, has_task_norms: bool, inputs: tuple
   ) -> jax.stages.Compiled:
+    rollouts = self._rollouts
     step = TrainStep(
       model=self._model,
-      loss=self._config.loss,
+      loss=self._config.loss if rollouts is None else rollouts.loss,
       optimizer=self._config.optimizer,
       train=self._config.train,
       seed=self._config.seed,
@@ -84,7 +93,9 @@ class CompiledStep:
       has_task_norms=has_task_norms,
     )
     function = jax.jit(
-      step, donate_argnums=0, out_shardings=(self._shardings, None)
+      step if rollouts is None else step.update,
+      donate_argnums=0,
+      out_shardings=(self._shardings, None),
     )
     self._times.end_phase("data")
     lowered = function.lower(*inputs)

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from ddit_jax.config.load import to_config_dict
@@ -23,6 +25,8 @@ from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.losses.likelihood import LikelihoodConfig
+from ddit_jax.post_training.config import PostTraining
+from ddit_jax.post_training.rollouts import Rollouts
 from ddit_jax.prng import check_seed
 from ddit_jax.protocols.config import BenchmarksConfig
 from ddit_jax.sampling.image_sampler import ImageSampling
@@ -120,6 +124,7 @@ class Config:
   model: ModelConfig = ModelConfig()
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
   loss: DualLoss = DualLoss()
+  post_training: PostTraining = PostTraining()
   optimizer: OptimizerConfig = OptimizerConfig()
   lora: LoraConfig = LoraConfig()
   mesh: MeshConfig = MeshConfig()
@@ -159,6 +164,26 @@ class Config:
           f"train.num_microbatches = {self.train.num_microbatches}"
         )
     self._check_can_merge()
+    self._check_post_training()
+
+  def _check_post_training(self) -> None:
+    on = self.data.tasks_on()
+    for name in self.post_training.parts:
+      if name not in on:
+        raise ValueError(
+          f"post_training.{name} has a method, but the batches have no prompts "
+          f"for it: set data.{name}.batch_size"
+        )
+      if self.loss.is_merged:
+        raise ValueError(
+          f"post_training.{name} has a method, and loss.is_merged needs data "
+          "of both tasks: set loss.is_merged=False"
+        )
+
+  @property
+  def keeps_start(self) -> bool:
+    """Whether a run keeps the weights it started from beside its own."""
+    return bool(self.lora.rank or self.post_training.parts)
 
   def _check_can_merge(self) -> None:
     if not self.loss.is_merged or len(self.data.tasks_on()) < 2:
@@ -228,6 +253,30 @@ class Config:
       model.latent_shape(*shape)
     self.sample.image.check_depth(model.network.config.depth)
     return model
+
+  def make_rollouts(
+    self,
+    model: DualModel,
+    tokenizer: Tokenizer,
+    null_tokens: Int[np.ndarray, " length"],
+    mesh: Mesh,
+  ) -> Rollouts | None:
+    """What draws and scores in post-training; None without it.
+
+    Raises:
+      ValueError: a reward cannot be opened.
+    """
+    if not self.post_training.parts:
+      return None
+    return Rollouts(
+      model,
+      tokenizer,
+      self.post_training,
+      self.loss,
+      null_tokens,
+      seed=self.seed,
+      mesh=mesh,
+    )
 
 
 def default_config() -> ConfigDict:

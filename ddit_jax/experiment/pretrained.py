@@ -73,7 +73,7 @@ class EncoderPlacement:
 
 # The frozen parts of a D-DiT.
 ENCODER_PARTS = ("text_encoder", "vae")
-# In a checkpoint of adapters: the parameters they were trained on.
+# In a checkpoint: the parameters that the run started from and keeps.
 BASE_FILE = "lora_base.json"
 
 
@@ -253,11 +253,13 @@ class PretrainedParams:
     network: Network,
     store: CheckpointStore,
     tokenizer: Tokenizer,
+    *,
+    is_kept: bool,
   ) -> "PretrainedParams | None":
     """Opens the parameters of `init_from` if this start needs them.
 
-    A run of adapters needs its frozen network at every start, other runs only
-    at their first.
+    A run of adapters needs its frozen network at every start, and so does one
+    that keeps a reference; other runs only at their first.
 
     Args:
       path: see `open`; "" for a run that starts from random weights.
@@ -265,12 +267,13 @@ class PretrainedParams:
       network: the trained one.
       store: the run's checkpoints.
       tokenizer: of the run.
+      is_kept: True if the run keeps them beside what it trains.
 
     Raises:
-      InputError: see `open`; or adapters were trained on other parameters.
+      InputError: see `open`; or the run kept other parameters.
     """
     start, has_adapters = store.latest_step(), isinstance(network, LoraNetwork)
-    if not path or not (has_adapters or start is None):
+    if not path or not (is_kept or start is None):
       return None
     base = network.network if has_adapters else network
     token_rows, stored = None, stored_tokenizer(path, weights)
@@ -283,7 +286,7 @@ class PretrainedParams:
       is_complete=has_adapters,
       token_rows=token_rows,
     )
-    if has_adapters and start is not None:
+    if is_kept and start is not None:
       pretrained.check_same_base(store.files(start))
     return pretrained
 
@@ -381,16 +384,16 @@ class PretrainedParams:
     return {BASE_FILE: json.dumps(body, indent=2).encode()}
 
   def check_same_base(self, files: dict[str, bytes]) -> None:
-    """Raises InputError unless adapters were trained on these parameters.
+    """Raises InputError unless a run kept these parameters.
 
     Args:
-      files: those saved with the checkpoint of the adapters.
+      files: those saved with its checkpoint.
     """
     saved = json.loads(files[BASE_FILE])
     if saved["digest"] != self.digest:
       raise InputError(
         f"init_from: {self.folder} holds other parameters than "
-        f"{saved['folder']}, on which the adapters were trained: name those "
+        f"{saved['folder']}, from which the run started: name those "
         "(of a run that went on, the checkpoint: WORKDIR/checkpoints/STEP)"
       )
 

@@ -43,7 +43,10 @@ def step_log(
     image_to_text=_with_rows(batch.image_to_text, tasks["image_to_text"]),
   )
   flops = {
-    is_trained: training_flops(
+    # Rollouts and their rows are not counted, so nothing is said of them.
+    is_trained: {}
+    if config.post_training.parts
+    else training_flops(
       model,
       shapes,
       is_mask_embedding_trained=has_row and is_trained,

@@ -42,6 +42,9 @@ from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import progress_bar
 from ddit_jax.monitor.start_times import StartTimes, seconds_since_begin
 from ddit_jax.planning.compiler_options import check_options, compiler_options
+from ddit_jax.post_training.draws import REFERENCE
+from ddit_jax.post_training.held_out import HeldOut
+from ddit_jax.post_training.rollouts import Rollouts
 from ddit_jax.prng import key_for, root_key
 from ddit_jax.train import loop
 from ddit_jax.train.hooks import LossGuard, LossSpike, StepLog, TooManySkipped
@@ -129,6 +132,7 @@ class Trainer:
     stream: batches of both tasks.
     source_files: what the sources hold, for checkpoints.
     watchdog: learns what the run waits for.
+    rollouts: of post-training.
   """
 
   config: Config
@@ -147,6 +151,7 @@ class Trainer:
   stream: DualLoader
   source_files: dict[str, bytes]
   watchdog: Watchdog
+  rollouts: Rollouts | None = None
 
   @classmethod
   def build(
@@ -182,13 +187,16 @@ class Trainer:
     model = config.make_model(tokenizer, encoders)
     model.check_runs_on(mesh)
     pretrained = PretrainedParams.of_run(
-      init_from, config.init_weights, model.network, store, tokenizer
+      *(init_from, config.init_weights, model.network, store, tokenizer),
+      is_kept=config.keeps_start,
     )
     optimizer = config.optimizer.make(config.train.num_steps)
     data = open_data(config, tokenizer, sources, folder.path)
     if jax.process_index() == 0:
       needed = abstract_state(model.network, optimizer).num_bytes()
       check_free_space(folder.path, needed, remedy="choose another --workdir")
+    length = config.data.text_to_image.text_length
+    null_tokens = caption_tokens(tokenizer, "", length)
     return cls(
       config=config,
       folder=folder,
@@ -199,15 +207,14 @@ class Trainer:
       model=model,
       encoders=encoders,
       pretrained=pretrained,
-      null_tokens=caption_tokens(
-        tokenizer, "", config.data.text_to_image.text_length
-      ),
+      null_tokens=null_tokens,
       optimizer=optimizer,
       shardings=state_shardings(model.network, optimizer, mesh),
       data=data,
       stream=data.training_loader(functools.partial(rows_of_process, mesh)),
       source_files=held,
       watchdog=watchdog,
+      rollouts=config.make_rollouts(model, tokenizer, null_tokens, mesh),
     )
 
   def initialise(self) -> TrainState:
@@ -229,6 +236,8 @@ class Trainer:
       params = {**params, MASK_EMBEDDING: jax.device_put(row, place)}
     # A copy, because buffers shared with the EMA could not be donated.
     ema = jax.tree.map(jnp.copy, params)
+    if self.has_reference:
+      frozen[REFERENCE] = jax.tree.map(jnp.copy, params)
     return state.replace(params=params, ema=ema, frozen=frozen)
 
   def restore(self, step: int, data_position: dict[str, Any]) -> TrainState:
@@ -241,10 +250,12 @@ class Trainer:
     abstract = abstract_state(
       self.model.network, self.optimizer, self.shardings
     )
+    has_more = self.has_reference
+    frozen = self.initialise().frozen if has_more else self._load_frozen()
     items = self.store.restore(step, abstract.items())
     check_finite(f"the checkpoint of step {step}", items | {"opt_state": None})
     self.stream.seek(data_position)
-    return TrainState.from_items(items).replace(frozen=self._load_frozen())
+    return TrainState.from_items(items).replace(frozen=frozen)
 
   def _load_frozen(self) -> dict[str, Any]:
     """Encoders, and the network below adapters, on their devices."""
@@ -381,6 +392,9 @@ class Trainer:
         writer,
       )
       hooks.append(validate(grid, name="the sample grids"))
+    if self.rollouts is not None:
+      held_out = HeldOut(self.rollouts, batch, writer, self.folder.path)
+      hooks.append(validate(held_out, name="the held-out rewards"))
     every = train.checkpoint_every
     return [*hooks, loop.Hook(every, save, name="the checkpoint", is_slow=True)]
 
@@ -401,7 +415,7 @@ class Trainer:
     self.folder.check_is_there()
     files = self.tokenizer.files() | self.source_files
     files |= instructions_file(self.data.instructions)
-    if self.has_adapters:
+    if self.config.keeps_start and self.pretrained is not None:
       files |= self.pretrained.base_file()
     self.store.save(
       progress.step,
@@ -416,6 +430,11 @@ class Trainer:
   def has_adapters(self) -> bool:
     """True if adapters are trained on a frozen network."""
     return isinstance(self.model.network, LoraNetwork)
+
+  @property
+  def has_reference(self) -> bool:
+    """True if the state holds the weights of post-training's reference."""
+    return self.rollouts is not None and not self.has_adapters
 
   def _compiled_step(
     self,
@@ -433,6 +452,7 @@ class Trainer:
       watchdog=self.watchdog,
       times=times,
       profile=profile,
+      rollouts=self.rollouts,
     )
 
   def log_report(self) -> None:

@@ -5,6 +5,11 @@
 - `masked_diffusion`: the text loss, whole or in chunks of positions.
 - `time_buckets`: losses by diffusion time.
 - `likelihood`: bounds of -log p of texts and images.
+- `advantages`: rewards to advantages within the draws of one prompt.
+- `diffusion_nft`: the loss of images with rewards.
+- `drawn_texts`: texts that a policy drew, and the bound of their probability.
+- `espo`: the loss of texts with rewards.
+- `vrpo`: the loss of pairs of texts.
 """
 
 import lazy_loader

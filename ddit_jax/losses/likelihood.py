@@ -110,6 +110,46 @@ def text_bound(
   )
 
 
+def bound_of_texts(
+  model,
+  variables,
+  latents: Float[Array, "rows height width channels"] | None,
+  tokens: Int[Array, "rows length"],
+  is_given: Bool[Array, "rows length"],
+  is_scored: Bool[Array, "rows length"],
+  keys: Key[Array, " rows"],
+  *,
+  num_passes: int,
+  has_image: Bool[Array, " rows"] | None = None,
+) -> Bound:
+  """`text_bound` of a model's texts about images.
+
+  Args:
+    model: see `dual.Model`.
+    variables: of the model.
+    latents: of the images, clean; None for text alone.
+    tokens, is_given, is_scored, keys, num_passes: see `text_bound`.
+    has_image: False where there is only text; None if all have an image.
+  """
+  clean_time = jnp.zeros(tokens.shape[0])
+
+  def predict(state):
+    condition = model.condition(variables, state)
+    return model.predict(
+      variables, latents, condition, clean_time, has_image=has_image
+    ).logits
+
+  return text_bound(
+    predict,
+    tokens,
+    is_given,
+    is_scored,
+    keys,
+    mask_id=model.mask_id,
+    num_passes=num_passes,
+  )
+
+
 def _text_draws(
   keys: Key[Array, " rows"], number: Int[Array, ""], length: int
 ) -> tuple[Float[Array, " rows"], Float[Array, "rows length"]]:

@@ -4,7 +4,6 @@ import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Int, UInt8, UInt32
 
@@ -13,8 +12,8 @@ from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.losses.likelihood import (
   Bound,
   LikelihoodConfig,
+  bound_of_texts,
   image_bound,
-  text_bound,
 )
 from ddit_jax.pipelines.on_mesh import ModelOnMesh, in_batches
 from ddit_jax.prng import key_for, root_key, row_keys
@@ -91,22 +90,14 @@ class Likelihood(ModelOnMesh):
 
   def _text_batch(self, variables, root, rows, *, num_passes: int) -> Bound:
     indices, images, tokens, is_given, is_scored = rows
-    latents = self._model.encode(variables, images)
-    clean_time = jnp.zeros(tokens.shape[0])
-
-    def predict(state):
-      condition = self._model.condition(variables, state)
-      return self._model.predict(
-        variables, latents, condition, clean_time
-      ).logits
-
-    return text_bound(
-      predict,
+    return bound_of_texts(
+      self._model,
+      variables,
+      self._model.encode(variables, images),
       tokens,
       is_given,
       is_scored,
       row_keys(root, indices),
-      mask_id=self._model.mask_id,
       num_passes=num_passes,
     )
 

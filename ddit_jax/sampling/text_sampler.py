@@ -24,7 +24,7 @@ from ddit_jax.sampling.text_planners import (
   Row,
   beliefs_of,
 )
-from ddit_jax.sharding.rules import constrain
+from ddit_jax.sharding.rules import repeated_rows
 
 Predict = Callable[
   [Int[Array, "states length"]], Float[Array, "states length vocab"]
@@ -312,8 +312,8 @@ def text_predictor(
     num_copies, images, given = 1, latents, has_image
     if latents is not None:
       num_copies = rows // latents.shape[0]
-      images = _repeated(latents, num_copies)
-      given = None if given is None else _repeated(given, num_copies)
+      images = repeated_rows(latents, num_copies)
+      given = None if given is None else repeated_rows(given, num_copies)
     if sampling.guidance_scale == 1 or latents is None:
       clean_time = jnp.zeros(rows)
       return model.predict(
@@ -323,8 +323,8 @@ def text_predictor(
     sees = jnp.stack([sees, jnp.zeros_like(sees)], axis=1).reshape(-1)
     logits = model.predict(
       variables,
-      _repeated(images, 2),
-      _repeated(condition, 2),
+      repeated_rows(images, 2),
+      repeated_rows(condition, 2),
       jnp.zeros(2 * rows),
       has_image=sees,
     ).logits
@@ -382,8 +382,3 @@ def _stacked(x: Array, num: int) -> Array:
 
 def _where(condition: Bool[Array, ""], new, old):
   return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
-def _repeated(x: Array, num: int) -> Array:
-  """Each row `num` times, so that a sharded batch stays on its devices."""
-  return constrain(jnp.repeat(x, num, axis=0), "batch", *(None,) * (x.ndim - 1))

@@ -7,6 +7,7 @@ it *goes*. Print it with `table()`.
 import math
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Shaped
 
@@ -77,6 +78,14 @@ def num_shards(logical_axis: str) -> int:
   if mesh.empty:
     return 1
   return math.prod(mesh.shape[axis] for axis in AXIS_RULES[logical_axis] or ())
+
+
+def repeated_rows(
+  array: Shaped[Array, "batch *rest"], num: int
+) -> Shaped[Array, "rows *rest"]:
+  """Each row `num` times, so that a sharded batch stays on its devices."""
+  repeated = jnp.repeat(array, num, axis=0)
+  return constrain(repeated, "batch", *(None,) * (array.ndim - 1))
 
 
 def divisible_spec(

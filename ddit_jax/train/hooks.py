@@ -206,7 +206,8 @@ class StepLog:
     schedule: number of updates -> learning rate.
     images_per_step: of the global batch, both tasks.
     tokens_per_step: likewise.
-    step_flops: step -> model FLOPs by part, see `speed_scalars`.
+    step_flops: step -> model FLOPs by part, see `speed_scalars`; {} if they
+      are not known.
     num_devices: devices of the whole job.
     reader_counts: statistics of reading the data, as scalars.
   """
@@ -247,12 +248,10 @@ class StepLog:
     scalars["speed/images_per_second"] = speed * self._images
     scalars["speed/tokens_per_second"] = speed * self._tokens
     scalars["speed/data_wait_seconds"] = wait - self._last_wait
-    scalars |= speed_scalars(
-      speed,
-      self._step_flops(progress.step),
-      num_devices=self._num_devices,
-      peak=self._peak,
-    )
+    if flops := self._step_flops(progress.step):
+      scalars |= speed_scalars(
+        speed, flops, num_devices=self._num_devices, peak=self._peak
+      )
     scalars |= memory_scalars(jax.local_devices())
     scalars |= self._reader_counts()
     self._writer.write_scalars(progress.step, scalars)

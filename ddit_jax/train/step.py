@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Shaped
 from ddit_jax.batch import DualBatch
 from ddit_jax.losses import dual
 from ddit_jax.losses.dual import CorruptedBatch, DualLoss
-from ddit_jax.losses.time_buckets import bucket_means
+from ddit_jax.losses.time_buckets import Buckets, bucket_means
 from ddit_jax.models.module import MASK_EMBEDDING
 from ddit_jax.prng import key_for, root_key
 from ddit_jax.sharding.gathering import gathered, scattered
@@ -33,13 +33,25 @@ class TrainableModel(dual.Model, Protocol):
     """The mask token's embedding in the text encoder's own table."""
 
 
+class Loss(Protocol):
+  """What `TrainStep.update` needs of a loss; see `DualLoss`."""
+
+  def losses(
+    self, model: TrainableModel, variables: Any, corrupted: CorruptedBatch
+  ) -> tuple[dict[str, jax.Array], dict[str, Buckets]]:
+    """Losses by name, and losses by time, of a batch or a part of one."""
+
+  def total(self, losses: dict[str, jax.Array]) -> jax.Array:
+    """Their weighted sum."""
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
   """(state, batch, null_tokens) -> (state, metrics), pure and to be jitted.
 
   Attributes:
     model: the trained network with the encoders of its inputs.
-    loss: the dual loss.
+    loss: the dual loss; any other for `update` alone.
     optimizer: updates the parameters and their EMA.
     train: number of micro-batches and of steps.
     seed: root of all random keys of training.
@@ -49,7 +61,7 @@ class TrainStep:
   """
 
   model: TrainableModel
-  loss: DualLoss
+  loss: DualLoss | Loss
   optimizer: OptimizerConfig
   train: TrainConfig
   seed: int

@@ -36,6 +36,7 @@ VARIANTS = {
   "ddit_sd3": ["stage1", "stage2", "stage2_highres", "stage3"],
   "end_to_end": ["joint", "text", "joint_filtered"],
   "sd3_baseline": ["stage1", "stage2", "stage2_highres"],
+  "post_training": ["nft", "vrpo", "espo"],
   "ablations": [
     "generation_7m",
     "generation_0",
@@ -74,6 +75,8 @@ DRY = re.compile(
   r"|data\.\w+_to_\w+\.(batch_size|image_size|bucket_step|text_length|cache|pool_size)"
   r"|optimizer\.warmup_steps|sample\.batch_size"
   r"|sample\.(image\.num_inference_steps|text\.num_steps)"
+  r"|post_training\.\w+\.(group_size|num_passes)"
+  r"|post_training\.\w+\.sampling\.(num_inference_steps|num_steps)"
   r"|train\.(num_steps|log_every|validate_every|checkpoint_every"
   r"|mask_embedding_steps|sample_grid_size)"
   r"|evaluate\.(images_per_prompt|num_captions|questions_per_kind"

@@ -99,3 +99,10 @@ def test_a_feed_is_a_jax_iterator_of_arrays(mesh):
   batch, _ = next(feed)
   feed.close()
   assert isinstance(batch["rows"], jax.Array)
+
+
+def test_rows_come_back_from_the_mesh_as_they_went(mesh):
+  rows = {"a": np.arange(48).reshape(16, 3), "b": np.arange(8) > 3}
+  back = prefetch.from_mesh(to_mesh(rows, mesh))
+  np.testing.assert_array_equal(back["a"], rows["a"])
+  np.testing.assert_array_equal(back["b"], rows["b"])

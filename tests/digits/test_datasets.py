@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from ddit_jax.digits import datasets, grammar, questions, scenes
+from ddit_jax.digits import datasets, grammar, prompts, questions, scenes
 from ddit_jax.digits.datasets import BalancedAsker
 from ddit_jax.digits.world import (
   COLORS,
@@ -252,3 +252,14 @@ def test_an_answer_that_never_comes_is_reported():
   assert asker.draw("how_many_numbers")[1].answer == "two"
   with pytest.raises(ValueError, match=r"'how_many_numbers'.*\{'two': 1\}"):
     asker.draw("how_many_numbers")
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=list(WORLDS))
+def test_training_prompts_show_seen_compositions_and_others_held_out(world):
+  known = {p.text: p.is_held_out for p in prompts.prompts(world)}
+  for split in ("train", "validation", "test"):
+    pool = datasets.prompt_pool(world, split, 200, 0)
+    assert {known[text] for text in pool.captions} == {split != "train"}
+    assert len(pool.images) == 200
+    counts = collections.Counter(pool.captions).values()
+    assert max(counts) - min(counts) <= 1

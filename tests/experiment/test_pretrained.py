@@ -336,7 +336,7 @@ def test_a_resumed_run_is_bit_identical_on_a_moved_base(
 
 def test_resuming_on_another_base_is_refused(adapted, trained, tmp_path):
   workdir = shutil.copytree(adapted, tmp_path / "run")
-  with pytest.raises(InputError, match="on which the adapters were trained"):
+  with pytest.raises(InputError, match="from which the run started"):
     train(adapter_settings(trained, step=LAST), str(workdir))
   with pytest.raises(InputError, match=r"other settings \(lora.rank was 2"):
     train(adapter_settings(trained, lora__rank="3"), str(workdir))

@@ -95,7 +95,7 @@ def test_new_words_follow_the_known_ones_and_get_new_rows(base, tmp_path):
   network = config.make_model(tokenizer).network
   with CheckpointStore(tmp_path / "new") as store:
     pretrained = PretrainedParams.of_run(
-      str(run), "params", network, store, tokenizer
+      *(str(run), "params", network, store, tokenizer), is_kept=False
     )
   assert pretrained.report().splitlines()[1:] == [
     "newly initialised rows of text_head.project.bias and "

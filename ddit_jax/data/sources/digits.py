@@ -29,8 +29,11 @@ from ddit_jax.errors import check_known, suggest
 
 # Added to the run's seed, so that no two draws share a generator.
 _ORDER_SEED, _POOL_SEED, _VALIDATION_SEED = 1, 2, 3
-# The one source of the text-to-image task.
-_SCENES = "scenes"
+# The sources of the text-to-image task.
+_POOLS = {
+  "scenes": datasets.text_to_image_pool,
+  "prompts": datasets.prompt_pool,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +110,9 @@ def image_to_text_records(
 class DigitTask:
   """One task's records in the digit world; see `training_data.Task`.
 
-  The sources of the text-to-image task's mixture are all scenes; those of the
-  image-to-text task's are kinds of text: "caption" and the kinds of question.
+  The sources of the text-to-image task's mixture are "scenes", the default,
+  and "prompts", those of generation; those of the image-to-text task's are
+  kinds of text: "caption" and the kinds of question.
   """
 
   is_in_memory = True
@@ -139,12 +143,12 @@ class DigitTask:
       seed,
     )
     self._has_questions = name == "image_to_text"
-    mixture = {"0": {_SCENES: 1}}
+    mixture, known = self._config.mixture or {"0": {"scenes": 1}}, set(_POOLS)
     if self._has_questions:
       mixture = self._config.mixture
-      kinds = {datasets.CAPTION, *questions.kinds(self._world)}
-      for weights in mixture.values():
-        check_known(weights, kinds, what=f"data.{name}.mixture names the kind")
+      known = {datasets.CAPTION, *questions.kinds(self._world)}
+    for weights in mixture.values():
+      check_known(weights, known, what=f"data.{name}.mixture names the kind")
     self._schedule = parse_schedule(mixture)
 
   def mixture(self) -> Mixture:
@@ -169,11 +173,12 @@ class DigitTask:
       }
     else:
       readers = {
-        _SCENES: self._images(split="train", size=pool_size, seed=pool_seed)
+        kind: self._images(kind, split="train", size=pool_size, seed=pool_seed)
+        for kind in sorted(self._schedule.names())
       }
 
     def seed_of(kind: str) -> int:
-      if self._has_questions:
+      if self._has_questions or kind != "scenes":
         return source_seed(order_seed + 1, kind)
       return int(np.random.SeedSequence([order_seed, 1]).generate_state(1)[0])
 
@@ -197,10 +202,12 @@ class DigitTask:
     }
     if self._has_questions:
       return self._texts(dict(self._schedule.phases[-1].parts), **sampling)
-    return self._images(**sampling)
+    # Several kinds are validated on the one with the largest weight.
+    parts = dict(self._schedule.phases[-1].parts)
+    return self._images(max(parts, key=parts.get), **sampling)
 
-  def _images(self, **sampling) -> DigitRecords:
-    pool = datasets.text_to_image_pool(self._world, **sampling)
+  def _images(self, kind: str, **sampling) -> DigitRecords:
+    pool = _POOLS[kind](self._world, **sampling)
     return text_to_image_records(
       pool.images, pool.captions, self._tokenizer, self._config.text_length
     )

@@ -1,0 +1,101 @@
+"""Post-training on rewards: from a trained checkpoint to a better one.
+
+  ddit train --config=configs/post_training.py --workdir=runs/nft \\
+    --config.init_from=runs/digits
+
+Hardware: two CPU cores; docs/post_training.md has figures and the variants'
+use with adapters and on other data.
+
+Variants:
+  nft (default): images, by DiffusionNFT and the digit checker.
+  vrpo: answers to "is there a seven?", by preferences between drawn ones.
+  espo: the same by group-relative advantages.
+  Each also with _dry appended (nft_dry, ...): the same graph for four steps;
+  dry is nft_dry.
+"""
+
+from ddit_jax.config.dry_run import chosen_variant, dry
+from ddit_jax.experiment.config import default_config
+
+
+def get_config(variant: str = "nft"):
+  """The complete config of a variant.
+
+  Raises:
+    ValueError: the variant is unknown.
+  """
+  variants = {
+    "nft": _nft,
+    "vrpo": _vrpo,
+    "espo": _espo,
+  }
+  name, is_dry = chosen_variant(
+    "configs/post_training.py", variant, variants, default="nft"
+  )
+  config = default_config()
+  _common(config)
+  variants[name](config)
+  config.name = f"post_training:{name}"
+  return dry(config) if is_dry else config
+
+
+def _common(config):
+  config.model.size = "tiny"
+  config.model.execution.scan_unroll = 4
+  config.data.world = "one_digit"
+  config.data.pool_size = 4_000
+  config.loss.flow_matching.sigma_draw = "stratified"
+  config.optimizer.learning_rate = 3e-4
+  config.optimizer.warmup_steps = 10
+  config.optimizer.beta2 = 0.99
+  config.optimizer.weight_decay = 0.0
+  config.optimizer.clip_norm = 1.0
+  config.optimizer.ema_decay = 0.9
+  config.train.num_steps = 200
+  config.train.log_every = 5
+  config.train.validate_every = 20
+  config.train.checkpoint_every = 100
+  config.sample.image.num_inference_steps = 20
+  config.sample.image.guidance_scale = 3.0
+  config.sample.image.shift = 1.0
+  config.sample.text.num_steps = 10
+  config.sample.text.order = "confidence"
+  config.sample.text.temperature = 0.0
+  config.sample.batch_size = 200
+
+
+def _nft(config):
+  config.data.text_to_image.batch_size = 12
+  config.data.text_to_image.mixture = {"0": {"prompts": 1}}
+  config.data.image_to_text.batch_size = 0
+  config.data.validation_size = 64
+  config.post_training.text_to_image.method = "nft"
+  config.post_training.text_to_image.rewards = ("digits",)
+  config.post_training.text_to_image.measured = ("image_kilobytes",)
+
+
+def _texts(config, method: str):
+  config.data.text_to_image.batch_size = 0
+  config.data.image_to_text.mixture = {"0": {"is_there": 1}}
+  config.data.pool_size = 20_000
+  config.data.validation_size = 256
+  config.optimizer.learning_rate = 1e-3
+  config.post_training.image_to_text.method = method
+  # An answer is one word and its end.
+  config.post_training.image_to_text.sampling.order = "confidence"
+  config.post_training.image_to_text.sampling.num_steps = 2
+  config.post_training.image_to_text.num_passes = 2
+  config.post_training.image_to_text.rewards = ("exact_match",)
+  config.post_training.image_to_text.measured = ("answer_format",)
+
+
+def _vrpo(config):
+  _texts(config, "vrpo")
+  config.data.image_to_text.batch_size = 48
+  config.post_training.image_to_text.group_size = 4
+
+
+def _espo(config):
+  _texts(config, "espo")
+  config.data.image_to_text.batch_size = 16
+  config.post_training.image_to_text.group_size = 8

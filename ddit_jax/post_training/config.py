@@ -1,0 +1,161 @@
+"""The `post_training` section of a config."""
+
+import dataclasses
+from typing import Literal
+
+from ddit_jax.errors import check_choices
+from ddit_jax.losses.diffusion_nft import DiffusionNft
+from ddit_jax.losses.espo import Espo
+from ddit_jax.losses.vrpo import Vrpo
+from ddit_jax.post_training.rewards import Reward, open_reward
+from ddit_jax.sampling.image_sampler import ImageSampling
+from ddit_jax.sampling.text_options import TextSampling
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RewardsConfig:
+  """What one modality's draws are worth.
+
+  Attributes:
+    rewards: names of `post_training.rewards.REWARDS`, or "module:function" of
+      your own.
+    reward_weights: of their advantages; () weighs all alike.
+    measured: more rewards, which are logged and not trained on.
+    group_size: draws for each prompt of the batch, which are compared.
+  """
+
+  rewards: tuple[str, ...] = ()
+  reward_weights: tuple[float, ...] = ()
+  measured: tuple[str, ...] = ()
+  group_size: int = 8
+
+  def __post_init__(self):
+    names = self.rewards + self.measured
+    if len(set(names)) < len(names):
+      raise ValueError(f"rewards and measured name one twice: {names}")
+    if len(self.reward_weights) not in (0, len(self.rewards)):
+      raise ValueError(
+        f"reward_weights are {self.reward_weights} for the rewards "
+        f"{self.rewards}: give one each, or ()"
+      )
+    if self.group_size < 2:
+      raise ValueError(
+        f"group_size is {self.group_size}: advantages compare at least 2 draws"
+      )
+
+  def open(self) -> dict[str, Reward]:
+    """All rewards by name, first those that are trained on.
+
+    Raises:
+      InputError: one of them cannot be opened.
+    """
+    return {name: open_reward(name) for name in self.rewards + self.measured}
+
+  @property
+  def weights(self) -> tuple[float, ...]:
+    """A weight for each reward, 0 for those that are only measured."""
+    given = self.reward_weights or (1.0,) * len(self.rewards)
+    return given + (0.0,) * len(self.measured)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImagePolicy(RewardsConfig):
+  """Post-training of the image stream.
+
+  Attributes:
+    method: "" trains it on its data, "nft" on rewards of its own images.
+    sampling: how images are drawn.
+    nft: the loss of "nft".
+  """
+
+  method: Literal["", "nft"] = ""
+  sampling: ImageSampling = ImageSampling(
+    num_inference_steps=10, guidance_scale=1.0, shift=1.0
+  )
+  nft: DiffusionNft = DiffusionNft()
+
+  def __post_init__(self):
+    check_choices(self)
+    RewardsConfig.__post_init__(self)
+    _check_has_rewards(self)
+    if self.sampling.is_guided:
+      raise ValueError(
+        f"sampling.guidance_scale is {self.sampling.guidance_scale}, but what "
+        "is trained is the unguided velocity: set it to 1"
+      )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TextPolicy(RewardsConfig):
+  """Post-training of the text stream.
+
+  Attributes:
+    method: "" trains it on its data; "espo" on rewards of its own texts; "vrpo"
+      on pairs of them, the best and the worst of a prompt.
+    sampling: how texts are drawn.
+    num_passes: network passes for the bound of a text, an even number.
+    espo: the loss of "espo".
+    vrpo: the loss of "vrpo".
+  """
+
+  method: Literal["", "espo", "vrpo"] = ""
+  sampling: TextSampling = TextSampling()
+  num_passes: int = 4
+  espo: Espo = Espo()
+  vrpo: Vrpo = Vrpo()
+
+  def __post_init__(self):
+    check_choices(self)
+    RewardsConfig.__post_init__(self)
+    _check_has_rewards(self)
+    if self.num_passes < 2 or self.num_passes % 2:
+      raise ValueError(f"num_passes must be even, got {self.num_passes}")
+    if self.sampling.canvas_length or self.sampling.drops_finished_rows:
+      raise ValueError(
+        "sampling.canvas_length and sampling.drops_finished_rows change the "
+        "shape of a batch that is being drawn: leave them out"
+      )
+
+  @property
+  def kl_weight(self) -> float:
+    """Of the distance to the reference, which VRPO's own loss holds."""
+    return self.espo.kl_weight if self.method == "espo" else 0.0
+
+
+def _check_has_rewards(part: "ImagePolicy | TextPolicy") -> None:
+  if part.method and not part.rewards:
+    raise ValueError(f"method is {part.method!r}, which needs rewards")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PostTraining:
+  """Training on rewards instead of data; off unless a task has a method.
+
+  The batches' texts and images are prompts then. The policy that draws is the
+  EMA of the trained weights (`optimizer.ema_decay`), the reference the weights
+  that the run started from.
+
+  Attributes:
+    text_to_image: of the image stream.
+    image_to_text: of the text stream.
+    max_falls_in_row: validations in a row at which a held-out reward may lie
+      below its best one, beyond both intervals, while the training reward has
+      risen since; one more stops the run. 0 never does.
+  """
+
+  text_to_image: ImagePolicy = ImagePolicy()
+  image_to_text: TextPolicy = TextPolicy()
+  max_falls_in_row: int = 0
+
+  def __post_init__(self):
+    if self.max_falls_in_row < 0:
+      raise ValueError(f"max_falls_in_row is negative: {self.max_falls_in_row}")
+
+  @property
+  def parts(self) -> dict[str, RewardsConfig]:
+    """The tasks that have a method."""
+    found = {
+      "text_to_image": self.text_to_image,
+      "image_to_text": self.image_to_text,
+    }
+    return {task: part for task, part in found.items() if part.method}
