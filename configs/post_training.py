@@ -3,8 +3,8 @@
   ddit train --config=configs/post_training.py --workdir=runs/nft \\
     --config.init_from=runs/digits
 
-Hardware: two CPU cores; docs/post_training.md has figures and the variants'
-use with adapters and on other data.
+Hardware: two CPU cores. The settings are first choices: no variant has been
+trained to its end yet. docs/post_training.md says what the methods do.
 
 Variants:
   nft (default): images, by DiffusionNFT and the digit checker.
