@@ -9,7 +9,7 @@ from typing import Any
 
 from ddit_jax.cli import cluster, compilation_cache
 from ddit_jax.cli.flags import Flag, Verb
-from ddit_jax.config.load import load_config, load_job
+from ddit_jax.config.load import load_config, load_job, overridden
 from ddit_jax.errors import InputError, preparing, suggest
 
 _CONFIG = Flag("config file, FILE.py[:variant]", is_path=True)
@@ -257,10 +257,27 @@ An image is changed with --image, and only in the white parts of a --mask:
 )
 
 
-def _evaluate(values: argparse.Namespace, overrides: dict[str, str]) -> int:
+def _evaluation_config(
+  values: argparse.Namespace, overrides: dict[str, str]
+) -> Any:
+  """The config that is named, or else the one that the run was trained with."""
   from ddit_jax.experiment.config import Config
 
-  config = load_config(Config, values.config, overrides)
+  if values.config is not None:
+    return load_config(Config, values.config, overrides)
+  from ddit_jax.pipelines.load import stored_config
+
+  config = stored_config(values.checkpoint, values.step)
+  if config is None:
+    raise InputError(
+      f"--config is missing: {values.checkpoint} holds converted weights, that "
+      "no config has trained"
+    )
+  return overridden(config, overrides, "config")
+
+
+def _evaluate(values: argparse.Namespace, overrides: dict[str, str]) -> int:
+  config = _evaluation_config(values, overrides)
   tasks = [task.strip() for task in values.tasks.split(",") if task.strip()]
   if tasks != ["digits"]:
     return _evaluate_benchmarks(config, tasks, values)
@@ -305,16 +322,19 @@ EVALUATE = Verb(
   description="""
 Without --tasks, evaluates a checkpoint on unseen handwriting, in all three
 tasks, and compares every score with that of an oracle on real scenes, a prior
-baseline and controls, with bootstrap intervals.
+baseline and controls, with bootstrap intervals. Without --config a run is
+evaluated by the config that it was trained with.
 
-  ddit evaluate --checkpoint=runs/digits --config=configs/digits.py \\
-    --out=runs/digits/evaluation
+  ddit evaluate --checkpoint=runs/digits --out=runs/digits/evaluation
 
 Writes metrics.json, the generated images, captions and answers, and
 report.html (one file that opens offline) to the folder --out.
 
 With --tasks, runs published benchmarks by their official files and scorers, or
 tasks on sources of the config ("captions:NAME"; docs/evaluation.md lists all):
+
+  ddit evaluate --checkpoint=runs/mine --tasks=captions:mine \\
+    --out=runs/mine/benchmarks
 
   ddit evaluate --checkpoint=runs/ddit/stage3 --config=configs/benchmarks.py \\
     --tasks=vqav2,pope,geneval --out=runs/ddit/stage3/benchmarks
@@ -332,14 +352,16 @@ the outputs in the official layout.
       "a second checkpoint, such as SD3's, for the same prompts and seeds",
       is_path=True,
     ),
-    "config": _CONFIG,
+    "config": Flag(
+      "config file, FILE.py[:variant]; the run's own if unset", is_path=True
+    ),
     "out": Flag("folder for metrics, samples and the report", is_path=True),
     "weights": _WEIGHTS,
     "step": _STEP,
     **compilation_cache.FLAGS,
   },
   run=_evaluate,
-  required=("checkpoint", "config", "out"),
+  required=("checkpoint", "out"),
 )
 
 

@@ -264,6 +264,8 @@ def _example(
       images["shown"] = result.task.read(item, _THUMBNAIL, "pad")
     if not isinstance(output, list):
       texts[result.task.protocol.kind] = str(output)
+  if "record" in item.facts:
+    texts["record"] = item.facts["record"]
   if "expected" in item.facts:
     texts["expected"] = str(item.facts["expected"])
   if score is not None:

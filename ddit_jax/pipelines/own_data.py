@@ -26,7 +26,7 @@ from ddit_jax.scoring.scored import ItemScores, Scored
 
 # A single annotator's answer is copied, as in the loaders of GQA.
 _NUM_ANNOTATORS = 10
-_FEATURES = "rows of features of a network that you name beside the figure"
+_FEATURES = "a network that you name beside the figure, a row each"
 
 
 def is_own(task: str) -> bool:

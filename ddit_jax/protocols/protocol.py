@@ -32,8 +32,8 @@ _EULER_28 = {
 # Canvas of the release's questions, prompt and answer together.
 _CANVAS = 128
 _INCEPTION = (
-  "rows of the 2048 pool3 features of the 2015-12-05 Inception network, by "
-  "clean-fid or pytorch-fid: name which, they differ"
+  "clean-fid or pytorch-fid (name which, they differ), a row of the 2048 pool3 "
+  "features of the 2015-12-05 Inception network"
 )
 
 

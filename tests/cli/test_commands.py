@@ -14,6 +14,7 @@ from ddit_jax.config.load import split_overrides
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.pipelines import benchmarks, evaluate, generating, lora_export
+from ddit_jax.pipelines.load import stored_config
 
 CONFIG = "--config=configs/digits.py"
 
@@ -209,9 +210,9 @@ def test_settings_are_checked_before_the_checkpoint_is_opened(argv, message):
     sample("--checkpoint=nowhere", "--prompt=a", *argv)
 
 
-@pytest.mark.parametrize("missing", ["checkpoint", "config", "out"])
-def test_evaluation_needs_three_flags(missing):
-  argv = {"checkpoint": "c", "config": "configs/digits.py", "out": "o"}
+@pytest.mark.parametrize("missing", ["checkpoint", "out"])
+def test_evaluation_needs_two_flags(missing):
+  argv = {"checkpoint": "c", "out": "o"}
   del argv[missing]
   with pytest.raises(InputError, match=f"--{missing} is missing: "):
     evaluated(*(f"--{name}={value}" for name, value in argv.items()))
@@ -222,6 +223,24 @@ def test_the_config_is_checked_before_the_checkpoint_is_opened():
     evaluated(
       CONFIG, "--checkpoint=c", "--out=o", **{"evaluate.split": "validaton"}
     )
+
+
+def test_without_a_config_a_run_is_evaluated_by_its_own(
+  trained, tmp_path, monkeypatch
+):
+  calls = []
+  monkeypatch.setattr(
+    evaluate, "evaluate", lambda *args, **_: calls.append(args)
+  )
+  flags = f"--checkpoint={trained}", "--out=o"
+  evaluated(*flags)
+  evaluated(*flags, **{"evaluate.num_captions": "3"})
+  (own, _), (changed, _) = calls
+  assert own == stored_config(str(trained), None)
+  assert own.data.pool_size == 64 and own.evaluate.num_captions == 8
+  assert changed.evaluate.num_captions == 3 and changed.data == own.data
+  with pytest.raises(InputError, match="has no checkpoints"):
+    evaluated(f"--checkpoint={tmp_path}", "--out=o")
 
 
 def test_config_and_options_are_handed_over(monkeypatch):

@@ -4,6 +4,7 @@ Each is taken as written, in another folder than the repository, up to where
 its work would begin; those that toy data and weights allow also to their end.
 """
 
+import json
 import pathlib
 import re
 import runpy
@@ -38,6 +39,7 @@ BEGINNINGS = (
   "ddit_jax.pipelines.benchmarks.evaluate_benchmarks",
   "ddit_jax.planning.topology.open_topology",
   "ddit_jax.pipelines.load.load",
+  "ddit_jax.pipelines.load.stored_config",
   "ddit_jax.pipelines.lora_export.export_adapter",
   "ddit_jax.pipelines.lora_export.export_merged",
   "ddit_jax.conversion.convert.plan_import",
@@ -196,19 +198,35 @@ def test_sd3_is_sampled_as_written(elsewhere, capsys):
 def test_own_images_are_evaluated_as_written(elsewhere, on_one_device, capsys):
   """The section on one's own data of docs/evaluation.md, for six steps."""
   write_images(elsewhere / "path" / "to" / "images", 40)
+  rows = [
+    {
+      "id": str(number),
+      "image": f"{number}.png",
+      "conversations": [
+        {"from": "human", "value": "what color is it?"},
+        {"from": "gpt", "value": ("red", "green", "blue")[number % 3]},
+        {"from": "human", "value": "is it a square?"},
+        {"from": "gpt", "value": "yes"},
+      ],
+    }
+    for number in range(40)
+  ]
+  path = elsewhere / "path" / "to" / "questions.json"
+  path.write_text(json.dumps(rows))
   commands = [
     words
     for words in commands_in(ROOT / "docs" / "evaluation.md")
-    if any("own_images" in word for word in words)
+    if "runs/mine" in " ".join(words)
   ]
   assert [words[1] for words in commands] == ["train", "evaluate"]
-  fast = {"data.held_out_share": 0.2, "evaluate.likelihood.ode_steps": 2}
-  toy = [*TOY, *(f"--config.{key}={value}" for key, value in fast.items())]
+  toy = [*TOY, "--config.evaluate.likelihood.ode_steps=2"]
   run_as_written(commands, capsys, toy=toy)
   printed = capsys.readouterr().out
   assert "captions:mine/cider" in printed
+  assert "answers:asked/own/yes_no_accuracy" in printed
   assert "likelihoods:mine/image_nats_per_dimension" in printed
-  assert (elsewhere / "runs" / "mine" / "benchmarks" / "report.html").is_file()
+  path = elsewhere / "runs" / "mine" / "benchmarks" / "report.html"
+  assert "<dt>record</dt><dd>" in path.read_text()
 
 
 @pytest.mark.slow
