@@ -10,10 +10,13 @@ Each module imports only modules above it:
 - `questions`: questions about scenes, and ten annotators' answers.
 - `datasets`: training data, with balanced answers.
 - `evaluation_sets`: scenes to caption, questions, and the POPE sets.
+- `benchmark_sets`: the questions of MME and GQA.
 - `segmentation`: connected ink of a generated image.
 - `digit_classifier`: which digit a segment shows.
 - `judge`: does an image match its prompt?
 - `metrics`: a metric with its interval, oracle and prior baseline.
 - `image_scores`: metrics of generated images.
 - `text_scores`: metrics of generated captions and answers.
+- `benchmark_scores`: CIDEr, MME and GQA.
+- `tables`: the metrics as tables.
 """

@@ -99,7 +99,7 @@ def question_items(
   ]
   images = render_all([scene for scene, _, _ in asked], world, writing)
   return [
-    _question_item(image, scene, question, is_held_out=is_held_out, rng=rng)
+    question_item(image, scene, question, is_held_out=is_held_out, rng=rng)
     for image, (scene, question, is_held_out) in zip(images, asked, strict=True)
   ]
 
@@ -146,7 +146,7 @@ def pope_items(
       )
       for digit, is_present in asked:
         question = questions.presence_question(digit, is_present=is_present)
-        item = _question_item(image, scene, question, is_held_out=flag, rng=rng)
+        item = question_item(image, scene, question, is_held_out=flag, rng=rng)
         found[name].append(item)
   return found
 
@@ -156,7 +156,8 @@ def _alternating(count: int) -> list[bool]:
   return [index % 2 == 1 for index in range(count)]
 
 
-def _question_item(image, scene, question, *, is_held_out, rng) -> QuestionItem:
+def question_item(image, scene, question, *, is_held_out, rng) -> QuestionItem:
+  """A question with its annotators."""
   return QuestionItem(
     image=image,
     scene=scene,

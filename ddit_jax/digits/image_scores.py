@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, Shaped, UInt8
+from jaxtyping import Float64, Int64, Shaped, UInt8
 
 from ddit_jax.digits.datasets import generator
 from ddit_jax.digits.judge import Judgement, judge_for
@@ -32,7 +32,10 @@ def generation_metrics(
   tasks present, and "strict" the same where both classifications of every
   digit must agree. "digit_and_color" covers the prompts for one digit in a
   colour: all, those training never shows ("_heldout_pairs"), and the others
-  ("_seen_pairs").
+  ("_seen_pairs"); other tasks that have such prompts are split likewise.
+  "soft_tifa" is the share of single claims that hold, a mean over the images
+  of each task and then over tasks, and "soft_tifa/N" that of prompts with N
+  claims (Soft-TIFA of GenEval 2, arXiv 2512.16853, where the checker is exact).
 
   The oracle is the score of real scenes of the same prompts in the test
   writers' handwriting. The prior baseline is the score of the given images
@@ -55,25 +58,29 @@ def generation_metrics(
   """
   check_lengths(prompts, images, "images")
   judgements = _judgements(world, prompts, images, seed=seed)
-  correct, strict = (
+  correct, strict, atoms = (
     {
       name: np.array([getattr(j, attribute) for j in found])
       for name, found in judgements.items()
     }
-    for attribute in ("is_correct", "is_strictly_correct")
+    for attribute in ("is_correct", "is_strictly_correct", "atoms")
   )
   tags = [prompt.tag for prompt in prompts]
-  colored = np.flatnonzero(np.array(tags) == "colors")
-  color_rows = held_out_rows([prompts[row].is_held_out for row in colored])
   everything = np.arange(len(prompts))
   selected = {tag: (correct, rows) for tag, rows in rows_by(tags).items()} | {
     "overall": (correct, everything),
     "strict": (strict, everything),
-    **{
-      f"digit_and_color{suffix}": (correct, colored[rows])
-      for suffix, rows in color_rows.items()
-    },
+    "soft_tifa": (atoms, everything),
   }
+  numbers = rows_by([len(prompt.atoms()) for prompt in prompts])
+  for number, rows in sorted(numbers.items()):
+    selected[f"soft_tifa/{number}"] = (atoms, rows)
+  for tag, rows in rows_by(tags).items():
+    name = "digit_and_color" if tag == "colors" else tag
+    split = held_out_rows([prompts[row].is_held_out for row in rows])
+    if len(split) > 2 or tag == "colors":
+      for suffix, some in split.items():
+        selected[f"{name}{suffix}"] = (correct, rows[some])
   metrics = {
     f"generation/{name}": _record(scores, prompts, rows, seed=seed)
     for name, (scores, rows) in selected.items()
@@ -123,7 +130,7 @@ def _judgements(
 
 
 def _record(
-  scores: Mapping[str, Bool[np.ndarray, "..."]],
+  scores: Mapping[str, Shaped[np.ndarray, "..."]],
   prompts: Sequence[Prompt],
   rows: Int64[np.ndarray, " rows"],
   *,

@@ -23,11 +23,14 @@ class Judgement:
     is_correct: True if it does by the first classification of every digit.
     is_strictly_correct: True if it also does when a digit counts only where
       both classifications agree.
+    atoms: the share of the prompt's single claims that hold, see
+      `Prompt.atoms`.
     reasons: what is wrong by the first classification, one line each.
   """
 
   is_correct: bool
   is_strictly_correct: bool
+  atoms: float
   reasons: tuple[str, ...]
 
 
@@ -48,10 +51,14 @@ class Findings:
     metadata = prompt.to_metadata()
     lenient = geneval.judge(metadata, self.first)
     agreed = geneval.judge(metadata, self.agreed)
+    atoms = [
+      geneval.judge(atom, self.first).is_correct for atom in prompt.atoms()
+    ]
     return Judgement(
       is_correct=lenient.is_correct,
       # Agreement alone could ignore a surplus digit on which they disagree.
       is_strictly_correct=lenient.is_correct and agreed.is_correct,
+      atoms=sum(atoms) / len(atoms),
       reasons=lenient.reasons,
     )
 

@@ -24,7 +24,7 @@ def metric_record(
   """The mean of `values` with its interval and references, ready for JSON.
 
   Args:
-    values: one score per item, in [0, 1].
+    values: one score per item, in [0, 1] but for CIDEr.
     oracle: score of perfect output on these items.
     prior_baseline: score of output that ignores its input.
     weights: of the items, see `mean_interval`.
@@ -34,7 +34,7 @@ def metric_record(
 
   Returns:
     "value", "n" (items), "interval" ([low, high], 95 %), "oracle" and
-    "prior_baseline"; all but n are in [0, 1].
+    "prior_baseline"; all but n are in [0, 1], if the values are.
 
   Raises:
     ValueError: as `mean_interval`.

@@ -62,6 +62,25 @@ class Prompt:
       metadata["exclude"] = list(self.exclude)
     return metadata | {"prompt": self.text}
 
+  def atoms(self) -> list[dict[str, Any]]:
+    """The single claims of the prompt, each as a line of metadata.
+
+    That a digit is there, how many of it, its colour, and where it is.
+    """
+    found = []
+    for clause in self.include:
+      thing = {"class": clause["class"], "count": 1}
+      found.append([thing])
+      if "color" in clause:
+        found.append([thing | {"color": clause["color"]}])
+      if "position" in clause:
+        relation, place = clause["position"]
+        found.append([self.include[place], thing | {"position": [relation, 0]}])
+    lines = [{"tag": self.tag, "include": clauses} for clauses in found]
+    if self.exclude:
+      lines.append(self.to_metadata())
+    return lines
+
 
 def prompts(world: World) -> list[Prompt]:
   """All prompts of a world; the list never changes.

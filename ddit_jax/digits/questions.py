@@ -108,6 +108,39 @@ def presence_question(digit: int, *, is_present: bool) -> Question:
   )
 
 
+def pair_question(digit: int, color: int, *, is_present: bool) -> Question:
+  """ "is there a red seven?" with the answer for this presence."""
+  words = COLORS[color], DIGIT_WORDS[digit]
+  return Question(
+    kind="is_there_pair",
+    text=f"is there {article(words[0])} {words[0]} {words[1]}?",
+    answer=YES_NO[0 if is_present else 1],
+    answer_type="yes/no",
+  )
+
+
+def number_question(obj: SceneObject, world: World) -> Question:
+  """ "what number is red?"; its colour must be unique in the scene."""
+  asked = "it" if world.is_one_digit else COLORS[obj.color]
+  return Question(
+    kind="what_number",
+    text=f"what number is {asked}?",
+    answer=DIGIT_WORDS[obj.digit],
+    answer_type="number",
+  )
+
+
+def color_question(obj: SceneObject, *, is_named: bool = True) -> Question:
+  """ "what color is the seven?"; the digit must be unique in the scene."""
+  name = DIGIT_WORDS[obj.digit] if is_named else "number"
+  return Question(
+    kind="what_color",
+    text=f"what color is the {name}?",
+    answer=COLORS[obj.color],
+    answer_type="other",
+  )
+
+
 def _pick(choices, rng: np.random.Generator):
   return choices[rng.integers(len(choices))]
 
@@ -122,12 +155,13 @@ def _unique_by(scene: Scene, attribute: str) -> list[SceneObject]:
 
 def _ask_what_number(scene, world, rng):
   if world.is_one_digit:
-    return "what number is it?", DIGIT_WORDS[scene.objects[0].digit]
-  objects = _unique_by(scene, "color")
-  if not objects:
+    obj = scene.objects[0]
+  elif objects := _unique_by(scene, "color"):
+    obj = _pick(objects, rng)
+  else:
     return None
-  obj = _pick(objects, rng)
-  return f"what number is {COLORS[obj.color]}?", DIGIT_WORDS[obj.digit]
+  question = number_question(obj, world)
+  return question.text, question.answer
 
 
 def _ask_what_color(scene, world, rng):
@@ -136,8 +170,8 @@ def _ask_what_color(scene, world, rng):
     return None
   obj = _pick(objects, rng)
   is_named = not world.is_one_digit or rng.random() < 0.5
-  name = DIGIT_WORDS[obj.digit] if is_named else "number"
-  return f"what color is the {name}?", COLORS[obj.color]
+  question = color_question(obj, is_named=is_named)
+  return question.text, question.answer
 
 
 def _ask_color_yes_no(scene, world, rng):
@@ -158,14 +192,14 @@ def _ask_is_there(scene, world, rng):
 
 def _ask_is_there_pair(scene, world, rng):
   obj = _pick(scene.objects, rng)
-  asked, answer = (obj.digit, obj.color), "yes"
+  asked, is_present = (obj.digit, obj.color), True
   if rng.random() < 0.5:
     misses = _near_misses(scene, *asked)
     if not misses:
       return None
-    asked, answer = _pick(misses, rng), "no"
-  digit, color = DIGIT_WORDS[asked[0]], COLORS[asked[1]]
-  return f"is there {article(color)} {color} {digit}?", answer
+    asked, is_present = _pick(misses, rng), False
+  question = pair_question(*asked, is_present=is_present)
+  return question.text, question.answer
 
 
 def _near_misses(scene: Scene, digit: int, color: int) -> list[tuple]:

@@ -85,7 +85,9 @@ def answer_metrics(
 
   "vqa/<kind>" is the fraction of answers equal to the canonical one, both in
   VQA v2's normal form. "vqa/accuracy" and "vqa/accuracy/<answer_type>" are
-  VQA v2's agreement with ten annotators. The oracle is the score of the
+  VQA v2's agreement with ten annotators, the latter also for the scenes with
+  ("_heldout_pairs") and without ("_seen_pairs") a composition that training
+  never shows. The oracle is the score of the
   canonical answer: 1 by kind, and its agreement with the annotators.
 
   Args:
@@ -113,7 +115,10 @@ def answer_metrics(
   exact = {k: _scores(_is_canonical, v, items) for k, v in given.items()}
   agreed = {k: _scores(_agreement, v, items) for k, v in given.items()}
   answer_types = [item.question.answer_type for item in items]
-  selected = {"accuracy": (agreed, np.arange(len(items)))}
+  cells = held_out_rows([item.is_held_out for item in items])
+  selected = {
+    f"accuracy{suffix}": (agreed, rows) for suffix, rows in cells.items()
+  }
   for answer_type, rows in rows_by(answer_types).items():
     selected[f"accuracy/{answer_type}"] = (agreed, rows)
   for kind, rows in rows_by(kinds).items():

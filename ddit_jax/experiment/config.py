@@ -74,6 +74,8 @@ class EvaluateConfig:
     questions_per_kind: questions of each kind.
     num_pope_images: images of each POPE file, six questions each; 0 leaves
       POPE out.
+    is_full: True also asks MME's and GQA's questions and evaluates texts about
+      training writers, and writes all tables of docs/digits.md to tables.md.
     seed: of the sets and of sampling.
     likelihood: how likelihoods are estimated.
   """
@@ -83,6 +85,7 @@ class EvaluateConfig:
   num_captions: int = 400
   questions_per_kind: int = 400
   num_pope_images: int = 100
+  is_full: bool = False
   seed: int = 0
   likelihood: LikelihoodConfig = LikelihoodConfig()
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,15 @@ from PIL import Image
 
 from ddit_jax.checkpoint.store import checkpoints_in
 from ddit_jax.digits import (
+  benchmark_scores,
+  benchmark_sets,
   datasets,
   evaluation_sets,
   grammar,
   image_scores,
   prompts,
   questions,
+  tables,
   text_scores,
 )
 from ddit_jax.digits.evaluation_sets import CaptionItem, QuestionItem
@@ -29,6 +33,7 @@ from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.run_report import train_seconds
 from ddit_jax.experiment.workdir import output_folder
+from ddit_jax.files import replace_file
 from ddit_jax.json_files import write_json, write_lines
 from ddit_jax.monitor.metric_writer import read_scalars
 from ddit_jax.pipelines.load import load, refuse_sd3, stored_config
@@ -150,6 +155,9 @@ class Evaluator:
     if self._plan.num_pope_images:
       with self._timed("pope"):
         self._answer_pope()
+    if self._plan.is_full:
+      with self._timed("tables"):
+        self._fill_tables()
 
   def write(
     self, folder: pathlib.Path, scalars: list[dict], weights: str
@@ -178,6 +186,9 @@ class Evaluator:
     write_lines(folder / "generation.jsonl", self._write_images(folder))
     write_lines(folder / "captions.jsonl", self.captions)
     write_lines(folder / "answers.jsonl", self.answers)
+    if self._plan.is_full:
+      text = tables.as_markdown(self.metrics)
+      replace_file(folder / "tables.md", text.encode())
     report = Report(
       title=f"D-DiT on {self._config.name}",
       summary=(
@@ -237,17 +248,24 @@ class Evaluator:
     order = np.random.default_rng(self._plan.seed).permutation(len(records))
     self.generated = [records[i] for i in order]
 
-  def _caption(self) -> None:
+  def _captioned(self, split: str) -> tuple[list[CaptionItem], list[str]]:
+    """Scenes in the handwriting of a split, and captions of them."""
     plan = self._plan
     items = evaluation_sets.caption_items(
-      self._world, plan.split, plan.num_captions, plan.seed
+      self._world, split, plan.num_captions, plan.seed
     )
     captions = self._pipeline.caption(
       np.stack([item.image for item in items]),
       seed=plan.seed,
       sample=self._config.sample,
     )
-    self.metrics |= text_scores.caption_metrics(items, captions, seed=plan.seed)
+    return items, captions
+
+  def _caption(self) -> None:
+    items, captions = self._captioned(self._plan.split)
+    seed = self._plan.seed
+    self.metrics |= text_scores.caption_metrics(items, captions, seed=seed)
+    self.metrics |= benchmark_scores.cider_metrics(items, captions, seed=seed)
     self.captions = [
       {"caption": caption, "reference": _reference(item)}
       for item, caption in zip(items, captions, strict=True)
@@ -308,12 +326,8 @@ class Evaluator:
       self._world, plan.split, plan.questions_per_kind, plan.seed
     )
     answers = self._answers_to_items(items)
-    weights = dict.fromkeys(questions.kinds(self._world), 1.0)
-    pool = datasets.image_to_text_pool(
-      self._world, "train", _NUM_PRIOR_RECORDS, self._config.seed, weights
-    )
     self.metrics |= text_scores.answer_metrics(
-      items, answers, prior_answers=text_scores.most_frequent_answers(pool)
+      items, answers, prior_answers=self._prior_answers
     )
     self.answers = [
       {
@@ -324,6 +338,41 @@ class Evaluator:
       }
       for item, answer in zip(items, answers, strict=True)
     ]
+
+  @functools.cached_property
+  def _prior_answers(self) -> dict[str, str]:
+    weights = dict.fromkeys(questions.kinds(self._world), 1.0)
+    pool = datasets.image_to_text_pool(
+      self._world, "train", _NUM_PRIOR_RECORDS, self._config.seed, weights
+    )
+    return text_scores.most_frequent_answers(pool)
+
+  def _fill_tables(self) -> None:
+    """MME, GQA, and captions and answers in the handwriting of training."""
+    plan = self._plan
+    some = self._world, plan.split, plan.questions_per_kind, plan.seed
+    of_subtask = benchmark_sets.mme_items(*some)
+    said = {k: self._answers_to_items(v) for k, v in of_subtask.items()}
+    self.metrics |= benchmark_scores.mme_metrics(of_subtask, said)
+    related = benchmark_sets.gqa_items(*some)
+    self.metrics |= benchmark_scores.gqa_metrics(
+      related,
+      self._answers_to_items(related),
+      prior_answers=self._prior_answers,
+    )
+    items, captions = self._captioned("train")
+    found = text_scores.caption_metrics(items, captions, seed=plan.seed)
+    asked = evaluation_sets.question_items(
+      self._world, "train", plan.questions_per_kind, plan.seed
+    )
+    found |= text_scores.answer_metrics(
+      asked,
+      self._answers_to_items(asked),
+      prior_answers=self._prior_answers,
+    )
+    self.metrics |= {
+      f"{name}{tables.TRAIN_WRITERS}": found[name] for name in tables.CELLS
+    }
 
   def _answer_pope(self) -> None:
     plan = self._plan

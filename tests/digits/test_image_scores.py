@@ -37,6 +37,38 @@ def test_every_metric_has_its_number_of_images(scored):
   )
 
 
+def test_atoms_are_the_single_claims_of_prompts(scored):
+  """Numbers of claims by hand: a red seven left of nothing has two."""
+  want = {
+    "single_object": 1,
+    "two_object": 2,
+    "counting": 2,
+    "colors": 2,
+    "position": 3,
+    "color_attr": 4,
+  }
+  assert {p.tag: len(p.atoms()) for p in ASKED} == want
+  metrics, verdicts = scored
+  for number in range(1, 5):
+    shares = [
+      v.atoms
+      for v, p in zip(verdicts, ASKED, strict=True)
+      if want[p.tag] == number
+    ]
+    record = metrics[f"generation/soft_tifa/{number}"]
+    assert record["n"] == len(shares)
+    # Each is a multiple of 1 / number, and at least the verdict.
+    assert {round(share * number, 9) % 1 for share in shares} == {0}
+  assert all(v.atoms == 1 for v in verdicts if v.is_correct)
+  soft, overall = (
+    metrics[f"generation/{name}"] for name in ("soft_tifa", "overall")
+  )
+  assert soft["value"] >= overall["value"] and soft["oracle"] > 0.9
+  parts = ("position", "position_seen_pairs", "position_heldout_pairs")
+  whole, *split = (metrics[f"generation/{name}"]["n"] for name in parts)
+  assert whole == sum(split)
+
+
 def test_overall_is_the_mean_of_the_tasks(scored):
   metrics, verdicts = scored
   by_tag = {
