@@ -1,6 +1,7 @@
 """A checkpoint as an object with one method per task."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -224,6 +225,8 @@ class Pipeline(ImagePipeline):
     sample: SampleConfig | Changes | None = None,
     indices: Sequence[int] | None = None,
     keeps_trace: bool = False,
+    callback_on_call_end: Callable[["Pipeline", np.ndarray, Texts], None]
+    | None = None,
   ) -> Texts:
     """Fills every token that is not part of the prompt, in any pattern.
 
@@ -237,6 +240,10 @@ class Pipeline(ImagePipeline):
       indices: of the rows, 0, 1, ... if None; a row's draws follow from seed
         and index.
       keeps_trace: whether to return the partly masked tokens after each step.
+      callback_on_call_end: called after each call of the network, which then
+        runs as a program of its own, with this pipeline, the rows of a batch
+        (their places in `images`) and their texts so far. On a growing canvas
+        these are as long as the canvas.
 
     Raises:
       InputError: an argument has another type or shape, or a given token is not
@@ -250,6 +257,7 @@ class Pipeline(ImagePipeline):
       longest=self.longest_text,
       tokenizer=self.tokenizer,
     )
+    on_call_end = callback_on_call_end
     return self._sampler.tokens(
       images,
       tokens,
@@ -260,6 +268,7 @@ class Pipeline(ImagePipeline):
       indices=row_indices(indices, len(images)),
       seed=seed,
       config=sample_config(self.sample, sample),
+      on_call_end=on_call_end and functools.partial(on_call_end, self),
     )
 
   def text_likelihood(

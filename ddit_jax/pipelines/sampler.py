@@ -1,6 +1,7 @@
 """Jitted sampling of texts."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -21,6 +22,9 @@ from ddit_jax.sampling.text_sampler import (
 )
 from ddit_jax.sharding.mesh import batch_ways
 
+# (places of the rows, their texts so far); see `Pipeline.infill`.
+OnCallEnd = Callable[[np.ndarray, Texts], None]
+
 
 class Sampler(ModelOnMesh):
   """The text sampler of one model.
@@ -34,7 +38,7 @@ class Sampler(ModelOnMesh):
       self._started_texts, static_argnames=("sampler", "keeps_trace")
     )
     self._advance_texts = jax.jit(
-      self._advanced_texts, static_argnames="sampler"
+      self._advanced_texts, static_argnames=("sampler", "is_one_call")
     )
     self._finish_texts = jax.jit(TextSampler.finish, static_argnums=0)
 
@@ -50,10 +54,12 @@ class Sampler(ModelOnMesh):
     indices: UInt32[np.ndarray, " rows"],
     seed: int,
     config: SampleConfig,
+    on_call_end: OnCallEnd | None = None,
   ) -> Texts:
     """Fills the tokens where `prompt_mask` is False.
 
-    A row's draws follow from the seed and its index in `indices`; for the
+    A row's draws follow from the seed and its index in `indices`. With
+    `on_call_end` each call of the network is a program of its own; for the
     other arguments see `infill`.
     """
     sampler = TextSampler(config.text, mask_id, end_id)
@@ -61,8 +67,14 @@ class Sampler(ModelOnMesh):
 
     def fill(rows, tokens, prompt_mask):
       return in_batches(
-        functools.partial(self._texts, sampler, root, keeps_trace=keeps_trace),
-        (indices[rows], images[rows], tokens, prompt_mask),
+        functools.partial(
+          self._texts,
+          sampler,
+          root,
+          keeps_trace=keeps_trace,
+          on_call_end=on_call_end,
+        ),
+        (rows, (indices[rows], images[rows], tokens, prompt_mask)),
         mesh=self._mesh,
         batch_size=config.batch_size,
       )
@@ -78,9 +90,24 @@ class Sampler(ModelOnMesh):
     )
 
   def _texts(
-    self, sampler: TextSampler, root: jax.Array, rows, *, keeps_trace: bool
+    self,
+    sampler: TextSampler,
+    root: jax.Array,
+    batch,
+    *,
+    keeps_trace: bool,
+    on_call_end: OnCallEnd | None,
   ) -> Texts:
     """The texts of one batch."""
+    places, rows = batch
+    advance = functools.partial(
+      self._advance_texts,
+      self._variables,
+      sampler=sampler,
+      is_one_call=on_call_end is not None,
+    )
+    if on_call_end is not None:
+      on_call_end = functools.partial(on_call_end, np.asarray(places))
     started = self._start_texts(
       self._variables, root, rows, sampler=sampler, keeps_trace=keeps_trace
     )
@@ -88,11 +115,12 @@ class Sampler(ModelOnMesh):
     if not sampler.sampling.drops_finished_rows:
       ways = len(rows[0])
     return finish_and_drop(
-      functools.partial(self._advance_texts, self._variables, sampler=sampler),
+      advance,
       functools.partial(self._finish_texts, sampler),
       started,
       mesh=self._mesh,
       least=ways,
+      on_call_end=on_call_end,
     )
 
   def _started_texts(
@@ -105,8 +133,17 @@ class Sampler(ModelOnMesh):
     return (latents, keys), progress
 
   def _advanced_texts(
-    self, variables, inputs, progress, num_left, *, sampler: TextSampler
+    self,
+    variables,
+    inputs,
+    progress,
+    num_left,
+    *,
+    sampler: TextSampler,
+    is_one_call: bool,
   ) -> Progress:
     latents, keys = inputs
     predict = text_predictor(self._model, variables, latents, sampler.sampling)
+    if is_one_call:
+      return sampler.call(predict, progress, keys)
     return sampler.advance(predict, progress, keys, num_left=num_left)

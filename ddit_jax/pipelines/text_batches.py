@@ -19,6 +19,7 @@ def finish_and_drop(
   *,
   mesh: Mesh,
   least: int,
+  on_call_end: Callable[[Texts], None] | None = None,
 ) -> Texts:
   """Finishes a batch; whenever half of it is done, the rest goes on alone.
 
@@ -31,6 +32,7 @@ def finish_and_drop(
     started: inputs and texts of rows on the mesh.
     mesh: splits a batch.
     least: smaller batches have `least` rows times a power of two.
+    on_call_end: sees the texts after each call of `advance`.
   """
   inputs, progress = started
   places, results = np.arange(progress.is_done.shape[0]), None
@@ -43,7 +45,9 @@ def finish_and_drop(
     is_done = np.asarray(progress.is_done)
     for kept, new in zip(results, texts, strict=True):
       if kept is not None:
-        kept[places[is_done]] = new[is_done]
+        kept[places] = new
+    if on_call_end is not None:
+      on_call_end(jax.tree.map(np.copy, results))
     left = np.flatnonzero(~is_done)
     if not left.size:
       return results

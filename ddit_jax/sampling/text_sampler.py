@@ -149,14 +149,20 @@ class TextSampler(NamedTuple):
       return (~progress.is_done).sum() > num_left
 
     def call(progress):
-      drafts = progress.drafts
-      batch, states, length = drafts.shape
-      logits = predict(drafts.reshape(batch * states, length))
-      log_p = log_probabilities(logits, self.mask_id)
-      log_p = log_p.reshape(batch, states, length, -1)
-      return jax.vmap(self._settle)(progress, keys, log_p)
+      return self.call(predict, progress, keys)
 
     return jax.lax.while_loop(is_running, call, progress)
+
+  def call(
+    self, predict: Predict, progress: Progress, keys: Key[Array, " batch"]
+  ) -> Progress:
+    """Calls the network once; arguments as in `advance`."""
+    drafts = progress.drafts
+    batch, states, length = drafts.shape
+    logits = predict(drafts.reshape(batch * states, length))
+    log_p = log_probabilities(logits, self.mask_id)
+    log_p = log_p.reshape(batch, states, length, -1)
+    return jax.vmap(self._settle)(progress, keys, log_p)
 
   def finish(self, progress: Progress) -> Texts:
     """The results of rows that are done."""

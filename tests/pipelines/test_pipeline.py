@@ -133,6 +133,27 @@ def test_infilling_never_touches_what_is_fixed(pipeline):
   np.testing.assert_array_equal(trace[:, -1], filled)
 
 
+def test_a_callback_sees_the_texts_after_every_call(pipeline, images):
+  rows = [np.stack([part] * 3) for part in pipeline.template("a")]
+  # One token a call, so that the states are those of the trace.
+  options = {"sample": {"text.order": "first_hitting"}, "keeps_trace": True}
+  whole, seen = pipeline.infill(images, *rows, **options), []
+
+  def see(caller, places, texts):
+    assert caller is pipeline and places[:3].tolist() == [0, 1, 2]
+    seen.append(texts)
+
+  live = pipeline.infill(images, *rows, **options, callback_on_call_end=see)
+  for ours, theirs in zip(live, whole, strict=True):
+    np.testing.assert_array_equal(ours, theirs)
+  assert len(seen) == whole.calls.max()
+  for number, texts in enumerate(seen):
+    np.testing.assert_array_equal(texts.tokens[:3], whole.trace[:, number])
+    np.testing.assert_array_equal(
+      texts.probabilities[:3], whole.trace_probabilities[:, number]
+    )
+
+
 def test_captions_and_answers_are_texts_of_known_words(pipeline, images):
   captions = pipeline.caption(images)
   answers = pipeline.answer(images, ["what color is it?"] * 3)
