@@ -110,8 +110,9 @@ class Server:
     try:
       async with asyncio.timeout(self._limits.timeout):
         body = await self._body(request)
+      fields = messages.fields_of(body)
       group, rows = await run_in_threadpool(
-        job_of, body, self._pipeline, self._limits
+        job_of, fields, self._pipeline, self._limits
       )
       future = asyncio.wrap_future(self.batcher.submit(group, rows))
     except InputError as error:

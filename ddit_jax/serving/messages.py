@@ -61,10 +61,10 @@ _CHAT_FIELDS = (*_COMMON, *_TEXT_SETTINGS, "messages", "stream")
 
 
 def image_job(
-  body: bytes, pipeline: Pipeline | Sd3Pipeline, limits: Limits
+  fields: dict[str, Any], pipeline: Pipeline | Sd3Pipeline, limits: Limits
 ) -> tuple[ImageGroup, list[ImageRow]]:
   """The job of a body of /v1/images/generations; raises InputError."""
-  fields = _fields(body, _IMAGE_FIELDS)
+  _check_fields(fields, _IMAGE_FIELDS)
   prompt, negative = (
     _text(fields, name, default)
     for name, default in (("prompt", None), ("negative_prompt", ""))
@@ -89,7 +89,7 @@ def image_job(
 
 
 def chat_job(
-  body: bytes, pipeline: Pipeline | Sd3Pipeline, limits: Limits
+  fields: dict[str, Any], pipeline: Pipeline | Sd3Pipeline, limits: Limits
 ) -> tuple[TextGroup, list[TextRow]]:
   """The job of a body of /v1/chat/completions; raises InputError."""
   if not isinstance(pipeline, Pipeline):
@@ -97,19 +97,19 @@ def chat_job(
       "this checkpoint has no text head and only generates images: use "
       "/v1/images/generations"
     )
-  fields = _fields(body, _CHAT_FIELDS)
+  _check_fields(fields, _CHAT_FIELDS)
   if fields.get("stream"):
     raise InputError("stream: texts are sent whole, leave it out")
   question, url = _message(fields.get("messages"))
   count = _whole(fields, "n", 1, 1, limits.max_images)
   seed = _whole(fields, "seed", 0, 0, MAX_SEED - count + 1)
   prompt = pipeline.prompts([question])[0] if question else ""
-  pipeline.template(prompt)
-  image = _decoded(url, limits.max_pixels)
+  template = pipeline.template(prompt)
+  image = read_image(_data_of(url), "image_url", limits)
   (pixels,) = image_batch([image], pipeline.input_size, pipeline.input_crop)
   changes = _changes(fields, _TEXT_SETTINGS)
   sample_config(pipeline.sample, changes)
-  rows = [TextRow(pixels, prompt, seed + i) for i in range(count)]
+  rows = [TextRow(pixels, *template, seed + i) for i in range(count)]
   return TextGroup(tuple(changes.items())), rows
 
 
@@ -139,18 +139,32 @@ def chat_answer(texts: Sequence[str], model: str) -> dict[str, Any]:
   }
 
 
-def _fields(body: bytes, known: Sequence[str]) -> dict[str, Any]:
+def fields_of(body: bytes) -> dict[str, Any]:
+  """The fields of a request; raises InputError."""
   try:
     fields = parse_json(body)
   except ValueError as error:
     raise InputError(f"the body is not JSON: {error}") from error
   if not isinstance(fields, dict):
     raise InputError("the body must be a JSON object")
+  # Clients send null for what they leave out.
+  return {name: x for name, x in fields.items() if x is not None}
+
+
+def read_image(data: bytes, name: str, limits: Limits) -> Image.Image:
+  """An image that a user sent; raises InputError."""
+  try:
+    return decode_image(data, name, max_pixels=limits.max_pixels)
+  except BadRecord as error:
+    raise InputError(
+      f"{name} cannot be used: {error.detail} ({error.reason})"
+    ) from error
+
+
+def _check_fields(fields: dict[str, Any], known: Sequence[str]) -> None:
   for name in fields:
     if name not in known:
       raise InputError(f"unknown field {name!r}: {suggest(name, known)}")
-  # Clients send null for what they leave out.
-  return {name: x for name, x in fields.items() if x is not None}
 
 
 def _text(fields: dict[str, Any], name: str, default: str | None) -> str:
@@ -215,20 +229,14 @@ def _message(messages: Any) -> tuple[str, str]:
   return (texts[0].strip() if texts else ""), urls[0]
 
 
-def _decoded(url: Any, max_pixels: int) -> Image.Image:
+def _data_of(url: Any) -> bytes:
   match = _DATA_URL.match(url) if isinstance(url, str) else None
   if match is None:
     raise InputError(
       "image_url must be 'data:image/...;base64,...': nothing is fetched"
     )
   try:
-    data = base64.b64decode(url[match.end() :], validate=True)
+    return base64.b64decode(url[match.end() :], validate=True)
   # Of characters that are not ASCII, too.
   except ValueError as error:
     raise InputError(f"image_url is not base64: {error}") from error
-  try:
-    return decode_image(data, "image_url", max_pixels=max_pixels)
-  except BadRecord as error:
-    raise InputError(
-      f"image_url cannot be used: {error.detail} ({error.reason})"
-    ) from error
