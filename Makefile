@@ -29,6 +29,7 @@ test: $(INSTALLED_FOR_TESTS)
 	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) --dist loadfile
 
 slow-test: $(INSTALLED_FOR_TESTS)
+	$(BIN)/python -m pip install --quiet -e '.[test,demo,slow_test]'
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
 parity-test: $(INSTALLED_FOR_TESTS)

@@ -62,6 +62,10 @@ EXTRAS = {
   "easy_vqa": ["easy-vqa"],
   # HTTP for `ddit serve`.
   "serve": ["starlette>=0.46", "uvicorn>=0.34"],
+  # The page of `ddit demo`; it brings its own server.
+  "demo": ["gradio>=6.31,<7"],
+  # What only slow tests need: the driver of a browser.
+  "slow_test": ["playwright>=1.50"],
   "tpu": ["jax[tpu]"],
   "gpu": ["jax[cuda13]"],
 }
@@ -72,7 +76,10 @@ setup(
   description="Dual Diffusion Transformer (D-DiT) in JAX",
   python_requires=">=3.11",
   packages=find_packages(include=["ddit_jax", "ddit_jax.*"]),
-  package_data={"ddit_jax.report": ["template.html"]},
+  package_data={
+    "ddit_jax.report": ["template.html"],
+    "ddit_jax.demo": ["page.css"],
+  },
   install_requires=REQUIRES,
   extras_require=EXTRAS,
   entry_points={"console_scripts": ["ddit=ddit_jax.cli.main:main"]},

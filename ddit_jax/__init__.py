@@ -26,6 +26,7 @@ In reading order:
 - `experiment`: combines all of these into runs.
 - `pipelines`: checkpoints as objects and tasks.
 - `serving`: a checkpoint behind HTTP.
+- `demo`: a checkpoint behind a page for a browser.
 - `cli`: the command line.
 - `prng`: random keys by purpose and step.
 - `files`: paths, regular files, locks, atomic writes.

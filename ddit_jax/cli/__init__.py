@@ -8,6 +8,7 @@
 - `compare`: `compare`.
 - `plan`: `plan`.
 - `serve`: `serve`.
+- `demo`: `demo`.
 - `cluster`: how a process joins the others of its job.
 - `compilation_cache`: compiled programs on disk.
 """

@@ -11,7 +11,15 @@ import threading
 
 from absl import logging as absl_logging
 
-from ddit_jax.cli import commands, compare, plan, prepare, score, serve
+from ddit_jax.cli import (
+  commands,
+  compare,
+  demo,
+  plan,
+  prepare,
+  score,
+  serve,
+)
 from ddit_jax.cli.flags import Verb
 from ddit_jax.config.load import split_overrides
 from ddit_jax.errors import InputError, one_line, printable, suggest
@@ -29,6 +37,7 @@ VERBS: dict[str, Verb] = {
     compare.VERB,
     commands.LORA,
     serve.VERB,
+    demo.VERB,
   )
 }
 

@@ -8,19 +8,40 @@ from ddit_jax.cli import compilation_cache
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.errors import InputError
 
-_MODULES = ("starlette", "uvicorn")
-
 
 def _serve(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   del overrides
-  for module in _MODULES:
-    if importlib.util.find_spec(module) is None:
+  check_modules("serve", "starlette", "uvicorn")
+  pipeline, limits = load_pipeline(values, timeout=values.timeout)
+  from ddit_jax.serving.app import Server
+  from ddit_jax.serving.listening import listen
+
+  server = Server(pipeline, name=name_of(values), limits=limits)
+  return listen(server, values.host, values.port)
+
+
+def check_modules(verb: str, *names: str) -> None:
+  """Raises InputError unless the modules of an extra of this name are there."""
+  for name in names:
+    if importlib.util.find_spec(name) is None:
       raise InputError(
-        f"ddit serve needs {module}: pip install 'ddit_jax[serve]'"
+        f"ddit {verb} needs {name}: pip install 'ddit_jax[{verb}]'"
       )
+
+
+def load_pipeline(values: argparse.Namespace, **limits: float):
+  """(pipeline, limits) of the flags, which are checked first.
+
+  Args:
+    values: of `FLAGS`.
+    **limits: further ones, flags of the verb as well.
+
+  Raises:
+    InputError: a flag's value, or the checkpoint, is unusable.
+  """
   if not 0 <= values.port <= 65535:
     raise InputError(f"--port must be in 0 to 65535, got {values.port}")
-  for name in ("batch_size", "timeout", "max_waiting"):
+  for name in ("batch_size", "max_waiting", *limits):
     # Also refuses NaN.
     if not getattr(values, name) > 0:
       raise InputError(
@@ -32,8 +53,7 @@ def _serve(values: argparse.Namespace, overrides: dict[str, str]) -> int:
       f"--batch_size={values.batch_size}: full batches could never wait"
     )
   from ddit_jax.pipelines.load import load
-  from ddit_jax.serving.app import Server, ServerLimits
-  from ddit_jax.serving.listening import listen
+  from ddit_jax.serving.app import ServerLimits
 
   compilation_cache.use(values)
   pipeline = load(
@@ -42,18 +62,29 @@ def _serve(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     step=values.step,
     dtype=values.dtype,
   )
-  server = Server(
-    pipeline,
-    name=pathlib.Path(values.checkpoint).resolve().name,
-    limits=ServerLimits(
-      max_images=values.batch_size,
-      max_waiting=values.max_waiting,
-      timeout=values.timeout,
-    ),
+  return pipeline, ServerLimits(
+    max_images=values.batch_size, max_waiting=values.max_waiting, **limits
   )
-  return listen(server, values.host, values.port)
 
 
+def name_of(values: argparse.Namespace) -> str:
+  """What a checkpoint is called: its folder's name."""
+  return pathlib.Path(values.checkpoint).resolve().name
+
+
+FLAGS = {
+  "checkpoint": Flag(
+    "folder of a run, its checkpoints, or converted weights", is_path=True
+  ),
+  "weights": Flag("ema (exponential moving average) or params", str, "ema"),
+  "step": Flag("checkpoint's step; the newest if unset", int),
+  "dtype": Flag("float32 or bfloat16; the checkpoint's own if unset"),
+  "host": Flag("address to listen at", str, "127.0.0.1"),
+  "port": Flag("to listen at", int, 8000),
+  "batch_size": Flag("most images or texts of a request or a call", int, 16),
+  "max_waiting": Flag("images and texts in the queue", int, 256),
+  **compilation_cache.FLAGS,
+}
 VERB = Verb(
   name="serve",
   summary="answer HTTP requests for images, captions and answers",
@@ -72,18 +103,8 @@ large, wait too long or cannot be understood get an error in JSON. There is no
 authentication: --host other than 127.0.0.1 opens it to the network.
 """,
   flags={
-    "checkpoint": Flag(
-      "folder of a run, its checkpoints, or converted weights", is_path=True
-    ),
-    "weights": Flag("ema (exponential moving average) or params", str, "ema"),
-    "step": Flag("checkpoint's step; the newest if unset", int),
-    "dtype": Flag("float32 or bfloat16; the checkpoint's own if unset"),
-    "host": Flag("address to listen at", str, "127.0.0.1"),
-    "port": Flag("to listen at", int, 8000),
-    "batch_size": Flag("most images or texts of a request or a call", int, 16),
-    "max_waiting": Flag("images and texts in the queue", int, 256),
+    **FLAGS,
     "timeout": Flag("seconds from a request to its answer", float, 600.0),
-    **compilation_cache.FLAGS,
   },
   run=_serve,
   required=("checkpoint",),

@@ -1,5 +1,6 @@
 """The report of a training run, made of what lies in its workdir."""
 
+import contextlib
 import json
 import logging
 import pathlib
@@ -10,8 +11,11 @@ import jax
 import numpy as np
 from PIL import Image
 
+from ddit_jax.files import read_regular
+from ddit_jax.json_files import parse_json
 from ddit_jax.monitor.metric_writer import read_scalars
 from ddit_jax.report.page import Report, write_report
+from ddit_jax.train.hooks import INCIDENTS_FILE
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +78,25 @@ def run_report(workdir: pathlib.Path) -> Report:
     grids=_newest_grids(workdir / "images"),
     seconds={"train": train_seconds(lines)},
   )
+
+
+def read_incidents(workdir: pathlib.Path) -> list[dict[str, Any]]:
+  """Skipped batches and rollbacks of a run, in order; see `LossGuard`.
+
+  A line that is half written is left out.
+
+  Raises:
+    OSError: the file cannot be read.
+  """
+  path, found = workdir / INCIDENTS_FILE, []
+  if not path.exists():
+    return found
+  for line in read_regular(path).split(b"\n"):
+    with contextlib.suppress(ValueError):
+      incident = parse_json(line)
+      if isinstance(incident, dict):
+        found.append(incident)
+  return found
 
 
 def train_seconds(scalars: Sequence[dict[str, Any]]) -> float:

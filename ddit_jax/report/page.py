@@ -139,11 +139,11 @@ def write_report(path: str | os.PathLike, report: Report) -> None:
   environment.filters |= {
     "number": number,
     "duration": duration,
-    "image": _image_source,
+    "image": image_source,
     "name": breakable,
   }
   rows = {name: _metric_row(name, m) for name, m in report.metrics.items()}
-  curves = _curves(report.scalars)
+  charted = curves(report.scalars)
   try:
     page = environment.get_template("template.html").render(
       vars(report)
@@ -154,11 +154,11 @@ def write_report(path: str | os.PathLike, report: Report) -> None:
         "has_oracle": any(
           m["oracle"] is not None for m in report.metrics.values()
         ),
-        "run_figures": _run_figures(report.scalars, report.seconds),
+        "run_figures": run_figures(report.scalars, report.seconds),
         "masked_sign": MASKED_SIGN,
         "num_unfolded": _NUM_UNFOLDED,
-        "main_curves": [c for c in curves if c["name"] in _CURVES],
-        "other_curves": [c for c in curves if c["name"] not in _CURVES],
+        "main_curves": [c for c in charted if c["name"] in _CURVES],
+        "other_curves": [c for c in charted if c["name"] not in _CURVES],
         "config": flat_config(report.config),
       }
     )
@@ -216,7 +216,7 @@ def flat_config(config: dict[str, Any], path: str = "") -> dict[str, str]:
   return flat
 
 
-def _image_source(image: UInt8[np.ndarray, "height width channels"]) -> str:
+def image_source(image: UInt8[np.ndarray, "height width channels"]) -> str:
   """The pixels as a data URI with a PNG inside."""
   return f"data:image/png;base64,{png_base64(image, 'of a report')}"
 
@@ -269,7 +269,7 @@ def _finite(*values: float | None) -> list[float]:
   return [x for x in values if x is not None and math.isfinite(x)]
 
 
-def _run_figures(
+def run_figures(
   scalars: Sequence[dict[str, Any]], seconds: Mapping[str, float]
 ) -> dict[str, str]:
   """The ends of the curves, and the time."""
@@ -285,7 +285,7 @@ def _run_figures(
   return figures
 
 
-def _curves(scalars: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def curves(scalars: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
   """One chart per scalar: the main ones first, the others by name."""
   present = {name for line in scalars for name in line} - set(_NOT_CURVES)
   names = [name for name in _CURVES if name in present]

@@ -3,10 +3,25 @@
 import contextlib
 import threading
 from types import FrameType
+from typing import Any, Protocol
 
 import uvicorn
+from uvicorn.main import STARTUP_FAILURE
 
-from ddit_jax.serving.app import Server
+from ddit_jax.serving.batcher import Batcher
+
+
+class Served(Protocol):
+  """What is served.
+
+  Attributes:
+    batcher: its queue.
+  """
+
+  batcher: Batcher
+
+  def app(self) -> Any:
+    """An ASGI application."""
 
 
 class Listener(uvicorn.Server):
@@ -19,11 +34,20 @@ class Listener(uvicorn.Server):
     server: the routes and their queue.
     host: address to listen at.
     port: to listen at.
+    grace: seconds that requests may take after a signal; None for any.
   """
 
-  def __init__(self, server: Server, host: str, port: int):
+  def __init__(
+    self, server: Served, host: str, port: int, grace: int | None = None
+  ):
     super().__init__(
-      uvicorn.Config(server.app(), host=host, port=port, log_level="warning")
+      uvicorn.Config(
+        server.app(),
+        host=host,
+        port=port,
+        log_level="warning",
+        timeout_graceful_shutdown=grace,
+      )
     )
     self._batcher = server.batcher
 
@@ -33,10 +57,11 @@ class Listener(uvicorn.Server):
     super().handle_exit(sig, frame)
 
 
-def listen(server: Server, host: str, port: int) -> int:
-  """Serves until a signal; the exit code."""
-  listener = Listener(server, host, port)
-  # It repeats the signal at its end, and exits if it cannot listen.
-  with contextlib.suppress(KeyboardInterrupt, SystemExit):
+def listen(
+  server: Served, host: str, port: int, grace: int | None = None
+) -> int:
+  """Serves until a signal; the exit code. Arguments as of `Listener`."""
+  listener = Listener(server, host, port, grace)
+  with contextlib.suppress(KeyboardInterrupt):
     listener.run()
-  return 0 if listener.started else 1
+  return 0 if listener.started else STARTUP_FAILURE

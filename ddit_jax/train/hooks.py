@@ -23,7 +23,7 @@ from ddit_jax.train.loop import Progress
 
 _log = logging.getLogger(__name__)
 
-_INCIDENTS = "incidents.jsonl"
+INCIDENTS_FILE = "incidents.jsonl"
 # A step's values are read once this many more steps are dispatched, so that
 # reading them never blocks the devices.
 _LAG = 2
@@ -77,7 +77,7 @@ class LossGuard:
     spike_factor: float,
     max_rollbacks: int,
   ):
-    self._path, self._record_ids = folder / _INCIDENTS, record_ids
+    self._path, self._record_ids = folder / INCIDENTS_FILE, record_ids
     self._max_in_row = max_skipped_in_row
     self._spike_factor, self._max_rollbacks = spike_factor, max_rollbacks
     self._num_rollbacks = 0

@@ -74,7 +74,8 @@ ROOTS = {
   "experiment": set(),
   "pipelines": {"experiment"},
   "serving": {"pipelines"},
-  "cli": {"experiment", "pipelines", "serving"},
+  "demo": {"experiment", "pipelines", "serving"},
+  "cli": {"demo", "experiment", "pipelines", "serving"},
   "__main__": {"cli"},
   "__init__": {"experiment", "pipelines"},
 }

@@ -1,0 +1,37 @@
+"""`ddit demo` refuses what it cannot show, before it loads a model."""
+
+import importlib.util
+
+import pytest
+
+from ddit_jax.cli import serve
+from ddit_jax.cli.main import main
+
+
+def refused(capsys, *flags):
+  flags = ["--checkpoint=nowhere", "--compilation_cache=off", *flags]
+  assert main(["demo", *flags]) == 2
+  line = capsys.readouterr().err
+  assert line.startswith("ddit: ") and line.count("\n") == 1
+  return line
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (["--port=65536"], "--port must be in 0 to 65535, got 65536"),
+    (["--batch_size=0"], "--batch_size must be positive, got 0"),
+    (["--workdir=none"], "--workdir=none holds no run that has logged a step"),
+    (["--timeout=3"], "ddit demo has no flag --timeout"),
+    ([], "nowhere has no checkpoints"),
+  ],
+)
+def test_bad_flags_are_one_line(capsys, monkeypatch, flags, message):
+  monkeypatch.setattr(serve, "check_modules", lambda *names: None)
+  assert message in refused(capsys, *flags)
+
+
+def test_the_extra_is_named_where_it_is_missing(capsys, monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  line = refused(capsys)
+  assert "ddit demo needs gradio: pip install 'ddit_jax[demo]'" in line
