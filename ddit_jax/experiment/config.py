@@ -118,7 +118,7 @@ class Config:
       "data.sources.mine", accepts other contents, too.
   """
 
-  schema_version: int = 2
+  schema_version: int = 3
   name: str = "run"
   seed: int = 0
   init_from: str = ""

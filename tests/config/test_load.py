@@ -102,7 +102,7 @@ def test_a_future_version_is_the_complaint_whatever_else_is_unknown():
   with pytest.raises(InputError) as caught:
     from_dict(Config, config, "the run in runs/x")
   assert str(caught.value) == (
-    "the run in runs/x has schema_version 7, this ddit_jax reads version 2: "
+    "the run in runs/x has schema_version 7, this ddit_jax reads version 3: "
     "install the release that wrote it"
   )
 
@@ -206,7 +206,7 @@ def test_variants_and_overrides_reach_the_settings():
       {"data.sources.mine.filters.max_ratio": "1e999"},
       "data.sources.mine.filters.max_ratio must be a finite number, got inf",
     ),
-    ({"schema_version": "3"}, "has schema_version 3, this ddit_jax reads"),
+    ({"schema_version": "2"}, "has schema_version 2, this ddit_jax reads"),
     ({"": "1"}, "unknown config key : "),
     ({"seed": "{[]: 1}"}, "seed must be int, got '{[]: 1}'"),
     ({"seed": "(" * 3000}, "seed must be int, got '((("),

@@ -64,7 +64,7 @@ def train(*overrides: str) -> list[str]:
 def future(place: pathlib.Path) -> None:
   step = place / "run" / "checkpoints" / tiny_run.LAST_STEP
   path = step / "plain" / "config.json"
-  config = json.loads(path.read_text()) | {"schema_version": 3, "new": {}}
+  config = json.loads(path.read_text()) | {"schema_version": 4, "new": {}}
   path.write_text(json.dumps(config))
   write_manifest(step, extra={"step": tiny_run.NUM_STEPS})
 
@@ -84,7 +84,7 @@ NEW, OLD = "train --workdir={}/new", "train --workdir={}/run"
 SAMPLE = "sample --checkpoint={}/run --out={}/out"
 EVALUATE = "evaluate --checkpoint={}/run --out={}/out"
 VERSION = (
-  "has schema_version 3, this ddit_jax reads version 2: install the release "
+  "has schema_version 4, this ddit_jax reads version 3: install the release "
   "that wrote it"
 )
 
@@ -161,7 +161,7 @@ def test_a_file_that_is_no_image(refused):
 
 
 def test_a_config_of_the_future(place, refused):
-  assert refused(NEW, *train("schema_version=3")) == f"this config {VERSION}"
+  assert refused(NEW, *train("schema_version=4")) == f"this config {VERSION}"
   future(place)
   assert refused(OLD, *train()) == f"the run in {{}}/run {VERSION}"
   line = f"the checkpoint of step 6 {VERSION}"

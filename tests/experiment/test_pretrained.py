@@ -100,7 +100,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
   with CheckpointStore(tmp_path / "checkpoints") as store:
     store.save(
       *(1, {"ema": unflatten_dict(flat, sep=".")}),
-      **{"data_position": {}, "config": {"schema_version": 2}, "files": {}},
+      **{"data_position": {}, "config": {"schema_version": 3}, "files": {}},
     )
   path = str(tmp_path / "checkpoints" / "1")
   weights = PretrainedParams.open(path, "ema", wanted())

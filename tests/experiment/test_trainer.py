@@ -206,9 +206,9 @@ class TestRefused:
     )
 
   def test_a_run_of_a_future_release(self, copy):
-    edit_saved_config(copy, schema_version=3, hologram=True)
+    edit_saved_config(copy, schema_version=4, hologram=True)
     assert self.refused(copy) == (
-      f"the run in {copy} has schema_version 3, this ddit_jax reads version 2: "
+      f"the run in {copy} has schema_version 4, this ddit_jax reads version 3: "
       "install the release that wrote it"
     )
 

@@ -357,7 +357,7 @@ def save_three(_):
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
       arrays = {f"w{i}": jnp.arange(65536.0) * i for i in range(4)}
       store.save(step, {"params": arrays}, data_position={}, files={},
-                 config={"schema_version": 2})
+                 config={"schema_version": 3})
     store.wait()
 
 main._dispatch = save_three

@@ -102,14 +102,14 @@ def test_a_damaged_checkpoint_is_refused_and_another_step_still_loads(copy):
 def test_a_checkpoint_of_a_future_release_is_refused(copy):
   step = copy / "checkpoints" / "6"
   path = step / "plain" / "config.json"
-  config = json.loads(path.read_text()) | {"schema_version": 3, "new": 1}
+  config = json.loads(path.read_text()) | {"schema_version": 4, "new": 1}
   path.write_text(json.dumps(config))
   write_manifest(step, extra={"step": 6})
   with pytest.raises(InputError) as caught:
     load(str(copy))
   assert str(caught.value) == (
-    "the checkpoint of step 6 has schema_version 3, this ddit_jax reads "
-    "version 2: install the release that wrote it"
+    "the checkpoint of step 6 has schema_version 4, this ddit_jax reads "
+    "version 3: install the release that wrote it"
   )
 
 
