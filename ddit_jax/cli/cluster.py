@@ -1,6 +1,7 @@
 """How a process finds the other processes of its job."""
 
 import argparse
+import math
 import os
 import sys
 import threading
@@ -9,9 +10,8 @@ from ddit_jax.cli.flags import Flag
 from ddit_jax.errors import InputError, one_line
 
 _SECONDS_TO_JOIN = 300
-# Of silence, after which JAX ends all processes. It has its say where no
-# `processes.leaving_together` names the silent one sooner.
-_SECONDS_UNTIL_LOST = 50
+# After `processes.leaving_together`, which names the silent process.
+_SECONDS_UNTIL_JAX_ENDS = 10
 
 FLAGS = {
   "distributed": Flag(
@@ -30,11 +30,18 @@ FLAGS = {
 _EXPLICIT = ("coordinator", "num_processes", "process_id")
 
 
-def join(values: argparse.Namespace) -> None:
+def join(
+  values: argparse.Namespace, *, peer_timeout_seconds: float = 40.0
+) -> None:
   """Joins the other processes of a job, if the flags ask for it.
 
   A job whose processes do not find each other in time ends this process with
   exit code 1: a launcher may try again, unlike after bad input.
+
+  Args:
+    values: of `FLAGS`.
+    peer_timeout_seconds: as `processes.leaving_together` takes it. JAX itself
+      ends all processes 10 seconds later.
 
   Raises:
     InputError: no cluster says who the processes are, or the flags that say so
@@ -52,7 +59,8 @@ def join(values: argparse.Namespace) -> None:
   try:
     jax.distributed.initialize(
       initialization_timeout=_SECONDS_TO_JOIN + 60,
-      heartbeat_timeout_seconds=_SECONDS_UNTIL_LOST,
+      heartbeat_timeout_seconds=math.ceil(peer_timeout_seconds)
+      + _SECONDS_UNTIL_JAX_ENDS,
       **explicit,
     )
   except ValueError as error:

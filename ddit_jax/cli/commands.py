@@ -25,7 +25,9 @@ def _train(values: argparse.Namespace, overrides: dict[str, str]) -> int:
 
   if not 0 <= values.stop_code <= 255:
     raise InputError(f"--stop_code must be in 0 ... 255: {values.stop_code}")
-  cluster.join(values)
+  configs = job.values() if isinstance(job, dict) else [job]
+  timeouts = (config.train.peer_timeout_seconds for config in configs)
+  cluster.join(values, peer_timeout_seconds=max(timeouts))
   compilation_cache.use(values)
   workdir = pathlib.Path(values.workdir)
   if isinstance(job, dict):

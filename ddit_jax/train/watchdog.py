@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import faulthandler
+import math
 import sys
 import threading
 import time
@@ -44,10 +45,19 @@ class Watchdog:
     """What the run waits for now."""
     return self._wait.what
 
-  def waits_for(self, what: str, *, is_slow: bool = False) -> None:
-    """From now on the run waits for `what`, e.g. "step 7"."""
+  def waits_for(
+    self, what: str, *, is_slow: bool = False, is_endless: bool = False
+  ) -> None:
+    """From now on the run waits for `what`, e.g. "step 7".
+
+    Args:
+      what: names it in messages.
+      is_slow: True allows six times as long.
+      is_endless: True allows any time, for what grows with the data.
+    """
     patience = _PATIENCE if is_slow else 1
-    self._wait = _Wait(what, patience * self._seconds)
+    seconds = math.inf if is_endless else patience * self._seconds
+    self._wait = _Wait(what, seconds)
 
   @contextlib.contextmanager
   def ending_hangs(self, end: Callable[[str], None]) -> Iterator[None]:

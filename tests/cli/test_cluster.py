@@ -25,7 +25,8 @@ def join(monkeypatch, *argv, error=None):
 
   def initialize(**given):
     assert given.pop("initialization_timeout") > 0
-    assert given.pop("heartbeat_timeout_seconds") < 60
+    # 10 seconds after the job's own limit, 40 seconds by default.
+    assert given.pop("heartbeat_timeout_seconds") == 50
     calls.append(given)
     if error:
       raise error
@@ -41,6 +42,15 @@ def test_without_flags_nothing_is_joined(monkeypatch):
 
 def test_a_cluster_says_who_the_processes_are(monkeypatch):
   assert join(monkeypatch, "--distributed") == [{}]
+
+
+def test_jax_ends_the_job_after_the_job_itself_would(monkeypatch):
+  given = {}
+  monkeypatch.setattr(
+    jax.distributed, "initialize", lambda **kwargs: given.update(kwargs)
+  )
+  cluster.join(VERB.parse(["--distributed"]), peer_timeout_seconds=90.5)
+  assert given["heartbeat_timeout_seconds"] == 101
 
 
 def test_or_flags_say_so_and_nothing_is_detected(monkeypatch):

@@ -79,6 +79,19 @@ def test_only_waits_that_are_too_long_are_hangs(
   assert bool(lines_of(dog, Clock(monkeypatch, pauses))) == is_hang
 
 
+def test_what_grows_with_the_data_may_take_any_time(dog, monkeypatch):
+  dog.waits_for("its sources and data", is_endless=True)
+
+  def between(look):
+    if look == 10_000:
+      dog.waits_for("step 1")
+
+  # Steps have their limit again afterwards.
+  clock = Clock(monkeypatch, [1.0] * 10_010, between)
+  line, *_ = lines_of(dog, clock)
+  assert line.startswith("waited for step 1 for more than 5 seconds")
+
+
 def test_every_wait_begins_anew(dog, monkeypatch):
   def between(look):
     dog.waits_for("step 7")
