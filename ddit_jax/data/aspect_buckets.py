@@ -6,21 +6,39 @@ about the same area, and each image goes to the shape that cuts least of it.
 
 import collections
 import concurrent.futures
+import errno
+import hashlib
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import grain
 import numpy as np
 from jaxtyping import Int
 
-from ddit_jax.data.example import BadRecord, TrainingRecord
+from ddit_jax.data.example import BadRecord, Source, TrainingRecord
 from ddit_jax.data.image_header import HeaderError, image_size_of_bytes
 from ddit_jax.data.mixture import Mixture, RowSelection, SourceOrder
 from ddit_jax.data.schedule import WeightSchedule, parse_schedule
+from ddit_jax.errors import InputError
 
 # (height, width) in pixels.
 Shape = tuple[int, int]
+
+# Records whose sizes a thread reads in one go.
+_CHUNK = 1024
+# Numbers of errors that are a file's own and come back at every start: it is
+# missing, may not be read, or its name cannot be one.
+_OF_THE_FILE = (
+  errno.ENOENT,
+  errno.ENOTDIR,
+  errno.EISDIR,
+  errno.EACCES,
+  errno.EPERM,
+  errno.ELOOP,
+  errno.ENAMETOOLONG,
+  errno.EINVAL,
+)
 
 # Weights of buckets are rounded to this fraction of a phase's batches.
 _RESOLUTION = 10_000
@@ -37,22 +55,48 @@ def nearest_shape(size: Shape, shapes: Sequence[Shape]) -> Shape:
   return min(shapes, key=lambda shape: (lost_share(size, shape), shape))
 
 
-def image_sizes(rows: Any, num_threads: int) -> list[Shape | None]:
+def image_sizes(source: Source, num_threads: int) -> list[Shape | None]:
   """Every record's image size, from headers; each file is read once.
 
-  None stands for records without an image or with an unreadable one, which
-  training reports when it reads them.
+  None stands for records without an image or with a bad one, which training
+  reports when it reads them.
+
+  Raises:
+    InputError: the operating system cannot read a file now. A record that has
+      no size at one start and one at the next would change the order of others.
   """
 
-  def one(index: int) -> Shape | None:
-    try:
-      image = getattr(rows[index], "image", None)
-      return None if image is None else tuple(image_size_of_bytes(image))
-    except (BadRecord, HeaderError):
-      return None
+  def some(start: int) -> list[Shape | None]:
+    stop = min(start + _CHUNK, len(source))
+    return [_image_size(source, index) for index in range(start, stop)]
 
   with concurrent.futures.ThreadPoolExecutor(max(num_threads, 1)) as pool:
-    return list(pool.map(one, range(len(rows))))
+    chunks = pool.map(some, range(0, len(source), _CHUNK))
+    return list(itertools.chain.from_iterable(chunks))
+
+
+def _image_size(source: Source, index: int) -> Shape | None:
+  try:
+    image = source[index].image
+    return None if image is None else tuple(image_size_of_bytes(image))
+  except HeaderError:
+    return None
+  except (BadRecord, OSError) as error:
+    cause = error.__cause__ if isinstance(error, BadRecord) else error
+    # Libraries raise OSError for damaged files, too, without a number.
+    number = getattr(cause, "errno", None)
+    if number is None or number in _OF_THE_FILE:
+      return None
+    raise InputError(
+      f"{source.name}: the size of an image cannot be read ({error}): try "
+      "again, or take the file out"
+    ) from error
+
+
+def shape_digest(numbers: Int[np.ndarray, " rows"]) -> str:
+  """Hex digest of the number of each record's shape."""
+  data = np.ascontiguousarray(numbers, "<i8").tobytes()
+  return hashlib.blake2b(data, digest_size=8).hexdigest()
 
 
 def assign_shapes(

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,9 +12,11 @@ import numpy as np
 from ddit_jax.batch import DualBatch
 from ddit_jax.data.aspect_buckets import (
   BucketMixture,
+  Shape,
   assign_shapes,
   bucket_report,
   image_sizes,
+  shape_digest,
 )
 from ddit_jax.data.bad_records import ReadLog
 from ddit_jax.data.config import DataConfig, TaskConfig
@@ -62,6 +64,11 @@ _NONE_HELD_OUT = HeldOut(held_out_share=0.0)
 _VALIDATION_SEED = 2**31 + 7
 
 
+def _read_sizes(source: Source) -> list[Shape | None]:
+  _log.info("reading %d image sizes of %s", len(source), source.name)
+  return image_sizes(source, usable_cores())
+
+
 class Task(Protocol):
   """The records of one task.
 
@@ -94,6 +101,7 @@ class SourceTask:
     held_out: HeldOut = _NONE_HELD_OUT,
     cached: Mapping[str, Source] = _NO_SOURCES,
     validation_sources: Mapping[str, Source] = _NO_SOURCES,
+    sizes_of: Callable[[str], Sequence[Shape | None]] | None = None,
   ):
     """Reads nothing yet.
 
@@ -107,6 +115,8 @@ class SourceTask:
       cached: the sources with encoder outputs in place of images, by name; {}
         reads images.
       validation_sources: by the name of the source that each validates.
+      sizes_of: a source's name -> the image sizes of all its records; None
+        reads them.
 
     Raises:
       ValueError: a source is unknown, or has no images for the image loss.
@@ -117,6 +127,7 @@ class SourceTask:
     self._transform, self._held_out = transform, held_out
     self._sources = mixed_sources(name, config, sources)
     self._cached = {**self._sources, **cached}
+    self._sizes_of = sizes_of or (lambda one: _read_sizes(sources[one]))
     self._validation_sources = {
       one: validation_sources[one]
       for one in self._sources
@@ -180,6 +191,13 @@ class SourceTask:
     name = _PURPOSES[self._purpose]
     return [bucket_report(name, self._config.shapes, self._shape_numbers)]
 
+  def shape_digests(self) -> dict[str, str]:
+    """Source's name to the digest of its records' shapes; {} for squares."""
+    if not self._in_buckets:
+      return {}
+    numbers = self._shape_numbers
+    return {name: shape_digest(found) for name, found in numbers.items()}
+
   def _held_out_of(self, name: str, num_rows: int) -> np.ndarray:
     if name in self._validation_sources:
       return np.arange(0)
@@ -209,11 +227,11 @@ class SourceTask:
     sizes = {}
     for name, source in self._sources.items():
       rows, _ = rows_of_source(source, self._transform)
-      rows = self._training_part(name, rows)
-      sizes[name] = [None] * len(rows)
+      known = [None] * len(rows)
       if has_images(source):
-        _log.info("reading %d image sizes of %s", len(rows), name)
-        sizes[name] = image_sizes(rows, usable_cores())
+        known = self._sizes_of(name)
+      held_out = set(self._held_out_of(name, len(rows)).tolist())
+      sizes[name] = [x for i, x in enumerate(known) if i not in held_out]
     return assign_shapes(
       sizes,
       self._config.shapes,
@@ -283,6 +301,8 @@ class TrainingData:
     log: bad records and truncated texts.
     description: the data sets, in a few lines.
     instructions: those of the questions, see `example.instruction_of`.
+    shape_digests: task to source's name to `aspect_buckets.shape_digest`; of
+      tasks whose batches have several shapes.
   """
 
   config: DataConfig
@@ -290,6 +310,9 @@ class TrainingData:
   log: ReadLog
   description: str
   instructions: tuple[str, ...] = ()
+  shape_digests: Mapping[str, Mapping[str, str]] = dataclasses.field(
+    default_factory=dict
+  )
 
   @classmethod
   def of_digits(
@@ -340,6 +363,8 @@ class TrainingData:
     """
     for name, source in sources.items():
       log.list_faults(name, getattr(source, "faults", ()))
+    # Of a source in both tasks they are read once.
+    sizes_of = functools.cache(lambda name: _read_sizes(sources[name]))
     tasks = {
       name: SourceTask(
         name,
@@ -350,6 +375,7 @@ class TrainingData:
         held_out=config,
         cached=caches.get(name, {}),
         validation_sources=validation_sources,
+        sizes_of=sizes_of,
       )
       for name, task in config.tasks_on().items()
     }
@@ -366,7 +392,15 @@ class TrainingData:
     if "image_to_text" in tasks:
       asked = mixed_sources("image_to_text", config.image_to_text, sources)
     found = set(map(instruction_of, asked.values())) - {None}
-    return cls(config, tasks, log, description, tuple(sorted(found)))
+    digests = {name: task.shape_digests() for name, task in tasks.items()}
+    return cls(
+      config,
+      tasks,
+      log,
+      description,
+      instructions=tuple(sorted(found)),
+      shape_digests={name: known for name, known in digests.items() if known},
+    )
 
   def training_loader(self, rows_of: RowsOf = range) -> DualLoader:
     """Batches of the tasks that are on, from their beginning.

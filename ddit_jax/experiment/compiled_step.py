@@ -1,6 +1,7 @@
 """The step of a run: lowered, compiled, timed and profiled."""
 
-from collections.abc import Hashable
+import dataclasses
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import jax
@@ -19,6 +20,32 @@ from ddit_jax.train.step import TrainStep
 from ddit_jax.train.watchdog import Watchdog
 
 
+def train_step(
+  config: Config,
+  model: DualModel,
+  *,
+  is_mask_embedding_trained: bool,
+  has_task_norms: bool = False,
+) -> TrainStep:
+  """The step of a run's config, see `TrainStep`."""
+  return TrainStep(
+    model=model,
+    loss=config.loss,
+    optimizer=config.optimizer,
+    train=config.train,
+    seed=config.seed,
+    is_mask_embedding_trained=is_mask_embedding_trained,
+    has_task_norms=has_task_norms,
+  )
+
+
+def jitted(
+  step: Callable[..., Any], shardings: TrainState
+) -> jax.stages.Wrapped:
+  """A step of (state, ...), which takes over the state's arrays and keeps their shardings."""
+  return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
+
+
 class CompiledStep:
   """A function of (number of the step, state, batch), which donates the state.
 
@@ -31,7 +58,7 @@ class CompiledStep:
     config: of the run.
     model: the network between its encoders.
     null_tokens: the empty caption, int32.
-    shardings: of the state, with its frozen parameters.
+    shardings: of the state, without its frozen parameters.
     watchdog: learns that a program is being compiled.
     times: of the run's start.
     profile: which steps are traced.
@@ -82,23 +109,20 @@ class CompiledStep:
   def _compile(
     self, is_trained: bool, has_task_norms: bool, inputs: tuple
   ) -> jax.stages.Compiled:
-    rollouts = self._rollouts
-    step = TrainStep(
-      model=self._model,
-      loss=self._config.loss if rollouts is None else rollouts.loss,
-      optimizer=self._config.optimizer,
-      train=self._config.train,
-      seed=self._config.seed,
+    state, *_ = inputs
+    step = train_step(
+      self._config,
+      self._model,
       is_mask_embedding_trained=is_trained,
       has_task_norms=has_task_norms,
     )
-    function = jax.jit(
-      step if rollouts is None else step.update,
-      donate_argnums=0,
-      out_shardings=(self._shardings, None),
-    )
+    function = step
+    if self._rollouts is not None:
+      function = dataclasses.replace(step, loss=self._rollouts.loss).update
+    frozen = jax.tree.map(lambda array: array.sharding, state.frozen)
+    shardings = self._shardings.replace(frozen=frozen)
     self._times.end_phase("data")
-    lowered = function.lower(*inputs)
+    lowered = jitted(function, shardings).lower(*inputs)
     self._times.end_phase("lower")
     options = self._config.train.compiler_options
     kind = jax.devices()[0].device_kind

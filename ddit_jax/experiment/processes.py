@@ -49,19 +49,54 @@ def check_same_settings(settings: Mapping[str, Any]) -> None:
       line names the first setting that does.
     CheckpointError: on the other processes.
   """
+  _check_same(
+    settings,
+    "settings",
+    found="was started with",
+    way_out="start all processes of a job with the same settings",
+  )
+
+
+def check_same_shapes(digests: Mapping[str, Mapping[str, str]]) -> None:
+  """Raises unless every process gives all records the same shapes.
+
+  Otherwise they would feed parts of different batches to one program.
+
+  Args:
+    digests: see `TrainingData.shape_digests`.
+
+  Raises:
+    InputError: on a process whose digests differ from the first one's.
+    CheckpointError: on the other processes.
+  """
+  _check_same(
+    digests,
+    "image sizes",
+    found="read image sizes with the digest",
+    way_out="let all processes of a job read the same files",
+  )
+
+
+def _check_same(
+  facts: Mapping[str, Any], name: str, *, found: str, way_out: str
+) -> None:
   if jax.process_count() == 1:
     return
-  mine = json.dumps(settings, sort_keys=True).encode()
+  mine = json.dumps(facts, sort_keys=True).encode()
   length = int(multihost_utils.broadcast_one_to_all(np.int32(len(mine))))
   padded = np.frombuffer(mine[:length].ljust(length), np.uint8)
   first = multihost_utils.broadcast_one_to_all(padded).astype(np.uint8)
   error = None
   if first.tobytes() != mine:
-    error = _difference(json.loads(first.tobytes()), json.loads(mine))
-  raise_on_all(error, doing="comparing the settings of all processes")
+    difference = _difference(json.loads(first.tobytes()), json.loads(mine))
+    error = InputError(
+      f"process {jax.process_index()} {found} {difference}: {way_out}"
+    )
+  raise_on_all(error, doing=f"comparing the {name} of all processes")
 
 
-def _difference(first: dict[str, Any], mine: dict[str, Any]) -> InputError:
+def _difference(first: dict[str, Any], mine: dict[str, Any]) -> str:
+  """The first key with different values, and both of them."""
   first, mine = (
     flatten_dict(one, keep_empty_nodes=True, sep=".") for one in (first, mine)
   )
@@ -70,11 +105,7 @@ def _difference(first: dict[str, Any], mine: dict[str, Any]) -> InputError:
     for key in sorted({*first, *mine})
     if first.get(key) != mine.get(key) or (key in first) != (key in mine)
   )
-  return InputError(
-    f"process {jax.process_index()} was started with {key} = "
-    f"{mine.get(key)!r}, the first process with {first.get(key)!r}: start all "
-    "processes of a job with the same settings"
-  )
+  return f"{key} = {mine.get(key)!r}, the first process with {first.get(key)!r}"
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from ddit_jax.data.example import BadRecord, Source
 from ddit_jax.errors import InputError
 
 SOURCES_FILE = "sources.json"
+SHAPES_FILE = "image_shapes.json"
 # Images read of a source, evenly spaced.
 _NUM_IMAGES = 512
 
@@ -28,6 +29,15 @@ def source_files(sources: Mapping[str, Source]) -> dict[str, bytes]:
     for name, source in sources.items()
   }
   return {SOURCES_FILE: json.dumps(facts, indent=2).encode()}
+
+
+def shape_files(
+  digests: Mapping[str, Mapping[str, str]],
+) -> dict[str, bytes]:
+  """A checkpoint's metadata about `TrainingData.shape_digests`, if any."""
+  if not digests:
+    return {}
+  return {SHAPES_FILE: json.dumps(digests, indent=2).encode()}
 
 
 def _images_digest(source: Source) -> str:
@@ -75,15 +85,49 @@ def changed_sources(
     if cause is None:
       continue
     key = f"data.sources.{name}"
-    if not is_named(key, changeable):
-      raise InputError(
-        f"{key} is not as it was when the checkpoint was saved ({cause}): "
-        "restore it, accept it with --config.resume_changes="
-        f"{','.join([*changeable, key])}, or choose another --workdir"
-      )
-    _log.warning("%s has changed since the checkpoint: %s", key, cause)
+    _check_accepted(key, cause, changeable)
     changed.append(name)
   return changed
+
+
+def check_shapes(
+  saved: Mapping[str, bytes],
+  now: Mapping[str, bytes],
+  *,
+  changeable: Collection[str],
+) -> None:
+  """Checks that records have the shapes that they had at a checkpoint.
+
+  With other shapes a source's records would come in another order. Sources that
+  the checkpoint does not know are new in a mixture.
+
+  Args:
+    saved: files of the checkpoint.
+    now: from `shape_files`.
+    changeable: as `changed_sources` takes them.
+
+  Raises:
+    InputError: a shape has changed that must not.
+  """
+  before, after = (
+    json.loads(files.get(SHAPES_FILE, b"{}")) for files in (saved, now)
+  )
+  for task, digests in after.items():
+    for name, digest in digests.items():
+      if before.get(task, {}).get(name, digest) != digest:
+        cause = f"other shapes of its images in batches of {task}"
+        _check_accepted(f"data.sources.{name}", cause, changeable)
+
+
+def _check_accepted(key: str, cause: str, changeable: Collection[str]) -> None:
+  """Raises InputError unless a changed source is among the changeable keys."""
+  if not is_named(key, changeable):
+    raise InputError(
+      f"{key} is not as it was when the checkpoint was saved ({cause}): "
+      "restore it, accept it with --config.resume_changes="
+      f"{','.join([*changeable, key])}, or choose another --workdir"
+    )
+  _log.warning("%s has changed since the checkpoint: %s", key, cause)
 
 
 def _change(before: Mapping | None, now: Mapping) -> str | None:

@@ -24,13 +24,12 @@ from ddit_jax.data.text import caption_tokens, instructions_file
 from ddit_jax.data.tokenizers import Tokenizer, from_files
 from ddit_jax.data.training_data import TrainingData
 from ddit_jax.errors import preparing
+from ddit_jax.experiment import processes, source_record
 from ddit_jax.experiment.compiled_step import CompiledStep
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import open_data, open_sources
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
-from ddit_jax.experiment.processes import check_same_settings, leaving_together
-from ddit_jax.experiment.source_record import changed_sources, source_files
 from ddit_jax.experiment.step_log import step_log
 from ddit_jax.experiment.validation import SampleGrid, Validator
 from ddit_jax.experiment.vocabulary import log_unknown_words, new_tokenizer
@@ -41,7 +40,7 @@ from ddit_jax.models.module import MASK_EMBEDDING
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import progress_bar
 from ddit_jax.monitor.start_times import StartTimes, seconds_since_begin
-from ddit_jax.planning.compiler_options import check_options, compiler_options
+from ddit_jax.planning.compiler_options import checked_setting
 from ddit_jax.post_training.draws import REFERENCE
 from ddit_jax.post_training.held_out import HeldOut
 from ddit_jax.post_training.rollouts import Rollouts
@@ -79,7 +78,9 @@ def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
   times = StartTimes(0.0 if steps_before else _IMPORT_SECONDS)
   with contextlib.ExitStack() as stack:
     with preparing():
-      check_same_settings(dataclasses.asdict(config) | {"workdir": workdir})
+      processes.check_same_settings(
+        dataclasses.asdict(config) | {"workdir": workdir}
+      )
       folder = stack.enter_context(RunFolder(workdir))
       store = stack.enter_context(folder.open_store(config.train.keep_last))
       watchdog = Watchdog(
@@ -87,7 +88,7 @@ def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
         config.train.step_timeout_seconds,
       )
       stack.enter_context(
-        leaving_together(
+        processes.leaving_together(
           peer_timeout_seconds=config.train.peer_timeout_seconds,
           watchdog=watchdog,
         )
@@ -95,6 +96,7 @@ def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
       store.newest_whole_step()  # From here on the latest step is whole.
       with raising_on_all("preparing the run"):
         trainer = Trainer.build(config, folder, store, watchdog)
+      processes.check_same_shapes(trainer.data.shape_digests)
       times.end_phase("data")
       state, start = None, trainer.start
       if start is not None:
@@ -169,20 +171,24 @@ class Trainer:
     """
     mesh = config.make_mesh()
     kind = mesh.devices.flat[0].device_kind
-    train = config.train.compiled_for(kind)
-    check_options(compiler_options(train.compiler_options, kind))
+    options = checked_setting(config.train.compiler_options, kind)
+    train = dataclasses.replace(config.train, compiler_options=options)
     config = dataclasses.replace(config, train=train)
     encoders = config.model.open_encoders()
+    # Indexes and image sizes of any number of files are read the first time.
+    watchdog.waits_for("its sources and data", is_endless=True)
     sources = open_sources(config.data)
-    start, held = store.latest_step(), source_files(sources)
+    start, held = store.latest_step(), source_record.source_files(sources)
+    files = {} if start is None else store.files(start)
     init_from = config.start_of(folder.path)
     if start is None:
       tokenizer = new_tokenizer(config, init_from, encoders, sources)
     else:
       folder.check_resumes(config, store, start)
-      files = store.files(start)
       tokenizer = from_files(files)
-      changed = changed_sources(files, held, changeable=config.changeable_keys)
+      changed = source_record.changed_sources(
+        files, held, changeable=config.changeable_keys
+      )
       log_unknown_words(tokenizer, {n: sources[n] for n in changed})
     model = config.make_model(tokenizer, encoders)
     model.check_runs_on(mesh)
@@ -192,6 +198,8 @@ class Trainer:
     )
     optimizer = config.optimizer.make(config.train.num_steps)
     data = open_data(config, tokenizer, sources, folder.path)
+    held |= source_record.shape_files(data.shape_digests)
+    source_record.check_shapes(files, held, changeable=config.changeable_keys)
     if jax.process_index() == 0:
       needed = abstract_state(model.network, optimizer).num_bytes()
       check_free_space(folder.path, needed, remedy="choose another --workdir")
@@ -271,10 +279,7 @@ class Trainer:
     return frozen
 
   def fit(
-    self,
-    state: TrainState,
-    stop: loop.StopSignal,
-    times: StartTimes,
+    self, state: TrainState, stop: loop.StopSignal, times: StartTimes
   ) -> bool:
     """Trains to the last step (True) or to a stop signal (False).
 
@@ -293,7 +298,16 @@ class Trainer:
       self.folder.path / "profile",
       parse_window(train.profile_steps) if is_first else range(0),
     )
-    step = self._compiled_step(state, times, profile)
+    step = CompiledStep(
+      self.config,
+      self.model,
+      self.null_tokens,
+      self.shardings,
+      watchdog=self.watchdog,
+      times=times,
+      profile=profile,
+      rollouts=self.rollouts,
+    )
     with (
       contextlib.closing(profile),
       MetricWriter(self.folder.path if is_first else None) as writer,
@@ -435,25 +449,6 @@ class Trainer:
   def has_reference(self) -> bool:
     """True if the state holds the weights of post-training's reference."""
     return self.rollouts is not None and not self.has_adapters
-
-  def _compiled_step(
-    self,
-    state: TrainState,
-    times: StartTimes,
-    profile: ProfileWindow,
-  ) -> CompiledStep:
-    """The step for states like `state`, see `CompiledStep`."""
-    frozen = jax.tree.map(lambda array: array.sharding, state.frozen)
-    return CompiledStep(
-      self.config,
-      self.model,
-      self.null_tokens,
-      self.shardings.replace(frozen=frozen),
-      watchdog=self.watchdog,
-      times=times,
-      profile=profile,
-      rollouts=self.rollouts,
-    )
 
   def log_report(self) -> None:
     """Logs what is trained, on which devices, and where it continues."""

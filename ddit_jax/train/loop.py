@@ -11,7 +11,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from ddit_jax.errors import check_choices
-from ddit_jax.planning.compiler_options import as_setting, compiler_options
+from ddit_jax.planning.compiler_options import compiler_options
 from ddit_jax.train.profile import parse_window
 from ddit_jax.train.state import TrainState
 from ddit_jax.train.watchdog import NO_WATCHDOG, Watchdog
@@ -50,7 +50,8 @@ class TrainConfig:
     keep_last: checkpoints kept besides the best.
     step_timeout_seconds: how long the run may wait for a step or its batch, and
       six times as long for compiling, validation and checkpoints, before it
-      ends with the stacks of its threads; 0 waits for ever.
+      ends with the stacks of its threads; 0 waits for ever. Opening sources
+      and reading sizes of images may take any time.
     peer_timeout_seconds: after which silence of a process its job ends.
     profile_steps: first and last step whose trace is written to "profile" in
       the workdir, e.g. "10,14"; "" for none.
@@ -126,11 +127,6 @@ class TrainConfig:
         f"once a second, got {self.peer_timeout_seconds}"
       )
     parse_window(self.profile_steps)
-
-  def compiled_for(self, device_kind: str) -> "TrainConfig":
-    """The same config with the compiler's options of a chip spelled out."""
-    options = compiler_options(self.compiler_options, device_kind)
-    return dataclasses.replace(self, compiler_options=as_setting(options))
 
   def trains_mask_embedding(self, step: int) -> bool:
     """Whether the mask token's own embedding is trained in a step."""

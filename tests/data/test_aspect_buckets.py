@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import errno
 import io
 
 import numpy as np
@@ -10,22 +11,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ddit_jax.data import aspect_buckets
 from ddit_jax.data.aspect_buckets import (
   BucketMixture,
   assign_shapes,
+  image_sizes,
   lost_share,
   nearest_shape,
 )
 from ddit_jax.data.bad_records import ReadLog
 from ddit_jax.data.config import DataConfig, TaskConfig
-from ddit_jax.data.example import Example
+from ddit_jax.data.example import BadRecord, Example
 from ddit_jax.data.image import ImageConfig, ImageTransform
 from ddit_jax.data.mixture import Mixture, source_seed
 from ddit_jax.data.schedule import parse_schedule
 from ddit_jax.data.text import TextConfig, TextTransform
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.data.training_data import TrainingData
-from ddit_jax.data.transforms import ImageToTextTransform
+from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
+from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
 from ddit_jax.losses.dual import DualLoss
 from tests.data.test_mixture import Records
@@ -136,14 +140,15 @@ def test_processes_read_the_rows_of_one_order(start):
 class Pictures:
   """Pictures of several sizes, two of them unreadable."""
 
-  def __init__(self):
+  def __init__(self, sizes=((8, 8), (12, 6), (6, 13))):
     self.name, self.removed = "web", {}
-    self._sizes = [(8, 8), (12, 6), (6, 13)]
+    self._sizes, self.num_reads = sizes, collections.Counter()
 
   def __len__(self):
     return 40
 
   def __getitem__(self, index):
+    self.num_reads[index] += 1
     height, width = self._sizes[index % 3]
     values = np.random.default_rng(index).integers(0, 256, (height, width, 3))
     file = io.BytesIO()
@@ -155,8 +160,8 @@ class Pictures:
     return ""
 
 
-def training_data(tmp_path):
-  source = Pictures()
+def training_data(tmp_path, source=None, *, has_both_tasks=False):
+  source = source or Pictures()
   task = TaskConfig(
     batch_size=4,
     mixture={"0": {"web": 1.0}},
@@ -167,24 +172,91 @@ def training_data(tmp_path):
   )
   config = DataConfig(
     sources={"web": {}},
-    text_to_image=dataclasses.replace(task, batch_size=0),
+    text_to_image=task
+    if has_both_tasks
+    else dataclasses.replace(task, batch_size=0),
     image_to_text=task,
     validation_size=4,
     held_out_share=0.1,
     max_bad_share=0.5,
   )
-  transform = ImageToTextTransform(
-    images=ImageTransform(config=task),
-    texts=TextTransform(tokenizer=TOKENIZER, config=TextConfig(text_length=1)),
-  )
+  parts = {
+    "images": ImageTransform(config=task),
+    "texts": TextTransform(
+      tokenizer=TOKENIZER, config=TextConfig(text_length=1)
+    ),
+  }
   return source, TrainingData.of_sources(
     config,
     {"web": source},
-    transforms={"image_to_text": transform},
+    transforms={
+      "text_to_image": TextToImageTransform(**parts),
+      "image_to_text": ImageToTextTransform(**parts),
+    },
     caches={},
     seed=0,
     log=ReadLog(tmp_path / "bad.jsonl", config),
   )
+
+
+def test_sizes_are_read_once_for_both_tasks_in_their_order(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(aspect_buckets, "_CHUNK", 7)
+  source, data = training_data(tmp_path, has_both_tasks=True)
+  assert source.num_reads == dict.fromkeys(range(40), 1)
+  assert data.shape_digests.keys() == {"text_to_image", "image_to_text"}
+  want = [[(8, 8), (12, 6), (6, 13)][i % 3] for i in range(40)]
+  want[5] = want[6] = None
+  assert image_sizes(source, 3) == want
+
+
+def test_equal_digests_mean_equal_shapes_of_all_records(tmp_path):
+  def digest(sizes):
+    _, data = training_data(tmp_path, Pictures(sizes))
+    return data.shape_digests["image_to_text"]["web"]
+
+  first = digest([(8, 8), (12, 6), (6, 13)])
+  # (16, 8) is cut to the shape of (12, 6).
+  assert digest([(8, 8), (16, 8), (6, 13)]) == first
+  assert digest([(8, 8), (6, 13), (12, 6)]) != first
+
+
+class Failing(Pictures):
+  """A source one of whose files cannot be read."""
+
+  def __init__(self, cause, *, is_bad_record=True):
+    super().__init__()
+    self._cause, self._is_bad_record = cause, is_bad_record
+
+  def __getitem__(self, index):
+    if index != 9:
+      return super().__getitem__(index)
+    if not self._is_bad_record:
+      raise self._cause
+    raise BadRecord("unreadable_file", "9.png", "9") from self._cause
+
+
+@pytest.mark.parametrize("is_bad_record", [True, False])
+def test_a_disk_that_fails_for_a_moment_makes_no_squares(is_bad_record):
+  cause = OSError(errno.EIO, "Input/output error")
+  source = Failing(cause, is_bad_record=is_bad_record)
+  with pytest.raises(InputError, match="web: the size of an image cannot be"):
+    image_sizes(source, 1)
+
+
+@pytest.mark.parametrize(
+  "cause",
+  [
+    None,
+    FileNotFoundError(errno.ENOENT, "No such file or directory"),
+    PermissionError(errno.EACCES, "Permission denied"),
+    # As pyarrow says that a file is damaged.
+    OSError("Corrupt snappy compressed data."),
+  ],
+)
+def test_a_bad_record_has_no_size(cause):
+  assert image_sizes(Failing(cause), 1)[9] is None
 
 
 def covering_crop(image, shape):

@@ -1,5 +1,6 @@
 """Processes of one job: equal settings; none leaves without the others."""
 
+import json
 import os
 import signal
 import socket
@@ -7,7 +8,10 @@ import subprocess
 import sys
 import time
 
+import jax
+import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from ddit_jax.errors import InputError
 from ddit_jax.experiment import processes
@@ -80,6 +84,35 @@ def test_other_settings_are_named_where_they_are():
   assert second.splitlines()[-1] == (
     "process 1 was started with optimizer.rate = 0.5, the first process with "
     "0.25: start all processes of a job with the same settings"
+  )
+
+
+def as_second_process(monkeypatch, first):
+  """This process is the second of two, the other one has `first`."""
+  data = np.frombuffer(json.dumps(first, sort_keys=True).encode(), np.uint8)
+  answers = iter([len(data), data])
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(jax, "process_index", lambda: 1)
+  monkeypatch.setattr(
+    multihost_utils, "broadcast_one_to_all", lambda _: next(answers)
+  )
+  monkeypatch.setattr(
+    multihost_utils,
+    "process_allgather",
+    lambda has_failed, tiled: np.append(False, has_failed),
+  )
+
+
+def test_other_shapes_of_images_are_named_where_they_are(monkeypatch):
+  first = {"text_to_image": {"art": "01", "web": "1a"}}
+  as_second_process(monkeypatch, first)
+  processes.check_same_shapes(first)
+  as_second_process(monkeypatch, first)
+  with pytest.raises(InputError) as caught:
+    processes.check_same_shapes({"text_to_image": {"art": "01", "web": "2b"}})
+  assert str(caught.value) == (
+    "process 1 read image sizes with the digest text_to_image.web = '2b', the "
+    "first process with '1a': let all processes of a job read the same files"
   )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.data.config import DataConfig
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.data import open_data, open_sources
@@ -179,6 +180,11 @@ def test_buckets_are_trained_on_and_resumed(
   assert "of their batches: 12x20 11, 16x16 12" in caplog.text
   assert train(early, str(tmp_path / "resumed"))
   assert train(run, str(tmp_path / "resumed"))
+  with CheckpointStore(checkpoints_in(tmp_path / "whole")) as store:
+    shapes = json.loads(store.files(tiny_run.NUM_STEPS)["image_shapes.json"])
+  assert [*shapes] == ["text_to_image"] and [*shapes["text_to_image"]] == [
+    "squares"
+  ]
   tiny_run.assert_bit_identical(
     tmp_path / "resumed", tmp_path / "whole", tiny_run.NUM_STEPS
   )

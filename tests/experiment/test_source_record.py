@@ -6,7 +6,12 @@ import pytest
 
 from ddit_jax.data.sources.image_folder import open_image_folder
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.source_record import changed_sources, source_files
+from ddit_jax.experiment.source_record import (
+  changed_sources,
+  check_shapes,
+  shape_files,
+  source_files,
+)
 from tests.source_files import encoded
 
 
@@ -76,3 +81,24 @@ def test_other_images_of_the_same_names_are_noticed(tmp_path):
   assert changed_sources(saved, files(7), changeable=()) == []
   with pytest.raises(InputError, match=r"\(1 records .* but other images\)"):
     changed_sources(saved, files(8), changeable=())
+
+
+def test_other_shapes_of_a_sources_images_are_refused_or_accepted(caplog):
+  saved = shape_files({"text_to_image": {"web": "1a", "art": "2b"}})
+  new = shape_files({"text_to_image": {"web": "1a", "more": "3c"}})
+  check_shapes(saved, new, changeable=())
+  assert shape_files({}) == {}
+  # A checkpoint without several shapes knows none.
+  check_shapes({}, new, changeable=())
+  other = shape_files({"text_to_image": {"web": "4d"}})
+  with pytest.raises(InputError) as caught:
+    check_shapes(saved, other, changeable=("seed",))
+  assert str(caught.value) == (
+    "data.sources.web is not as it was when the checkpoint was saved (other "
+    "shapes of its images in batches of text_to_image): restore it, accept it "
+    "with --config.resume_changes=seed,data.sources.web, or choose another "
+    "--workdir"
+  )
+  with caplog.at_level(logging.WARNING):
+    check_shapes(saved, other, changeable=("data.sources.web",))
+  assert caplog.messages[0].startswith("data.sources.web has changed since")

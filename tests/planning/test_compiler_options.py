@@ -6,7 +6,7 @@ from ddit_jax.planning.chips import CHIPS
 from ddit_jax.planning.compiler_options import (
   OPTIONS,
   as_setting,
-  check_options,
+  checked_setting,
   compiler_options,
 )
 
@@ -53,7 +53,8 @@ def test_anything_else_is_refused(setting):
 
 
 def test_a_compiler_knows_its_options():
-  check_options({})
-  check_options(compiler_options("xla_embed_ir_in_executable=true", "cpu"))
+  assert checked_setting("chip", "cpu") == "none"
+  known = "xla_embed_ir_in_executable=True"
+  assert checked_setting(f"chip,{known}", "cpu") == known
   with pytest.raises(ValueError, match="is xla_nonsense=1, but the compiler"):
-    check_options({"xla_nonsense": 1})
+    checked_setting("xla_nonsense=1", "cpu")
