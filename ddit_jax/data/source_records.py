@@ -1,7 +1,7 @@
 """The sources of a mixture as records in one form."""
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ddit_jax.data.config import TaskConfig
 from ddit_jax.data.example import Source, has_images
@@ -15,19 +15,20 @@ from ddit_jax.data.transforms import (
 )
 from ddit_jax.errors import check_known
 
+T = TypeVar("T")
 # Name and rows of a source -> some of its rows.
 PartOf = Callable[[str, Any], Any]
 
 
 def mixed_sources(
-  name: str, config: TaskConfig, sources: Mapping[str, Source]
-) -> dict[str, Source]:
+  name: str, config: TaskConfig, sources: Mapping[str, T]
+) -> dict[str, T]:
   """The sources of a task's mixture, by name.
 
   Args:
     name: of the task.
     config: of the task.
-    sources: all that are open.
+    sources: all of them, opened or as in the config.
 
   Raises:
     ValueError: a source is unknown.

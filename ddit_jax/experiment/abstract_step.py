@@ -10,10 +10,13 @@ from jax.sharding import Mesh, NamedSharding
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.config.dry_run import TOY_WEIGHTS
 from ddit_jax.conversion.record import CheckpointRecord
-from ddit_jax.data.config import TaskConfig
+from ddit_jax.data.config import DataConfig, TaskConfig
+from ddit_jax.data.source_records import mixed_sources
+from ddit_jax.data.sources.registry import may_have_images
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.encoders.t5 import T5_SIZES
 from ddit_jax.encoders.vae import AutoencoderConfig
+from ddit_jax.experiment.compiled_step import jitted, train_step
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ENCODER_PARTS, PretrainedModel
@@ -88,13 +91,10 @@ class AbstractStep:
     tokenizer = _tokenizer(config, encoders)
     model = config.make_model(tokenizer, encoders)
     optimizer = config.optimizer.make(config.train.num_steps)
-    step = TrainStep(
-      model=model,
-      loss=config.loss,
-      optimizer=config.optimizer,
-      train=config.train,
-      seed=config.seed,
-      is_mask_embedding_trained=config.train.mask_embedding_steps != 0,
+    step = train_step(
+      config,
+      model,
+      is_mask_embedding_trained=config.train.trains_mask_embedding(step=1),
     )
     shardings = state_shardings(model.network, optimizer, mesh)
     state = abstract_state(model.network, optimizer, shardings)
@@ -110,9 +110,9 @@ class AbstractStep:
   def trace(self, mesh: Mesh) -> jax.stages.Traced:
     """The step traced for the mesh; its state is donated."""
     layout = jax.tree.map(lambda leaf: leaf.sharding, self.state)
-    jitted = jax.jit(self.step, donate_argnums=0, out_shardings=(layout, None))
+    step = jitted(self.step, layout)
     with jax.set_mesh(mesh):
-      return jitted.trace(self.state, self.batch, self.null_tokens)
+      return step.trace(self.state, self.batch, self.null_tokens)
 
 
 def _encoders(config: Config) -> PretrainedModel | None:
@@ -141,7 +141,7 @@ def _frozen(model: DualModel, mesh: Mesh):
 
 
 def _batch(config: Config, model: DualModel, mesh: Mesh) -> DualBatch:
-  """A batch as from the data pipeline; every text has an image."""
+  """A batch as from the data pipeline."""
   data, rows = config.data, NamedSharding(mesh, partition_spec("batch"))
   sides = config.data.image_sides
   dtype = config.model.encoder_dtype
@@ -171,5 +171,14 @@ def _batch(config: Config, model: DualModel, mesh: Mesh) -> DualBatch:
       images=images_of(task, sides[1]),
       tokens=array(task, (task.text_length,), "i4"),
       loss_mask=array(task, (task.text_length,), "?"),
+      has_image=array(task, (), "?") if data.sources else None,
     )
+    if data.sources and not _may_have_images(data):
+      texts = texts.replace(images=None, has_image=None)
   return DualBatch(images, texts)
+
+
+def _may_have_images(data: DataConfig) -> bool:
+  """Whether some source of the text loss may have images."""
+  mixed = mixed_sources("image_to_text", data.image_to_text, data.sources)
+  return any(map(may_have_images, mixed.values()))

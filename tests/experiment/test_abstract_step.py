@@ -11,7 +11,7 @@ from ddit_jax.config.load import load_config
 from ddit_jax.data.prefetch import to_mesh
 from ddit_jax.experiment.abstract_step import AbstractStep
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.data import open_data
+from ddit_jax.experiment.data import open_data, open_sources
 from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.sharding.mesh import MeshConfig
 from tests import tiny_run
@@ -42,6 +42,46 @@ def test_the_batch_is_what_the_data_pipeline_gives(tmp_path):
   abstract = AbstractStep.of(settings, mesh).batch
   assert shapes(abstract) == shapes(real)
   assert layouts(abstract) == layouts(real)
+
+
+def with_sources(*texts, **changes):
+  """The tiny run on sources of digits; no texts for images by themselves."""
+  base = tiny_run.settings(**changes)
+  mixture = {"0": dict.fromkeys(texts, 1.0)}
+  sources = {name: {"kind": "digits", "texts": name} for name in texts}
+  data = dataclasses.replace(
+    base.data,
+    sources=sources,
+    text_to_image=dataclasses.replace(base.data.text_to_image, mixture=mixture),
+    image_to_text=dataclasses.replace(base.data.image_to_text, mixture=mixture),
+  )
+  return dataclasses.replace(base, data=data)
+
+
+@pytest.mark.parametrize(
+  ("texts", "changes"),
+  [
+    (["captions"], {}),
+    (["captions", "questions"], {"data__text_to_image__batch_size": "0"}),
+    (["questions", "documents"], {"data__text_to_image__batch_size": "0"}),
+    (["documents"], {"data__text_to_image__batch_size": "0"}),
+  ],
+)
+def test_batches_of_sources_say_which_rows_have_images(
+  tmp_path, texts, changes
+):
+  settings = with_sources(*texts, **changes)
+  mesh = MeshConfig(fsdp=8).make()
+  sources = open_sources(settings.data)
+  tokenizer = make_tokenizer(settings.data, None, sources)
+  data = open_data(settings, tokenizer, sources, tmp_path)
+  real = to_mesh(data.validation_batch(), mesh)
+  abstract = AbstractStep.of(settings, mesh).batch
+  # The same tree, too: None stands where there is nothing.
+  assert shapes(abstract) == shapes(real)
+  assert layouts(abstract) == layouts(real)
+  has_images = texts != ["documents"]
+  assert (abstract.image_to_text.has_image is not None) == has_images
 
 
 def test_the_state_keeps_its_shapes_and_layouts_through_the_step():

@@ -29,6 +29,12 @@ _MODULES = {
   "vqav2": "vqa",
   "webdataset": "webdataset",
 }
+# Kind -> the keys with which its examples are texts without images.
+_WITHOUT_IMAGES: Mapping[str, Mapping[str, Any]] = {
+  "digits": {"texts": "documents"},
+  "parquet": {"image_column": None},
+  "plain_text": {},
+}
 _MAX_CHARACTERS = 2000
 SOURCE_KINDS = tuple(_MODULES)
 
@@ -66,6 +72,14 @@ def keys_of(kind: str) -> dict[str, bool]:
     for parameter in parameters
     if parameter.kind is parameter.KEYWORD_ONLY
   }
+
+
+def may_have_images(spec: Mapping[str, Any]) -> bool:
+  """`example.has_images` of the source of a mapping, without opening it."""
+  keys = _WITHOUT_IMAGES.get(spec.get("kind"))
+  return keys is None or any(
+    key not in spec or spec[key] != value for key, value in keys.items()
+  )
 
 
 def _opened(name: str, spec: dict[str, Any]) -> Source:

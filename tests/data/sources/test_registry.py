@@ -5,9 +5,17 @@ import json
 import subprocess
 import sys
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
-from ddit_jax.data.sources.registry import SOURCE_KINDS, keys_of, open_source
+from ddit_jax.data.example import has_images
+from ddit_jax.data.sources.registry import (
+  SOURCE_KINDS,
+  keys_of,
+  may_have_images,
+  open_source,
+)
 from tests.source_files import encoded, write_shard
 
 
@@ -38,6 +46,25 @@ def test_a_mapping_opens_a_source(tmp_path):
   source = open_source("shards", spec)
   assert (source.name, len(source)) == ("shards", 2)
   assert spec["kind"] == "webdataset"
+
+
+def test_mappings_say_whether_their_sources_have_images(tmp_path):
+  rows = {"image": [encoded(60, 60)], "text": ["a dog"]}
+  parquet.write_table(pyarrow.table(rows), tmp_path / "a.parquet")
+  (tmp_path / "a.txt").write_text("a dog")
+  table = {"kind": "parquet", "path": str(tmp_path)}
+  specs = [
+    {"kind": "digits"},
+    {"kind": "digits", "texts": "questions"},
+    {"kind": "digits", "texts": "documents"},
+    table,
+    table | {"image_column": None},
+    {"kind": "plain_text", "path": f"{tmp_path}/a.txt"},
+    {"kind": "plain_text", "path": f"{tmp_path}/a.parquet", "is_packed": True},
+  ]
+  found = [has_images(open_source("one", spec)) for spec in specs]
+  assert found == [True, True, False, True, False, False, False]
+  assert [may_have_images(spec) for spec in specs] == found
 
 
 def test_config_dicts_are_mappings_too(tmp_path):
