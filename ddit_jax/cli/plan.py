@@ -62,19 +62,16 @@ def _sweep(
 ) -> None:
   from ddit_jax.pipelines import plan_sweep
 
-  done = []
-
   def show(candidate: plan_sweep.Candidate) -> None:
     print(plan_sweep.candidate_line(candidate), flush=True)
 
-  def report(candidate: plan_sweep.Candidate) -> None:
-    show(candidate)
-    # A sweep takes hours, and may be stopped.
-    done.append(candidate)
-    _write([asdict(one) for one in plan_sweep.mark_best(done)], json_path)
-
+  found = []
   print(plan_sweep.HEADER)
-  found = plan_sweep.sweep(path, overrides, topology, report=report)
+  for candidate in plan_sweep.sweep(path, overrides, topology):
+    show(candidate)
+    found = plan_sweep.mark_best([*found, candidate])
+    # A sweep takes hours, and may be stopped.
+    _write([asdict(one) for one in found], json_path)
   print("\nThose that no other beats in both memory and time:")
   for candidate in found:
     if candidate.is_best:

@@ -215,21 +215,16 @@ class Stage(nn.Module):
 
   @nn.compact
   def __call__(self, x: Image) -> NewImage:
+    args = (self.width, self.num_groups, self.dtype)
     for i in range(self.num_layers):
-      block = ResnetBlock(
-        self.width, self.num_groups, self.dtype, name=f"resnet_{i}"
-      )
-      x = block(x)
+      x = ResnetBlock(*args, name=f"resnet_{i}")(x)
     if self.resample == "down":
       # SD3 pads only below and to the right.
-      padding = ((0, 1), (0, 1))
-      return _conv(
-        self.width,
-        name="downsample",
-        dtype=self.dtype,
-        stride=2,
-        padding=padding,
-      )(x)
+      pad = ((0, 1), (0, 1))
+      convolve = _conv(
+        self.width, name="downsample", dtype=self.dtype, stride=2, padding=pad
+      )
+      return convolve(x)
     if self.resample == "up":
       x = x.repeat(2, axis=1).repeat(2, axis=2)
       return _conv(self.width, name="upsample", dtype=self.dtype)(x)

@@ -64,7 +64,7 @@ def joint_attention(
     text: of the text tokens.
     key_mask: True where a key may be attended to, image tokens first; None
       means everywhere. Every example needs one such key.
-    kernel: see `attend`.
+    kernel: see `choose_kernel`.
 
   Returns:
     What the queries of the image and of the text take up.
@@ -84,23 +84,16 @@ def joint_attention(
     dtype=image[0].dtype,
     mesh=mesh,
   )
-  masks = (None, None)
   ways = mesh_shape.get(_CONTEXT, 1)
   if key_mask is None and (num_image % ways or num_text % ways):
     key_mask = jnp.ones((len(image[0]), num_image + num_text), bool)
+  masks = (None, None)
   if key_mask is not None:
     masks = key_mask[:, :num_image], key_mask[:, num_image:]
   parts = (*image, masks[0]), (*text, masks[1])
   if not mesh_shape:
     return _join_and_attend(*parts, kernel=kernel)
-  # Tokens that do not split evenly are padded, with keys that none may see.
-  parts = tuple(
-    tuple(
-      None if x is None else pad_tokens(x, ways * math.ceil(x.shape[1] / ways))
-      for x in part
-    )
-    for part in parts
-  )
+  parts = tuple(_padded(part, ways) for part in parts)
   specs = tuple(_part_specs(part, mesh_shape) for part in parts)
   # Pallas calls do not say over which axes their results vary.
   image_out, text_out = jax.shard_map(
@@ -110,6 +103,12 @@ def joint_attention(
     check_vma=False,
   )(*parts)
   return image_out[:, :num_image], text_out[:, :num_text]
+
+
+def _padded(part, ways: int):
+  """Tokens that split evenly; those added are keys that none may see."""
+  num_tokens = ways * math.ceil(part[0].shape[1] / ways)
+  return tuple(None if x is None else pad_tokens(x, num_tokens) for x in part)
 
 
 def _part_specs(part, mesh_shape: dict[str, int]):
@@ -138,10 +137,10 @@ def _join_and_attend(image, text, *, kernel: AttentionKernel, ways: int = 1):
       value,
       mask,
       axis=_CONTEXT,
-      attend=functools.partial(_run_kernel, kernel),
+      attend=functools.partial(attend, kernel=kernel),
     )
   else:
-    attended = _run_kernel(kernel, query, key, value, mask)
+    attended = attend(query, key, value, mask, kernel=kernel)
   num_image = image[0].shape[1]
   return attended[:, :num_image], attended[:, num_image:]
 
@@ -150,9 +149,9 @@ def attend(
   query: Float[Array, "batch queries heads head_dim"],
   key: Float[Array, "batch keys heads head_dim"],
   value: Float[Array, "batch keys heads head_dim"],
-  *,
   key_mask: Bool[Array, "batch keys"] | None = None,
-  kernel: AttentionKernel = "auto",
+  *,
+  kernel: AttentionKernel = "xla",
 ) -> Float[Array, "batch queries heads head_dim"]:
   """Softmax attention on one device, scaled by 1 / sqrt(head_dim).
 
@@ -164,27 +163,8 @@ def attend(
     value: values of all heads.
     key_mask: True where a key may be attended to; None means everywhere. Every
       example needs one such key.
-    kernel: "xla", "cudnn" (NVIDIA, half precision only), "splash" (TPU), "ring"
-      (with `mesh.context` only) or "auto": the ring where the heads do not
-      split over `mesh.context`, cuDNN's kernel for half precision on NVIDIA
-      GPUs, the Pallas kernel for long sequences on TPUs, else XLA's.
-
-  Raises:
-    InputError: the kernel cannot run on this platform.
+    kernel: "xla", "cudnn" or "splash", one that `choose_kernel` returned.
   """
-  num_keys, num_heads, head_dim = key.shape[1:]
-  kernel = choose_kernel(
-    kernel,
-    num_tokens=num_keys,
-    num_heads=num_heads,
-    head_dim=head_dim,
-    dtype=query.dtype,
-    mesh=jax.sharding.get_abstract_mesh(),
-  )
-  return _run_kernel(kernel, query, key, value, key_mask)
-
-
-def _run_kernel(kernel: AttentionKernel, query, key, value, key_mask) -> Heads:
   if kernel == "splash":
     # Imported on first use: Pallas is large, and only TPUs need it.
     from ddit_jax.models.splash import splash_attention
@@ -221,7 +201,10 @@ def choose_kernel(
   """The kernel that "auto" stands for; any other is checked and returned.
 
   Args:
-    kernel: as configured.
+    kernel: "xla", "cudnn" (NVIDIA, half precision only), "splash" (TPU), "ring"
+      (with `mesh.context` only) or "auto": the ring where the heads do not
+      split over `mesh.context`, cuDNN's kernel for half precision on NVIDIA
+      GPUs, the Pallas kernel for long sequences on TPUs, else XLA's.
     num_tokens: keys of an example, of both streams and all devices.
     num_heads: of all devices.
     head_dim: features of a head.

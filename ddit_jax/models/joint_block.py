@@ -172,7 +172,7 @@ class JointBlock(nn.Module):
     config: shapes.
     is_text_full: False ends the text stream at this block's attention.
     dtype: dtype of the computation.
-    attention_kernel: see `attention.attend`.
+    attention_kernel: see `attention.choose_kernel`.
   """
 
   config: MMDiTConfig

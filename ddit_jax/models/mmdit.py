@@ -109,7 +109,7 @@ class Execution:
       wait for the backward pass in the host's memory: "modulation",
       "attention", "attention_out", "mlp_in", "mlp_out".
     scan_unroll: blocks per iteration of the scan.
-    attention_kernel: see `attention.attend`.
+    attention_kernel: see `attention.choose_kernel`.
   """
 
   dtype: Literal["float32", "bfloat16"] = "float32"

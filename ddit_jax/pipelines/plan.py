@@ -12,6 +12,7 @@ from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment.abstract_step import AbstractStep
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.step_flops import training_flops
+from ddit_jax.monitor.device_stats import GIB
 from ddit_jax.planning.breakdown import cycles_by_kind, num_kernels
 from ddit_jax.planning.chips import Chip
 from ddit_jax.planning.collectives import Collective, by_kind, collectives
@@ -29,7 +30,6 @@ from ddit_jax.planning.memory import (
 from ddit_jax.planning.topology import Topology
 from ddit_jax.planning.traced_flops import kernel_flops
 
-GIB = 2**30
 _LIBRARIES = ("jax", "jaxlib", "libtpu")
 # Of the peak, by custom kernels of attention. A head of 64 features fills half
 # of a matrix unit of 128 x 128; of what is left FlashAttention-2 reaches 63 %
@@ -41,7 +41,7 @@ _IDEAL_PARTS = ("network", "text_encoder")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
+class StepPlan:
   """What one step costs; times are predictions, nothing was run.
 
   Bytes, seconds and collectives are those of one device and step. A value is
@@ -68,7 +68,7 @@ class Plan:
     ideal_seconds: network, forward and backward, and text encoder, forward, at
       peak.
     compute_seconds: compiled cycles and custom kernels.
-    compute_seconds_by_kind: of the cycles, see `breakdown.KINDS`.
+    compute_seconds_by_kind: of the cycles, see `WORK_KINDS`.
     kernel_seconds: custom kernels, their FLOPs at `KERNEL_EFFICIENCY` of the
       peak.
     collective_bytes: kind -> bytes of whole arrays.
@@ -124,7 +124,7 @@ class Plan:
   notes: tuple[str, ...] = ()
 
 
-def make_plan(config: Config, topology: Topology) -> Plan:
+def make_plan(config: Config, topology: Topology) -> StepPlan:
   """Compiles the training step of a config ahead of time.
 
   Raises:
@@ -164,7 +164,7 @@ def make_plan(config: Config, topology: Topology) -> Plan:
 
 def _before_compiling(
   config: Config, topology: Topology, mesh: Mesh, step: AbstractStep
-) -> Plan:
+) -> StepPlan:
   """What follows from shapes alone."""
   flops = training_flops(
     step.model,
@@ -174,7 +174,7 @@ def _before_compiling(
   forward = training_flops(step.model, step.batch)
   ideal = sum(forward.get(part, 0) for part in _IDEAL_PARTS) / mesh.size
   chip = topology.chip
-  return Plan(
+  return StepPlan(
     config=config.name,
     topology=topology.name,
     num_slices=topology.num_slices,
@@ -191,7 +191,7 @@ def _before_compiling(
   )
 
 
-def _too_large(plan: Plan, message: str) -> Plan:
+def _too_large(plan: StepPlan, message: str) -> StepPlan:
   """The plan of a program that the compiler cannot place in memory.
 
   Raises:
@@ -207,8 +207,8 @@ def _too_large(plan: Plan, message: str) -> Plan:
 
 
 def _with_memory(
-  plan: Plan, compiled: jax.stages.Compiled, step: AbstractStep
-) -> Plan:
+  plan: StepPlan, compiled: jax.stages.Compiled, step: AbstractStep
+) -> StepPlan:
   state = step.state
   arguments = {
     "parameters": tree_bytes(state.params),
@@ -230,7 +230,9 @@ def _with_memory(
   )
 
 
-def _with_collectives(plan: Plan, program: HloText, topology: Topology) -> Plan:
+def _with_collectives(
+  plan: StepPlan, program: HloText, topology: Topology
+) -> StepPlan:
   """The plan with the program's communication and largest arrays."""
   found = collectives(program)
   kinds, chip = by_kind(found), topology.chip
@@ -263,11 +265,11 @@ def _with_collectives(plan: Plan, program: HloText, topology: Topology) -> Plan:
 
 
 def _with_compute(
-  plan: Plan,
+  plan: StepPlan,
   traced: jax.stages.Traced,
   program: HloText,
   chip: Chip | None,
-) -> Plan:
+) -> StepPlan:
   """The plan with the time of computations."""
   cycles = cycles_by_kind(program)
   if cycles is None or chip is None or chip.clock_hz is None:
@@ -297,7 +299,9 @@ def _known_kernel_flops(traced: jax.stages.Traced) -> int:
     return 0
 
 
-def _with_step_time(plan: Plan, config: Config, chip: Chip | None) -> Plan:
+def _with_step_time(
+  plan: StepPlan, config: Config, chip: Chip | None
+) -> StepPlan:
   """The plan with the time of a step and what follows from it."""
   if plan.compute_seconds is None or plan.collective_seconds is None:
     return plan
@@ -316,7 +320,7 @@ def _with_step_time(plan: Plan, config: Config, chip: Chip | None) -> Plan:
   )
 
 
-def _noted(plan: Plan, note: str) -> Plan:
+def _noted(plan: StepPlan, note: str) -> StepPlan:
   return dataclasses.replace(plan, notes=(*plan.notes, note))
 
 

@@ -2,12 +2,13 @@
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
-from ddit_jax.pipelines.plan import GIB, Plan, make_plan
+from ddit_jax.monitor.device_stats import GIB
+from ddit_jax.pipelines.plan import StepPlan, make_plan
 from ddit_jax.planning.topology import Topology
 from ddit_jax.sharding.rules import MESH_AXES
 
@@ -28,7 +29,7 @@ class Candidate:
   """
 
   changes: dict[str, str]
-  plan: Plan | None
+  plan: StepPlan | None
   refusal: str = ""
   is_best: bool = False
 
@@ -37,40 +38,34 @@ def sweep(
   path: str,
   overrides: Mapping[str, str],
   topology: Topology,
-  *,
-  report: Callable[[Candidate], None] = lambda candidate: None,
-) -> list[Candidate]:
+) -> Iterator[Candidate]:
   """Plans the config and its neighbours, one setting changed at a time.
 
   Args:
     path: of the config, FILE.py[:variant].
     overrides: key -> value of the config.
     topology: the devices.
-    report: called with each candidate when it is done.
 
   Raises:
     InputError: the config itself cannot be planned.
   """
   config = load_config(Config, path, overrides)
-  found = [Candidate(changes={}, plan=make_plan(config, topology))]
-  report(found[0])
+  yield Candidate(changes={}, plan=make_plan(config, topology))
   for changes in neighbours(config, len(topology.devices)):
     try:
       changed = load_config(Config, path, {**overrides, **changes})
-      candidate = Candidate(changes=changes, plan=make_plan(changed, topology))
+      yield Candidate(changes=changes, plan=make_plan(changed, topology))
     except InputError as error:
-      candidate = Candidate(changes=changes, plan=None, refusal=str(error))
-    found.append(candidate)
-    report(candidate)
-  return mark_best(found)
+      yield Candidate(changes=changes, plan=None, refusal=str(error))
 
 
 def neighbours(config: Config, num_devices: int) -> Iterator[dict[str, str]]:
   """Other meshes, micro-batches, remat policies and placements of weights."""
   now = dict(zip(MESH_AXES, config.mesh.sizes(num_devices), strict=True))
   for replica, fsdp, tensor in _meshes(num_devices):
-    sizes = {"replica": replica, "fsdp": fsdp, "tensor": tensor}
-    if {**dict.fromkeys(now, 1), **sizes} != now:
+    sizes = dict.fromkeys(MESH_AXES, 1)
+    sizes |= {"replica": replica, "fsdp": fsdp, "tensor": tensor}
+    if sizes != now:
       yield {f"mesh.{axis}": str(size) for axis, size in sizes.items()}
   yield {"train.num_microbatches": str(2 * config.train.num_microbatches)}
   yield from _choices(config.model.execution, "model.execution", "remat")
@@ -119,7 +114,7 @@ def mark_best(found: Sequence[Candidate]) -> list[Candidate]:
   return marked
 
 
-def _cost(plan: Plan | None) -> tuple[float, float] | None:
+def _cost(plan: StepPlan | None) -> tuple[float, float] | None:
   """(memory, time) of a plan that fits."""
   if plan is None or plan.fits is False or plan.hbm_peak_bytes is None:
     return None

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
-from ddit_jax.pipelines.plan import GIB, KERNEL_EFFICIENCY, Plan
+from ddit_jax.monitor.device_stats import GIB
+from ddit_jax.pipelines.plan import KERNEL_EFFICIENCY, StepPlan
 
 _UNKNOWN = "not known"
 
 
-def plan_text(plan: Plan) -> str:
+def plan_text(plan: StepPlan) -> str:
   """The plan for a terminal."""
   lines = [_title(plan), "", *_memory(plan), "", *_flops(plan)]
   lines += ["", *_compute(plan), "", *_communication(plan)]
@@ -36,7 +37,7 @@ def plan_text(plan: Plan) -> str:
   return "\n".join(lines)
 
 
-def _title(plan: Plan) -> str:
+def _title(plan: StepPlan) -> str:
   slices = f"{plan.num_slices} x " if plan.num_slices > 1 else ""
   batch = ", ".join(f"{n} {name}" for name, n in plan.batch.items())
   mesh = " x ".join(f"{name} {n}" for name, n in plan.mesh.items())
@@ -49,7 +50,7 @@ def _title(plan: Plan) -> str:
   )
 
 
-def _memory(plan: Plan) -> list[str]:
+def _memory(plan: StepPlan) -> list[str]:
   answer = {True: "it fits", False: "it does NOT fit", None: "does it fit?"}
   limit = _gib(plan.hbm_limit_bytes)
   head = f"memory of a device, GiB: {answer[plan.fits]}"
@@ -57,13 +58,13 @@ def _memory(plan: Plan) -> list[str]:
   return [head, *_rows(plan.hbm_bytes, GIB)]
 
 
-def _flops(plan: Plan) -> list[str]:
+def _flops(plan: StepPlan) -> list[str]:
   head = "model FLOPs of a step over all devices, TFLOP:"
   ideal = f"  ideal time: {_seconds(plan.ideal_seconds)}"
   return [head, *_rows(plan.model_flops, 1e12), ideal]
 
 
-def _compute(plan: Plan) -> list[str]:
+def _compute(plan: StepPlan) -> list[str]:
   if plan.compute_seconds is None:
     return [f"compute time of a step: {_UNKNOWN}"]
   by_ideal = plan.compute_seconds / plan.ideal_seconds
@@ -76,7 +77,7 @@ def _compute(plan: Plan) -> list[str]:
   ]
 
 
-def _communication(plan: Plan) -> list[str]:
+def _communication(plan: StepPlan) -> list[str]:
   if plan.collective_bytes is None:
     return [f"collectives: {_UNKNOWN}"]
   total = sum(plan.collective_bytes.values())
@@ -91,7 +92,7 @@ def _communication(plan: Plan) -> list[str]:
   ]
 
 
-def _prediction(plan: Plan) -> list[str]:
+def _prediction(plan: StepPlan) -> list[str]:
   if plan.step_seconds is None:
     return [f"step time: {_UNKNOWN}"]
   low, high = plan.step_seconds

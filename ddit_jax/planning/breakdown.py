@@ -1,8 +1,14 @@
 """The cycles of a compiled program by the kind of work."""
 
-from ddit_jax.planning.hlo import Executed, HloText, Instruction, is_kernel
+from ddit_jax.planning.hlo import (
+  Executed,
+  HloText,
+  Instruction,
+  is_kernel,
+  is_product,
+)
 
-KINDS = (
+WORK_KINDS = (
   "matrix_products",
   "attention",
   "norms_and_modulation",
@@ -10,7 +16,6 @@ KINDS = (
   "optimizer",
   "other",
 )
-_PRODUCTS = ("dot", "convolution")
 # Opcodes that only move, cast or create data.
 _MOVES = frozenset(
   (
@@ -39,7 +44,7 @@ _MOVES = frozenset(
 
 
 def cycles_by_kind(program: HloText) -> dict[str, int] | None:
-  """Estimated cycles of one run, by a name of `KINDS`.
+  """Estimated cycles of one run, by a name of `WORK_KINDS`.
 
   Collectives and custom kernels have no estimate and count nothing, see
   `collectives` and `kernel_flops`.
@@ -49,7 +54,7 @@ def cycles_by_kind(program: HloText) -> dict[str, int] | None:
   """
   if not program.has_cycles:
     return None
-  totals = dict.fromkeys(KINDS, 0)
+  totals = dict.fromkeys(WORK_KINDS, 0)
   for one in program.schedule:
     if one.line.cycles:
       totals[_kind(program, one)] += one.line.cycles * one.runs
@@ -63,7 +68,7 @@ def num_kernels(program: HloText) -> int:
 
 def _kind(program: HloText, one: Executed) -> str:
   inner = [one.line, *(line for _, line in program.inside(one.line))]
-  products = [line for line in inner if line.opcode in _PRODUCTS]
+  products = [line for line in inner if is_product(line)]
   functions, files = _origin(program, products + inner)
   if "TrainStep.update" in functions and "TrainStep.gradients" not in functions:
     return "optimizer"

@@ -13,7 +13,7 @@ from ddit_jax.planning.hlo import (
   type_bytes,
 )
 
-KINDS = (
+COLLECTIVE_KINDS = (
   "all-gather",
   "reduce-scatter",
   "all-reduce",
@@ -39,7 +39,7 @@ class Collective:
   """One collective of a program.
 
   Attributes:
-    kind: a name of `KINDS`.
+    kind: a name of `COLLECTIVE_KINDS`.
     runs: how often the program executes it; in a loop, once per iteration.
     bytes: of the whole array in one run: the output of a gather, the input of
       a reduction.
@@ -76,14 +76,10 @@ class Traffic:
   """All collectives of one kind in one run of the program.
 
   Attributes:
-    instructions: number in the program.
-    runs: number executed.
     bytes: of the whole arrays, in all runs.
     exposed_bytes: of those that no computation overlaps.
   """
 
-  instructions: int
-  runs: int
   bytes: int
   exposed_bytes: int
 
@@ -93,14 +89,12 @@ def by_kind(found: Iterable[Collective]) -> dict[str, Traffic]:
   found = list(found)
   return {
     kind: Traffic(
-      instructions=len(ones),
-      runs=sum(one.runs for one in ones),
       bytes=sum(one.runs * one.bytes for one in ones),
       exposed_bytes=sum(
         one.runs * one.bytes for one in ones if not one.is_overlapped
       ),
     )
-    for kind in KINDS
+    for kind in COLLECTIVE_KINDS
     if (ones := [one for one in found if one.kind == kind])
   }
 
@@ -192,7 +186,7 @@ def _ended(program: HloText, one: Executed, held) -> list[tuple]:
 
 def _kind(line: Instruction, computation: str | None) -> str | None:
   kind = line.opcode.removesuffix("-start")
-  if kind not in KINDS:
+  if kind not in COLLECTIVE_KINDS:
     return None
   if kind == "all-reduce" and (computation or "").startswith(
     _REDUCE_SCATTER_NAME

@@ -8,11 +8,9 @@ by ".remat" in their names.
 import dataclasses
 import re
 
-from ddit_jax.planning.hlo import HloText, Instruction, is_kernel
+from ddit_jax.planning.hlo import HloText, Instruction, is_kernel, is_product
 
 _REPEATED = re.compile(r"\.remat\d*\b")
-# Matrix products, as a TPU's compiler calls them before and after layout.
-_PRODUCTS = ("dot", "convolution")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,4 +46,4 @@ def compiler_remat(program: HloText) -> CompilerRemat:
 
 def _is_costly(program: HloText, line: Instruction) -> bool:
   lines = [line, *(inner for _, inner in program.inside(line))]
-  return any(one.opcode in _PRODUCTS or is_kernel(one) for one in lines)
+  return any(is_product(one) or is_kernel(one) for one in lines)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$")
 _INSTRUCTION = re.compile(
-  r"^\s+(?P<root>ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) "
+  r"^\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) "
   r"(?P<opcode>[a-z][\w-]*)\((?P<operands>.*)$"
 )
 _CALLEES = re.compile(
@@ -36,14 +36,12 @@ class Instruction:
     type: of the result, as written: an array or a tuple in parentheses.
     opcode: "all-gather", "fusion", ...
     rest: operands and attributes, as written.
-    is_root: whether it is the computation's result.
   """
 
   name: str
   type: str
   opcode: str
   rest: str
-  is_root: bool
 
   @property
   def operands(self) -> list[str]:
@@ -128,7 +126,6 @@ class HloText:
             type=found["type"],
             opcode=found["opcode"],
             rest=found["operands"],
-            is_root=bool(found["root"]),
           )
         )
       elif _TABLE.match(line):
@@ -243,6 +240,11 @@ class HloText:
         if package:
           return f"{package}{tail}:{frame.line}"
     return ""
+
+
+def is_product(line: Instruction) -> bool:
+  """A matrix product; a TPU's compiler makes a convolution of each."""
+  return line.opcode in ("dot", "convolution")
 
 
 def is_kernel(line: Instruction) -> bool:

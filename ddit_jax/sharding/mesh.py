@@ -54,7 +54,7 @@ class MeshConfig:
     """
     devices = list(devices if devices is not None else jax.devices())
     return Mesh(
-      arrange(self.sizes(len(devices)), devices),
+      arrange_devices(self.sizes(len(devices)), devices),
       MESH_AXES,
       axis_types=(AxisType.Auto,) * len(MESH_AXES),
     )
@@ -85,7 +85,7 @@ def _free(sizes: dict[str, int]) -> list[str]:
   return [name for name, size in sizes.items() if size == -1]
 
 
-def arrange(sizes: tuple[int, ...], devices: Sequence) -> np.ndarray:
+def arrange_devices(sizes: tuple[int, ...], devices: Sequence) -> np.ndarray:
   """Devices as an array of these sizes, close ones along the last axes.
 
   Slices lie along `replica`: the links between them are the slowest.

@@ -18,15 +18,12 @@ def drawn(*shapes, seed=0, scale=1.0):
   return [jnp.float32(scale * draw.normal(size=s)) for s in shapes]
 
 
-@pytest.mark.parametrize("kernel", ["auto", "xla"])
 @pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 7, 1, 8)])
-def test_attention_equals_three_loops(shape, kernel):
+def test_attention_equals_three_loops(shape):
   query, key, value = drawn(shape, shape, shape)
   want = oracles.attention(*(np.asarray(x, "f8") for x in (query, key, value)))
   # Measured 2e-7.
-  np.testing.assert_allclose(
-    attend(query, key, value, kernel=kernel), want, atol=4e-6
-  )
+  np.testing.assert_allclose(attend(query, key, value), want, atol=4e-6)
 
 
 def test_one_key_means_its_value_is_copied():

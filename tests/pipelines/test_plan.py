@@ -12,7 +12,7 @@ import pytest
 from ddit_jax.cli.main import main
 from ddit_jax.config.load import load_config
 from ddit_jax.experiment.config import Config
-from ddit_jax.pipelines.plan import Plan, make_plan
+from ddit_jax.pipelines.plan import StepPlan, make_plan
 from ddit_jax.pipelines.plan_text import plan_text
 from ddit_jax.planning.topology import open_topology
 from tests import tiny_run
@@ -40,7 +40,7 @@ def planned(tmp_path_factory):
 def test_the_json_has_every_key(planned):
   found, _ = planned
   assert set(KEYS.split()) <= set(found)
-  assert set(found) == {field.name for field in dataclasses.fields(Plan)}
+  assert set(found) == {field.name for field in dataclasses.fields(StepPlan)}
   assert (found["device_kind"], found["num_devices"]) == ("cpu", 8)
   assert (found["mesh"]["replica"], found["mesh"]["fsdp"]) == (2, 4)
   assert found["hbm_peak_bytes"] == sum(found["hbm_bytes"].values())

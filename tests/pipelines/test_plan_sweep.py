@@ -9,8 +9,9 @@ from ddit_jax.cli.main import main
 from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
+from ddit_jax.monitor.device_stats import GIB
 from ddit_jax.pipelines import plan_sweep
-from ddit_jax.pipelines.plan import GIB, Plan
+from ddit_jax.pipelines.plan import StepPlan
 from ddit_jax.pipelines.plan_sweep import (
   Candidate,
   candidate_line,
@@ -26,7 +27,7 @@ TOY = str(
 
 
 def plan(peak=1, seconds=None, fits=True, collectives=0):
-  return Plan(
+  return StepPlan(
     config="toy",
     topology="v5e:2x2",
     num_slices=1,
@@ -103,10 +104,21 @@ def test_one_setting_is_changed_at_a_time():
   assert "full" not in remat and "none" in remat
 
 
+def test_meshes_of_split_tokens_have_neighbours_that_fit():
+  config = load_config(Config, TOY, {"mesh.context": "2"})
+  meshes = [c for c in neighbours(config, 64) if "mesh.fsdp" in c]
+  sizes = [
+    load_config(Config, TOY, {"mesh.context": "2", **c}).mesh.sizes(64)
+    for c in meshes
+  ]
+  # Also all 64 devices along fsdp, without splitting tokens.
+  assert len(sizes) == 6 and (1, 64, 1, 1) in sizes
+
+
 def test_what_a_config_refuses_is_told(monkeypatch):
   monkeypatch.setattr(plan_sweep, "make_plan", lambda *_: plan(3, (1, 2)))
   monkeypatch.setattr(plan_sweep, "neighbours", lambda *_: [{"mesh.fsdp": "0"}])
-  found = sweep(TOY, {}, open_topology("cpu:8"))
+  found = mark_best(list(sweep(TOY, {}, open_topology("cpu:8"))))
   assert [one.is_best for one in found] == [True, False]
   assert "refused, mesh.fsdp must be positive" in candidate_line(found[1])
   assert candidate_line(found[0]).split()[:5] == ["*", "fits", "3", "-", "1"]
@@ -114,7 +126,7 @@ def test_what_a_config_refuses_is_told(monkeypatch):
 
 def test_a_config_that_cannot_be_planned_is_bad_input():
   with pytest.raises(InputError, match="needs 3 devices"):
-    sweep(TOY, {"mesh.fsdp": "3"}, open_topology("cpu:8"))
+    next(sweep(TOY, {"mesh.fsdp": "3"}, open_topology("cpu:8")))
 
 
 @pytest.mark.slow

@@ -50,12 +50,6 @@ def test_computations_and_instructions_are_found():
   assert (loop.name, loop.opcode) == ("w", "while")
   assert loop.type == "(s32[], f32[8])"
   assert loop.callees == ["body"]
-  assert [line.is_root for line in program.computations["main.1"]] == [
-    False,
-    False,
-    False,
-    True,
-  ]
 
 
 def test_a_loop_turns_as_often_as_its_condition_says():

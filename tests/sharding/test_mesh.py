@@ -11,7 +11,7 @@ from jax.sharding import AxisType
 
 from ddit_jax.sharding.mesh import (
   MeshConfig,
-  arrange,
+  arrange_devices,
   batch_ways,
   check_batch_divides,
 )
@@ -85,16 +85,16 @@ class Chip:
 
 def test_slices_lie_along_replica():
   chips = [Chip(i) for i in range(8)]
-  halves = arrange((2, 2, 1, 2), chips)
+  halves = arrange_devices((2, 2, 1, 2), chips)
   slices = [[chip.slice_index for chip in half.flat] for half in halves]
   assert slices == [[0] * 4, [1] * 4]
   with pytest.raises(ValueError, match=r"replica = 1 .* 2 slices"):
-    arrange((1, 8, 1, 1), chips)
+    arrange_devices((1, 8, 1, 1), chips)
 
 
 def test_nodes_of_gpus_may_share_any_axis():
   gpus = [Chip(i, platform="gpu", device_kind="NVIDIA") for i in range(8)]
-  [rows] = arrange((1, 2, 1, 4), gpus)
+  [rows] = arrange_devices((1, 2, 1, 4), gpus)
   assert [[gpu.id for gpu in row.flat] for row in rows] == [
     [0, 1, 2, 3],
     [4, 5, 6, 7],
