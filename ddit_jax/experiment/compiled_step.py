@@ -42,7 +42,7 @@ def train_step(
 def jitted(
   step: Callable[..., Any], shardings: TrainState
 ) -> jax.stages.Wrapped:
-  """A step of (state, ...), which takes over the state's arrays and keeps their shardings."""
+  """A step of (state, ...), which donates the state and keeps its shardings."""
   return jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
 
 

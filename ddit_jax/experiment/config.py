@@ -25,6 +25,8 @@ from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.losses.likelihood import LikelihoodConfig
+from ddit_jax.planning.chips import is_roomy
+from ddit_jax.planning.compiler_options import as_setting, compiler_options
 from ddit_jax.post_training.config import PostTraining
 from ddit_jax.post_training.rollouts import Rollouts
 from ddit_jax.prng import check_seed
@@ -218,6 +220,20 @@ class Config:
       return self.init_from
     return str(workdir.parent / self.init_from.removeprefix(STAGE))
 
+  def for_chip(self, device_kind: str) -> "Config":
+    """The config with what "chip" means in `train` spelled out."""
+    options = compiler_options(self.train.compiler_options, device_kind)
+    gathering = self.train.weight_gathering
+    if gathering == "chip":
+      is_once = is_roomy(device_kind) and not self.lora.rank
+      gathering = "once" if is_once else "per_use"
+    train = dataclasses.replace(
+      self.train,
+      compiler_options=as_setting(options),
+      weight_gathering=gathering,
+    )
+    return dataclasses.replace(self, train=train)
+
   def make_mesh(self, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """A mesh of devices, after checking that it divides all batches.
 
@@ -238,9 +254,19 @@ class Config:
     return mesh
 
   def make_model(
-    self, tokenizer: Tokenizer, encoders: PretrainedModel | None = None
+    self,
+    tokenizer: Tokenizer,
+    encoders: PretrainedModel | None = None,
+    *,
+    device_kind: str = "",
   ) -> DualModel:
     """The network between its frozen encoders, if it has any.
+
+    Args:
+      tokenizer: the text head has one row for each of its ids.
+      encoders: from `open_encoders`.
+      device_kind: what "chip" in `model.encoder_placement` refers to; "" for
+        a chip without room.
 
     Raises:
       ValueError: network, encoders and image size are incompatible.
@@ -251,6 +277,7 @@ class Config:
       max_text_length=self.data.max_text_length,
       lora=self.lora,
       min_split_bytes=self.mesh.min_split_bytes,
+      device_kind=device_kind,
     )
     for shape in self.data.image_shapes:
       model.latent_shape(*shape)

@@ -339,6 +339,7 @@ class ModelConfig:
     max_text_length: int,
     lora: LoraConfig,
     min_split_bytes: int = 0,
+    device_kind: str = "",
   ) -> DualModel:
     """The network between its frozen encoders, if it has any.
 
@@ -348,6 +349,7 @@ class ModelConfig:
       max_text_length: tokens of the longest text.
       lora: with a rank, the network's parameters are adapters.
       min_split_bytes: see `Placement`.
+      device_kind: see `Config.make_model`.
 
     Raises:
       ValueError: network and encoders are incompatible.
@@ -362,10 +364,11 @@ class ModelConfig:
     if encoders is not None:
       # The End-to-End variant embeds its own tokens.
       needs_text_encoder = network.config.context_dim is not None
+      encoder_placement = self.encoder_placement.on(device_kind)
       names = ENCODER_PARTS if needs_text_encoder else ("vae",)
       encoders.check_has(names)
       for name in names:
-        axes = self.encoder_placement.axes(name)
+        axes = encoder_placement.axes(name)
         placement = Placement(axes=axes, min_split_bytes=min_split_bytes)
         is_int8 = self.has_int8_text_encoder and name == "text_encoder"
         parts[name] = encoders.encoder(

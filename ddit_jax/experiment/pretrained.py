@@ -42,6 +42,7 @@ from ddit_jax.experiment.token_rows import TokenRows
 from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.models.module import Network, PureModule, Variables
+from ddit_jax.planning.chips import is_roomy
 from ddit_jax.sharding.placement import Placement, with_shardings
 from ddit_jax.sharding.rules import MESH_AXES
 
@@ -53,15 +54,23 @@ class EncoderPlacement:
   Attributes:
     text_encoder: "fsdp" splits T5 like the network and gathers it at each use;
       "tensor" splits it along `mesh.tensor` alone, so that nothing is gathered;
-      "replicated" keeps all of it on every device.
+      "replicated" keeps all of it on every device. "chip" replicates on devices
+      of 64 GiB and more when training, else splits along "fsdp".
     vae: "fsdp" or "replicated"; nothing of it is split along `mesh.tensor`.
   """
 
-  text_encoder: Literal["fsdp", "tensor", "replicated"] = "fsdp"
+  text_encoder: Literal["chip", "fsdp", "tensor", "replicated"] = "chip"
   vae: Literal["fsdp", "replicated"] = "fsdp"
 
   def __post_init__(self):
     check_choices(self)
+
+  def on(self, device_kind: str) -> "EncoderPlacement":
+    """The same with what "chip" means spelled out."""
+    if self.text_encoder != "chip":
+      return self
+    choice = "replicated" if is_roomy(device_kind) else "fsdp"
+    return dataclasses.replace(self, text_encoder=choice)
 
   def axes(self, name: str) -> tuple[str, ...]:
     """The mesh axes that may split the part of this name."""

@@ -40,7 +40,7 @@ from ddit_jax.models.module import MASK_EMBEDDING
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import progress_bar
 from ddit_jax.monitor.start_times import StartTimes, seconds_since_begin
-from ddit_jax.planning.compiler_options import checked_setting
+from ddit_jax.planning.compiler_options import check_compiler_knows
 from ddit_jax.post_training.draws import REFERENCE
 from ddit_jax.post_training.held_out import HeldOut
 from ddit_jax.post_training.rollouts import Rollouts
@@ -171,9 +171,8 @@ class Trainer:
     """
     mesh = config.make_mesh()
     kind = mesh.devices.flat[0].device_kind
-    options = checked_setting(config.train.compiler_options, kind)
-    train = dataclasses.replace(config.train, compiler_options=options)
-    config = dataclasses.replace(config, train=train)
+    config = config.for_chip(kind)
+    check_compiler_knows(config.train.compiler_options)
     encoders = config.model.open_encoders()
     # Indexes and image sizes of any number of files are read the first time.
     watchdog.waits_for("its sources and data", is_endless=True)
@@ -190,7 +189,7 @@ class Trainer:
         files, held, changeable=config.changeable_keys
       )
       log_unknown_words(tokenizer, {n: sources[n] for n in changed})
-    model = config.make_model(tokenizer, encoders)
+    model = config.make_model(tokenizer, encoders, device_kind=kind)
     model.check_runs_on(mesh)
     pretrained = PretrainedParams.of_run(
       *(init_from, config.init_weights, model.network, store, tokenizer),

@@ -148,6 +148,16 @@ CHIPS: dict[str, Chip] = {
   "NVIDIA L40S": Chip(peak_flops=362e12, hbm_gib=48, source=_NVIDIA + "l40s/"),
 }
 
+# Memory from which weights may be whole: in bfloat16 the 2.1 B network, its
+# gradient and T5-XXL take 17 GiB.
+_ROOMY_GIB = 64
+
+
+def is_roomy(device_kind: str) -> bool:
+  """Whether whole weights take a small part of a device's memory."""
+  chip = CHIPS.get(device_kind)
+  return chip is not None and (chip.hbm_gib or 0) >= _ROOMY_GIB
+
 
 def peak_flops(device_kind: str) -> float | None:
   """Operations per second of one device; None if its kind is not known."""

@@ -27,7 +27,8 @@ class TrainConfig:
     weight_gathering: when weights that are split along `mesh.fsdp` are
       gathered: "per_use" in each pass of each block, so that one block's are
       held at a time; "once" a step, for both tasks, all micro-batches and the
-      backward pass, which holds all of them in the dtype of the computation.
+      backward pass, which holds all of them in the dtype of the computation;
+      "chip" once on devices of 64 GiB and more, but not under adapters.
     task_norms_every: steps between those that compute the gradient norm of
       each task; it and `log_every` must be multiples of one another. 0 never
       does. Such a step runs the tasks one after the other and holds both
@@ -58,12 +59,12 @@ class TrainConfig:
     compiler_options: XLA options of the step: "chip" takes those of the
       chip, with their reasons in `ddit_jax/planning/compiler_options.py`,
       "none" takes none, and NAME=VALUE sets one; several are joined by commas.
-      A run's config.json holds what was used.
+      A run's config.json holds what was used, also for `weight_gathering`.
   """
 
   num_steps: int = 1000
   num_microbatches: int = 1
-  weight_gathering: Literal["per_use", "once"] = "per_use"
+  weight_gathering: Literal["chip", "per_use", "once"] = "chip"
   task_norms_every: int = 0
   mask_embedding_steps: int = -1
   max_skipped_in_row: int = 10

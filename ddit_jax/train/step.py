@@ -167,7 +167,7 @@ class TrainStep:
   def _layout_if_gathered(self):
     """The parameters' shardings if they are gathered once a step, else None."""
     mesh = jax.sharding.get_abstract_mesh()
-    if self.train.weight_gathering == "per_use" or mesh.empty:
+    if self.train.weight_gathering != "once" or mesh.empty:
       return None
     return self.model.network.shardings(mesh)["params"]
 

@@ -47,13 +47,14 @@ def test_the_batch_is_what_the_data_pipeline_gives(tmp_path):
 def with_sources(*texts, **changes):
   """The tiny run on sources of digits; no texts for images by themselves."""
   base = tiny_run.settings(**changes)
-  mixture = {"0": dict.fromkeys(texts, 1.0)}
+  task = {"mixture": {"0": dict.fromkeys(texts, 1.0)}, "image_size": 16}
   sources = {name: {"kind": "digits", "texts": name} for name in texts}
   data = dataclasses.replace(
     base.data,
     sources=sources,
-    text_to_image=dataclasses.replace(base.data.text_to_image, mixture=mixture),
-    image_to_text=dataclasses.replace(base.data.image_to_text, mixture=mixture),
+    tokenizer="words",
+    text_to_image=dataclasses.replace(base.data.text_to_image, **task),
+    image_to_text=dataclasses.replace(base.data.image_to_text, **task),
   )
   return dataclasses.replace(base, data=data)
 

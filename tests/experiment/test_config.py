@@ -342,3 +342,28 @@ def test_larger_images_need_a_larger_grid_and_train(tokenizer):
   )
   assert jax.tree.structure(after) == jax.tree.structure(state)
   assert metrics["loss/total"].shape == ()
+
+
+@pytest.mark.parametrize(
+  ("kind", "gathering", "placement"),
+  [
+    ("TPU v5", "once", "replicated"),
+    ("TPU v5 lite", "per_use", "fsdp"),
+    ("cpu", "per_use", "fsdp"),
+  ],
+)
+def test_chips_with_room_gather_weights_once(kind, gathering, placement):
+  config = Config()
+  assert config.for_chip(kind).train.weight_gathering == gathering
+  placed = config.model.encoder_placement
+  assert placed.on(kind).text_encoder == placement
+  changed = dataclasses.replace(placed, text_encoder="tensor")
+  assert changed.on(kind) == changed
+  adapters = dataclasses.replace(
+    config, lora=LoraConfig(rank=4), init_from="runs/digits"
+  )
+  assert adapters.for_chip(kind).train.weight_gathering == "per_use"
+  asked = dataclasses.replace(
+    config, train=TrainConfig(weight_gathering="once", compiler_options="a=1")
+  )
+  assert asked.for_chip(kind) == asked

@@ -31,7 +31,7 @@ def test_the_newest_averaged_weights_lie_on_all_devices(trained, pipeline):
   stored = tiny_run.stored_arrays(trained, NUM_STEPS)
   assert pipeline.step == NUM_STEPS
   # What the compiler was given, in place of "chip".
-  assert pipeline.config == tiny_run.settings(train__compiler_options="none")
+  assert pipeline.config == tiny_run.settings().for_chip("cpu")
   for name, array in weights_of(pipeline).items():
     np.testing.assert_array_equal(array, stored[f"ema{name}"])
   assert tuple(pipeline.mesh.shape.values()) == (1, 8, 1, 1)

@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from ddit_jax.planning.chips import CHIPS, peak_flops
+from ddit_jax.planning.chips import CHIPS, is_roomy, peak_flops
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,12 @@ def test_data_sheets(kind, tera):
 def test_unknown_devices_have_no_peak():
   assert peak_flops("Somebody's new chip") is None
   assert peak_flops(jax.devices("cpu")[0].device_kind) is None
+
+
+def test_chips_with_room_for_whole_weights():
+  assert is_roomy("TPU v5") and is_roomy("NVIDIA H100 80GB HBM3")
+  assert not is_roomy("TPU v5 lite") and not is_roomy("TPU v6 lite")
+  assert not is_roomy("cpu")
 
 
 def test_all_peaks_are_operations_a_second_of_one_device():
