@@ -7,7 +7,7 @@ from dataclasses import asdict
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.cli.score import check_out
 from ddit_jax.config.load import load_config
-from ddit_jax.errors import InputError, preparing
+from ddit_jax.errors import InputError, preparing, suggest
 from ddit_jax.json_files import write_json
 
 _DESCRIPTION = """
@@ -23,15 +23,20 @@ predicted range for the time of a step. Nothing is run or downloaded.
   ddit plan --config=configs/ddit_sd3.py:stage1_dry --topology=cpu:8 --sweep
 
 A topology is a chip and the sides of a slice in chips: v4, v5e, v5p, v6e and
-tpu7x with the TPU compiler (pip install 'ddit_jax[tpu]'), or cpu:N, N virtual
-devices of this machine. A full-size step takes minutes and 5 GiB of memory.
+tpu7x with the TPU compiler (pip install 'ddit_jax[tpu]'); cpu:N, N virtual
+devices of this machine; or h100 and h200, nodes x GPUs, with the figures that
+follow from shapes alone. A full-size step takes at least twelve minutes of one
+core, nearly all of it in the TPU compiler's code generation, and 5 GiB.
 """
 
+_STEPS = ("train", "t2i", "i2t")
 _AXES = ("replica", "fsdp", "tensor", "context")
 
 
 def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   _set_mesh(values.mesh, overrides)
+  if values.step not in _STEPS:
+    raise InputError(f"--step={values.step}: {suggest(values.step, _STEPS)}")
   json_path = check_out(values.json, "--json")
   import jax
 
@@ -41,24 +46,32 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
 
   topology = open_topology(values.topology, values.slices)
   run = _sweep if values.sweep else _plan
-  run(values.config, overrides, topology, json_path)
+  run(values.config, overrides, topology, json_path, values.step)
   return 0
 
 
 def _plan(
-  path: str, overrides: dict[str, str], topology, json_path: pathlib.Path | None
+  path: str,
+  overrides: dict[str, str],
+  topology,
+  json_path: pathlib.Path | None,
+  step: str,
 ) -> None:
   from ddit_jax.experiment.config import Config
   from ddit_jax.pipelines.plan import make_plan
   from ddit_jax.pipelines.plan_text import plan_text
 
-  plan = make_plan(load_config(Config, path, overrides), topology)
+  plan = make_plan(load_config(Config, path, overrides), topology, step)
   print(plan_text(plan))
   _write(asdict(plan), json_path)
 
 
 def _sweep(
-  path: str, overrides: dict[str, str], topology, json_path: pathlib.Path | None
+  path: str,
+  overrides: dict[str, str],
+  topology,
+  json_path: pathlib.Path | None,
+  step: str,
 ) -> None:
   from ddit_jax.pipelines import plan_sweep
 
@@ -67,7 +80,7 @@ def _sweep(
 
   found = []
   print(plan_sweep.HEADER)
-  for candidate in plan_sweep.sweep(path, overrides, topology):
+  for candidate in plan_sweep.sweep(path, overrides, topology, step):
     show(candidate)
     found = plan_sweep.mark_best([*found, candidate])
     # A sweep takes hours, and may be stopped.
@@ -112,6 +125,12 @@ VERB = Verb(
     "config": Flag("config file, FILE.py[:variant]", is_path=True),
     "topology": Flag("chip and sides of a slice, e.g. v5p:4x4x4 or cpu:8"),
     "slices": Flag("slices of TPUs, joined by the network", int, 1),
+    "step": Flag(
+      "train, t2i (prompts to images, all steps) or i2t (one network call on "
+      "texts)",
+      str,
+      "train",
+    ),
     "mesh": Flag(
       "sizes of replica,fsdp,tensor,context; the config's where unset"
     ),

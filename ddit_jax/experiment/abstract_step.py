@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from ddit_jax.experiment.compiled_step import jitted, train_step
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import ENCODER_PARTS, PretrainedModel
+from ddit_jax.experiment.step_flops import training_flops
 from ddit_jax.experiment.toy_model import ToyModel
 from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.models.config import size
@@ -70,26 +72,26 @@ class AbstractStep:
     return has_one and self.step.is_mask_embedding_trained
 
   @classmethod
-  def of(cls, config: Config, mesh: Mesh) -> "AbstractStep":
+  def of(
+    cls, config: Config, mesh: Mesh, device_kind: str = ""
+  ) -> "AbstractStep":
     """The step that `ddit train` would run with this config.
+
+    Args:
+      config: of the run.
+      mesh: of devices that need not be attached.
+      device_kind: see `Config.make_model`.
 
     Raises:
       ValueError: mesh and config are incompatible, or it trains adapters or
         on rewards.
     """
-    if config.lora.rank:
-      raise ValueError(
-        f"lora.rank is {config.lora.rank}: only steps that train the whole "
-        "network can be planned, set lora.rank=0"
-      )
     if config.post_training.parts:
       raise ValueError(
         "post_training has a method: only steps on data can be planned, which "
         "draw nothing; clear its method"
       )
-    encoders = _encoders(config)
-    tokenizer = _tokenizer(config, encoders)
-    model = config.make_model(tokenizer, encoders)
+    model = abstract_model(config, device_kind)
     optimizer = config.optimizer.make(config.train.num_steps)
     step = train_step(
       config,
@@ -107,12 +109,57 @@ class AbstractStep:
       null_tokens=np.full(length, _END_ID, np.int32),
     )
 
+  @property
+  def arguments(self) -> dict[str, Any]:
+    """Shapes and shardings by kind."""
+    state = self.state
+    return {
+      "parameters": state.params,
+      "optimizer": state.opt_state,
+      "ema": state.ema,
+      "frozen_encoders": state.frozen,
+      "constants": state.constants,
+      "batch": self.batch,
+    }
+
+  def model_flops(self) -> dict[str, int]:
+    """See `training_flops`."""
+    is_row_trained = self.is_mask_embedding_trained
+    return training_flops(
+      self.model, self.batch, is_mask_embedding_trained=is_row_trained
+    )
+
+  def ideal_flops(self) -> int:
+    """Of the network, forward and backward, and the text encoder, forward."""
+    flops = training_flops(self.model, self.batch)
+    return sum(flops.get(part, 0) for part in ("network", "text_encoder"))
+
   def trace(self, mesh: Mesh) -> jax.stages.Traced:
     """The step traced for the mesh; its state is donated."""
     layout = jax.tree.map(lambda leaf: leaf.sharding, self.state)
     step = jitted(self.step, layout)
     with jax.set_mesh(mesh):
       return step.trace(self.state, self.batch, self.null_tokens)
+
+
+def abstract_model(config: Config, device_kind: str = "") -> DualModel:
+  """The model of a config, whose weights and tokenizer need not be here.
+
+  Args:
+    config: of a run.
+    device_kind: see `Config.make_model`.
+
+  Raises:
+    ValueError: it trains adapters.
+  """
+  if config.lora.rank:
+    raise ValueError(
+      f"lora.rank is {config.lora.rank}: only steps that train the whole "
+      "network can be planned, set lora.rank=0"
+    )
+  encoders = _encoders(config)
+  tokenizer = _tokenizer(config, encoders)
+  return config.make_model(tokenizer, encoders, device_kind=device_kind)
 
 
 def _encoders(config: Config) -> PretrainedModel | None:

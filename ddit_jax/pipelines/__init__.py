@@ -23,6 +23,7 @@
 - `outputs`: samples the items of a benchmark into a journal.
 - `run_facts`: what a number depends on.
 - `benchmark_report`: figures, manifest and report.html of benchmarks.
+- `abstract_sampling`: a sampler's shapes, to compile it ahead of time.
 - `plan`: `ddit plan`.
 - `plan_sweep`: `ddit plan --sweep`.
 - `plan_text`: a plan for a terminal.

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment.abstract_step import AbstractStep
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.step_flops import training_flops
 from ddit_jax.monitor.device_stats import GIB
+from ddit_jax.pipelines.abstract_sampling import AbstractSampling
 from ddit_jax.planning.breakdown import cycles_by_kind, num_kernels
 from ddit_jax.planning.chips import Chip
 from ddit_jax.planning.collectives import Collective, by_kind, collectives
@@ -36,8 +36,7 @@ _LIBRARIES = ("jax", "jaxlib", "libtpu")
 # (backward) to 73 % (forward): Dao 2023, arXiv 2307.08691, section 4.1.
 KERNEL_EFFICIENCY = 0.34
 _NUM_LARGEST = 10
-# Parts of the model whose FLOPs are in the ideal time.
-_IDEAL_PARTS = ("network", "text_encoder")
+Program = AbstractStep | AbstractSampling
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +48,8 @@ class StepPlan:
 
   Attributes:
     config: name of the config.
+    step: what runs: "train", a training step; "t2i", a batch of prompts to
+      images; "i2t", one network call on a batch of texts.
     topology: as given.
     num_slices: slices of TPUs.
     device_kind: as JAX names the devices.
@@ -65,8 +66,8 @@ class StepPlan:
     hbm_peak_bytes: what the program needs.
     hbm_bytes: the same by kind.
     model_flops: part -> FLOPs of the global batch, without rematerialisation.
-    ideal_seconds: network, forward and backward, and text encoder, forward, at
-      peak.
+    ideal_seconds: network (in training forward and backward) and text encoder,
+      forward, at peak.
     compute_seconds: compiled cycles and custom kernels.
     compute_seconds_by_kind: of the cycles, see `WORK_KINDS`.
     kernel_seconds: custom kernels, their FLOPs at `KERNEL_EFFICIENCY` of the
@@ -79,7 +80,7 @@ class StepPlan:
       collective does.
     mfu: model FLOPs utilisation of all parts, low and high.
     images_per_second: of both tasks, low and high.
-    stage_days: of the whole run, low and high.
+    stage_days: of the whole training, low and high.
     stage_chip_hours: likewise.
     compile_seconds: on this machine; None if it failed.
     compiler_remat: what the compiler repeats to save memory.
@@ -89,6 +90,7 @@ class StepPlan:
   """
 
   config: str
+  step: str
   topology: str
   num_slices: int
   device_kind: str
@@ -124,22 +126,34 @@ class StepPlan:
   notes: tuple[str, ...] = ()
 
 
-def make_plan(config: Config, topology: Topology) -> StepPlan:
-  """Compiles the training step of a config ahead of time.
+def make_plan(
+  config: Config, topology: Topology, step: str = "train"
+) -> StepPlan:
+  """Compiles a step of a config ahead of time.
+
+  Args:
+    config: of a run.
+    topology: the devices.
+    step: see `StepPlan`.
 
   Raises:
     InputError: mesh, batches and devices do not fit together.
   """
+  kind = topology.device_kind
+  config = config.for_chip(kind)
   with preparing():
     mesh = config.make_mesh(topology.devices)
-    step = AbstractStep.of(config, mesh)
-  options = compiler_options(
-    config.train.compiler_options, topology.device_kind
-  )
+    if step == "train":
+      program = AbstractStep.of(config, mesh, kind)
+    else:
+      program = AbstractSampling.of(config, mesh, step)
+  plan = _before_compiling(config, topology, mesh, program, step)
+  if topology.stands_for:
+    return _from_shapes(plan, program)
+  options = compiler_options(config.train.compiler_options, kind)
   platform = topology.devices[0].platform
-  traced = step.trace(mesh)
+  traced = program.trace(mesh)
   lowered = traced.lower(lowering_platforms=(platform,))
-  plan = _before_compiling(config, topology, mesh, step)
   plan = dataclasses.replace(plan, compiler_options=options)
   start = time.perf_counter()
   try:
@@ -147,9 +161,9 @@ def make_plan(config: Config, topology: Topology) -> StepPlan:
   except jax.errors.JaxRuntimeError as error:
     return _too_large(plan, str(error))
   plan = dataclasses.replace(plan, compile_seconds=time.perf_counter() - start)
-  plan = _with_memory(plan, compiled, step)
+  plan = _with_memory(plan, compiled, program)
   try:
-    program = HloText.parse(compiled.as_text())
+    text = HloText.parse(compiled.as_text())
   except jax.errors.JaxRuntimeError as error:
     # The v6e compiler cannot print every program that it compiles.
     return _noted(
@@ -157,38 +171,59 @@ def make_plan(config: Config, topology: Topology) -> StepPlan:
       "no times and no collectives: the compiler cannot print its program, "
       f"{str(error).splitlines()[0]}",
     )
-  plan = _with_collectives(plan, program, topology)
-  plan = _with_compute(plan, traced, program, topology.chip)
+  plan = _with_collectives(plan, text, topology)
+  plan = _with_compute(plan, traced, text, topology.chip)
   return _with_step_time(plan, config, topology.chip)
 
 
 def _before_compiling(
-  config: Config, topology: Topology, mesh: Mesh, step: AbstractStep
+  config: Config,
+  topology: Topology,
+  mesh: Mesh,
+  program: Program,
+  step: str,
 ) -> StepPlan:
   """What follows from shapes alone."""
-  flops = training_flops(
-    step.model,
-    step.batch,
-    is_mask_embedding_trained=step.is_mask_embedding_trained,
-  )
-  forward = training_flops(step.model, step.batch)
-  ideal = sum(forward.get(part, 0) for part in _IDEAL_PARTS) / mesh.size
-  chip = topology.chip
+  chip, batch = topology.chip, {step: config.sample.batch_size}
+  if step == "train":
+    tasks = config.data.tasks_on()
+    batch = {name: task.batch_size for name, task in tasks.items()}
   return StepPlan(
     config=config.name,
+    step=step,
     topology=topology.name,
     num_slices=topology.num_slices,
     device_kind=topology.device_kind,
     num_devices=mesh.size,
     num_chips=topology.num_chips,
     mesh=dict(mesh.shape),
-    batch={n: task.batch_size for n, task in config.data.tasks_on().items()},
-    num_parameters=step.model.network.num_parameters(),
+    batch=batch,
+    num_parameters=program.model.network.num_parameters(),
     versions=_versions(),
     hbm_limit_bytes=chip and chip.hbm_gib and int(chip.hbm_gib * GIB),
-    model_flops=flops,
-    ideal_seconds=chip and ideal / chip.peak_flops,
+    model_flops=program.model_flops(),
+    ideal_seconds=chip and program.ideal_flops() / mesh.size / chip.peak_flops,
   )
+
+
+def _from_shapes(plan: StepPlan, program: Program) -> StepPlan:
+  """The plan of devices that are not compiled for."""
+  memory = _argument_bytes(program)
+  limit, held = plan.hbm_limit_bytes, sum(memory.values())
+  plan = dataclasses.replace(
+    plan,
+    fits=False if limit is not None and held > limit else None,
+    hbm_bytes=memory,
+  )
+  return _noted(
+    plan,
+    "memory of arguments alone, no times and no collectives: the compiler of "
+    "GPUs estimates no cycles, and tunes its products on a GPU",
+  )
+
+
+def _argument_bytes(program: Program) -> dict[str, int]:
+  return {k: tree_bytes(tree) for k, tree in program.arguments.items()}
 
 
 def _too_large(plan: StepPlan, message: str) -> StepPlan:
@@ -207,18 +242,9 @@ def _too_large(plan: StepPlan, message: str) -> StepPlan:
 
 
 def _with_memory(
-  plan: StepPlan, compiled: jax.stages.Compiled, step: AbstractStep
+  plan: StepPlan, compiled: jax.stages.Compiled, program: Program
 ) -> StepPlan:
-  state = step.state
-  arguments = {
-    "parameters": tree_bytes(state.params),
-    "optimizer": tree_bytes(state.opt_state),
-    "ema": tree_bytes(state.ema),
-    "frozen_encoders": tree_bytes(state.frozen),
-    "constants": tree_bytes(state.constants),
-    "batch": tree_bytes(step.batch),
-  }
-  memory = memory_by_kind(compiled, arguments)
+  memory = memory_by_kind(compiled, _argument_bytes(program))
   if memory is None:
     return _noted(plan, "no memory: the compiler does not report it")
   peak, limit = sum(memory.values()), plan.hbm_limit_bytes
@@ -309,14 +335,16 @@ def _with_step_time(
   high = plan.compute_seconds + plan.collective_seconds
   model = sum(plan.model_flops.values()) / plan.num_devices / chip.peak_flops
   images = sum(plan.batch.values())
-  days = tuple(config.train.num_steps * x / 86400 for x in (low, high))
+  days = None
+  if plan.step == "train":
+    days = tuple(config.train.num_steps * x / 86400 for x in (low, high))
   return dataclasses.replace(
     plan,
     step_seconds=(low, high),
     mfu=(model / high, model / low),
     images_per_second=(images / high, images / low),
     stage_days=days,
-    stage_chip_hours=tuple(24 * x * plan.num_chips for x in days),
+    stage_chip_hours=days and tuple(24 * x * plan.num_chips for x in days),
   )
 
 

@@ -38,6 +38,7 @@ def sweep(
   path: str,
   overrides: Mapping[str, str],
   topology: Topology,
+  step: str = "train",
 ) -> Iterator[Candidate]:
   """Plans the config and its neighbours, one setting changed at a time.
 
@@ -45,21 +46,25 @@ def sweep(
     path: of the config, FILE.py[:variant].
     overrides: key -> value of the config.
     topology: the devices.
+    step: see `StepPlan`.
 
   Raises:
     InputError: the config itself cannot be planned.
   """
   config = load_config(Config, path, overrides)
-  yield Candidate(changes={}, plan=make_plan(config, topology))
-  for changes in neighbours(config, len(topology.devices)):
+  yield Candidate(changes={}, plan=make_plan(config, topology, step))
+  config, kind = config.for_chip(topology.device_kind), topology.device_kind
+  for changes in neighbours(config, len(topology.devices), kind):
     try:
       changed = load_config(Config, path, {**overrides, **changes})
-      yield Candidate(changes=changes, plan=make_plan(changed, topology))
+      yield Candidate(changes=changes, plan=make_plan(changed, topology, step))
     except InputError as error:
       yield Candidate(changes=changes, plan=None, refusal=str(error))
 
 
-def neighbours(config: Config, num_devices: int) -> Iterator[dict[str, str]]:
+def neighbours(
+  config: Config, num_devices: int, device_kind: str
+) -> Iterator[dict[str, str]]:
   """Other meshes, micro-batches, remat policies and placements of weights."""
   now = dict(zip(MESH_AXES, config.mesh.sizes(num_devices), strict=True))
   for replica, fsdp, tensor in _meshes(num_devices):
@@ -70,7 +75,8 @@ def neighbours(config: Config, num_devices: int) -> Iterator[dict[str, str]]:
   yield {"train.num_microbatches": str(2 * config.train.num_microbatches)}
   yield from _choices(config.model.execution, "model.execution", "remat")
   yield from _choices(config.train, "train", "weight_gathering")
-  placement, path = config.model.encoder_placement, "model.encoder_placement"
+  path = "model.encoder_placement"
+  placement = config.model.encoder_placement.on(device_kind)
   for name in dataclasses.asdict(placement):
     yield from _choices(placement, path, name)
 
@@ -92,7 +98,7 @@ def _choices(part, path: str, name: str) -> Iterator[dict[str, str]]:
   """The other choices of one setting of a part."""
   hint = typing.get_type_hints(type(part))[name]
   for choice in typing.get_args(hint):
-    if choice != getattr(part, name):
+    if choice not in ("chip", getattr(part, name)):
       yield {f"{path}.{name}": choice}
 
 

@@ -43,8 +43,8 @@ def _title(plan: StepPlan) -> str:
   mesh = " x ".join(f"{name} {n}" for name, n in plan.mesh.items())
   options = ", ".join(f"{k}={v}" for k, v in plan.compiler_options.items())
   return (
-    f"{plan.config} on {slices}{plan.topology} ({plan.num_chips} chips, "
-    f"{plan.num_devices} devices {plan.device_kind})\n"
+    f"{plan.config}, {plan.step}, on {slices}{plan.topology} "
+    f"({plan.num_chips} chips, {plan.num_devices} devices {plan.device_kind})\n"
     f"mesh {mesh}; batch {batch}; {plan.num_parameters:,} parameters\n"
     f"compiler options: {options or 'none'}"
   )
@@ -96,10 +96,15 @@ def _prediction(plan: StepPlan) -> list[str]:
   if plan.step_seconds is None:
     return [f"step time: {_UNKNOWN}"]
   low, high = plan.step_seconds
-  return [
+  lines = [
     f"step time predicted: {low:.4f} to {high:.4f} s",
     f"  MFU {plan.mfu[0]:.1%} to {plan.mfu[1]:.1%}",
     "  images a second {:,.0f} to {:,.0f}".format(*plan.images_per_second),
+  ]
+  if plan.stage_days is None:
+    return lines
+  return [
+    *lines,
     "  the whole stage: {:.2f} to {:.2f} days".format(*plan.stage_days),
     "  chip-hours {:,.0f} to {:,.0f}".format(*plan.stage_chip_hours),
   ]

@@ -13,7 +13,8 @@ from ddit_jax.planning.chips import CHIPS, Chip
 from ddit_jax.planning.links import torus_shape
 
 _TPUS = ("v2", "v3", "v4", "v5e", "v5p", "v6e", "tpu7x")
-_GPUS = ("h100", "h200")
+# Chip -> device kind of its nodes' GPUs, whose compiler is not used.
+_GPUS = {"h100": "NVIDIA H100 80GB HBM3", "h200": "NVIDIA H200"}
 _CPU = "cpu"
 _CPU_COUNT = "xla_force_host_platform_device_count"
 # libtpu looks for the machine's own TPUs and for other processes that use it.
@@ -31,18 +32,21 @@ class Topology:
   Attributes:
     name: as given, "v5p:4x4x4".
     num_slices: how many of them, joined by the data centre's network.
-    shape: chips along each axis of a slice.
+    shape: chips along each axis of a slice; of GPUs (nodes, GPUs of a node).
     devices: all, for a mesh; they can be compiled for, not run on.
+    stands_for: the kind of the devices that virtual ones stand for, of which
+      shapes are known alone; "" for those that can be compiled for.
   """
 
   name: str
   num_slices: int
   shape: tuple[int, ...]
   devices: list[jax.Device]
+  stands_for: str = ""
 
   @property
   def device_kind(self) -> str:
-    return self.devices[0].device_kind
+    return self.stands_for or self.devices[0].device_kind
 
   @property
   def num_chips(self) -> int:
@@ -70,7 +74,7 @@ class Topology:
 
 
 def open_topology(name: str, num_slices: int = 1) -> Topology:
-  """The devices of "v5p:4x4x4", "v5e:8x8" or "cpu:8".
+  """The devices of "v5p:4x4x4", "v5e:8x8", "h100:8x8" or "cpu:8".
 
   Args:
     name: chip, a colon, and the sides of a slice in chips.
@@ -91,13 +95,11 @@ def open_topology(name: str, num_slices: int = 1) -> Topology:
     raise InputError(f"--topology={name}: {error}") from error
   if num_slices < 1:
     raise InputError(f"--slices must be positive, got {num_slices}")
-  if chip in _GPUS:
+  if chip in _GPUS and len(shape) != 2:
     raise InputError(
-      f"--topology={name}: plans for GPUs are not supported, because their "
-      "compiler estimates no cycles and needs a GPU to tune products; use a "
-      "TPU topology, or measure with ddit train"
+      f"--topology={name}: write nodes and GPUs of a node, e.g. {chip}:8x8"
     )
-  if chip == _CPU:
+  if chip == _CPU or chip in _GPUS:
     devices = _cpu_devices(name, shape, num_slices)
   elif chip in _TPUS:
     devices = _tpu_devices(name, num_slices)
@@ -107,7 +109,11 @@ def open_topology(name: str, num_slices: int = 1) -> Topology:
       f"--topology={name}: unknown chip {chip!r}: {suggest(chip, known)}"
     )
   return Topology(
-    name=name, num_slices=num_slices, shape=shape, devices=devices
+    name=name,
+    num_slices=num_slices,
+    shape=shape,
+    devices=devices,
+    stands_for=_GPUS.get(chip, ""),
   )
 
 

@@ -84,6 +84,7 @@ def test_collectives_and_arrays_come_with_their_lines(planned):
     ),
     (["--topology=cpu:8", "--json=no/where.json"], "there is no folder"),
     (["--topology=cpu:8", "--json=/"], "--json=/ is a folder: name a file"),
+    (["--topology=cpu:8", "--step=t2x"], "--step=t2x: did you mean 't2i'?"),
     ([], "--topology is missing"),
   ],
 )
@@ -91,6 +92,38 @@ def test_bad_input_is_one_line(argv, message, capsys):
   assert main(["plan", TOY, *argv]) == 2
   line = capsys.readouterr().err
   assert message in line and line.count("\n") == 1
+
+
+def test_gpus_have_the_figures_that_shapes_give():
+  config = load_config(
+    Config, f"{CONFIGS}/ddit_sd3.py:stage1", {"mesh.replica": "2"}
+  )
+  plan = make_plan(config, open_topology("h100:2x4"))
+  assert plan.device_kind == "NVIDIA H100 80GB HBM3"
+  assert (plan.num_devices, plan.mesh["fsdp"]) == (8, 4)
+  assert plan.hbm_peak_bytes is plan.step_seconds is plan.fits is None
+  # Float32, a quarter on each GPU, with two moments; T5 is on every one.
+  params = plan.hbm_bytes["parameters"]
+  assert params == pytest.approx(4 * plan.num_parameters / 4, rel=0.01)
+  assert plan.hbm_bytes["optimizer"] == pytest.approx(2 * params, rel=0.01)
+  assert plan.hbm_bytes["frozen_encoders"] > 2 * 4_762_310_656
+  assert plan.ideal_seconds == pytest.approx(
+    (plan.model_flops["network"] + plan.model_flops["text_encoder"])
+    / (8 * 989e12)
+  )
+  assert "no collectives: the compiler of GPUs" in plan_text(plan)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["t2i", "i2t"])
+def test_samplers_have_plans_too(step):
+  config = load_config(Config, str(CONFIGS / "ddit_sd3.py:stage1_dry"))
+  plan = make_plan(config, open_topology("cpu:8"), step)
+  assert plan.batch == {step: config.sample.batch_size}
+  kinds = {"parameters", "frozen_encoders", "constants", "batch"}
+  assert kinds <= set(plan.hbm_bytes) and "optimizer" not in plan.hbm_bytes
+  assert all(plan.model_flops.values())
+  assert f"{step}, on cpu:8" in plan_text(plan)
 
 
 @pytest.mark.slow

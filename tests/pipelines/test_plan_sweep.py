@@ -29,6 +29,7 @@ TOY = str(
 def plan(peak=1, seconds=None, fits=True, collectives=0):
   return StepPlan(
     config="toy",
+    step="train",
     topology="v5e:2x2",
     num_slices=1,
     device_kind="TPU v5 lite",
@@ -82,7 +83,7 @@ def test_without_times_bytes_of_collectives_decide():
 
 def test_one_setting_is_changed_at_a_time():
   config = load_config(Config, TOY, {})
-  tried = list(neighbours(config, 64))
+  tried = list(neighbours(config, 64, "TPU v5"))
   meshes = [c for c in tried if "mesh.fsdp" in c]
   sizes = [
     tuple(int(c[f"mesh.{x}"]) for x in ("replica", "fsdp", "tensor"))
@@ -106,7 +107,7 @@ def test_one_setting_is_changed_at_a_time():
 
 def test_meshes_of_split_tokens_have_neighbours_that_fit():
   config = load_config(Config, TOY, {"mesh.context": "2"})
-  meshes = [c for c in neighbours(config, 64) if "mesh.fsdp" in c]
+  meshes = [c for c in neighbours(config, 64, "TPU v5") if "mesh.fsdp" in c]
   sizes = [
     load_config(Config, TOY, {"mesh.context": "2", **c}).mesh.sizes(64)
     for c in meshes

@@ -23,7 +23,7 @@ def test_virtual_devices_of_this_machine():
     ("v5p:4xx4", 1, "is no shape: write the sides, e.g. 4x4x4"),
     ("v5litepod:4x4", 1, "unknown chip 'v5litepod': "),
     ("v6:8x8", 1, "did you mean 'v6e'"),
-    ("h100:8x8", 1, "plans for GPUs are not supported"),
+    ("h100:8", 1, "write nodes and GPUs of a node, e.g. h100:8x8"),
     ("cpu:8", 0, "--slices must be positive, got 0"),
     ("cpu:512", 1, "needs 512 virtual devices, but this process has 8"),
   ],
