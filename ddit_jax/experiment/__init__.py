@@ -9,6 +9,7 @@
 - `data`: batches of both tasks from the config.
 - `source_record`: what sources hold, to notice changes at a resume.
 - `pretrained`: frozen encoders, and parameters that a run starts from.
+- `encoder_placement`: how the mesh splits those encoders.
 - `toy_model`: toy encoders for dry runs.
 - `step_log`: the scalars of a run's steps.
 - `processes`: the processes of one job: equal settings, and no endless wait.

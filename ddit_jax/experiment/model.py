@@ -13,9 +13,9 @@ from ddit_jax.data.pixel_codec import PixelCodec
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.encoders.vae import Posterior
 from ddit_jax.errors import check_choices
+from ddit_jax.experiment.encoder_placement import EncoderPlacement
 from ddit_jax.experiment.pretrained import (
   ENCODER_PARTS,
-  EncoderPlacement,
   PretrainedModel,
 )
 from ddit_jax.experiment.toy_model import ToyModel

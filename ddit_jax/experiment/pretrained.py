@@ -8,7 +8,7 @@ import functools
 import json
 import pathlib
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -37,48 +37,12 @@ from ddit_jax.data.tokenizers import (
 from ddit_jax.encoders.int8 import quantised_like
 from ddit_jax.encoders.t5 import t5_encoder
 from ddit_jax.encoders.vae import autoencoder
-from ddit_jax.errors import InputError, check_choices, first_few
+from ddit_jax.errors import InputError, first_few
 from ddit_jax.experiment.token_rows import TokenRows
 from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraNetwork
 from ddit_jax.models.module import Network, PureModule, Variables
-from ddit_jax.planning.chips import is_roomy
 from ddit_jax.sharding.placement import Placement, with_shardings
-from ddit_jax.sharding.rules import MESH_AXES
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EncoderPlacement:
-  """How the mesh splits the weights of the frozen encoders.
-
-  Attributes:
-    text_encoder: "fsdp" splits T5 like the network and gathers it at each use;
-      "tensor" splits it along `mesh.tensor` alone, so that nothing is gathered;
-      "replicated" keeps all of it on every device. "chip" replicates on devices
-      of 64 GiB and more when training, else splits along "fsdp".
-    vae: "fsdp" or "replicated"; nothing of it is split along `mesh.tensor`.
-  """
-
-  text_encoder: Literal["chip", "fsdp", "tensor", "replicated"] = "chip"
-  vae: Literal["fsdp", "replicated"] = "fsdp"
-
-  def __post_init__(self):
-    check_choices(self)
-
-  def on(self, device_kind: str) -> "EncoderPlacement":
-    """The same with what "chip" means spelled out."""
-    if self.text_encoder != "chip":
-      return self
-    choice = "replicated" if is_roomy(device_kind) else "fsdp"
-    return dataclasses.replace(self, text_encoder=choice)
-
-  def axes(self, name: str) -> tuple[str, ...]:
-    """The mesh axes that may split the part of this name."""
-    placement = getattr(self, name)
-    return {"fsdp": MESH_AXES, "tensor": ("tensor",), "replicated": ()}[
-      placement
-    ]
-
 
 # The frozen parts of a D-DiT.
 ENCODER_PARTS = ("text_encoder", "vae")

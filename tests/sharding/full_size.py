@@ -10,7 +10,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 from ddit_jax.encoders.t5 import T5_SIZES, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
-from ddit_jax.experiment.pretrained import EncoderPlacement
+from ddit_jax.experiment.encoder_placement import EncoderPlacement
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
 from ddit_jax.sharding.mesh import MeshConfig
@@ -28,6 +28,7 @@ MESHES = {
   "fsdp_16_tensor_4": {"fsdp": 16, "tensor": 4},
   "fsdp_8_context_4_tensor_2": {"fsdp": 8, "context": 4, "tensor": 2},
 }
+_FSDP = EncoderPlacement(text_encoder="fsdp")
 # T5 beside a tensor axis of four.
 ENCODERS = {
   "fsdp_16_tensor_4": EncoderPlacement(text_encoder="tensor", vae="replicated")
@@ -56,7 +57,7 @@ def modules():
 
 def table(name: str) -> str:
   """All parts: summary, then a line per array."""
-  on, places = mesh(**MESHES[name]), ENCODERS.get(name, EncoderPlacement())
+  on, places = mesh(**MESHES[name]), ENCODERS.get(name, _FSDP)
   lines = [f"{dict(on.shape)}"]
   for part, boxed in modules().items():
     axes = MESH_AXES if part == "network" else places.axes(part)
