@@ -121,9 +121,10 @@ def test_what_is_not_painted_stays_as_it_is(page, pipeline):
   drawn_pixels(page)
   page.get_by_role("button", name="Change this image").click()
   canvas = page.locator("#editor canvas").first
-  # Offered as soon as there is an image to paint on.
-  page.get_by_label("Brush Size").wait_for()
-  canvas.scroll_into_view_if_needed()
+  canvas.wait_for()
+  # Nothing tells when the image has come into the editor.
+  time.sleep(3)
+  page.get_by_label("Brush").first.click()
   box = canvas.bounding_box()
   middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
   page.mouse.move(*middle)
