@@ -64,8 +64,8 @@ EXTRAS = {
   "serve": ["starlette>=0.46", "uvicorn>=0.34"],
   # The page of `ddit demo`; it brings its own server.
   "demo": ["gradio>=6.31,<7"],
-  # What only slow tests need: the driver of a browser.
-  "slow_test": ["playwright>=1.50"],
+  # What only slow tests need: a browser, and notebooks are run.
+  "slow_test": ["ipykernel>=6", "nbclient>=0.10", "playwright>=1.50"],
   "tpu": ["jax[tpu]"],
   "gpu": ["jax[cuda13]"],
 }
