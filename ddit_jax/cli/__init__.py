@@ -4,8 +4,10 @@
 - `flags`: the flags of a verb.
 - `commands`: `train`, `sample`, `evaluate` and `lora`.
 - `prepare`: `prepare`.
+- `probe`: `probe`.
 - `score`: `score`.
 - `compare`: `compare`.
+- `judge`: `judge`.
 - `plan`: `plan`.
 - `serve`: `serve`.
 - `demo`: `demo`.

@@ -52,7 +52,7 @@ def load_pipeline(values: argparse.Namespace, **limits: float):
       f"--max_waiting={values.max_waiting} is less than "
       f"--batch_size={values.batch_size}: full batches could never wait"
     )
-  from ddit_jax.pipelines.load import load
+  from ddit_jax.pipelines.load import load, refuse_captioner
   from ddit_jax.serving.app import ServerLimits
 
   compilation_cache.use(values)
@@ -62,6 +62,7 @@ def load_pipeline(values: argparse.Namespace, **limits: float):
     step=values.step,
     dtype=values.dtype,
   )
+  refuse_captioner(values.checkpoint, values.step, "this verb")
   return pipeline, ServerLimits(
     max_images=values.batch_size, max_waiting=values.max_waiting, **limits
   )

@@ -72,7 +72,7 @@ def dry(config: ConfigDict) -> ConfigDict:
     return config
   config.name = f"{config.name}:{_SUFFIX}"
   _shrink_model(config)
-  _shrink_data(config.data)
+  _shrink_data(config.data, has_encoders=bool(config.model.encoders_from))
   _shrink_runs(config)
   return config
 
@@ -86,6 +86,10 @@ def _shrink_model(config: ConfigDict) -> None:
   if model.encoders_from:
     model.encoders_from = TOY_WEIGHTS
   config.lora.rank = 0
+  captioner = config.captioner
+  captioner.features_from = captioner.decoder_from = ""
+  captioner.layer = 1
+  captioner.clip, captioner.decoder = "toy", "tiny"
   if not config.init_from.startswith("stage:"):
     config.init_from = ""
   for axis in ("replica", "context", "tensor"):
@@ -93,12 +97,12 @@ def _shrink_model(config: ConfigDict) -> None:
   config.mesh.fsdp = -1
 
 
-def _shrink_data(data: ConfigDict) -> None:
+def _shrink_data(data: ConfigDict, *, has_encoders: bool) -> None:
   data.pool_size = 64
   data.validation_size = _BATCH_SIZE
-  if data.tokenizer != _WORDS:
-    data.tokenizer = ""
   kinds = {name: spec["kind"] for name, spec in data.sources.items()}
+  if data.tokenizer != _WORDS:
+    data.tokenizer = "" if has_encoders or not kinds else _WORDS
   data.sources = {
     name: {"kind": _GENERATED, "texts": _TEXTS.get(kind, "questions")}
     for name, kind in kinds.items()

@@ -235,6 +235,11 @@ class ImageConfig:
       )
 
   @property
+  def square_crop(self) -> str:
+    """How a square is made of one image: "centre" or "pad"."""
+    return self.crop if self.crop == "pad" else "centre"
+
+  @property
   def shapes(self) -> tuple[tuple[int, int], ...]:
     """The (height, width) that batches may have, in pixels."""
     side, step = self.image_size, self.bucket_step

@@ -15,6 +15,7 @@ Each module imports only modules above it:
 - `digit_classifier`: which digit a segment shows.
 - `judge`: does an image match its prompt?
 - `metrics`: a metric with its interval, oracle and prior baseline.
+- `caption_judge`: answers questions from a caption alone.
 - `image_scores`: metrics of generated images.
 - `text_scores`: metrics of generated captions and answers.
 - `benchmark_scores`: CIDEr, MME and GQA.

@@ -167,7 +167,7 @@ def scene_facts(scene: Scene) -> Facts:
   relation = _spoken_relation(scene.objects)
   if relation is not None:
     first, second = (obj.digit for obj in scene.objects)
-    facts.add(_relation_fact(first, relation, second))
+    facts.add(relation_fact(first, relation, second))
   counts = collections.Counter(obj.digit for obj in scene.objects)
   return frozenset(facts | _count_facts(counts))
 
@@ -224,7 +224,8 @@ def _listed(phrases: Sequence[str]) -> str:
   return f"{', '.join(phrases[:-1])} and {phrases[-1]}"
 
 
-def _relation_fact(first: int, relation: str, second: int) -> tuple:
+def relation_fact(first: int, relation: str, second: int) -> tuple:
+  """The fact that one digit is `relation` another, see `Facts`."""
   if relation in ("right of", "below"):
     return ("relation", second, OPPOSITES[relation], first)
   return ("relation", first, relation, second)
@@ -251,7 +252,7 @@ def _stated_relations(outline: str, mentions: list[int | None]) -> set[tuple]:
     if None not in sides:
       found.append((sides[0], relation, sides[1]))
   return {
-    _relation_fact(mentions[a], relation, mentions[b])
+    relation_fact(mentions[a], relation, mentions[b])
     for a, relation, b in found
     if mentions[a] is not None and mentions[b] is not None
   }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from ddit_jax.digits import grammar
+from ddit_jax.digits import caption_judge, grammar, questions
 from ddit_jax.digits.datasets import CAPTION, ImageToTextPool
 from ddit_jax.digits.evaluation_sets import CaptionItem, QuestionItem
 from ddit_jax.digits.grammar import Facts
@@ -18,6 +18,7 @@ from ddit_jax.digits.metrics import (
   other_items,
   rows_by,
 )
+from ddit_jax.digits.world import World
 from ddit_jax.evaluation import answer_forms, vqa_accuracy
 from ddit_jax.evaluation.fact_scores import fact_scores
 from ddit_jax.evaluation.yes_no import parse_yes_no, yes_no_scores
@@ -131,6 +132,61 @@ def answer_metrics(
       seed=seed,
     )
     for name, (scores, rows) in selected.items()
+  }
+
+
+def judged_metrics(
+  items: Sequence[CaptionItem],
+  captions: Sequence[str],
+  world: World,
+  *,
+  seed: int,
+) -> Metrics:
+  """Scores answers that are read off the captions (paper Table 4).
+
+  One question of each kind is asked about each scene, and `caption_judge`
+  answers it from the caption alone. "judged/<kind>" and "judged/accuracy" are
+  fractions of canonical answers. The oracle is the score of complete captions,
+  the prior baseline that of each caption on another scene. Intervals come from
+  a bootstrap over scenes.
+
+  Args:
+    items: the scenes.
+    captions: one generated caption per scene.
+    world: of the scenes.
+    seed: of the questions, the shuffle and the bootstrap.
+
+  Raises:
+    ValueError: unequal lengths, or fewer than two different scenes.
+  """
+  check_lengths(items, captions, "captions")
+  rng = np.random.default_rng(seed)
+  others = other_items([item.scene for item in items], rng)
+  asked = [
+    (row, question)
+    for row, item in enumerate(items)
+    for question in questions.questions(item.scene, world, rng)
+  ]
+  whole = [grammar.references(item.scene, seed=0, count=1)[0] for item in items]
+  shuffled = [captions[other] for other in others]
+
+  def scores(texts: Sequence[str]) -> Bool[np.ndarray, " asked"]:
+    return np.array(
+      [caption_judge.answer(q.text, texts[row]) == q.answer for row, q in asked]
+    )
+
+  given, oracle, prior = map(scores, (captions, whole, shuffled))
+  selected = {"accuracy": np.arange(len(asked))}
+  selected |= rows_by([question.kind for _, question in asked])
+  return {
+    f"judged/{name}": metric_record(
+      given[rows],
+      oracle=oracle[rows].mean(),
+      prior_baseline=prior[rows].mean(),
+      groups=[items[asked[row][0]].scene for row in rows],
+      seed=seed,
+    )
+    for name, rows in selected.items()
   }
 
 

@@ -1,8 +1,16 @@
-"""Floating-point operations of T5 and of the autoencoder's encoder."""
+"""Floating-point operations of T5, CLIP and the autoencoder's encoder."""
 
+import dataclasses
+
+from ddit_jax.encoders.clip_vision import CLIPVisionConfig
 from ddit_jax.encoders.t5 import T5Config
 from ddit_jax.encoders.vae import AutoencoderConfig
-from ddit_jax.models.flops import PassFlops, attention_flops, linear_flops
+from ddit_jax.models.flops import (
+  PassFlops,
+  attention_flops,
+  linear_flops,
+  prenorm_flops,
+)
 
 
 def t5_flops(config: T5Config, length: int) -> PassFlops:
@@ -14,6 +22,17 @@ def t5_flops(config: T5Config, length: int) -> PassFlops:
     weights=config.depth * (attention + mlp),
     activations=config.depth * attention_flops(length, inner),
   )
+
+
+def clip_vision_flops(config: CLIPVisionConfig) -> PassFlops:
+  """One image through CLIP's blocks; the pooled output is not read."""
+  blocks = prenorm_flops(
+    config.depth, config.width, config.mlp_width, config.num_tokens
+  )
+  patches = linear_flops(
+    config.num_tokens - 1, 3 * config.patch_size**2, config.width
+  )
+  return dataclasses.replace(blocks, weights=blocks.weights + patches)
 
 
 def vae_encoder_flops(config: AutoencoderConfig, side: int) -> PassFlops:

@@ -2,6 +2,8 @@
 
 - `config`: the root of a run's config, the nest of all parts.
 - `model`: the network with its encoders.
+- `captioner`: a language model that reads image features, and its config.
+- `captioner_weights`: what it starts from, and what stays frozen below it.
 - `abstract_step`: a step's shapes and shardings, to compile it ahead of time.
 - `step_flops`: the FLOPs of an update.
 - `vocabulary`: the tokenizer of a run.
@@ -18,6 +20,7 @@
 - `validation`: validation losses and sample grids.
 - `run_report`: the page of a run's curves, samples and config.
 - `stages`: several stages of training, each started from the one before.
+- `layer_probe`: `ddit probe`: captioners on several layers, compared.
 - `workdir`: the workdir of a run: its lock, resuming, full disks.
 - `write_cache`: `ddit prepare --cache`: encodes a task's sources to disk.
 """

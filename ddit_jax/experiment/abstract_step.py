@@ -83,13 +83,18 @@ class AbstractStep:
       device_kind: see `Config.make_model`.
 
     Raises:
-      ValueError: mesh and config are incompatible, or it trains adapters or
-        on rewards.
+      ValueError: mesh and config are incompatible, or it trains adapters, a
+        captioner, or on rewards.
     """
     if config.post_training.parts:
       raise ValueError(
         "post_training has a method: only steps on data can be planned, which "
         "draw nothing; clear its method"
+      )
+    if config.captioner.is_on:
+      raise ValueError(
+        f"captioner.features is {config.captioner.features}: only steps of "
+        "D-DiT can be planned"
       )
     model = abstract_model(config, device_kind)
     optimizer = config.optimizer.make(config.train.num_steps)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from ddit_jax.batch import DualBatch
+from ddit_jax.experiment.captioner import CaptionerModel
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.monitor.start_times import StartTimes
@@ -22,7 +23,7 @@ from ddit_jax.train.watchdog import Watchdog
 
 def train_step(
   config: Config,
-  model: DualModel,
+  model: DualModel | CaptionerModel,
   *,
   is_mask_embedding_trained: bool,
   has_task_norms: bool = False,
@@ -30,7 +31,7 @@ def train_step(
   """The step of a run's config, see `TrainStep`."""
   return TrainStep(
     model=model,
-    loss=config.loss,
+    loss=config.objective,
     optimizer=config.optimizer,
     train=config.train,
     seed=config.seed,
@@ -56,7 +57,7 @@ class CompiledStep:
 
   Args:
     config: of the run.
-    model: the network between its encoders.
+    model: the network and the frozen parts around it.
     null_tokens: the empty caption, int32.
     shardings: of the state, without its frozen parameters.
     watchdog: learns that a program is being compiled.
@@ -69,7 +70,7 @@ class CompiledStep:
   def __init__(
     self,
     config: Config,
-    model: DualModel,
+    model: DualModel | CaptionerModel,
     null_tokens: Int[np.ndarray, " length"],
     shardings: TrainState,
     *,

@@ -19,12 +19,14 @@ from ddit_jax.config.load import to_config_dict
 from ddit_jax.data.config import DataConfig
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.errors import check_choices
+from ddit_jax.experiment.captioner import CaptionerConfig, CaptionerModel
 from ddit_jax.experiment.model import DualModel, ModelConfig
 from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.losses.likelihood import LikelihoodConfig
+from ddit_jax.losses.objective import Objective
 from ddit_jax.planning.chips import is_roomy
 from ddit_jax.planning.compiler_options import as_setting, compiler_options
 from ddit_jax.post_training.config import PostTraining
@@ -54,15 +56,18 @@ class SampleConfig:
   Attributes:
     image: text to image.
     text: image to text.
+    beam_width: beginnings that a captioner's search keeps; 1 is greedy.
     batch_size: examples in one call of a sampler.
   """
 
   image: ImageSampling = ImageSampling()
   text: TextSampling = TextSampling()
+  beam_width: int = 1
   batch_size: int = 64
 
   def __post_init__(self):
-    _check_positive({"batch_size": self.batch_size})
+    names = ("beam_width", "batch_size")
+    _check_positive({name: getattr(self, name) for name in names})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,6 +137,7 @@ class Config:
   post_training: PostTraining = PostTraining()
   optimizer: OptimizerConfig = OptimizerConfig()
   lora: LoraConfig = LoraConfig()
+  captioner: CaptionerConfig = CaptionerConfig()
   mesh: MeshConfig = MeshConfig()
   train: TrainConfig = TrainConfig()
   sample: SampleConfig = SampleConfig()
@@ -170,6 +176,8 @@ class Config:
         )
     self._check_can_merge()
     self._check_post_training()
+    if self.captioner.is_on:
+      self._check_captioner()
 
   def _check_post_training(self) -> None:
     on = self.data.tasks_on()
@@ -189,6 +197,33 @@ class Config:
   def keeps_start(self) -> bool:
     """Whether a run keeps the weights it started from beside its own."""
     return bool(self.lora.rank or self.post_training.parts)
+
+  def _check_captioner(self) -> None:
+    features = f"captioner.features is {self.captioner.features}"
+    if self.data.text_to_image.batch_size or not (
+      self.data.image_to_text.batch_size
+    ):
+      raise ValueError(
+        f"{features}, and a captioner trains on texts of images alone: set "
+        "data.text_to_image.batch_size=0 and data.image_to_text.batch_size"
+      )
+    wrong = {
+      "init_from": self.init_from,
+      "lora.rank": self.lora.rank,
+      "model.has_mask_embedding": self.model.has_mask_embedding,
+      "post_training": self.post_training.parts,
+    }
+    for name, value in wrong.items():
+      if value:
+        raise ValueError(
+          f"{features}, but {name} is {value!r}, which is of D-DiT: leave it "
+          "out (weights are named by captioner.features_from and decoder_from)"
+        )
+    if self.train.weight_gathering == "once":
+      raise ValueError(
+        f"{features}, whose weights are gathered at each use: set "
+        "train.weight_gathering=per_use"
+      )
 
   def _check_can_merge(self) -> None:
     if not self.loss.is_merged or len(self.data.tasks_on()) < 2:
@@ -213,6 +248,11 @@ class Config:
     """The keys in `resume_changes`."""
     keys = (key.strip() for key in self.resume_changes.split(","))
     return tuple(key for key in keys if key)
+
+  @property
+  def objective(self) -> Objective:
+    """The loss of this run."""
+    return self.captioner.loss if self.captioner.is_on else self.loss
 
   def start_of(self, workdir: pathlib.Path) -> str:
     """What the run in a workdir starts from; stages lie beside each other."""
@@ -259,7 +299,7 @@ class Config:
     encoders: PretrainedModel | None = None,
     *,
     device_kind: str = "",
-  ) -> DualModel:
+  ) -> DualModel | CaptionerModel:
     """The network between its frozen encoders, if it has any.
 
     Args:
@@ -271,6 +311,8 @@ class Config:
     Raises:
       ValueError: network, encoders and image size are incompatible.
     """
+    if self.captioner.is_on:
+      return self._make_captioner(tokenizer, encoders)
     model = self.model.make(
       tokenizer,
       encoders,
@@ -307,6 +349,22 @@ class Config:
       seed=self.seed,
       mesh=mesh,
     )
+
+  def _make_captioner(
+    self, tokenizer: Tokenizer, encoders: PretrainedModel | None
+  ) -> CaptionerModel:
+    model = self.captioner.make(
+      self.model,
+      tokenizer,
+      encoders,
+      max_text_length=self.data.max_text_length,
+      min_split_bytes=self.mesh.min_split_bytes,
+    )
+    task, side = self.data.image_to_text, self.data.image_sides[1]
+    for shape in task.shapes if self.data.sources else [(side, side)]:
+      model.latent_shape(*shape)
+      model.check_length(*shape, task.text_length)
+    return model
 
 
 def default_config() -> ConfigDict:

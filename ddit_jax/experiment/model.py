@@ -1,5 +1,6 @@
 """A network with the encoders of its inputs, pixels and tokens."""
 
+import abc
 import dataclasses
 from typing import Literal
 
@@ -39,8 +40,52 @@ from ddit_jax.sharding.placement import (
 )
 
 
+class ModelParts(abc.ABC):
+  """A trained network and the frozen parts around it, by name.
+
+  Attributes:
+    network: the trained part.
+  """
+
+  network: PureModule
+
+  @abc.abstractmethod
+  def parts(self) -> dict[str, PureModule]:
+    """The modules by the name of their variables."""
+
+  def abstract_variables(self, mesh: Mesh) -> dict[str, Variables]:
+    """Shapes, dtypes and shardings of all parts."""
+    return {
+      name: with_shardings(part.abstract_variables(), part.shardings(mesh))
+      for name, part in self.parts().items()
+    }
+
+  def placements(self, mesh: Mesh) -> dict[str, list[PlacedLeaf]]:
+    """Where each array of each part lies."""
+    return {name: part.placements(mesh) for name, part in self.parts().items()}
+
+  def report(self, mesh: Mesh) -> str:
+    """Parameters of each part, and how the mesh splits them."""
+    counts = {
+      name: parameter_counts(part.abstract_variables())
+      for name, part in self.parts().items()
+    }
+    placed = "\n".join(
+      f"{name}: {summary(rows)}" for name, rows in self.placements(mesh).items()
+    )
+    return (
+      f"{self.network.num_parameters()} parameters on {mesh.size} devices "
+      f"{dict(mesh.shape)}{self.image_note()}\n{counts_table(counts)}\n"
+      f"{placed}"
+    )
+
+  def image_note(self) -> str:
+    """What the report says about images, if anything."""
+    return ""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DualModel:
+class DualModel(ModelParts):
   """The MM-DiT between its encoders; all methods are pure functions.
 
   Attributes:
@@ -65,32 +110,10 @@ class DualModel:
     }
     return {name: part for name, part in parts.items() if part is not None}
 
-  def abstract_variables(self, mesh: Mesh) -> dict[str, Variables]:
-    """Shapes, dtypes and shardings of all parts."""
-    return {
-      name: with_shardings(part.abstract_variables(), part.shardings(mesh))
-      for name, part in self.parts().items()
-    }
-
-  def placements(self, mesh: Mesh) -> dict[str, list[PlacedLeaf]]:
-    """Where each array of each part lies."""
-    return {name: part.placements(mesh) for name, part in self.parts().items()}
-
-  def report(self, mesh: Mesh) -> str:
-    """Parameters of each part, and how the mesh splits them."""
-    counts = {
-      name: parameter_counts(part.abstract_variables())
-      for name, part in self.parts().items()
-    }
-    placed = "\n".join(
-      f"{name}: {summary(rows)}" for name, rows in self.placements(mesh).items()
-    )
-    return (
-      f"{self.network.num_parameters()} parameters on {mesh.size} devices "
-      f"{dict(mesh.shape)}, for images of up to {self.largest_image} x "
-      f"{self.largest_image} pixels\n{counts_table(counts)}\n"
-      f"{placed}"
-    )
+  def image_note(self) -> str:
+    """The largest image."""
+    side = self.largest_image
+    return f", for images of up to {side} x {side} pixels"
 
   @property
   def pixels_per_patch(self) -> int:
@@ -382,6 +405,17 @@ class ModelConfig:
     )
     model.check_fits()
     return model
+
+  def embeds_tokens(self, encoders: PretrainedModel | None) -> bool:
+    """Whether the network embeds token ids itself, without a text encoder.
+
+    Args:
+      encoders: from `open_encoders`.
+    """
+    if self.size != OF_ENCODERS:
+      return size(self.size).context_dim is None
+    network = encoders.record.configs.get("network") if encoders else None
+    return network is not None and network.context_dim is None
 
   def restore_encoders(
     self, model: DualModel, encoders: PretrainedModel | None, mesh: Mesh

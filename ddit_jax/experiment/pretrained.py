@@ -177,12 +177,14 @@ class PretrainedParams:
     stored: name -> shape and dtype of each stored array.
     needed: the same of the network's parameters.
     token_rows: where the rows of tokens are; None if they are the same.
+    key: the config key that names them, for messages.
   """
 
   folder: pathlib.Path
   stored: Shapes
   needed: Shapes
   token_rows: TokenRows | None = None
+  key: str = "init_from"
 
   @classmethod
   def open(
@@ -207,15 +209,11 @@ class PretrainedParams:
     Raises:
       InputError: nothing there, damage, other shapes, or arrays missing.
     """
-    folder = _item_folder(path, weights)
+    folder = item_folder(path, weights)
     found = cls(folder, stored_shapes(folder), tree_shapes(params), token_rows)
-    found._check_shapes()
-    if is_complete and found.newly_initialised:
-      raise InputError(
-        f"init_from: {folder} lacks "
-        f"{first_few(found.newly_initialised, limit=1)}: adapters need a "
-        "complete network below them; set model as it was there"
-      )
+    found.check_shapes()
+    if is_complete:
+      found.check_complete("adapters need a complete network below them")
     return found
 
   @classmethod
@@ -285,7 +283,17 @@ class PretrainedParams:
       return shape
     return self.token_rows.stored_shape(name, shape)
 
-  def _check_shapes(self) -> None:
+  def check_complete(self, reason: str) -> None:
+    """Raises InputError if parameters would be newly initialised."""
+    if self.newly_initialised:
+      raise InputError(
+        f"{self.key}: {self.folder} lacks "
+        f"{first_few(self.newly_initialised, limit=1)}: {reason}; set model as "
+        "it was there"
+      )
+
+  def check_shapes(self) -> None:
+    """Raises InputError if stored arrays have other shapes, or none fits."""
     wrong = [
       f"{name} is {self.stored[name][0]} there and {self.needed[name][0]} here"
       for name in self.taken
@@ -294,7 +302,7 @@ class PretrainedParams:
     if wrong or not self.taken:
       seen = first_few(wrong) or "no name is the same"
       raise InputError(
-        f"init_from: {self.folder} holds another network's parameters "
+        f"{self.key}: {self.folder} holds another network's parameters "
         f"({seen}): set model.size, the tokenizer and text_length as they "
         "were there"
       )
@@ -365,7 +373,7 @@ class PretrainedParams:
     saved = json.loads(files[BASE_FILE])
     if saved["digest"] != self.digest:
       raise InputError(
-        f"init_from: {self.folder} holds other parameters than "
+        f"{self.key}: {self.folder} holds other parameters than "
         f"{saved['folder']}, from which the run started: name those "
         "(of a run that went on, the checkpoint: WORKDIR/checkpoints/STEP)"
       )
@@ -394,7 +402,16 @@ def stored_tokenizer(path: str, weights: str) -> Tokenizer | None:
     return from_files(store.files(int(folder.name)))
 
 
-def _item_folder(path: str, weights: str) -> pathlib.Path:
+def item_folder(path: str, weights: str) -> pathlib.Path:
+  """The verified Orbax item of parameters that a config key names.
+
+  Args:
+    path: converted weights, a workdir, or one of its checkpoints.
+    weights: "ema" or "params" of a run.
+
+  Raises:
+    InputError: nothing there, or damage.
+  """
   if PretrainedModel.is_at(path):
     return PretrainedModel.open(path).folder / "network" / "params"
   item = _item_of_run(path, weights)

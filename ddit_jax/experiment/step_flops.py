@@ -1,17 +1,33 @@
 """Model FLOPs of one update of the network between its encoders."""
 
+import math
+
 import jax.numpy as jnp
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.encoders.flops import t5_flops, vae_encoder_flops
+from ddit_jax.encoders.flops import (
+  clip_vision_flops,
+  t5_flops,
+  vae_encoder_flops,
+)
+from ddit_jax.experiment.captioner import (
+  IMAGE_ENCODER,
+  CaptionerModel,
+  CLIPReader,
+)
 from ddit_jax.experiment.model import DualModel
-from ddit_jax.models.flops import PassFlops, mmdit_flops
+from ddit_jax.models.flops import (
+  PassFlops,
+  gpt2_flops,
+  linear_flops,
+  mmdit_flops,
+)
 
 _NOTHING = PassFlops(weights=0, activations=0)
 
 
 def training_flops(
-  model: DualModel,
+  model: DualModel | CaptionerModel,
   batch: DualBatch,
   *,
   is_mask_embedding_trained: bool = False,
@@ -25,7 +41,7 @@ def training_flops(
   rematerialisation do not count.
 
   Args:
-    model: the network between its encoders.
+    model: the network and the frozen parts around it.
     batch: the global batch, or its shapes. It shows what is cached: moments of
       latents in place of pixels, features in addition to tokens.
     is_mask_embedding_trained: whether its step trains a mask embedding.
@@ -36,6 +52,9 @@ def training_flops(
   """
   totals = dict.fromkeys(model.parts(), 0)
   passes = []
+  if isinstance(model, CaptionerModel):
+    passes += _caption_loss(model, batch.image_to_text)
+    batch = DualBatch(None, None)
   if batch.text_to_image is not None:
     passes += _image_loss(model, batch.text_to_image)
   if batch.image_to_text is not None:
@@ -68,6 +87,40 @@ def _text_loss(model: DualModel, batch: ImageToTextBatch, is_row_trained: bool):
     ("text_encoder", rows, _text_pass(model, length), way),
     ("vae", rows, _image_pass(model, batch.images), "forward"),
     ("network", rows, _network_pass(model, batch, "text"), "trained"),
+  ]
+
+
+def _caption_loss(model: CaptionerModel, batch: ImageToTextBatch):
+  """Like `_image_loss`, for a captioner's loss; the prefix is projected."""
+  rows, length = batch.tokens.shape
+  _, *sides, _ = batch.images.shape
+  reader, decoder = model.reader, model.network.module.decoder_config
+  passes = []
+  if isinstance(reader, CLIPReader):
+    encoder = clip_vision_flops(reader.encoder.module.config)
+    num_image = reader.num_tokens(*sides)
+  else:
+    dual, num_null = reader.model, len(reader.null_tokens)
+    grid = _grid(dual, batch.images)
+    num_image = math.prod(grid)
+    encoder = mmdit_flops(
+      reader.encoder.config, grid=grid, text_length=num_null, heads=()
+    )
+    passes += [
+      ("text_encoder", 1, _text_pass(dual, num_null), "forward"),
+      ("vae", rows, _image_pass(dual, batch.images), "forward"),
+    ]
+  way = "trained" if model.is_reader_trained else "forward"
+  name = "network" if model.is_reader_trained else IMAGE_ENCODER
+  projection = PassFlops(
+    weights=linear_flops(num_image, reader.width, decoder.width), activations=0
+  )
+  text = gpt2_flops(decoder, tokens=num_image + length - 1, logits=length)
+  return [
+    *passes,
+    (name, rows, encoder, way),
+    ("network", rows, projection, "trained"),
+    ("network", rows, text, "trained"),
   ]
 
 

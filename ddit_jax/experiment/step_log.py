@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from ddit_jax.batch import DualBatch
 from ddit_jax.data.config import TaskConfig
+from ddit_jax.experiment.captioner import CaptionerModel
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.step_flops import training_flops
@@ -16,7 +17,7 @@ from ddit_jax.train.hooks import StepLog
 
 def step_log(
   config: Config,
-  model: DualModel,
+  model: DualModel | CaptionerModel,
   batch: DualBatch,
   writer: MetricWriter,
   bar: tqdm,
@@ -28,7 +29,7 @@ def step_log(
 
   Args:
     config: of the run.
-    model: the network between its encoders.
+    model: the network and the frozen parts around it.
     batch: the validation batch, which has a training batch's shapes except
       for the rows.
     writer: receives the scalars.

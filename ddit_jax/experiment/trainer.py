@@ -25,13 +25,18 @@ from ddit_jax.data.tokenizers import Tokenizer, from_files
 from ddit_jax.data.training_data import TrainingData
 from ddit_jax.errors import preparing
 from ddit_jax.experiment import processes, source_record
+from ddit_jax.experiment.captioner import CaptionerModel
+from ddit_jax.experiment.captioner_weights import (
+  CaptionerWeights,
+  start_weights,
+)
 from ddit_jax.experiment.compiled_step import CompiledStep
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import open_data, open_sources
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
 from ddit_jax.experiment.step_log import step_log
-from ddit_jax.experiment.validation import SampleGrid, Validator
+from ddit_jax.experiment.validation import Validator, sample_grid
 from ddit_jax.experiment.vocabulary import log_unknown_words, new_tokenizer
 from ddit_jax.experiment.workdir import RunFolder, explaining_stops
 from ddit_jax.files import check_free_space
@@ -123,10 +128,10 @@ class Trainer:
     start: step of the checkpoint that the run continues from, or None.
     mesh: all devices.
     tokenizer: of all texts.
-    model: the network between its frozen encoders.
+    model: the trained network and the frozen parts around it.
     encoders: source of the encoders, if there are any.
     pretrained: parameters that a new run starts from, or that stay frozen
-      under adapters; None if there are none.
+      under adapters or a captioner; None if there are none.
     null_tokens: the empty caption, int32.
     optimizer: the optax chain.
     shardings: of the state, without frozen parameters.
@@ -143,9 +148,9 @@ class Trainer:
   start: int | None
   mesh: Mesh
   tokenizer: Tokenizer
-  model: DualModel
+  model: DualModel | CaptionerModel
   encoders: PretrainedModel | None
-  pretrained: PretrainedParams | None
+  pretrained: PretrainedParams | CaptionerWeights | None
   null_tokens: Int[np.ndarray, " length"]
   optimizer: optax.GradientTransformation
   shardings: TrainState
@@ -191,10 +196,7 @@ class Trainer:
       log_unknown_words(tokenizer, {n: sources[n] for n in changed})
     model = config.make_model(tokenizer, encoders, device_kind=kind)
     model.check_runs_on(mesh)
-    pretrained = PretrainedParams.of_run(
-      *(init_from, config.init_weights, model.network, store, tokenizer),
-      is_kept=config.keeps_start,
-    )
+    pretrained = start_weights(config, init_from, model, store, tokenizer)
     optimizer = config.optimizer.make(config.train.num_steps)
     data = open_data(config, tokenizer, sources, folder.path)
     held |= source_record.shape_files(data.shape_digests)
@@ -269,6 +271,8 @@ class Trainer:
     frozen = self.config.model.restore_encoders(
       self.model, self.encoders, self.mesh
     )
+    if isinstance(self.pretrained, CaptionerWeights):
+      frozen |= self.pretrained.frozen(self.mesh)
     if self.has_adapters:
       base = self.model.network.network
       params = self.pretrained.load(
@@ -374,7 +378,7 @@ class Trainer:
     """The hooks after a step, in this order; `batch` is for validation."""
     config, train = self.config, self.config.train
     validator = Validator(
-      self.model, config.loss, self.null_tokens, batch, writer
+      self.model, config.objective, self.null_tokens, batch, writer
     )
 
     def check(progress: loop.Progress) -> None:
@@ -395,14 +399,8 @@ class Trainer:
       validate(validator, name="the validation losses"),
     ]
     if train.sample_grid_size:
-      grid = SampleGrid(
-        self.model,
-        self.tokenizer,
-        self.null_tokens,
-        batch,
-        train.sample_grid_size,
-        config.sample,
-        writer,
+      grid = sample_grid(
+        config, self.model, self.tokenizer, self.null_tokens, batch, writer
       )
       hooks.append(validate(grid, name="the sample grids"))
     if self.rollouts is not None:
@@ -428,7 +426,10 @@ class Trainer:
     self.folder.check_is_there()
     files = self.tokenizer.files() | self.source_files
     files |= instructions_file(self.data.instructions)
-    if self.config.keeps_start and self.pretrained is not None:
+    is_captioner = isinstance(self.pretrained, CaptionerWeights)
+    if is_captioner or (
+      self.config.keeps_start and self.pretrained is not None
+    ):
       files |= self.pretrained.base_file()
     self.store.save(
       progress.step,

@@ -1,7 +1,5 @@
 """Validation losses and sample grids of the EMA parameters; loop hooks."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +9,10 @@ from jaxtyping import Bool, Int32
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.data.text import answer_text
 from ddit_jax.data.tokenizers import Tokenizer
-from ddit_jax.experiment.config import SampleConfig
+from ddit_jax.experiment.captioner import CaptionerModel
+from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
-from ddit_jax.losses.dual import DualLoss
+from ddit_jax.losses.objective import Objective
 from ddit_jax.losses.time_buckets import bucket_means, without_empty
 from ddit_jax.monitor.image_grid import labelled_grid
 from ddit_jax.monitor.metric_writer import MetricWriter
@@ -25,14 +24,14 @@ from ddit_jax.train.state import TrainState
 
 
 class Validator:
-  """Both losses on a fixed batch.
+  """The losses on a fixed batch.
 
   The diffusion times form a grid: their distributions are split into as many
   equal parts as there are examples, with one sigma and one text time each.
   Times, noise and masks are the same at every call.
 
   Args:
-    model: the network between its encoders.
+    model: the network and the frozen parts around it.
     loss: as in training.
     null_tokens: the empty caption, [length].
     batch: the validation batch on the mesh.
@@ -41,14 +40,13 @@ class Validator:
 
   def __init__(
     self,
-    model: DualModel,
-    loss: DualLoss,
+    model: DualModel | CaptionerModel,
+    loss: Objective,
     null_tokens: Int32[np.ndarray, " length"],
     batch: DualBatch,
     writer: MetricWriter,
   ):
-    even = dataclasses.replace(loss.flow_matching, sigma_draw="stratified")
-    self._loss = dataclasses.replace(loss, flow_matching=even)
+    self._loss = loss.for_validation()
     self._model, self._null_tokens = model, null_tokens
     self._batch, self._writer = batch, writer
     self._jitted = jax.jit(self._losses_of)
@@ -82,6 +80,62 @@ class Validator:
     for name, values in buckets.items():
       scalars |= bucket_means(name, values)
     return scalars
+
+
+class CaptionGrid:
+  """Captions of the batch's images, by a captioner.
+
+  Args:
+    model: the captioner.
+    tokenizer: of the texts.
+    batch: the validation batch on the mesh.
+    size: maximum number of examples, taken from the start.
+    beam_width: of the search.
+    writer: receives the grid "answers".
+  """
+
+  def __init__(
+    self,
+    model: CaptionerModel,
+    tokenizer: Tokenizer,
+    batch: DualBatch,
+    size: int,
+    beam_width: int,
+    writer: MetricWriter,
+  ):
+    self._model, self._tokenizer, self._writer = model, tokenizer, writer
+    self._rows, self._size = batch.image_to_text, size
+    self._width = beam_width
+    mesh = jax.tree.leaves(batch)[0].sharding.mesh
+    self._sample = jax.jit(
+      self._tokens, out_shardings=NamedSharding(mesh, PartitionSpec())
+    )
+
+  def __call__(self, progress: Progress) -> None:
+    rows = jax.tree.map(np.asarray, self._sample(progress.state, self._rows))
+    found, references, images = rows
+    # It writes whole texts, without a prompt.
+    no_prompt = np.zeros_like(found, bool)
+    labels = [
+      answer_label(self._tokenizer, *row)
+      for row in zip(found, references, no_prompt, strict=True)
+    ]
+    self._writer.write_images(
+      progress.step, {"answers": labelled_grid(images, labels)}
+    )
+
+  def _tokens(self, state: TrainState, rows: ImageToTextBatch):
+    rows = jax.tree.map(lambda array: array[: self._size], rows)
+    size, length = rows.tokens.shape
+    variables = state.variables(state.ema)
+    keys = row_keys(
+      key_for(jax.random.key(0), "sample_sheet"), jnp.arange(size)
+    )
+    found = self._model.captions(
+      variables, rows.images, keys, length=length, width=self._width
+    )
+    images = self._model.reader.pixels(variables, rows.images)
+    return found.tokens, rows.tokens, images
 
 
 class SampleGrid:
@@ -193,6 +247,21 @@ class SampleGrid:
       "images": images,
       "prompt_mask": prompt_mask,
     }
+
+
+def sample_grid(
+  config: Config,
+  model: DualModel | CaptionerModel,
+  tokenizer: Tokenizer,
+  null_tokens: Int32[np.ndarray, " length"],
+  batch: DualBatch,
+  writer: MetricWriter,
+) -> SampleGrid | CaptionGrid:
+  """The grid of what a run's model samples; see the classes."""
+  size, sample = config.train.sample_grid_size, config.sample
+  if isinstance(model, CaptionerModel):
+    return CaptionGrid(model, tokenizer, batch, size, sample.beam_width, writer)
+  return SampleGrid(model, tokenizer, null_tokens, batch, size, sample, writer)
 
 
 def answer_label(

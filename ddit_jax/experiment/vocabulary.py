@@ -38,6 +38,8 @@ def new_tokenizer(
 ) -> Tokenizer:
   """The tokenizer of a new run: that of the weights it starts from, if any.
 
+  A captioner that reads a network of token embeddings takes that network's.
+
   Args:
     config: of the run.
     init_from: resolved; "" starts from random weights.
@@ -47,14 +49,16 @@ def new_tokenizer(
   Raises:
     ValueError: see `make_tokenizer` and `kept_tokenizer`.
   """
-  stored = None
+  stored, reads_ids = None, config.model.embeds_tokens(encoders)
+  if config.captioner.features == "mmdit" and reads_ids:
+    init_from = config.captioner.features_from
   if init_from:
     stored = stored_tokenizer(init_from, config.init_weights)
   if stored is None:
     return make_tokenizer(config.data, encoders, sources)
   tokenizer = kept_tokenizer(
     *(stored, config.data, encoders, sources),
-    may_extend=not config.lora.rank,
+    may_extend=not (config.lora.rank or config.captioner.is_on),
   )
   log_unknown_words(tokenizer, sources)
   return tokenizer
@@ -142,9 +146,9 @@ def _with_words(
     known = set(words_of(stored))
     new = [repr(word) for word in words if word not in known]
     raise ValueError(
-      f"the network of init_from has no row for {first_few(new)}, and adapters "
-      "train none: set data.tokenizer='' to keep its words (texts with others "
-      "are counted), or lora.rank=0"
+      f"the network of init_from has no row for {first_few(new)}, and neither "
+      "adapters nor captioners add one: set data.tokenizer='' to keep its "
+      "words (texts with others are counted)"
     )
   return tokenizer
 

@@ -1,8 +1,10 @@
-"""Both training losses; they call the network through `dual.Model`.
+"""The training losses; they call the network through `dual.Model`.
 
+- `objective`: what a training step needs of a loss.
 - `dual`: the dual loss: corruption, network, weighted sum.
 - `flow_matching`: the image loss.
 - `masked_diffusion`: the text loss, whole or in chunks of positions.
+- `captioning`: the loss of a captioner.
 - `time_buckets`: losses by diffusion time.
 - `likelihood`: bounds of -log p of texts and images.
 - `advantages`: rewards to advantages within the draws of one prompt.

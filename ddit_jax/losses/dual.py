@@ -192,6 +192,23 @@ class DualLoss:
       )
     return losses, buckets
 
+  def alone(self, corrupted: CorruptedBatch) -> dict[str, CorruptedBatch]:
+    """The batch of each task; {"both": all} if one is off.
+
+    See `Objective.alone`.
+    """
+    if None in (corrupted.images, corrupted.texts):
+      return {"both": corrupted}
+    return {
+      "image": corrupted.replace(texts=None),
+      "text": corrupted.replace(images=None),
+    }
+
+  def for_validation(self) -> "DualLoss":
+    """The same loss with sigmas in strata, see `Objective.for_validation`."""
+    even = dataclasses.replace(self.flow_matching, sigma_draw="stratified")
+    return dataclasses.replace(self, flow_matching=even)
+
   @property
   def weights(self) -> dict[str, float]:
     """The weight of each task's loss in the total (paper eq. 9)."""

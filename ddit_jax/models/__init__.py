@@ -10,6 +10,7 @@ In reading order:
 - `context_attention`: attention over tokens that are split.
 - `prenorm_block`: the block of CLIP and of GPT-2.
 - `gpt2`: a causal language model.
+- `captioner`: GPT-2 that continues an image's features.
 - `remat`: what the backward pass recomputes of a block.
 - `embeddings`: patches, positions, tokens, times.
 - `layers`: linear maps and norms.

@@ -40,6 +40,8 @@ class MMDiTConfig:
     has_qk_norm: True adds RMS normalisation of queries and keys.
     gate_init: initial value of the residual gates' biases; 0 makes every
       block the identity (adaLN-Zero).
+    has_heads: False leaves out both heads and the null image: a network whose
+      image tokens are read after its last block.
   """
 
   depth: int
@@ -58,6 +60,7 @@ class MMDiTConfig:
   is_last_text_block_full: bool = True
   has_qk_norm: bool = False
   gate_init: float = 0.0
+  has_heads: bool = True
 
   def __post_init__(self):
     check_bounds(
@@ -91,6 +94,29 @@ class MMDiTConfig:
   @property
   def head_dim(self) -> int:
     return self.width // self.num_heads
+
+  def first_blocks(self, count: int) -> "MMDiTConfig":
+    """The first blocks without heads, to read the image tokens after them.
+
+    Args:
+      count: number of blocks; those of SD3 whose text stream is not full
+        cannot end it.
+
+    Raises:
+      ValueError: there are fewer blocks.
+    """
+    most = self.depth - (not self.is_last_text_block_full)
+    if not 1 <= count <= most:
+      raise ValueError(
+        f"block {count} cannot be read: this network's are numbered 1 to {most}"
+      )
+    return dataclasses.replace(
+      self,
+      depth=count,
+      num_null_image_tokens=0,
+      is_last_text_block_full=True,
+      has_heads=False,
+    )
 
 
 def _pixel_size(depth: int, width: int, num_heads: int, grid: int, patch: int):

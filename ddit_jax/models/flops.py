@@ -1,10 +1,11 @@
-"""Floating-point operations of one MM-DiT pass, computed from its shapes."""
+"""Floating-point operations of one pass, computed from the shapes."""
 
 import dataclasses
 import math
 
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.embeddings import SINUSOID_CHANNELS
+from ddit_jax.models.gpt2 import GPT2Config
 
 _HEADS = ("image", "text")
 
@@ -58,6 +59,26 @@ def linear_flops(rows: int, inputs: int, outputs: int) -> int:
 def attention_flops(tokens: int, width: int) -> int:
   """Scores and attended values of all heads; every token sees all tokens."""
   return 2 * linear_flops(tokens, width, tokens)
+
+
+def prenorm_flops(
+  depth: int, width: int, mlp_width: int, tokens: int
+) -> PassFlops:
+  """One sequence through the blocks of CLIP or of GPT-2.
+
+  Attention counts in full, although a causal mask hides half of it.
+  """
+  weights = linear_flops(tokens, width, 4 * width + 2 * mlp_width)
+  return PassFlops(
+    weights=depth * weights, activations=depth * attention_flops(tokens, width)
+  )
+
+
+def gpt2_flops(config: GPT2Config, *, tokens: int, logits: int) -> PassFlops:
+  """One sequence of `tokens` through GPT-2, with `logits` of them read."""
+  blocks = prenorm_flops(config.depth, config.width, config.mlp_width, tokens)
+  head = linear_flops(logits, config.width, config.vocab_size)
+  return dataclasses.replace(blocks, weights=blocks.weights + head)
 
 
 def mmdit_flops(

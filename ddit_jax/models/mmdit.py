@@ -130,16 +130,18 @@ class Prediction:
   """The network's outputs.
 
   Attributes:
-    velocity: noise minus clean latents; None without an image.
+    velocity: noise minus clean latents; None without an image or heads.
     logits: None without a text head.
     text_hidden: the text head's input.
     image_residual: what the blocks add to the image tokens.
+    image_hidden: the image head's input; None if no block was run.
   """
 
   velocity: Float[Array, "batch height width channels"] | None
   logits: Float[Array, "batch length vocab"] | None
   text_hidden: Float[Array, "batch length features"] | None = None
   image_residual: Float[Array, "batch patches hidden"] | None = None
+  image_hidden: Float[Array, "batch patches hidden"] | None = None
 
 
 def skipped_by_layer(
@@ -220,7 +222,7 @@ class MMDiT(nn.Module):
     )
     velocity = self._velocity(latents, image_tokens, vector, dtype)
     logits = None
-    if self.config.vocab_size:
+    if self.config.vocab_size and self.config.has_heads:
       head = TextHead(self.config.vocab_size, dtype, name="text_head")
       logits = head(text_tokens)
     return Prediction(
@@ -228,6 +230,7 @@ class MMDiT(nn.Module):
       logits=logits,
       text_hidden=text_tokens,
       image_residual=image_tokens - before,
+      image_hidden=image_tokens,
     )
 
   def _image_tokens(self, latents, batch: int, dtype) -> Tokens:
@@ -370,6 +373,8 @@ class MMDiT(nn.Module):
 
   def _velocity(self, latents, image_tokens, vector, dtype):
     cfg = self.config
+    if not cfg.has_heads:
+      return None
     patch_dim = cfg.patch_size**2 * cfg.latent_channels
     head = ImageHead(patch_dim, dtype, name="image_head")
     # Called without latents too, so that its parameters always exist.

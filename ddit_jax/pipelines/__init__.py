@@ -4,6 +4,7 @@
 - `load_sd3`: the same for plain SD3.
 - `pipeline`: D-DiT, with one method per task.
 - `sd3`: plain SD3, text to image only.
+- `captioner`: a captioner of image features, image to text only.
 - `image_pipeline`: text to image, the part that both share.
 - `on_mesh`: what runs batch by batch over a mesh.
 - `image_batches`: jitted sampling of images.

@@ -21,7 +21,7 @@ from ddit_jax.pipelines.evaluation_task import (
   scored_result,
 )
 from ddit_jax.pipelines.inputs import sample_config
-from ddit_jax.pipelines.load import load, refuse_sd3
+from ddit_jax.pipelines.load import load, refuse_captioner, refuse_sd3
 from ddit_jax.pipelines.outputs import (
   Sampling,
   check_prompts,
@@ -80,6 +80,7 @@ def evaluate_benchmarks(
   """
   with preparing():
     planned = [_planned(config, name) for name in tasks]
+  refuse_captioner(checkpoint, step, f"--tasks={','.join(tasks)}")
   for path in filter(None, (checkpoint, baseline)):
     if any(task.protocol.kind != "image" for task in planned):
       refuse_sd3(path, f"--tasks={','.join(tasks)}")

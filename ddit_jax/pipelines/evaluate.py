@@ -17,6 +17,7 @@ from ddit_jax.checkpoint.store import checkpoints_in
 from ddit_jax.digits import (
   benchmark_scores,
   benchmark_sets,
+  caption_judge,
   datasets,
   evaluation_sets,
   grammar,
@@ -36,6 +37,7 @@ from ddit_jax.experiment.workdir import output_folder
 from ddit_jax.files import replace_file
 from ddit_jax.json_files import write_json, write_lines
 from ddit_jax.monitor.metric_writer import read_scalars
+from ddit_jax.pipelines.captioner import CaptionerPipeline
 from ddit_jax.pipelines.load import load, refuse_sd3, stored_config
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.report.page import MASKED_SIGN, Report, write_report
@@ -132,7 +134,7 @@ class Evaluator:
     unmasking: how one caption appears, see `Report`.
   """
 
-  def __init__(self, config: Config, pipeline: Pipeline):
+  def __init__(self, config: Config, pipeline: Pipeline | CaptionerPipeline):
     self._config, self._plan = config, config.evaluate
     self._pipeline = pipeline
     self._world = WORLDS[config.data.world]
@@ -145,7 +147,11 @@ class Evaluator:
     self.unmasking: dict[str, Any] = {}
 
   def run(self) -> None:
-    """All tasks."""
+    """All tasks; a captioner has one."""
+    if self._is_captioner:
+      with self._timed("captions"):
+        self._caption()
+      return
     with self._timed("generation"):
       self._generate()
     with self._timed("captions"):
@@ -190,7 +196,7 @@ class Evaluator:
       text = tables.as_markdown(self.metrics)
       replace_file(folder / "tables.md", text.encode())
     report = Report(
-      title=f"D-DiT on {self._config.name}",
+      title=f"{self._what} on {self._config.name}",
       summary=(
         f"{self._pipeline.model.network.num_parameters():,} parameters, "
         f"{self._pipeline.step:,} steps, seed {trained.seed}. Real handwriting "
@@ -266,18 +272,25 @@ class Evaluator:
     seed = self._plan.seed
     self.metrics |= text_scores.caption_metrics(items, captions, seed=seed)
     self.metrics |= benchmark_scores.cider_metrics(items, captions, seed=seed)
+    self.metrics |= text_scores.judged_metrics(
+      items, captions, self._world, seed=seed
+    )
     self.captions = [
       {"caption": caption, "reference": _reference(item)}
       for item, caption in zip(items, captions, strict=True)
     ]
     for item, caption in zip(items[:_NUM_SHOWN_TEXTS], captions, strict=False):
       self.answered.append(self._answered(item, caption))
-    self.unmasking = self._unmask(items[0].image)
+    if not self._is_captioner:
+      self.unmasking = self._unmask(items[0].image)
 
   def _answered(self, item: CaptionItem, caption: str) -> dict:
     rng = np.random.default_rng(self._plan.seed)
     asked = questions.questions(item.scene, self._world, rng)
-    answers = self._answers_to([item.image] * len(asked), asked)
+    if self._is_captioner:
+      answers = [caption_judge.answer(one.text, caption) for one in asked]
+    else:
+      answers = self._answers_to([item.image] * len(asked), asked)
     return {
       "image": item.image,
       "caption": caption,
@@ -396,6 +409,14 @@ class Evaluator:
       seed=self._plan.seed,
       sample=self._config.sample,
     )
+
+  @property
+  def _what(self) -> str:
+    return "Captioner" if self._is_captioner else "D-DiT"
+
+  @property
+  def _is_captioner(self) -> bool:
+    return isinstance(self._pipeline, CaptionerPipeline)
 
   @contextlib.contextmanager
   def _timed(self, task: str) -> Iterator[None]:

@@ -17,7 +17,7 @@ from ddit_jax.json_files import json_lines, write_json
 from ddit_jax.pipelines.edit_inputs import edited_images, masks
 from ddit_jax.pipelines.image_pipeline import check_num_images
 from ddit_jax.pipelines.inputs import sample_config
-from ddit_jax.pipelines.load import load, refuse_sd3
+from ddit_jax.pipelines.load import load, refuse_captioner, refuse_sd3
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.pipelines.requests import open_image, read_image
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
@@ -124,9 +124,11 @@ def generate(
   """
   chosen = options.chosen(rows)
   with output_folder(out) as folder:
+    # Checked before the weights are read, which takes minutes.
     if task != "t2i":
-      # Checked before the weights are read, which takes minutes.
       refuse_sd3(checkpoint, f"--task={task}")
+    if task != "caption":
+      refuse_captioner(checkpoint, step, f"--task={task}")
     pipeline = load(checkpoint, weights=weights, step=step)
     usable, errors = _usable(pipeline, task, chosen, options)
     if task == "t2i":

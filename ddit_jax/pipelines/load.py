@@ -16,12 +16,15 @@ from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.data.text import instructions_from
 from ddit_jax.data.tokenizers import Tokenizer, check_text_head, from_files
 from ddit_jax.errors import InputError, preparing
+from ddit_jax.experiment.captioner import CaptionerModel
+from ddit_jax.experiment.captioner_weights import CaptionerWeights
 from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
 from ddit_jax.files import local_path
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network, Variables
+from ddit_jax.pipelines.captioner import CaptionerPipeline
 from ddit_jax.pipelines.load_sd3 import BATCH_SIZE, load_sd3
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
@@ -45,11 +48,12 @@ def load(
   step: int | None = None,
   mesh: Mesh | None = None,
   dtype: str | None = None,
-) -> Pipeline | Sd3Pipeline:
+) -> Pipeline | Sd3Pipeline | CaptionerPipeline:
   """Loads the pipeline of a run's checkpoint or of converted weights.
 
-  Weights converted with --target=sd3 give an `Sd3Pipeline`, which
-  only generates images.
+  Weights converted with --target=sd3 give an `Sd3Pipeline`, which only
+  generates images, and a run with `captioner.features` a `CaptionerPipeline`,
+  which only describes them.
 
   Args:
     path: a workdir, its checkpoints folder, or the output of
@@ -103,8 +107,10 @@ def stored_config(path: str, step: int | None) -> Config | None:
 
 def _from_store(
   store, weights: str, step: int | None, mesh: Mesh, dtype: str | None
-) -> Pipeline:
+) -> Pipeline | CaptionerPipeline:
   run = StoredRun.open(store, step)
+  if isinstance(run.model, CaptionerModel):
+    return _captioner(run, weights, mesh, dtype)
   model, network = run.merged(weights, mesh)
   if dtype is not None:
     model, network = _cast(model, network, mesh, dtype)
@@ -119,6 +125,29 @@ def _from_store(
     image_size=run.config.data.image_sides[0],
     input_size=run.config.data.image_sides[1],
     instructions=run.instructions,
+  )
+
+
+def _captioner(
+  run: "StoredRun", weights: str, mesh: Mesh, dtype: str | None
+) -> CaptionerPipeline:
+  if dtype not in (None, run.config.model.execution.dtype):
+    raise InputError(
+      f"dtype={dtype} is not that of this captioner's training, "
+      f"{run.config.model.execution.dtype}: leave it out"
+    )
+  config = run.config
+  below = CaptionerWeights.of_run(
+    *(config.captioner, config.init_weights, run.model),
+    run.store.files(run.step),
+  )
+  variables = {
+    **config.model.restore_encoders(run.model, run.encoders, mesh),
+    **below.frozen(mesh),
+    "network": run.trained(weights, mesh),
+  }
+  return CaptionerPipeline(
+    config, run.tokenizer, run.model, variables, mesh=mesh, step=run.step
   )
 
 
@@ -212,6 +241,26 @@ def refuse_sd3(path: str | pathlib.Path, purpose: str) -> None:
     )
 
 
+def refuse_captioner(path: str, step: int | None, purpose: str) -> None:
+  """Raises InputError if `path` holds a captioner, which only captions.
+
+  Args:
+    path: a checkpoint.
+    step: which one of a run, the newest if None.
+    purpose: what it cannot do, for the message.
+
+  Raises:
+    InputError: also if there is no such checkpoint.
+  """
+  config = stored_config(path, step)
+  if config is not None and config.captioner.is_on:
+    raise InputError(
+      f"{path} holds a captioner, which only describes images, and {purpose} "
+      "needs D-DiT: use ddit sample --task=caption, or ddit evaluate without "
+      "--tasks"
+    )
+
+
 def stored_step(store: CheckpointStore, step: int | None) -> int:
   """A finished step of a store, the newest if None; InputError if not there."""
   steps = store.steps()
@@ -241,7 +290,7 @@ class StoredRun:
     tokenizer: saved with it.
     instructions: of the questions it was trained on.
     encoders: source of its frozen encoders, if any.
-    model: the network between them.
+    model: the network and what is frozen around it.
   """
 
   store: CheckpointStore
@@ -250,7 +299,7 @@ class StoredRun:
   tokenizer: Tokenizer
   instructions: tuple[str, ...]
   encoders: PretrainedModel | None
-  model: DualModel
+  model: DualModel | CaptionerModel
 
   @classmethod
   def open(cls, store: CheckpointStore, step: int | None) -> "StoredRun":
@@ -282,11 +331,12 @@ class StoredRun:
       mesh: the devices.
     """
     wanted = self.model.abstract_variables(mesh)["network"]
+    names = {"params": weights, "constants": "constants"}
     items = self.store.restore(
-      self.step, {weights: wanted["params"], "constants": wanted["constants"]}
+      self.step, {names[kind]: tree for kind, tree in wanted.items()}
     )
     check_finite(f"the checkpoint of step {self.step}", items)
-    return {"params": items[weights], "constants": items["constants"]}
+    return {kind: items[names[kind]] for kind in wanted}
 
   def merged(self, weights: str, mesh: Mesh) -> tuple[DualModel, Variables]:
     """The model with the adapters merged, if it has any, and its variables.

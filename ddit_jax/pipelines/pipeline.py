@@ -135,8 +135,7 @@ class Pipeline(ImagePipeline):
   @property
   def input_crop(self) -> str:
     """How a square is made of an image that is read: "centre" or "pad"."""
-    crop = self.config.data.image_to_text.crop
-    return crop if crop == "pad" else "centre"
+    return self.config.data.image_to_text.square_crop
 
   def caption(self, images: ImagesLike, **options) -> list[str]:
     """Describes each image; see `complete` for the options."""

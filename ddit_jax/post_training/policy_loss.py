@@ -60,6 +60,10 @@ class PolicyLoss:
     """The weighted sum of the losses."""
     return sum(self.weights[name] * loss for name, loss in losses.items())
 
+  def alone(self, corrupted: CorruptedBatch) -> dict[str, CorruptedBatch]:
+    """As `DualLoss.alone`."""
+    return self.dual.alone(corrupted)
+
   def _image_losses(self, model: Model, variables, images: ScoredImages):
     velocity = predicted_velocity(model, variables, images.noisy)
     return self.config.text_to_image.nft.losses(velocity, images)

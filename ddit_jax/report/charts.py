@@ -1,4 +1,4 @@
-"""Training curves as inline SVG: faint raw values under their running mean."""
+"""Training curves, and points over an axis, as inline SVG."""
 
 import io
 import math
@@ -43,6 +43,8 @@ def line_chart(
   The axis spans the running mean and all but the outermost per cent of the raw
   values. Omitted values are counted in the note.
 
+  Raw values are faint under their running mean.
+
   Args:
     steps: increasing training steps.
     values: one per step; None or NaN where there is none.
@@ -82,6 +84,36 @@ def line_chart(
     axes.grid(axis="y", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     return _inline_svg(figure), "; ".join(notes)
+
+
+def point_chart(
+  x: Sequence[float],
+  y: Sequence[float],
+  *,
+  x_label: str,
+  y_label: str,
+  color: str,
+) -> str:
+  """Points joined by a line, each with its place on the horizontal axis.
+
+  Args:
+    x: increasing.
+    y: one for each, finite.
+    x_label: label of the horizontal axis.
+    y_label: label of the vertical axis.
+    color: of points and line, as matplotlib takes it.
+
+  Returns:
+    An `svg` element without scripts or external references.
+  """
+  with matplotlib.rc_context(_RC):
+    figure = Figure(figsize=_SIZE_INCHES)
+    axes = figure.add_axes((0.15, 0.18, 0.83, 0.79))
+    axes.plot(x, y, color=color, marker="o", linewidth=1.2)
+    axes.set(xlabel=x_label, ylabel=y_label, xticks=x)
+    axes.grid(axis="y", alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _inline_svg(figure)
 
 
 def running_mean(values: Float[np.ndarray, " length"]) -> np.ndarray:

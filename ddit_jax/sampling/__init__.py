@@ -6,6 +6,7 @@
 - `step_cache`: steps of images that reuse the network's blocks.
 - `text_sampler`: fills in masked tokens of any pattern.
 - `text_planners`: the orders in which it reveals them.
+- `beam_search`: texts of a causal language model.
 - `text_options`: its config and presets.
 """
 

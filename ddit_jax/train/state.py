@@ -94,7 +94,8 @@ class TrainState:
     params: trained parameters, float32.
     ema: their exponential moving average, float32.
     opt_state: the optimizer's moments.
-    constants: stored arrays that are not trained (the position table).
+    constants: stored arrays that are not trained (the position table), if
+      there are any.
     frozen: part of the model -> its frozen variables: of the encoders, and of
       the network below adapters. They are loaded from elsewhere at every start,
       so no checkpoint holds them.
@@ -117,13 +118,13 @@ class TrainState:
 
   def items(self) -> dict[str, Any]:
     """The state as named trees, as a checkpoint stores it; not `frozen`."""
-    return {
+    items = {
       "progress": {name: getattr(self, name) for name in _COUNTS},
       "params": self.params,
       "ema": self.ema,
       "opt_state": self.opt_state,
-      "constants": self.constants,
     }
+    return items | ({"constants": self.constants} if self.constants else {})
 
   def num_bytes(self) -> int:
     """Size of the arrays in a checkpoint; the state may be abstract."""
@@ -137,7 +138,7 @@ class TrainState:
       params=items["params"],
       ema=items["ema"],
       opt_state=items["opt_state"],
-      constants=items["constants"],
+      constants=items.get("constants", {}),
     )
 
 
@@ -155,7 +156,7 @@ def init_state(
     # A copy, because buffers shared with the EMA could not be donated.
     ema=jax.tree.map(jnp.copy, params),
     opt_state=optimizer.init(params),
-    constants=variables["constants"],
+    constants=variables.get("constants", {}),
   )
 
 
@@ -176,7 +177,7 @@ def state_shardings(
     opt_state=moment_shardings(
       optimizer, abstract.opt_state, abstract.params, variables["params"]
     ),
-    constants=variables["constants"],
+    constants=variables.get("constants", {}),
   )
 
 

@@ -10,9 +10,9 @@ import optax
 from jaxtyping import Array, Float, Int, Shaped
 
 from ddit_jax.batch import DualBatch
-from ddit_jax.losses import dual
-from ddit_jax.losses.dual import CorruptedBatch, DualLoss
-from ddit_jax.losses.time_buckets import Buckets, bucket_means
+from ddit_jax.losses import captioning, dual
+from ddit_jax.losses.objective import Loss, Objective
+from ddit_jax.losses.time_buckets import bucket_means
 from ddit_jax.models.module import MASK_EMBEDDING
 from ddit_jax.prng import key_for, root_key
 from ddit_jax.sharding.gathering import gathered, scattered
@@ -33,25 +33,13 @@ class TrainableModel(dual.Model, Protocol):
     """The mask token's embedding in the text encoder's own table."""
 
 
-class Loss(Protocol):
-  """What `TrainStep.update` needs of a loss; see `DualLoss`."""
-
-  def losses(
-    self, model: TrainableModel, variables: Any, corrupted: CorruptedBatch
-  ) -> tuple[dict[str, jax.Array], dict[str, Buckets]]:
-    """Losses by name, and losses by time, of a batch or a part of one."""
-
-  def total(self, losses: dict[str, jax.Array]) -> jax.Array:
-    """Their weighted sum."""
-
-
 @dataclasses.dataclass(frozen=True)
 class TrainStep:
   """(state, batch, null_tokens) -> (state, metrics), pure and to be jitted.
 
   Attributes:
     model: the trained network with the encoders of its inputs.
-    loss: the dual loss; any other for `update` alone.
+    loss: what is minimised, e.g. the dual loss; a `Loss` for `update` alone.
     optimizer: updates the parameters and their EMA.
     train: number of micro-batches and of steps.
     seed: root of all random keys of training.
@@ -60,8 +48,8 @@ class TrainStep:
     has_task_norms: True differentiates each task alone, for its gradient norm.
   """
 
-  model: TrainableModel
-  loss: DualLoss | Loss
+  model: TrainableModel | captioning.CaptioningModel
+  loss: Objective | Loss
   optimizer: OptimizerConfig
   train: TrainConfig
   seed: int
@@ -98,7 +86,7 @@ class TrainStep:
     return self.update(state, corrupted)
 
   def update(
-    self, state: TrainState, corrupted: CorruptedBatch
+    self, state: TrainState, corrupted: Any
   ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The step after all random draws: gradients, optimizer, EMA.
 
@@ -137,14 +125,14 @@ class TrainStep:
     metrics["num_skipped_in_row"] = num_in_row
     return new_state, metrics
 
-  def gradients(self, state: TrainState, corrupted: CorruptedBatch):
+  def gradients(self, state: TrainState, corrupted: Any):
     """Gradient and losses of the global batch, added over micro-batches."""
     layout, params = self._layout_if_gathered(), state.params
     if layout is not None:
       dtype = self.model.network.execution.dtype
       params = gathered(params, layout, dtype)
 
-    def gradients_of(part: CorruptedBatch):
+    def gradients_of(part):
       grads, values = self._part_gradients(state, params, part)
       if layout is not None:
         grads = {k: scattered(tree, layout) for k, tree in grads.items()}
@@ -171,7 +159,7 @@ class TrainStep:
       return None
     return self.model.network.shardings(mesh)["params"]
 
-  def _added(self, gradients_of, corrupted: CorruptedBatch):
+  def _added(self, gradients_of, corrupted):
     """The sum of `gradients_of` over the micro-batches."""
 
     def add_part(total, part):
@@ -183,9 +171,7 @@ class TrainStep:
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return jax.lax.scan(add_part, zeros, parts)[0]
 
-  def _part_gradients(
-    self, state: TrainState, params: Any, part: CorruptedBatch
-  ):
+  def _part_gradients(self, state: TrainState, params: Any, part: Any):
     """({task or "both": gradient}, (losses, buckets)) of one micro-batch."""
 
     def loss_of(params, part):
@@ -194,16 +180,11 @@ class TrainStep:
       return self.loss.total(losses), (losses, buckets)
 
     differentiate = jax.grad(loss_of, has_aux=True)
-    alone = {
-      "image": part.replace(texts=None),
-      "text": part.replace(images=None),
-    }
-    is_dual = None not in (part.images, part.texts)
-    if not self.has_task_norms or not is_dual:
-      grads, values = differentiate(params, part)
-      return {"both": grads}, values
+    parts = {"both": part}
+    if self.has_task_norms:
+      parts = self.loss.alone(part)
     grads, losses, buckets = {}, {}, {}
-    for task, examples in alone.items():
+    for task, examples in parts.items():
       grads[task], values = differentiate(params, examples)
       losses |= values[0]
       buckets |= values[1]

@@ -77,7 +77,7 @@ def test_python_m_ddit_jax_is_ddit():
   ("argv", "line"),
   [
     (["trian"], "unknown verb 'trian': did you mean 'train'?"),
-    (["x"], "unknown verb 'x': there are compare, evaluate, lora, plan"),
+    (["x"], "unknown verb 'x': there are compare, demo, evaluate, judge"),
     (["train", "--workdir=w"], "--config is missing: config file, FILE.py[:v"),
     (["train", "--wrkdir=w"], "ddit train has no flag --wrkdir: did you mean"),
     (["train", "--config=c.py", "--config.seed"], "--config.seed has no value"),

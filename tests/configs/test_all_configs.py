@@ -48,6 +48,7 @@ VARIANTS = {
     "divisor_target_positions",
     "text_only",
   ],
+  "feature_captioner": ["sd3_frozen", "sd3_trained", "clip", "ddit_features"],
 }
 # Those that are a job of several stages: the stages' names.
 JOBS = {
@@ -59,6 +60,8 @@ ARGUMENTS = [
   for name, variants in VARIANTS.items()
   for variant in variants
 ]
+# Those that train D-DiT; tests/experiment/test_captioner.py has the others.
+OF_DDIT = [name for name in ARGUMENTS if "captioner" not in name]
 # Keys whose values are mappings with names of their own.
 MAPPINGS = {
   "data.sources",
@@ -79,6 +82,7 @@ DRY = re.compile(
   r"|post_training\.\w+\.sampling\.(num_inference_steps|num_steps)"
   r"|train\.(num_steps|log_every|validate_every|checkpoint_every"
   r"|mask_embedding_steps|sample_grid_size)"
+  r"|captioner\.(features_from|layer|clip|decoder|decoder_from)"
   r"|evaluate\.(images_per_prompt|num_captions|questions_per_kind"
   r"|num_pope_images)"
 )
@@ -198,7 +202,7 @@ def test_jobs_hold_the_stages_in_order_each_from_one_before(name, suffix):
       assert before in JOBS[name][:index]
 
 
-@pytest.mark.parametrize("argument", ARGUMENTS)
+@pytest.mark.parametrize("argument", OF_DDIT)
 def test_network_encoders_images_and_texts_fit(argument):
   settings = load_config(Config, argument, {})
   config = network_config(settings)
@@ -218,7 +222,7 @@ def test_network_encoders_images_and_texts_fit(argument):
     assert rows == columns == side // model.pixels_per_patch * config.patch_size
 
 
-@pytest.mark.parametrize("argument", ARGUMENTS)
+@pytest.mark.parametrize("argument", OF_DDIT)
 def test_the_training_state_has_all_its_parts(argument):
   settings = load_config(Config, argument, {})
   network = Network(

@@ -40,6 +40,7 @@ BEGINNINGS = (
   "ddit_jax.planning.topology.open_topology",
   "ddit_jax.pipelines.load.load",
   "ddit_jax.pipelines.load.stored_config",
+  "ddit_jax.protocols.config.BenchmarksConfig.paths",
   "ddit_jax.pipelines.lora_export.export_adapter",
   "ddit_jax.pipelines.lora_export.export_merged",
   "ddit_jax.conversion.convert.plan_import",

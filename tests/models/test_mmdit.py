@@ -331,3 +331,25 @@ def test_a_residual_stands_for_the_blocks():
   assert got.logits is None
   # Measured 1e-6.
   np.testing.assert_allclose(got.velocity, want.velocity, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [OWN_TOKENS, PLAIN_SD3])
+def test_the_first_blocks_give_the_tokens_that_the_others_would_take(config):
+  """Leaving out the later blocks gives the same image tokens."""
+  variables, inputs = variables_of(config), inputs_of(config)[:3]
+  skipped = Network(config).apply(
+    variables,
+    *inputs,
+    skip_layers=tuple(range(1, config.depth)),
+    is_skipping=jnp.ones(len(inputs[0]), bool),
+  )
+  part = Network(config.first_blocks(1))
+  needed = part.abstract_variables()["params"]
+  params = {k: v for k, v in variables["params"].items() if k in needed}
+  params["blocks"] = jax.tree.map(lambda rows: rows[:1], params["blocks"])
+  read = part.apply(variables | {"params": params}, *inputs)
+  assert read.velocity is None and read.logits is None
+  # Measured 0.
+  np.testing.assert_allclose(read.image_hidden, skipped.image_hidden, atol=1e-5)
+  with pytest.raises(ValueError, match="cannot be read: this network's are"):
+    config.first_blocks(config.depth + 1)
