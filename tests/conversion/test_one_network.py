@@ -105,7 +105,7 @@ def test_outputs_equal_transformers(made, name):
       got = apply(variables, pixels)
       errors.append(relative_error(got.image_hidden, want.hidden_states[-1]))
       errors.append(relative_error(got.pooled, want.image_embeds))
-  # Measured 3e-7 (GPT-2) and 5e-7 (CLIP).
+  # Measured 3e-7 for both.
   assert max(errors) < 5e-6
 
 

@@ -82,7 +82,7 @@ def test_a_wide_search_finds_the_most_likely_text():
   found = search(width=VOCAB**LENGTH)
   want = [best_text(row) for row in range(ROWS)]
   assert found.tokens.tolist() == [padded(text) for text in want]
-  # Measured 4e-7.
+  # Measured 3e-8.
   np.testing.assert_allclose(
     found.log_likelihood,
     [likelihood(row, text) for row, text in enumerate(want)],
