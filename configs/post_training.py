@@ -10,6 +10,8 @@ Variants:
   nft (default): images, by DiffusionNFT and the digit checker.
   vrpo: answers to "is there a seven?", by preferences between drawn ones.
   espo: the same by group-relative advantages.
+  image_pairs: preferred images of a file, by Diffusion-DPO.
+  text_pairs: preferred texts of a file, by VRPO.
   Each also with _dry appended (nft_dry, ...): the same graph for four steps;
   dry is nft_dry.
 """
@@ -28,6 +30,8 @@ def get_config(variant: str = "nft"):
     "nft": _nft,
     "vrpo": _vrpo,
     "espo": _espo,
+    "image_pairs": _image_pairs,
+    "text_pairs": _text_pairs,
   }
   name, is_dry = chosen_variant(
     "configs/post_training.py", variant, variants, default="nft"
@@ -99,3 +103,30 @@ def _espo(config):
   _texts(config, "espo")
   config.data.image_to_text.batch_size = 16
   config.post_training.image_to_text.group_size = 8
+
+
+def _pairs(config):
+  config.data.sources = {
+    "pairs": {"kind": "pairs", "path": "pairs.jsonl", "images": "images"}
+  }
+  # Those of the weights, and the pairs' new ones.
+  config.data.tokenizer = "words"
+  for task in (config.data.text_to_image, config.data.image_to_text):
+    task.image_size = 16
+  config.optimizer.learning_rate = 1e-4
+
+
+def _image_pairs(config):
+  _pairs(config)
+  config.data.text_to_image.batch_size = 32
+  config.data.text_to_image.mixture = {"0": {"pairs": 1}}
+  config.data.image_to_text.batch_size = 0
+  config.post_training.text_to_image.method = "dpo"
+
+
+def _text_pairs(config):
+  _pairs(config)
+  config.data.text_to_image.batch_size = 0
+  config.data.image_to_text.batch_size = 32
+  config.data.image_to_text.mixture = {"0": {"pairs": 1}}
+  config.post_training.image_to_text.method = "vrpo_pairs"

@@ -20,11 +20,13 @@ class TextToImageBatch:
     tokens: clean captions, padded.
     features: the text encoder's features of `tokens`, from a cache; None
       encodes the tokens in the step.
+    rejected: of preference pairs, the images that `images` were preferred to.
   """
 
   images: Images
   tokens: Int[Array, "batch length"]
   features: Float[Array, "batch length context_dim"] | None = None
+  rejected: Images | None = None
 
 
 @flax.struct.dataclass
@@ -36,12 +38,14 @@ class ImageToTextBatch:
     tokens: clean text, padded; padding is a target like any token.
     loss_mask: True where a token may be masked; False for question tokens.
     has_image: False where there is only text; None if all have an image.
+    rejected: of preference pairs, the texts that `tokens` were preferred to.
   """
 
   images: Images | None
   tokens: Int[Array, "batch length"]
   loss_mask: Bool[Array, "batch length"]
   has_image: Bool[Array, " batch"] | None = None
+  rejected: Int[Array, "batch length"] | None = None
 
 
 @flax.struct.dataclass

@@ -21,6 +21,7 @@ _TOY_SIZES = {
 _TEXTS = {
   "array_record": "captions",
   "image_folder": "captions",
+  "pairs": "pairs",
   "parquet": "captions",
   "plain_text": "documents",
   "tfds": "captions",

@@ -48,6 +48,17 @@ class Example:
   rewritten: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Pair(Example):
+  """An example that was preferred to another one of the same prompt.
+
+  Attributes:
+    rejected: the other one.
+  """
+
+  rejected: Example
+
+
 class BadRecord(Exception):
   """One record that cannot be used.
 
@@ -104,8 +115,9 @@ class Source(Protocol):
   """Examples with random access, read from any thread.
 
   Optional attributes: `faults`, the first `BadRecord`s that its index leaves
-  out; `has_images`, False if no record has one; `instruction`, the end of its
-  questions' prompts; `image_of(index)`, the image that several records share.
+  out; `has_images`, False if no record has one; `has_pairs`, True if they are
+  `Pair`s; `instruction`, the end of its questions' prompts; `image_of(index)`,
+  the image that several records share.
 
   Attributes:
     name: name in the config.
@@ -137,6 +149,11 @@ def has_images(source: Source) -> bool:
   return getattr(source, "has_images", True)
 
 
+def has_pairs(source: Source) -> bool:
+  """Whether its examples are `Pair`s: its `has_pairs`, by default False."""
+  return getattr(source, "has_pairs", False)
+
+
 def instruction_of(source: Source) -> str | None:
   """What all prompts of a source say after the question; "" for nothing.
 
@@ -160,8 +177,11 @@ def encode(example: Example) -> bytes:
 
   Raises:
     BadRecord: bad_text, if a text is not valid Unicode or all texts together
-      take more than MAX_TEXT_BYTES.
+      take more than MAX_TEXT_BYTES; or it is one of a `Pair`.
   """
+  if isinstance(example, Pair):
+    detail = "a preference pair, of which only one example could be stored"
+    raise BadRecord("bad_text", detail, example.record_id)
   fields = {
     "prompt": example.prompt,
     "record_id": example.record_id,

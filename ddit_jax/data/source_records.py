@@ -4,14 +4,16 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from ddit_jax.data.config import TaskConfig
-from ddit_jax.data.example import Source, has_images
+from ddit_jax.data.example import Source, has_images, has_pairs
 from ddit_jax.data.reader import RecordReader, Transform
 from ddit_jax.data.schedule import parse_schedule
 from ddit_jax.data.sources.packed_texts import PackedDocuments
 from ddit_jax.data.transforms import (
   ImageToTextTransform,
   PackedRowTransform,
+  PairTransform,
   TextOnlyTransform,
+  TextToImageTransform,
 )
 from ddit_jax.errors import check_known
 
@@ -61,11 +63,22 @@ def source_readers(
       records have images.
 
   Raises:
-    ValueError: a source is empty, or its texts fill no row.
+    ValueError: a source is empty, or its texts fill no row; or only some of
+      them have pairs.
   """
+  with_pairs = [name for name, one in sources.items() if has_pairs(one)]
+  if with_pairs and len(with_pairs) < len(sources):
+    raise ValueError(
+      f"the mixture has preference pairs ({', '.join(sorted(with_pairs))}) and "
+      "other sources: name only pairs, or none"
+    )
   is_text_only = not any(map(has_images, sources.values()))
   if is_text_only and isinstance(transform, ImageToTextTransform):
     transform = TextOnlyTransform(texts=transform.texts)
+  if with_pairs:
+    is_image_loss = isinstance(transform, TextToImageTransform)
+    array = "images" if is_image_loss else "tokens"
+    transform = PairTransform(one=transform, array=array)
   readers = {}
   for name in sorted(sources if names is None else names):
     source = sources[name]

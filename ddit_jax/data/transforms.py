@@ -1,12 +1,13 @@
 """One example to one record of either training task."""
 
+import copy
 import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Int
 
-from ddit_jax.data.example import BadRecord, Example, TrainingRecord
+from ddit_jax.data.example import BadRecord, Example, Pair, TrainingRecord
 from ddit_jax.data.image import ImageTransform
 from ddit_jax.data.image_header import is_animation
 from ddit_jax.data.text import TextTransform, TokenizedText, names_a_side
@@ -176,6 +177,36 @@ class TextOnlyTransform:
       arrays={"tokens": tokenized.tokens, "loss_mask": tokenized.loss_mask},
       num_truncated=num_lost_tokens(tokenized),
       num_unknown=tokenized.num_unknown,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairTransform:
+  """Records of either task with the "rejected" images or tokens of a pair.
+
+  Attributes:
+    one: of the chosen and of the rejected example, with the same draws.
+    array: the array that they differ in, "images" or "tokens".
+  """
+
+  one: TextToImageTransform | ImageToTextTransform | TextOnlyTransform
+  array: str
+
+  @property
+  def record_bytes(self) -> int:
+    """Size of one record in memory, or a little more."""
+    return 2 * self.one.record_bytes
+
+  def __call__(self, pair: Pair, rng: np.random.Generator) -> TrainingRecord:
+    """Raises BadRecord."""
+    again = copy.deepcopy(rng)
+    chosen, rejected = self.one(pair, rng), self.one(pair.rejected, again)
+    arrays = {**chosen.arrays, "rejected": rejected.arrays[self.array]}
+    return dataclasses.replace(
+      chosen,
+      arrays=arrays,
+      num_truncated=chosen.num_truncated + rejected.num_truncated,
+      num_unknown=chosen.num_unknown + rejected.num_unknown,
     )
 
 

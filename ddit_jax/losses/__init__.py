@@ -9,6 +9,7 @@
 - `likelihood`: bounds of -log p of texts and images.
 - `advantages`: rewards to advantages within the draws of one prompt.
 - `diffusion_nft`: the loss of images with rewards.
+- `diffusion_dpo`: the loss of pairs of images.
 - `drawn_texts`: texts that a policy drew, and the bound of their probability.
 - `espo`: the loss of texts with rewards.
 - `vrpo`: the loss of pairs of texts.

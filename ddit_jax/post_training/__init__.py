@@ -5,6 +5,7 @@
 - `draws`: the policies that are compared, and what rewards see.
 - `image_draws`: images of the old policy and their worth.
 - `text_draws`: texts of the old policy and their worth.
+- `pairs`: preference pairs of the data, in place of draws.
 - `rollouts`: a batch of prompts to a scored batch.
 - `policy_loss`: the loss of such a step, in place of the dual loss.
 - `held_out`: rewards of held-out prompts, and a stop when they fall.

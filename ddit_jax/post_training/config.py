@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal
 
 from ddit_jax.errors import check_choices
+from ddit_jax.losses.diffusion_dpo import DiffusionDpo
 from ddit_jax.losses.diffusion_nft import DiffusionNft
 from ddit_jax.losses.espo import Espo
 from ddit_jax.losses.vrpo import Vrpo
@@ -63,16 +64,19 @@ class ImagePolicy(RewardsConfig):
   """Post-training of the image stream.
 
   Attributes:
-    method: "" trains it on its data, "nft" on rewards of its own images.
+    method: "" trains it on its data; "nft" on rewards of its own images; "dpo"
+      on preference pairs of its data.
     sampling: how images are drawn.
     nft: the loss of "nft".
+    dpo: the loss of "dpo".
   """
 
-  method: Literal["", "nft"] = ""
+  method: Literal["", "nft", "dpo"] = ""
   sampling: ImageSampling = ImageSampling(
     num_inference_steps=10, guidance_scale=1.0, shift=1.0
   )
   nft: DiffusionNft = DiffusionNft()
+  dpo: DiffusionDpo = DiffusionDpo()
 
   def __post_init__(self):
     check_choices(self)
@@ -84,6 +88,11 @@ class ImagePolicy(RewardsConfig):
         "is trained is the unguided velocity: set it to 1"
       )
 
+  @property
+  def kl_weight(self) -> float:
+    """Of the distance to the reference, which DPO's own loss holds."""
+    return self.nft.kl_weight if self.method == "nft" else 0.0
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextPolicy(RewardsConfig):
@@ -91,14 +100,15 @@ class TextPolicy(RewardsConfig):
 
   Attributes:
     method: "" trains it on its data; "espo" on rewards of its own texts; "vrpo"
-      on pairs of them, the best and the worst of a prompt.
+      on pairs of them, the best and the worst of a prompt; "vrpo_pairs" on
+      preference pairs of its data.
     sampling: how texts are drawn.
     num_passes: network passes for the bound of a text, an even number.
     espo: the loss of "espo".
-    vrpo: the loss of "vrpo".
+    vrpo: the loss of "vrpo" and "vrpo_pairs".
   """
 
-  method: Literal["", "espo", "vrpo"] = ""
+  method: Literal["", "espo", "vrpo", "vrpo_pairs"] = ""
   sampling: TextSampling = TextSampling()
   num_passes: int = 4
   espo: Espo = Espo()
@@ -123,8 +133,13 @@ class TextPolicy(RewardsConfig):
 
 
 def _check_has_rewards(part: "ImagePolicy | TextPolicy") -> None:
-  if part.method and not part.rewards:
+  is_drawn = part.method in ("nft", "espo", "vrpo")
+  if is_drawn and not part.rewards:
     raise ValueError(f"method is {part.method!r}, which needs rewards")
+  if part.method and not is_drawn and part.rewards + part.measured:
+    raise ValueError(
+      f"method is {part.method!r}, which draws nothing: leave out the rewards"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

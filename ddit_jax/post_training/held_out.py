@@ -42,6 +42,8 @@ class HeldOut:
   def __call__(self, progress: Progress) -> None:
     """Raises InputError if a held-out reward fell while the reward rose."""
     scalars = self._rollouts.held_out(progress.state, self._batch)
+    if not scalars:
+      return
     scalars = {name: float(value) for name, value in scalars.items()}
     self._writer.write_scalars(progress.step, scalars)
     if not self._max_falls:

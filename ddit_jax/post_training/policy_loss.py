@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from ddit_jax.losses.diffusion_dpo import PreferredImages
 from ddit_jax.losses.diffusion_nft import ScoredImages
 from ddit_jax.losses.drawn_texts import log_probability
 from ddit_jax.losses.dual import CorruptedBatch, DualLoss, Model
@@ -36,7 +37,7 @@ class PolicyLoss:
     They are "image_kl" and "text_kl".
     """
     losses, buckets, rest = {}, {}, corrupted
-    if isinstance(corrupted.images, ScoredImages):
+    if isinstance(corrupted.images, ScoredImages | PreferredImages):
       rest = rest.replace(images=None)
       losses |= self._image_losses(model, variables, corrupted.images)
     if isinstance(corrupted.texts, ScoredTexts | PreferredTexts):
@@ -52,7 +53,7 @@ class PolicyLoss:
     """The weight of each loss in the total."""
     weights, config = self.dual.weights, self.config
     return weights | {
-      "image_kl": weights["image"] * config.text_to_image.nft.kl_weight,
+      "image_kl": weights["image"] * config.text_to_image.kl_weight,
       "text_kl": weights["text"] * config.image_to_text.kl_weight,
     }
 
@@ -64,9 +65,15 @@ class PolicyLoss:
     """As `DualLoss.alone`."""
     return self.dual.alone(corrupted)
 
-  def _image_losses(self, model: Model, variables, images: ScoredImages):
-    velocity = predicted_velocity(model, variables, images.noisy)
-    return self.config.text_to_image.nft.losses(velocity, images)
+  def _image_losses(
+    self, model: Model, variables, images: ScoredImages | PreferredImages
+  ):
+    policy = self.config.text_to_image
+    velocity = functools.partial(predicted_velocity, model, variables)
+    if isinstance(images, ScoredImages):
+      return policy.nft.losses(velocity(images.noisy), images)
+    chosen, rejected = velocity(images.chosen), velocity(images.rejected)
+    return policy.dpo.losses(chosen, rejected, images)
 
   def _text_losses(
     self, model: Model, variables, texts: ScoredTexts | PreferredTexts

@@ -22,6 +22,7 @@ from ddit_jax.losses.dual import CorruptedBatch, DualLoss
 from ddit_jax.post_training.config import PostTraining
 from ddit_jax.post_training.draws import Shown
 from ddit_jax.post_training.image_draws import ImageDraws
+from ddit_jax.post_training.pairs import ImagePairs, TextPairs
 from ddit_jax.post_training.policy_loss import PolicyLoss
 from ddit_jax.post_training.rewards import Outputs, score
 from ddit_jax.post_training.text_draws import TextDraws
@@ -69,22 +70,34 @@ class Rollouts:
     self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
     self._null_tokens, self._seed = null_tokens, seed
     self._rewards = {task: part.open() for task, part in config.parts.items()}
-    images = ImageDraws(
-      model=model,
-      policy=config.text_to_image,
-      flow_matching=dual.flow_matching,
-      null_tokens=null_tokens,
-    )
-    texts = TextDraws(
-      model=model, policy=config.image_to_text, end_id=tokenizer.end_id
-    )
-    both = {"text_to_image": images, "image_to_text": texts}
-    self._draws = {task: both[task] for task in config.parts}
+    made = {"text_to_image": self._images, "image_to_text": self._texts}
+    self._draws = {task: made[task]() for task in config.parts}
     rows = NamedSharding(mesh, partition_spec("batch"))
     self._draw = jax.jit(self._drawn, out_shardings=(None, rows))
     self._draw_held_out = jax.jit(self._held_out, out_shardings=rows)
     self._compare = jax.jit(self._compared)
     self._summarise = jax.jit(_summary, static_argnames=("names", "group_size"))
+
+  def _images(self) -> ImageDraws | ImagePairs:
+    """Of the image stream's method."""
+    policy, flow_matching = (
+      self.config.text_to_image,
+      self.loss.dual.flow_matching,
+    )
+    if policy.method == "dpo":
+      return ImagePairs(model=self._model, flow_matching=flow_matching)
+    return ImageDraws(
+      model=self._model,
+      policy=policy,
+      flow_matching=flow_matching,
+      null_tokens=self._null_tokens,
+    )
+
+  def _texts(self) -> TextDraws | TextPairs:
+    """Of the text stream's method."""
+    policy = self.config.image_to_text
+    kind = TextPairs if policy.method == "vrpo_pairs" else TextDraws
+    return kind(model=self._model, policy=policy, end_id=self._tokenizer.end_id)
 
   def __call__(
     self, state: TrainState, batch: DualBatch
@@ -133,18 +146,21 @@ class Rollouts:
     root, drawn, shown = self._root(), {}, {}
     for task, draws in self._draws.items():
       rows, size = getattr(batch, task), self.config.parts[task].group_size
-      drawn[task], shown[task] = draws.draw(
+      drawn[task], seen = draws.draw(
         state, rows, root, state.step, group_size=size
       )
+      if seen is not None:
+        shown[task] = seen
     return drawn, shown
 
   def _held_out(self, state: TrainState, batch: DualBatch):
     """What rewards see of one draw a prompt."""
     root, step = key_for(jax.random.key(0), "held_out"), jnp.int32(0)
-    return {
+    shown = {
       task: draws.draw(state, getattr(batch, task), root, step, group_size=1)[1]
       for task, draws in self._draws.items()
     }
+    return {task: seen for task, seen in shown.items() if seen is not None}
 
   def _compared(
     self,
@@ -156,7 +172,7 @@ class Rollouts:
     """The scored draws; of a task without a method, its corrupted data."""
     root = self._root()
     scored = {
-      _STREAMS[task]: draws.compare(state, drawn[task], rewards[task], root)
+      _STREAMS[task]: draws.compare(state, drawn[task], rewards.get(task), root)
       for task, draws in self._draws.items()
     }
     rest = batch.replace(**dict.fromkeys(self._draws))

@@ -23,6 +23,7 @@ from ddit_jax.post_training.draws import (
   old_policy,
   reference_policy,
 )
+from ddit_jax.post_training.pairs import preferred_texts
 from ddit_jax.prng import key_for, row_keys
 from ddit_jax.sampling.text_sampler import generate_tokens
 from ddit_jax.sharding.rules import repeated_rows
@@ -134,13 +135,13 @@ class TextDraws:
       jax.tree.map(lambda rows, i=first + best: rows[i], drawn)
       for best in (groups.argmax(axis=1), groups.argmin(axis=1))
     )
-    reference = reference_policy(state)
-    return PreferredTexts(
-      chosen=chosen,
-      rejected=rejected,
-      chosen_reference=self._bound(reference, chosen),
-      rejected_reference=self._bound(reference, rejected),
-      weight=is_pair / jnp.maximum(is_pair.sum(), 1).astype(jnp.float32),
+    return preferred_texts(
+      self.model,
+      state,
+      chosen,
+      rejected,
+      is_pair / jnp.maximum(is_pair.sum(), 1).astype(jnp.float32),
+      num_passes=self.policy.num_passes,
     )
 
   def _bound(self, variables, drawn: DrawnTexts) -> Float[Array, " rows"]:

@@ -36,7 +36,7 @@ VARIANTS = {
   "ddit_sd3": ["stage1", "stage2", "stage2_highres", "stage3"],
   "end_to_end": ["joint", "text", "joint_filtered"],
   "sd3_baseline": ["stage1", "stage2", "stage2_highres"],
-  "post_training": ["nft", "vrpo", "espo"],
+  "post_training": ["nft", "vrpo", "espo", "image_pairs", "text_pairs"],
   "ablations": [
     "generation_7m",
     "generation_0",

@@ -176,3 +176,28 @@ def test_texts_are_trained_on_rewards_and_resume_inside_of_a_rollout(
       train(config, str(killed))
   assert train(config, str(killed))
   tiny_run.assert_bit_identical(killed, whole, 2)
+
+
+@pytest.mark.slow
+# On all devices.
+@pytest.mark.parametrize("variant", ["image_pairs", "text_pairs"])
+def test_preference_pairs_of_the_data_are_trained_on(variant, tmp_path):
+  config = load_config(
+    Config,
+    f"{CONFIG}:{variant}_dry",
+    {"train.num_steps": "2", "optimizer.warmup_steps": "0"},
+  )
+  assert train(config, str(tmp_path))
+  name = variant.removesuffix("_pairs")
+  first, second = [x for x in log_of(tmp_path) if f"loss/{name}" in x]
+  assert first[f"loss/{name}_kl"] < SAME < second[f"loss/{name}_kl"]
+  np.testing.assert_allclose(first[f"loss/{name}"], np.log(2), rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("on_one_device")
+def test_pairs_are_needed(tmp_path):
+  overrides = {"data.sources.pairs.texts": "questions"}
+  config = load_config(Config, f"{CONFIG}:text_pairs_dry", overrides)
+  with pytest.raises(InputError, match="name sources of the kind pairs"):
+    train(config, str(tmp_path))

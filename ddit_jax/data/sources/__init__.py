@@ -15,6 +15,7 @@
 - `parquet`: Parquet files as Hugging Face stores images and texts.
 - `tfds`: data sets written by tensorflow-datasets, without TensorFlow.
 - `array_record`: prepared ArrayRecord shards.
+- `pairs`: preference pairs of images or of texts.
 - `vqa`: VQA v2, OK-VQA, TextVQA, VizWiz, GQA, POPE and Easy-VQA.
 - `llava`: LLaVA's conversations.
 - `plain_text`: documents without images.

@@ -21,6 +21,7 @@ from ddit_jax.data.example import Example, Source, TrainingRecord
 from ddit_jax.data.mixture import Mixture, source_seed
 from ddit_jax.data.schedule import WeightSchedule, parse_schedule
 from ddit_jax.data.sources.packed_texts import PackedDocuments
+from ddit_jax.data.sources.pairs import paired
 from ddit_jax.data.text import caption_tokens, tokenize_and_pad
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.digits import datasets, questions
@@ -244,18 +245,20 @@ _KINDS = {
   "captions": {"caption": 1.0},
   "questions": {"what_number": 1.0, "what_color": 1.0},
   "documents": {"caption": 1.0},
+  "pairs": {"what_number": 1.0, "what_color": 1.0},
 }
 _NUM_SCENES = 64
 _CAPTIONS_IN_DOCUMENT = 4
 
 
 class DigitExamples:
-  """64 images with captions, with questions, or without images; a `Source`."""
+  """64 images with captions, questions or pairs, or texts; a `Source`."""
 
   removed: Mapping[str, int] = {}
 
   def __init__(self, name: str, texts: str):
     self.name, self._texts = name, texts
+    self.has_pairs = texts == "pairs"
     self._pool = datasets.image_to_text_pool(
       WORLDS["one_digit"], "train", _NUM_SCENES, 0, _KINDS[texts]
     )
@@ -264,6 +267,16 @@ class DigitExamples:
     return _NUM_SCENES
 
   def __getitem__(self, index: int) -> Example:
+    if not self.has_pairs:
+      return self._example(index, asked=index)
+    texts, other = self._pool.texts, index
+    while texts[other] == texts[index]:
+      other = (other + 1) % _NUM_SCENES
+    rejected = self._example(other, asked=index)
+    return paired(self._example(index, asked=index), rejected)
+
+  def _example(self, index: int, *, asked: int) -> Example:
+    """An image and its text, for the prompt of the scene `asked`."""
     pool = self._pool
     image, text = None, pool.texts[index]
     if self._texts == "documents":
@@ -274,7 +287,7 @@ class DigitExamples:
     return Example(
       record_id=f"{self.name}:{index}",
       image=image,
-      prompt=pool.prompts[index],
+      prompt=pool.prompts[asked],
       texts=(text,),
     )
 
@@ -288,7 +301,8 @@ def open_digits(name: str, *, texts: str = "captions") -> Source:
 
   Args:
     name: name in the config.
-    texts: "captions", "questions", or "documents" without images.
+    texts: "captions", "questions", "pairs" (questions, and another scene that
+      is rejected), or "documents" without images.
 
   Raises:
     ValueError: `texts` is unknown.

@@ -20,6 +20,7 @@ _MODULES = {
   "image_folder": "image_folder",
   "llava": "llava",
   "okvqa": "vqa",
+  "pairs": "pairs",
   "parquet": "parquet",
   "pope": "vqa",
   "plain_text": "plain_text",

@@ -20,7 +20,7 @@ from tests.source_files import encoded, write_shard
 
 
 def test_every_kind_has_an_opener_with_keys():
-  assert len(SOURCE_KINDS) == 15
+  assert len(SOURCE_KINDS) == 16
   for kind in SOURCE_KINDS:
     keys = keys_of(kind)
     assert keys and "name" not in keys
