@@ -56,6 +56,17 @@ def pytest_unconfigure(config):
     shutil.rmtree(_FOLDER, ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def keeps_compiled_programs():
+  """Undoes what a verb's --compilation_cache did to this process."""
+  names = ("jax_enable_compilation_cache", "jax_compilation_cache_dir")
+  before = {name: getattr(jax.config, name) for name in names}
+  yield
+  for name, value in before.items():
+    if getattr(jax.config, name) != value:
+      jax.config.update(name, value)
+
+
 @pytest.fixture
 def full_optimisation():
   """Compiles as users do, where a tolerance needs it."""

@@ -6,7 +6,6 @@ from types import FrameType
 from typing import Any, Protocol
 
 import uvicorn
-from uvicorn.main import STARTUP_FAILURE
 
 from ddit_jax.serving.batcher import Batcher
 
@@ -62,6 +61,7 @@ def listen(
 ) -> int:
   """Serves until a signal; the exit code. Arguments as of `Listener`."""
   listener = Listener(server, host, port, grace)
-  with contextlib.suppress(KeyboardInterrupt):
+  # uvicorn exits by itself if it cannot listen, with a code of its own.
+  with contextlib.suppress(KeyboardInterrupt, SystemExit):
     listener.run()
-  return 0 if listener.started else STARTUP_FAILURE
+  return 0 if listener.started else 1

@@ -228,6 +228,7 @@ def test_every_section_is_either_changeable_or_not_by_decision():
   assert fields - set(CHANGEABLE) == {
     *("schema_version", "seed", "init_from", "init_weights"),
     *("model", "data", "loss", "optimizer", "lora"),
+    *("post_training", "captioner"),
   }
 
 

@@ -79,7 +79,9 @@ def test_weights_and_steps_that_are_not_there_are_refused(
 
 def test_folders_without_a_checkpoint_are_refused(tmp_path):
   for path in (tmp_path, tmp_path / "nowhere", __file__):
-    with pytest.raises(InputError, match="has no checkpoints: give a folder o"):
+    with pytest.raises(
+      InputError, match="has no checkpoints: give the workdir"
+    ):
       load(str(path))
   (tmp_path / "checkpoints").mkdir()
   with pytest.raises(InputError, match="no finished checkpoint: train first"):
