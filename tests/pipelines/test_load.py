@@ -79,9 +79,7 @@ def test_weights_and_steps_that_are_not_there_are_refused(
 
 def test_folders_without_a_checkpoint_are_refused(tmp_path):
   for path in (tmp_path, tmp_path / "nowhere", __file__):
-    with pytest.raises(
-      InputError, match="give the workdir of a run"
-    ):
+    with pytest.raises(InputError, match="give the workdir of a run"):
       load(str(path))
   (tmp_path / "checkpoints").mkdir()
   with pytest.raises(InputError, match="no finished checkpoint: train first"):
