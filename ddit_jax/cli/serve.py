@@ -55,6 +55,7 @@ def load_pipeline(values: argparse.Namespace, **limits: float):
   from ddit_jax.pipelines.load import load, refuse_captioner
   from ddit_jax.serving.app import ServerLimits
 
+  refuse_captioner(values.checkpoint, values.step, "this verb")
   compilation_cache.use(values)
   pipeline = load(
     values.checkpoint,
@@ -62,7 +63,6 @@ def load_pipeline(values: argparse.Namespace, **limits: float):
     step=values.step,
     dtype=values.dtype,
   )
-  refuse_captioner(values.checkpoint, values.step, "this verb")
   return pipeline, ServerLimits(
     max_images=values.batch_size, max_waiting=values.max_waiting, **limits
   )

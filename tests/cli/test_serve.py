@@ -50,7 +50,8 @@ def test_the_extra_is_named_where_it_is_missing(capsys, monkeypatch):
 
 @needs_server
 def test_a_port_that_is_taken_ends_with_an_error(monkeypatch):
-  monkeypatch.setattr(load, "load", lambda *_, **__: None)
+  for name in ("load", "refuse_captioner"):
+    monkeypatch.setattr(load, name, lambda *_, **__: None)
   with socket.socket() as taken:
     taken.bind(("127.0.0.1", 0))
     taken.listen()
