@@ -73,6 +73,19 @@ def check_known(
       raise ValueError(f"{what} {name!r}: {suggest(name, known)}")
 
 
+def check_divisible(part: object, **divisors: str) -> None:
+  """Raises ValueError if a field is not a multiple of another one.
+
+  Args:
+    part: a dataclass.
+    **divisors: field name -> name of the field that must divide it.
+  """
+  for name, divisor in divisors.items():
+    value, by = getattr(part, name), getattr(part, divisor)
+    if value % by:
+      raise ValueError(f"{name} {value} is not divisible by {divisor} {by}")
+
+
 def check_choices(part: object) -> None:
   """Checks every field of a dataclass whose type is a `Literal`.
 

@@ -101,7 +101,7 @@ def write_json(
   return path
 
 
-def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+def to_json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
   """One JSON object a line.
 
   Raises:
@@ -114,8 +114,8 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
 def write_lines(
   path: pathlib.Path, rows: Iterable[Mapping[str, Any]]
 ) -> pathlib.Path:
-  """Writes `json_lines` as a file, atomically; returns its path."""
-  replace_file(path, json_lines(rows))
+  """Writes `to_json_lines` as a file, atomically; returns its path."""
+  replace_file(path, to_json_lines(rows))
   return path
 
 

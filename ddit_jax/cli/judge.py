@@ -52,7 +52,7 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     items = chosen(items, config.benchmarks.num_units)
     out = local_path(values.out, what="out")
     if values.answers:
-      answers = caption_prompts.read_answers(
+      answers = caption_prompts.read_judge_answers(
         local_path(values.answers, what="answers"), items
       )
       out.mkdir(parents=True, exist_ok=True)
@@ -62,10 +62,10 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     if values.shots:
       path = local_path(values.examples, what="examples")
       examples = caption_prompts.read_examples(path, values.shots)
-    captions = caption_prompts.read_captions(
+    captions = caption_prompts.read_generated_captions(
       local_path(values.captions, what="captions")
     )
-    rows = caption_prompts.prompts(items, captions, examples)
+    rows = caption_prompts.judge_prompts(items, captions, examples)
   out.mkdir(parents=True, exist_ok=True)
   path = out / f"prompts_{values.shots}_shot.jsonl"
   write_lines(path, rows)
@@ -79,6 +79,10 @@ def _check_flags(values: argparse.Namespace) -> None:
     raise InputError(
       "give --captions to write prompts, or --answers to read what a language "
       "model said to them"
+    )
+  if values.answers and (values.shots or values.examples):
+    raise InputError(
+      "--shots and --examples are of prompts: leave them out with --answers"
     )
   if values.shots < 0 or bool(values.shots) != bool(values.examples):
     raise InputError(

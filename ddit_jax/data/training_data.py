@@ -69,6 +69,17 @@ def _read_sizes(source: Source) -> list[Shape | None]:
   return image_sizes(source, usable_cores())
 
 
+def _instructions(
+  config: DataConfig, sources: Mapping[str, Source]
+) -> tuple[str, ...]:
+  """The different instructions of the questions that are trained on."""
+  if "image_to_text" not in config.tasks_on():
+    return ()
+  asked = mixed_sources("image_to_text", config.image_to_text, sources)
+  found = set(map(instruction_of, asked.values())) - {None}
+  return tuple(sorted(found))
+
+
 class Task(Protocol):
   """The records of one task.
 
@@ -388,17 +399,13 @@ class TrainingData:
       lines += [*task.validation_reports(), *task.bucket_reports()]
     # Both tasks validate a source alike.
     description = "\n".join(dict.fromkeys(lines))
-    asked = {}
-    if "image_to_text" in tasks:
-      asked = mixed_sources("image_to_text", config.image_to_text, sources)
-    found = set(map(instruction_of, asked.values())) - {None}
     digests = {name: task.shape_digests() for name, task in tasks.items()}
     return cls(
       config,
       tasks,
       log,
       description,
-      instructions=tuple(sorted(found)),
+      instructions=_instructions(config, sources),
       shape_digests={name: known for name, known in digests.items() if known},
     )
 

@@ -65,6 +65,16 @@ def generation_metrics(
     }
     for attribute in ("is_correct", "is_strictly_correct", "atoms")
   )
+  selected = _selected(prompts, correct, strict, atoms)
+  metrics = {
+    f"generation/{name}": _record(scores, prompts, rows, seed=seed)
+    for name, (scores, rows) in selected.items()
+  }
+  return metrics, judgements["given"]
+
+
+def _selected(prompts: Sequence[Prompt], correct, strict, atoms):
+  """Name of a metric -> (the scores it is made of, its rows)."""
   tags = [prompt.tag for prompt in prompts]
   everything = np.arange(len(prompts))
   selected = {tag: (correct, rows) for tag, rows in rows_by(tags).items()} | {
@@ -81,11 +91,7 @@ def generation_metrics(
     if len(split) > 2 or tag == "colors":
       for suffix, some in split.items():
         selected[f"{name}{suffix}"] = (correct, rows[some])
-  metrics = {
-    f"generation/{name}": _record(scores, prompts, rows, seed=seed)
-    for name, (scores, rows) in selected.items()
-  }
-  return metrics, judgements["given"]
+  return selected
 
 
 def real_images(

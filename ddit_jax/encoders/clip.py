@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ddit_jax.errors import check_bounds
-from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
+from ddit_jax.models.config import MAX_WIDTH
 from ddit_jax.models.layers import checked_dtype, for_stream, linear
 from ddit_jax.models.module import PureModule
 from ddit_jax.models.prenorm_block import (
-  ACTIVATIONS,
   LayerNorm,
+  PreNormConfig,
+  check_activation,
   scanned_blocks,
 )
 
@@ -22,52 +23,28 @@ _Tokens = Float[Array, "batch length width"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CLIPTextConfig:
+class CLIPTextConfig(PreNormConfig):
   """Shapes of one CLIP text encoder.
 
   Attributes:
-    depth: number of blocks.
-    width: features of a token.
-    num_heads: attention heads; divides `width`.
-    mlp_width: hidden features of the MLP.
     activation: of the MLP: "quick_gelu", x * sigmoid(1.702 x), or "gelu",
       the exact one.
     projection_dim: features of the pooled output.
     vocab_size: number of token ids; the highest one ends every text.
     max_length: rows of the learned position table.
-    epsilon: added to the variance in the norms.
   """
 
-  depth: int
-  width: int
-  num_heads: int
-  mlp_width: int
   activation: str
   projection_dim: int
   vocab_size: int = 49408
   max_length: int = 77
-  epsilon: float = 1e-5
 
   def __post_init__(self):
+    super().__post_init__()
     check_bounds(
-      self,
-      depth=MAX_DEPTH,
-      width=MAX_WIDTH,
-      num_heads=MAX_WIDTH,
-      mlp_width=MAX_WIDTH,
-      projection_dim=MAX_WIDTH,
-      vocab_size=2**24,
-      max_length=2**20,
+      self, projection_dim=MAX_WIDTH, vocab_size=2**24, max_length=2**20
     )
-    if self.activation not in ACTIVATIONS:
-      raise ValueError(
-        f"activation must be one of {sorted(ACTIVATIONS)}, got "
-        f"{self.activation!r}"
-      )
-    if self.width % self.num_heads:
-      raise ValueError(
-        f"width {self.width} is not divisible by num_heads {self.num_heads}"
-      )
+    check_activation(self.activation)
 
 
 # OpenAI's ViT-L/14 and OpenCLIP's ViT-bigG/14.
@@ -125,11 +102,9 @@ class CLIPTextEncoder(nn.Module):
     """
     cfg, dtype = self.config, checked_dtype(self.dtype)
     tokens = for_stream(self._embed(ids, dtype))
-    blocks = scanned_blocks(cfg.depth)(
-      num_heads=cfg.num_heads,
-      mlp_width=cfg.mlp_width,
+    blocks = scanned_blocks(
+      cfg,
       activation=cfg.activation,
-      epsilon=cfg.epsilon,
       is_causal=True,
       dtype=dtype,
       name="blocks",

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ddit_jax.errors import check_bounds
-from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
+from ddit_jax.errors import check_bounds, check_divisible
+from ddit_jax.models.config import MAX_WIDTH
 from ddit_jax.models.embeddings import split_patches
 from ddit_jax.models.layers import checked_dtype, for_stream, linear
 from ddit_jax.models.module import PureModule
 from ddit_jax.models.prenorm_block import (
-  ACTIVATIONS,
   LayerNorm,
+  PreNormConfig,
+  check_activation,
   scanned_blocks,
 )
 
@@ -25,53 +26,28 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CLIPVisionConfig:
+class CLIPVisionConfig(PreNormConfig):
   """Shapes of one CLIP image encoder.
 
   Attributes:
-    depth: number of blocks.
-    width: features of a token.
-    num_heads: attention heads; divides `width`.
-    mlp_width: hidden features of the MLP.
     patch_size: side of a square patch in pixels; divides `image_size`.
     image_size: side of the images in pixels.
     projection_dim: features of the pooled output.
     activation: of the MLP, see `CLIPTextConfig`.
-    epsilon: added to the variance in the norms.
   """
 
-  depth: int
-  width: int
-  num_heads: int
-  mlp_width: int
   patch_size: int
   projection_dim: int
   image_size: int = 224
   activation: str = "quick_gelu"
-  epsilon: float = 1e-5
 
   def __post_init__(self):
+    super().__post_init__()
     check_bounds(
-      self,
-      depth=MAX_DEPTH,
-      width=MAX_WIDTH,
-      num_heads=MAX_WIDTH,
-      mlp_width=MAX_WIDTH,
-      patch_size=1024,
-      image_size=2**14,
-      projection_dim=MAX_WIDTH,
+      self, patch_size=1024, image_size=2**14, projection_dim=MAX_WIDTH
     )
-    if self.activation not in ACTIVATIONS:
-      raise ValueError(
-        f"activation must be one of {sorted(ACTIVATIONS)}, got "
-        f"{self.activation!r}"
-      )
-    for whole, part in (("width", "num_heads"), ("image_size", "patch_size")):
-      if getattr(self, whole) % getattr(self, part):
-        raise ValueError(
-          f"{whole} {getattr(self, whole)} is not divisible by {part} "
-          f"{getattr(self, part)}"
-        )
+    check_divisible(self, image_size="patch_size")
+    check_activation(self.activation)
 
   @property
   def num_tokens(self) -> int:
@@ -138,11 +114,9 @@ class CLIPVisionEncoder(nn.Module):
     cfg, dtype = self.config, checked_dtype(self.dtype)
     tokens = for_stream(self._embed(pixels, dtype))
     tokens = LayerNorm(cfg.epsilon, name="first_norm")(tokens)
-    blocks = scanned_blocks(cfg.depth)(
-      num_heads=cfg.num_heads,
-      mlp_width=cfg.mlp_width,
+    blocks = scanned_blocks(
+      cfg,
       activation=cfg.activation,
-      epsilon=cfg.epsilon,
       is_causal=False,
       dtype=dtype,
       name="blocks",

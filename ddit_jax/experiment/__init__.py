@@ -2,6 +2,7 @@
 
 - `config`: the root of a run's config, the nest of all parts.
 - `model`: the network with its encoders.
+- `model_config`: the section `model`, which makes it.
 - `captioner`: a language model that reads image features, and its config.
 - `captioner_weights`: what it starts from, and what stays frozen below it.
 - `abstract_step`: a step's shapes and shardings, to compile it ahead of time.

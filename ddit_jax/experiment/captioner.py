@@ -1,11 +1,13 @@
 """A language model that reads image features (paper section 4.3, Table 4)."""
 
 import dataclasses
+import functools
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, Key, UInt8
 
 from ddit_jax.batch import Images
@@ -17,19 +19,22 @@ from ddit_jax.encoders.clip_vision import (
   normed,
 )
 from ddit_jax.errors import check_bounds, check_choices, check_known
-from ddit_jax.experiment.model import DualModel, ModelConfig, ModelParts
+from ddit_jax.experiment.model import DualModel, ModelParts
+from ddit_jax.experiment.model_config import ModelConfig
 from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig
-from ddit_jax.losses.captioning import CaptionLoss
 from ddit_jax.models.captioner import Captioner
+from ddit_jax.models.config import SIZES
 from ddit_jax.models.gpt2 import GPT2_SIZES, empty_cache
-from ddit_jax.models.module import Network, PureModule
+from ddit_jax.models.module import Network, PureModule, Variables
 from ddit_jax.sampling.beam_search import FoundTexts, beam_search
 from ddit_jax.sharding.placement import Placement
 
 # The part that reads images, frozen or below the trained network.
 IMAGE_ENCODER = "image_encoder"
+# Among the frozen variables: the empty caption as an MM-DiT reads it.
+NULL_TEXT = "null_text"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,11 +84,19 @@ class MMDiTReader:
       return images
     return self.model.decode(variables, self.model.encode(variables, images))
 
+  def frozen(self, encoders: dict[str, Variables], mesh: Mesh):
+    """What stays frozen: the empty caption's features in place of T5."""
+    null = jnp.array(self.null_tokens)[None]
+    encode = jax.jit(
+      functools.partial(self.model.condition, text=null, is_text_clean=True),
+      out_shardings=NamedSharding(mesh, PartitionSpec()),
+    )
+    rest = {k: part for k, part in encoders.items() if k != "text_encoder"}
+    return rest | {NULL_TEXT: encode(encoders)}
+
   def inputs(self, variables, prepared) -> tuple[jax.Array, ...]:
     """The network's arguments."""
-    null = jnp.array(self.null_tokens)[None]
-    text = self.model.condition(variables, null, is_text_clean=True)
-    size = len(prepared)
+    text, size = variables[NULL_TEXT], len(prepared)
     text = jnp.broadcast_to(text, (size, *text.shape[1:]))
     return prepared, text, jnp.full(size, self.sigma)
 
@@ -133,6 +146,11 @@ class CLIPReader:
     """The images."""
     del variables
     return images
+
+  def frozen(self, encoders: dict[str, Variables], mesh: Mesh):
+    """Nothing is below it."""
+    del encoders, mesh
+    return {}
 
   def inputs(self, variables, prepared) -> tuple[jax.Array, ...]:
     """The encoder's arguments."""
@@ -326,10 +344,11 @@ class CaptionerConfig:
     """Whether a captioner is trained, in place of D-DiT."""
     return self.features != "none"
 
-  @property
-  def loss(self) -> CaptionLoss:
-    """The captioner's."""
-    return CaptionLoss()
+  def num_blocks(self, model: ModelConfig) -> int | None:
+    """Blocks of the network that is read; None if only weights tell."""
+    if self.features == "clip":
+      return CLIP_VISION_SIZES[self.clip].depth
+    return model.depth or getattr(SIZES.get(model.size), "depth", None)
 
   def make(
     self,
@@ -339,6 +358,7 @@ class CaptionerConfig:
     *,
     max_text_length: int,
     min_split_bytes: int,
+    device_kind: str,
   ) -> CaptionerModel:
     """The captioner and what it reads.
 
@@ -348,15 +368,25 @@ class CaptionerConfig:
       encoders: of the MM-DiT.
       max_text_length: tokens of the longest text.
       min_split_bytes: see `Placement`.
+      device_kind: as of `ModelConfig.make`.
 
     Raises:
       ValueError: the parts do not fit together.
     """
     placement = Placement(min_split_bytes=min_split_bytes)
     if self.features == "mmdit":
-      reader = self._mmdit_reader(
-        model, tokenizer, encoders, max_text_length, placement
+      whole = model.make(
+        tokenizer,
+        encoders,
+        max_text_length=max_text_length,
+        lora=LoraConfig(),
+        min_split_bytes=min_split_bytes,
+        device_kind=device_kind,
       )
+      # A text encoder has its own tokenizer.
+      own = tokenizer if whole.text_encoder is None else encoders.tokenizer
+      null = caption_tokens(own, "", max_text_length)
+      reader = self._mmdit_reader(whole, null, placement)
     else:
       reader = self._clip_reader(model.execution.dtype, placement)
     decoder = dataclasses.replace(
@@ -386,23 +416,12 @@ class CaptionerConfig:
     )
 
   def _mmdit_reader(
-    self, model, tokenizer, encoders, max_text_length, placement
+    self, whole: DualModel, null: Int[np.ndarray, " length"], placement
   ) -> MMDiTReader:
-    whole = model.make(
-      tokenizer,
-      encoders,
-      max_text_length=max_text_length,
-      lora=LoraConfig(),
-      min_split_bytes=placement.min_split_bytes,
-    )
+    old = whole.network
     network = Network(
-      whole.network.config.first_blocks(self.layer),
-      model.execution,
-      placement=placement,
+      old.config.first_blocks(self.layer), old.execution, placement=placement
     )
-    # A text encoder has its own tokenizer.
-    own = tokenizer if whole.text_encoder is None else encoders.tokenizer
-    null = caption_tokens(own, "", max_text_length)
     return MMDiTReader(
       model=dataclasses.replace(whole, network=network),
       sigma=self.sigma,

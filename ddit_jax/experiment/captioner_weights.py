@@ -26,6 +26,7 @@ from ddit_jax.experiment.pretrained import (
   item_folder,
 )
 from ddit_jax.models.module import Variables
+from ddit_jax.models.prenorm_block import PreNormConfig
 
 _DECODER = "decoder"
 # Names of the parameters of stacked blocks begin so.
@@ -127,6 +128,8 @@ class CaptionerWeights:
         _DECODER,
         model.network.abstract_variables()["params"][_DECODER],
         "captioner.decoder_from",
+        of=model.network.module.decoder_config,
+        equal=("depth", "num_heads", "epsilon"),
       )
     found = cls(model=model, features=features, decoder=decoder)
     if files is not None and found.has_base:
@@ -141,10 +144,15 @@ class CaptionerWeights:
   @property
   def taken(self) -> list[str]:
     """The parts of the trained network that are loaded."""
-    parts = {IMAGE_ENCODER: self.features, _DECODER: self.decoder}
-    if not self.model.is_reader_trained:
-      del parts[IMAGE_ENCODER]
-    return [name for name, stored in parts.items() if stored is not None]
+    return list(self._of_trained)
+
+  @property
+  def _of_trained(self) -> dict[str, FirstBlocks]:
+    """The stored weights of parts of the trained network."""
+    parts = {_DECODER: self.decoder}
+    if self.model.is_reader_trained:
+      parts[IMAGE_ENCODER] = self.features
+    return {name: stored for name, stored in parts.items() if stored}
 
   def report(self) -> str:
     """What is loaded."""
@@ -161,13 +169,23 @@ class CaptionerWeights:
   def load(self, params: Any, shardings: Any) -> Any:
     """`params` with the loaded parts in place of the random ones."""
     loaded = dict(params)
-    for name in self.taken:
-      stored = {IMAGE_ENCODER: self.features, _DECODER: self.decoder}[name]
+    for name, stored in self._of_trained.items():
       loaded[name] = stored.load(params[name], shardings[name])
     return loaded
 
-  def frozen(self, mesh: Mesh) -> dict[str, Variables]:
-    """The frozen image encoder's variables, if it is frozen."""
+  def frozen(
+    self, encoders: dict[str, Variables], mesh: Mesh
+  ) -> dict[str, Any]:
+    """All that stays frozen: what is below the image encoder, and it itself.
+
+    Args:
+      encoders: of the MM-DiT, restored.
+      mesh: of the run.
+    """
+    below = self.model.reader.frozen(encoders, mesh)
+    return below | self._frozen_image_encoder(mesh)
+
+  def _frozen_image_encoder(self, mesh: Mesh) -> dict[str, Variables]:
     if self.model.is_reader_trained:
       return {}
     encoder, key = self.model.reader.encoder, jax.random.key(0)
@@ -222,18 +240,46 @@ def _whole_encoder(
   shapes = model.reader.encoder.abstract_variables()["params"]
   if isinstance(model.reader, CLIPReader):
     return _converted(
-      config.features_from, IMAGE_ENCODER, shapes, "captioner.features_from"
+      *(config.features_from, IMAGE_ENCODER, shapes, "captioner.features_from"),
+      of=model.reader.encoder.module.config,
+      equal=("num_heads", "activation", "epsilon"),
     )
   folder = item_folder(config.features_from, weights)
   return FirstBlocks.in_folder(folder, shapes, key="captioner.features_from")
 
 
-def _converted(path: str, name: str, shapes: Any, key: str) -> FirstBlocks:
-  """The parameters of a part of converted weights."""
+def _converted(
+  path: str,
+  name: str,
+  shapes: Any,
+  key: str,
+  *,
+  of: PreNormConfig,
+  equal: tuple[str, ...],
+) -> FirstBlocks:
+  """The parameters of a part of converted weights.
+
+  Args:
+    path: their folder.
+    name: of the part.
+    shapes: the abstract parameters.
+    key: the config key that names the folder.
+    of: the part's config here.
+    equal: its fields that must be the same there, and that shapes do not show.
+  """
   model = PretrainedModel.open(path)
   if name not in model.record.configs:
     raise InputError(
       f"{key}: {path} holds {', '.join(model.record.configs)}, not the {name}: "
       "convert transformers' folder of it"
     )
+  stored = model.record.configs[name]
+  for field in equal:
+    there, here = getattr(stored, field), getattr(of, field)
+    if there != here:
+      raise InputError(
+        f"{key}: the {name} in {path} has {field} {there!r}, and this "
+        f"captioner's {here!r}: choose another captioner.clip or decoder, or "
+        "another folder"
+      )
   return FirstBlocks.in_folder(model.folder / name / "params", shapes, key=key)

@@ -88,7 +88,10 @@ class CompiledStep:
     self, step: int, state: TrainState, batch: DualBatch
   ) -> tuple[TrainState, dict[str, Any]]:
     train = self._config.train
-    variant = train.trains_mask_embedding(step), train.logs_task_norms(step)
+    # Of one task alone the norm is that of the whole gradient.
+    has_norms = len(self._config.data.tasks_on()) > 1
+    has_norms = has_norms and train.logs_task_norms(step)
+    variant = train.trains_mask_embedding(step), has_norms
     kind = variant, *(leaf.shape for leaf in jax.tree.leaves(batch))
     is_new = kind not in self._programs
     if is_new:

@@ -20,7 +20,8 @@ from ddit_jax.data.config import DataConfig
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.errors import check_choices
 from ddit_jax.experiment.captioner import CaptionerConfig, CaptionerModel
-from ddit_jax.experiment.model import DualModel, ModelConfig
+from ddit_jax.experiment.model import DualModel
+from ddit_jax.experiment.model_config import ModelConfig
 from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig
@@ -219,6 +220,11 @@ class Config:
           f"{features}, but {name} is {value!r}, which is of D-DiT: leave it "
           "out (weights are named by captioner.features_from and decoder_from)"
         )
+    if self.optimizer.kind == "muon":
+      raise ValueError(
+        f"{features}, and optimizer.kind=muon knows D-DiT's matrices alone: "
+        "set adamw or adafactor"
+      )
     if self.train.weight_gathering == "once":
       raise ValueError(
         f"{features}, whose weights are gathered at each use: set "
@@ -252,7 +258,7 @@ class Config:
   @property
   def objective(self) -> Objective:
     """The loss of this run."""
-    return self.captioner.loss if self.captioner.is_on else self.loss
+    return CaptionLoss() if self.captioner.is_on else self.loss
 
   def start_of(self, workdir: pathlib.Path) -> str:
     """What the run in a workdir starts from; stages lie beside each other."""
@@ -265,7 +271,8 @@ class Config:
     options = compiler_options(self.train.compiler_options, device_kind)
     gathering = self.train.weight_gathering
     if gathering == "chip":
-      is_once = is_roomy(device_kind) and not self.lora.rank
+      is_per_use = self.lora.rank or self.captioner.is_on
+      is_once = is_roomy(device_kind) and not is_per_use
       gathering = "once" if is_once else "per_use"
     train = dataclasses.replace(
       self.train,
@@ -312,7 +319,7 @@ class Config:
       ValueError: network, encoders and image size are incompatible.
     """
     if self.captioner.is_on:
-      return self._make_captioner(tokenizer, encoders)
+      return self._make_captioner(tokenizer, encoders, device_kind)
     model = self.model.make(
       tokenizer,
       encoders,
@@ -351,7 +358,10 @@ class Config:
     )
 
   def _make_captioner(
-    self, tokenizer: Tokenizer, encoders: PretrainedModel | None
+    self,
+    tokenizer: Tokenizer,
+    encoders: PretrainedModel | None,
+    device_kind: str,
   ) -> CaptionerModel:
     model = self.captioner.make(
       self.model,
@@ -359,6 +369,7 @@ class Config:
       encoders,
       max_text_length=self.data.max_text_length,
       min_split_bytes=self.mesh.min_split_bytes,
+      device_kind=device_kind,
     )
     task, side = self.data.image_to_text, self.data.image_sides[1]
     for shape in task.shapes if self.data.sources else [(side, side)]:

@@ -36,7 +36,7 @@ from ddit_jax.data.training_data import TrainingData
 from ddit_jax.data.transforms import ImageToTextTransform, TextToImageTransform
 from ddit_jax.errors import check_known
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.model import OF_ENCODERS
+from ddit_jax.experiment.model_config import OF_ENCODERS
 from ddit_jax.files import local_path
 from ddit_jax.models.config import size
 
@@ -105,13 +105,16 @@ def features_origin(
     name: hashlib.blake2b(data).hexdigest()
     for name, data in tokenizer.files().items()
   }
-  return {
+  origin = {
     "text_encoder": _encoder_digest(config, "text_encoder"),
     "encoder_dtype": config.model.encoder_dtype,
-    "has_int8_text_encoder": config.model.has_int8_text_encoder,
     "tokenizer": _digest(files),
     "text_length": config.data.tasks()[task].text_length,
   }
+  # Left out where it changes nothing, so that caches of before remain valid.
+  if config.model.has_int8_text_encoder:
+    origin["has_int8_text_encoder"] = True
+  return origin
 
 
 def _encoder_digest(config: Config, name: str) -> str:
@@ -359,6 +362,21 @@ def _with_filters(
   return spec
 
 
+def _check_all_have_images(
+  config: Config, sources: Mapping[str, Source]
+) -> None:
+  """Raises ValueError if a captioner would read texts without images."""
+  name = "image_to_text"
+  for source in mixed_sources(
+    name, config.data.image_to_text, sources
+  ).values():
+    if not has_images(source):
+      raise ValueError(
+        f"source {source.name!r} has no images, and a captioner describes "
+        "images: leave it out of data.image_to_text.mixture"
+      )
+
+
 def open_data(
   config: Config,
   tokenizer: Tokenizer,
@@ -384,6 +402,8 @@ def open_data(
     return TrainingData.of_digits(
       config.data, tokenizer=tokenizer, seed=config.seed, log=log
     )
+  if config.captioner.is_on:
+    _check_all_have_images(config, sources)
   caches = {
     name: open_caches(config, name, sources, tokenizer)
     for name, task in config.data.tasks_on().items()

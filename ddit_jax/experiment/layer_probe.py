@@ -47,6 +47,17 @@ def probe_layers(config: Config, workdir: str, layers: Sequence[int]) -> bool:
     )
   if not layers or len(set(layers)) < len(layers):
     raise InputError(f"--layers must name different blocks, got {layers}")
+  most = config.captioner.num_blocks(config.model)
+  if most and max(layers) > most:
+    raise InputError(
+      f"--layers={max(layers)}: the blocks that are read are numbered 1 to {most}"
+    )
+  if config.train.validate_every > config.train.num_steps:
+    raise InputError(
+      f"train.validate_every = {config.train.validate_every} is more than "
+      f"train.num_steps = {config.train.num_steps}, so no layer would have a "
+      "validation loss: set it lower"
+    )
   runs = {f"layer_{layer}": _reading(config, layer) for layer in layers}
   if not stages.train_stages(runs, workdir):
     return False
@@ -70,13 +81,7 @@ def _reading(config: Config, layer: int) -> Config:
 
 def _last_loss(folder: pathlib.Path) -> float:
   rows = read_scalars(folder / "scalars.jsonl")
-  losses = [row[_LOSS] for row in rows if row.get(_LOSS) is not None]
-  if not losses:
-    raise InputError(
-      f"{folder} has no validation loss: train.validate_every must be at most "
-      "train.num_steps"
-    )
-  return losses[-1]
+  return [row[_LOSS] for row in rows if row.get(_LOSS) is not None][-1]
 
 
 def _write(folder: pathlib.Path, losses: Mapping[int, float]) -> None:

@@ -143,7 +143,6 @@ class PretrainedModel:
     quantise = jax.jit(
       functools.partial(quantised_like, abstract=module.abstract_variables()),
       out_shardings=module.shardings(mesh),
-      donate_argnums=0,
     )
     return quantise(self.restore(name, floats, mesh))
 

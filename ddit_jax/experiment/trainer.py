@@ -21,7 +21,7 @@ from ddit_jax.config.load import as_json
 from ddit_jax.data.loader import DualLoader
 from ddit_jax.data.prefetch import DeviceFeed, rows_of_process, to_mesh
 from ddit_jax.data.text import caption_tokens, instructions_file
-from ddit_jax.data.tokenizers import Tokenizer, from_files
+from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.data.training_data import TrainingData
 from ddit_jax.errors import preparing
 from ddit_jax.experiment import processes, source_record
@@ -37,7 +37,7 @@ from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
 from ddit_jax.experiment.step_log import step_log
 from ddit_jax.experiment.validation import Validator, sample_grid
-from ddit_jax.experiment.vocabulary import log_unknown_words, new_tokenizer
+from ddit_jax.experiment.vocabulary import new_tokenizer, resumed_tokenizer
 from ddit_jax.experiment.workdir import RunFolder, explaining_stops
 from ddit_jax.files import check_free_space
 from ddit_jax.lora.lora import LoraNetwork
@@ -47,7 +47,7 @@ from ddit_jax.monitor.progress import progress_bar
 from ddit_jax.monitor.start_times import StartTimes, seconds_since_begin
 from ddit_jax.planning.compiler_options import check_compiler_knows
 from ddit_jax.post_training.draws import REFERENCE
-from ddit_jax.post_training.held_out import HeldOut
+from ddit_jax.post_training.held_out import HeldOutRewards
 from ddit_jax.post_training.rollouts import Rollouts
 from ddit_jax.prng import key_for, root_key
 from ddit_jax.train import loop
@@ -189,11 +189,7 @@ class Trainer:
       tokenizer = new_tokenizer(config, init_from, encoders, sources)
     else:
       folder.check_resumes(config, store, start)
-      tokenizer = from_files(files)
-      changed = source_record.changed_sources(
-        files, held, changeable=config.changeable_keys
-      )
-      log_unknown_words(tokenizer, {n: sources[n] for n in changed})
+      tokenizer = resumed_tokenizer(config, files, held, sources)
     model = config.make_model(tokenizer, encoders, device_kind=kind)
     model.check_runs_on(mesh)
     pretrained = start_weights(config, init_from, model, store, tokenizer)
@@ -272,7 +268,7 @@ class Trainer:
       self.model, self.encoders, self.mesh
     )
     if isinstance(self.pretrained, CaptionerWeights):
-      frozen |= self.pretrained.frozen(self.mesh)
+      frozen = self.pretrained.frozen(frozen, self.mesh)
     if self.has_adapters:
       base = self.model.network.network
       params = self.pretrained.load(
@@ -317,13 +313,7 @@ class Trainer:
       progress_bar(train.num_steps, initial=start, is_shown=is_first) as bar,
     ):
       # Shared by all rollbacks, so that it remembers earlier losses.
-      guard = LossGuard(
-        self.folder.path,
-        self.stream.record_ids,
-        max_skipped_in_row=train.max_skipped_in_row,
-        spike_factor=train.spike_factor,
-        max_rollbacks=train.max_rollbacks,
-      )
+      guard = self._loss_guard()
       rows_of = functools.partial(rows_of_process, self.mesh)
       batch = to_mesh(self.data.validation_batch(rows_of), self.mesh)
       log = step_log(
@@ -344,6 +334,16 @@ class Trainer:
         guard.roll_back(outcome, start)
         # The loop's state is gone by now, so there is room for this one.
         state = self.restore(start, outcome.data_position)
+
+  def _loss_guard(self) -> LossGuard:
+    train = self.config.train
+    return LossGuard(
+      self.folder.path,
+      self.stream.record_ids,
+      max_skipped_in_row=train.max_skipped_in_row,
+      spike_factor=train.spike_factor,
+      max_rollbacks=train.max_rollbacks,
+    )
 
   def _run_until_spike(
     self,
@@ -404,7 +404,7 @@ class Trainer:
       )
       hooks.append(validate(grid, name="the sample grids"))
     if self.rollouts is not None:
-      held_out = HeldOut(self.rollouts, batch, writer, self.folder.path)
+      held_out = HeldOutRewards(self.rollouts, batch, writer, self.folder.path)
       hooks.append(validate(held_out, name="the held-out rewards"))
     every = train.checkpoint_every
     return [*hooks, loop.Hook(every, save, name="the checkpoint", is_slow=True)]

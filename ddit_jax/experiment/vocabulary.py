@@ -14,6 +14,7 @@ from ddit_jax.data.source_words import (
 from ddit_jax.data.tokenizers import (
   Tokenizer,
   extended,
+  from_files,
   pretrained_tokenizer,
   word_tokenizer,
   words_of,
@@ -22,6 +23,7 @@ from ddit_jax.digits import grammar
 from ddit_jax.errors import first_few
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.pretrained import PretrainedModel, stored_tokenizer
+from ddit_jax.experiment.source_record import changed_sources
 
 _log = logging.getLogger(__name__)
 
@@ -61,6 +63,29 @@ def new_tokenizer(
     may_extend=not (config.lora.rank or config.captioner.is_on),
   )
   log_unknown_words(tokenizer, sources)
+  return tokenizer
+
+
+def resumed_tokenizer(
+  config: Config,
+  files: dict[str, bytes],
+  held: Mapping[str, bytes],
+  sources: Mapping[str, Source],
+) -> Tokenizer:
+  """The tokenizer of a resumed run: its checkpoint's.
+
+  Args:
+    config: of the run.
+    files: of the checkpoint.
+    held: what the sources hold now, see `source_record.source_files`.
+    sources: opened, by name.
+
+  Raises:
+    InputError: sources have changed, and no setting accepts it.
+  """
+  tokenizer = from_files(files)
+  changed = changed_sources(files, held, changeable=config.changeable_keys)
+  log_unknown_words(tokenizer, {name: sources[name] for name in changed})
   return tokenizer
 
 

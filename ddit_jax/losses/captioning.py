@@ -6,9 +6,10 @@ from typing import Any, Protocol, runtime_checkable
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from ddit_jax.batch import DualBatch, Images
+from ddit_jax.losses.drawn_texts import scored_positions
 from ddit_jax.losses.time_buckets import Buckets
 from ddit_jax.prng import key_for, row_keys
 
@@ -77,7 +78,7 @@ class CaptionLoss:
     """
     del null_tokens
     texts = batch.image_to_text
-    if texts is None or texts.images is None or texts.has_image is not None:
+    if texts is None or texts.images is None:
       raise ValueError(
         "a captioner needs an image of each text: name only sources with "
         "images in data.image_to_text.mixture"
@@ -85,7 +86,9 @@ class CaptionLoss:
     keys = row_keys(
       key_for(root, "feature_noise", step), jnp.arange(len(texts.tokens))
     )
-    is_target = targets(texts.tokens, texts.loss_mask, model.end_id)
+    is_target = scored_positions(texts.tokens, ~texts.loss_mask, model.end_id)
+    if texts.has_image is not None:
+      is_target &= texts.has_image[:, None]
     return ReadTexts(
       read=model.read(variables, texts.images, keys),
       tokens=texts.tokens,
@@ -97,7 +100,7 @@ class CaptionLoss:
   ) -> tuple[dict[str, jax.Array], dict[str, Buckets]]:
     """{"text": the loss}, and no buckets; see `Objective.losses`."""
     logits = model.caption_logits(variables, corrupted.read, corrupted.tokens)
-    likelihoods = token_log_likelihoods(logits, corrupted.tokens)
+    likelihoods = next_token_log_likelihoods(logits, corrupted.tokens)
     return {"text": -(corrupted.weight * likelihoods).sum()}, {}
 
   def total(self, losses: dict[str, jax.Array]) -> jax.Array:
@@ -113,24 +116,7 @@ class CaptionLoss:
     return self
 
 
-def targets(
-  tokens: Int[Array, "batch length"],
-  loss_mask: Bool[Array, "batch length"],
-  end_id: int,
-) -> Bool[Array, "batch length"]:
-  """True on the tokens of a text up to its first end, where they are learned.
-
-  Args:
-    tokens: of the texts, padded with `end_id`.
-    loss_mask: False on a prompt, which has no end.
-    end_id: see `Tokenizer.end_id`.
-  """
-  is_end = (tokens == end_id) & loss_mask
-  num_before = jnp.cumsum(is_end, axis=1) - is_end
-  return loss_mask & (num_before == 0)
-
-
-def token_log_likelihoods(
+def next_token_log_likelihoods(
   logits: Float[Array, "batch length vocab"], tokens: Int[Array, "batch length"]
 ) -> Float[Array, "batch length"]:
   """log p of each token, float32."""

@@ -26,7 +26,7 @@ _SMALLEST_ERROR = 1e-5
 
 
 @flax.struct.dataclass
-class ScoredImages:
+class RewardedImages:
   """Noised images that a policy drew, with its velocity and their worth.
 
   Attributes:
@@ -73,7 +73,7 @@ class DiffusionNft:
     return jnp.clip(advantages / self.advantage_clip / 2 + 0.5, 0.0, 1.0)
 
   def losses(
-    self, velocity: Velocity, images: ScoredImages
+    self, velocity: Velocity, images: RewardedImages
   ) -> dict[str, Float[Array, ""]]:
     """The policy's loss, and the squared distance to the reference.
 

@@ -15,7 +15,7 @@ from ddit_jax.losses.drawn_texts import DrawnTexts
 
 
 @flax.struct.dataclass
-class ScoredTexts:
+class RewardedTexts:
   """Drawn texts with their bounds and their worth.
 
   Attributes:
@@ -52,7 +52,7 @@ class Espo:
       raise ValueError(f"kl_weight is negative: {self.kl_weight}")
 
   def losses(
-    self, log_p: Float[Array, " rows"], texts: ScoredTexts
+    self, log_p: Float[Array, " rows"], texts: RewardedTexts
   ) -> dict[str, Float[Array, ""]]:
     """{"text": the policy's loss, "text_kl": ...}, before `kl_weight`.
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ddit_jax.errors import check_bounds
+from ddit_jax.errors import check_bounds, check_divisible
 
 # Far above any network; a damaged config could ask for billions.
 MAX_DEPTH, MAX_GRID, MAX_WIDTH = 1024, 1024, 2**18
@@ -74,10 +74,7 @@ class MMDiTConfig:
       max_grid=MAX_GRID,
       base_grid=MAX_GRID,
     )
-    if self.width % self.num_heads:
-      raise ValueError(
-        f"width {self.width} is not divisible by num_heads {self.num_heads}"
-      )
+    check_divisible(self, width="num_heads")
     if self.width % 4:
       raise ValueError(
         f"width {self.width} must be a multiple of 4: the position table has "

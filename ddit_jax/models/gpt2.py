@@ -8,56 +8,34 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ddit_jax.errors import check_bounds
-from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
 from ddit_jax.models.layers import checked_dtype, for_products, for_stream
 from ddit_jax.models.module import PureModule
-from ddit_jax.models.prenorm_block import KeyValues, LayerNorm, scanned_blocks
+from ddit_jax.models.prenorm_block import (
+  KeyValues,
+  LayerNorm,
+  PreNormConfig,
+  scanned_blocks,
+)
 from ddit_jax.sharding.rules import constrain
 
 _Tokens = Float[Array, "batch length width"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class GPT2Config:
+class GPT2Config(PreNormConfig):
   """Shapes of one GPT-2.
 
   Attributes:
-    depth: number of blocks.
-    width: features of a token.
-    num_heads: attention heads; divides `width`.
-    mlp_width: hidden features of the MLP.
     vocab_size: number of token ids.
     max_length: rows of the learned position table.
-    epsilon: added to the variance in the norms.
   """
 
-  depth: int
-  width: int
-  num_heads: int
-  mlp_width: int
   vocab_size: int = 50257
   max_length: int = 1024
-  epsilon: float = 1e-5
 
   def __post_init__(self):
-    check_bounds(
-      self,
-      depth=MAX_DEPTH,
-      width=MAX_WIDTH,
-      num_heads=MAX_WIDTH,
-      mlp_width=MAX_WIDTH,
-      vocab_size=2**24,
-      max_length=2**20,
-    )
-    if self.width % self.num_heads:
-      raise ValueError(
-        f"width {self.width} is not divisible by num_heads {self.num_heads}"
-      )
-
-  @property
-  def head_dim(self) -> int:
-    """Features of a head."""
-    return self.width // self.num_heads
+    super().__post_init__()
+    check_bounds(self, vocab_size=2**24, max_length=2**20)
 
 
 GPT2_SIZES: dict[str, GPT2Config] = {
@@ -96,13 +74,12 @@ class GPT2(nn.Module):
       (cfg.max_length, cfg.width),
       jnp.float32,
     )
-    self.blocks = scanned_blocks(cfg.depth, has_remat=self.has_remat)(
-      num_heads=cfg.num_heads,
-      mlp_width=cfg.mlp_width,
+    self.blocks = scanned_blocks(
+      cfg,
       activation="gelu_new",
-      epsilon=cfg.epsilon,
       is_causal=True,
       dtype=dtype,
+      has_remat=self.has_remat,
     )
     self.final_norm = LayerNorm(cfg.epsilon)
 

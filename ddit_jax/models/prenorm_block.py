@@ -1,5 +1,7 @@
 """The transformer block of CLIP and of GPT-2: norms before each part."""
 
+import dataclasses
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -7,6 +9,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from ddit_jax.errors import check_bounds, check_divisible
+from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
 from ddit_jax.models.layers import for_stream, layer_norm, linear
 from ddit_jax.sharding.rules import constrain
 
@@ -22,6 +26,48 @@ ACTIVATIONS = {
   "gelu": lambda x: nn.gelu(x, approximate=False),
   "gelu_new": lambda x: nn.gelu(x, approximate=True),
 }
+
+
+def check_activation(name: str) -> None:
+  """Raises ValueError unless it is a key of `ACTIVATIONS`."""
+  if name not in ACTIVATIONS:
+    raise ValueError(
+      f"activation must be one of {sorted(ACTIVATIONS)}, got {name!r}"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PreNormConfig:
+  """Shapes of a stack of `PreNormBlock`.
+
+  Attributes:
+    depth: number of blocks.
+    width: features of a token.
+    num_heads: attention heads; divides `width`.
+    mlp_width: hidden features of the MLP.
+    epsilon: added to the variance in the norms.
+  """
+
+  depth: int
+  width: int
+  num_heads: int
+  mlp_width: int
+  epsilon: float = 1e-5
+
+  def __post_init__(self):
+    check_bounds(
+      self,
+      depth=MAX_DEPTH,
+      width=MAX_WIDTH,
+      num_heads=MAX_WIDTH,
+      mlp_width=MAX_WIDTH,
+    )
+    check_divisible(self, width="num_heads")
+
+  @property
+  def head_dim(self) -> int:
+    """Features of a head."""
+    return self.width // self.num_heads
 
 
 @flax.struct.dataclass
@@ -165,23 +211,44 @@ def _extended(cache: KeyValues, key, value, start) -> KeyValues:
   )
 
 
-def scanned_blocks(depth: int, *, has_remat: bool = False):
-  """`PreNormBlock` as `depth` blocks with stacked parameters and caches.
+def scanned_blocks(
+  config: PreNormConfig,
+  *,
+  activation: str,
+  is_causal: bool,
+  dtype: DTypeLike,
+  name: str | None = None,
+  has_remat: bool = False,
+) -> nn.Module:
+  """`PreNormBlock`s with stacked parameters and caches.
 
-  The blocks are called as one is, with the caches stacked along a first axis.
+  They are called as one is, with the caches stacked along a first axis.
 
   Args:
-    depth: number of blocks.
+    config: shapes.
+    activation: as of `PreNormBlock`, with the next two.
+    is_causal: likewise.
+    dtype: likewise.
+    name: in the parameter tree; None in a module's `setup`.
     has_remat: True recomputes each block in the backward pass.
   """
   block = PreNormBlock
   if has_remat:
     block = nn.remat(PreNormBlock, prevent_cse=False)
-  return nn.scan(
+  scanned = nn.scan(
     block,
     variable_axes={"params": 0},
     split_rngs={"params": True},
     in_axes=(0, nn.broadcast),
-    length=depth,
+    length=config.depth,
     metadata_params={nn.PARTITION_NAME: "layers"},
+  )
+  return scanned(
+    num_heads=config.num_heads,
+    mlp_width=config.mlp_width,
+    activation=activation,
+    epsilon=config.epsilon,
+    is_causal=is_causal,
+    dtype=dtype,
+    name=name,
   )

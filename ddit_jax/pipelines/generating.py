@@ -13,7 +13,7 @@ from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.workdir import output_folder
 from ddit_jax.files import replace_file
-from ddit_jax.json_files import json_lines, write_json
+from ddit_jax.json_files import to_json_lines, write_json
 from ddit_jax.pipelines.edit_inputs import edited_images, masks
 from ddit_jax.pipelines.image_pipeline import check_num_images
 from ddit_jax.pipelines.inputs import sample_config
@@ -137,7 +137,7 @@ def generate(
       found = _texts(pipeline, task, usable, options)
     results = dict(zip(usable, found, strict=True))
     results |= {i: {**chosen[i], "error": text} for i, text in errors.items()}
-    lines = json_lines(results[index] for index in chosen)
+    lines = to_json_lines(results[index] for index in chosen)
     replace_file(folder / "results.jsonl", lines)
   print(lines.decode(), end="")
   return PARTIAL if errors else 0

@@ -22,6 +22,7 @@ from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
 from ddit_jax.files import local_path
+from ddit_jax.models.layers import DTYPES
 from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network, Variables
 from ddit_jax.pipelines.captioner import CaptionerPipeline
@@ -31,7 +32,6 @@ from ddit_jax.pipelines.sd3 import Sd3Pipeline
 from ddit_jax.sharding.mesh import MeshConfig
 
 WEIGHTS = ("ema", "params")
-DTYPES = ("float32", "bfloat16")
 # The required parts of a D-DiT.
 _NEEDED_PARTS = ("network", "text_encoder", "vae", "tokenizer")
 # Length of T5's input in the paper's second stage.
@@ -141,9 +141,9 @@ def _captioner(
     *(config.captioner, config.init_weights, run.model),
     run.store.files(run.step),
   )
+  encoders = config.model.restore_encoders(run.model, run.encoders, mesh)
   variables = {
-    **config.model.restore_encoders(run.model, run.encoders, mesh),
-    **below.frozen(mesh),
+    **below.frozen(encoders, mesh),
     "network": run.trained(weights, mesh),
   }
   return CaptionerPipeline(

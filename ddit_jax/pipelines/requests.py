@@ -16,7 +16,7 @@ from ddit_jax.data.image_header import (
   image_size_of_bytes,
   is_animation,
 )
-from ddit_jax.data.sources.annotations import TextError, json_lines
+from ddit_jax.data.sources.annotations import TextError, read_json_lines
 from ddit_jax.data.sources.paths import SafeFolder, file_facts
 from ddit_jax.errors import InputError
 
@@ -161,7 +161,7 @@ def _from_flags(needed, optional, given) -> list[dict[str, str]]:
 def _from_file(path: pathlib.Path, needed, optional) -> list[dict[str, str]]:
   try:
     file_facts(path)
-    lines = list(json_lines(path))
+    lines = list(read_json_lines(path))
   except (OSError, ValueError) as error:
     raise InputError(f"--inputs={path} cannot be read: {error}") from error
   rows = []

@@ -16,7 +16,7 @@ from ddit_jax.train.loop import Progress
 HELD_OUT, TRAINING = "held_out/", "reward/"
 
 
-class HeldOut:
+class HeldOutRewards:
   """Scores one draw for each held-out prompt; a loop hook.
 
   Its memory is the run's log, which a resumed run cuts at the restored step.

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from ddit_jax.batch import TextToImageBatch
 from ddit_jax.diffusion.flow_matching import FlowMatching
-from ddit_jax.losses.diffusion_nft import ScoredImages
+from ddit_jax.losses.diffusion_nft import RewardedImages
 from ddit_jax.losses.flow_matching import NoisyImages, noisy_images
 from ddit_jax.post_training.config import ImagePolicy
 from ddit_jax.post_training.draws import (
@@ -77,12 +77,12 @@ class ImageDraws:
     drawn: tuple[jax.Array, jax.Array],
     rewards: Float[Array, "draws kinds"],
     root: Key[Array, ""],
-  ) -> ScoredImages:
+  ) -> RewardedImages:
     """The draws, noised, with both policies' velocities and their worth."""
     noisy, nft = self._noised(*drawn, root, state.step), self.policy.nft
     velocity = functools.partial(predicted_velocity, self.model, noisy=noisy)
     advantages = advantages_of(self.policy, rewards, is_scaled=True)
-    return ScoredImages(
+    return RewardedImages(
       noisy=noisy,
       old_velocity=velocity(old_policy(state)),
       reference_velocity=velocity(reference_policy(state)),

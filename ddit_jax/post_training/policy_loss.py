@@ -7,10 +7,10 @@ from typing import Any
 import jax
 
 from ddit_jax.losses.diffusion_dpo import PreferredImages
-from ddit_jax.losses.diffusion_nft import ScoredImages
+from ddit_jax.losses.diffusion_nft import RewardedImages
 from ddit_jax.losses.drawn_texts import log_probability
 from ddit_jax.losses.dual import CorruptedBatch, DualLoss, Model
-from ddit_jax.losses.espo import ScoredTexts
+from ddit_jax.losses.espo import RewardedTexts
 from ddit_jax.losses.time_buckets import Buckets
 from ddit_jax.losses.vrpo import PreferredTexts
 from ddit_jax.post_training.config import PostTraining
@@ -37,10 +37,10 @@ class PolicyLoss:
     They are "image_kl" and "text_kl".
     """
     losses, buckets, rest = {}, {}, corrupted
-    if isinstance(corrupted.images, ScoredImages | PreferredImages):
+    if isinstance(corrupted.images, RewardedImages | PreferredImages):
       rest = rest.replace(images=None)
       losses |= self._image_losses(model, variables, corrupted.images)
-    if isinstance(corrupted.texts, ScoredTexts | PreferredTexts):
+    if isinstance(corrupted.texts, RewardedTexts | PreferredTexts):
       rest = rest.replace(texts=None)
       losses |= self._text_losses(model, variables, corrupted.texts)
     if rest.images is not None or rest.texts is not None:
@@ -66,23 +66,23 @@ class PolicyLoss:
     return self.dual.alone(corrupted)
 
   def _image_losses(
-    self, model: Model, variables, images: ScoredImages | PreferredImages
+    self, model: Model, variables, images: RewardedImages | PreferredImages
   ):
     policy = self.config.text_to_image
     velocity = functools.partial(predicted_velocity, model, variables)
-    if isinstance(images, ScoredImages):
+    if isinstance(images, RewardedImages):
       return policy.nft.losses(velocity(images.noisy), images)
     chosen, rejected = velocity(images.chosen), velocity(images.rejected)
     return policy.dpo.losses(chosen, rejected, images)
 
   def _text_losses(
-    self, model: Model, variables, texts: ScoredTexts | PreferredTexts
+    self, model: Model, variables, texts: RewardedTexts | PreferredTexts
   ):
     policy = self.config.image_to_text
     bound = functools.partial(
       log_probability, model, variables, num_passes=policy.num_passes
     )
-    if isinstance(texts, ScoredTexts):
+    if isinstance(texts, RewardedTexts):
       return policy.espo.losses(bound(texts.drawn), texts)
     chosen, rejected = bound(texts.chosen), bound(texts.rejected)
     return policy.vrpo.losses(chosen, rejected, texts)

@@ -14,7 +14,7 @@ from ddit_jax.losses.drawn_texts import (
   log_probability,
   scored_positions,
 )
-from ddit_jax.losses.espo import ScoredTexts
+from ddit_jax.losses.espo import RewardedTexts
 from ddit_jax.losses.vrpo import PreferredTexts
 from ddit_jax.post_training.config import TextPolicy
 from ddit_jax.post_training.draws import (
@@ -104,14 +104,14 @@ class TextDraws:
     drawn: DrawnTexts,
     rewards: Float[Array, "draws kinds"],
     root: Key[Array, ""],
-  ) -> ScoredTexts | PreferredTexts:
+  ) -> RewardedTexts | PreferredTexts:
     """The draws with their bounds, all of them or the best and the worst."""
     del root
     advantages = advantages_of(self.policy, rewards, is_scaled=False)
     if self.policy.method == "vrpo":
       return self._pairs(state, drawn, advantages)
     num_rows = len(advantages)
-    return ScoredTexts(
+    return RewardedTexts(
       drawn=drawn,
       old_log_p=self._bound(old_policy(state), drawn),
       reference_log_p=self._bound(reference_policy(state), drawn),

@@ -21,7 +21,7 @@ _QUESTION = "Description: {caption}\nQuestion: {question}\nAnswer:"
 _EXAMPLE = {"caption": TEXT, "question": TEXT, "answer": TEXT}
 
 
-def read_captions(path: pathlib.Path) -> dict[str, str]:
+def read_generated_captions(path: pathlib.Path) -> dict[str, str]:
   """Name of an image file -> its caption.
 
   Args:
@@ -59,7 +59,7 @@ def read_examples(path: pathlib.Path, shots: int) -> list[str]:
   return [f"{_QUESTION.format(**row)} {row['answer']}" for row in rows[:shots]]
 
 
-def prompts(
+def judge_prompts(
   items: Iterable[Item], captions: Mapping[str, str], examples: Sequence[str]
 ) -> list[dict[str, str]]:
   """A prompt for each question.
@@ -99,7 +99,9 @@ def prompts(
   ]
 
 
-def read_answers(path: pathlib.Path, items: Sequence[Item]) -> dict[str, str]:
+def read_judge_answers(
+  path: pathlib.Path, items: Sequence[Item]
+) -> dict[str, str]:
   """Key of a question -> the language model's answer.
 
   Args:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ddit_jax.errors import InputError
 from ddit_jax.files import open_regular
-from ddit_jax.json_files import json_lines, parse_json
+from ddit_jax.json_files import parse_json, to_json_lines
 
 _FORMAT = 1
 
@@ -56,7 +56,7 @@ class Journal:
 
   def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
     try:
-      lines = json_lines(rows)
+      lines = to_json_lines(rows)
     except ValueError as error:
       raise InputError(
         f"{self._path}: the model's numbers are not finite ({error}): its "

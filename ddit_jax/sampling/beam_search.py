@@ -117,13 +117,15 @@ def _extended(beams: _Beams, logits, cache, end_id: int) -> _Beams:
   source, newest = chosen // vocab, chosen % vocab
   tokens = jnp.take_along_axis(beams.tokens, source[..., None], axis=1)
   tokens = tokens.at[:, :, beams.count].set(newest)
-  rows = (jnp.arange(batch)[:, None] * width + source).reshape(-1)
+  if width > 1:
+    rows = (jnp.arange(batch)[:, None] * width + source).reshape(-1)
+    cache = jax.tree.map(lambda a: a[:, rows], cache)
   ended = jnp.take_along_axis(beams.is_ended, source, axis=1)
   return _Beams(
     tokens=tokens,
     scores=scores,
     is_ended=ended | (newest == end_id),
     newest=newest,
-    cache=jax.tree.map(lambda a: a[:, rows], cache),
+    cache=cache,
     count=beams.count + 1,
   )

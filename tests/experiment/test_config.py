@@ -21,7 +21,7 @@ from ddit_jax.data.text import caption_tokens
 from ddit_jax.digits.world import WORLDS
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config, EvaluateConfig, SampleConfig
-from ddit_jax.experiment.model import ModelConfig
+from ddit_jax.experiment.model_config import ModelConfig
 from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.models.config import SIZES
@@ -86,10 +86,7 @@ def test_no_setting_is_declared_twice():
   }
   # The plan has what the config's -1 stands for on this machine. A network's
   # shapes have common names; those of ModelConfig replace a named size's.
-  shapes = (
-    *("CLIPTextConfig", "CLIPVisionConfig", "GPT2Config"),
-    *("MMDiTConfig", "PatchEmbedding", "T5Config"),
-  )
+  shapes = ("MMDiTConfig", "PatchEmbedding", "PreNormConfig", "T5Config")
   assert copies == {
     ("DataConfig", "ReadPlan"),
     *(("ModelConfig", name) for name in shapes),

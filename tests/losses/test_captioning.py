@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch
-from ddit_jax.losses.captioning import CaptionLoss, targets
+from ddit_jax.losses.captioning import CaptionLoss
+from ddit_jax.losses.drawn_texts import scored_positions
 
 END, VOCAB = 0, 7
 TOKENS = np.array([[3, 5, 0, 0, 0], [1, 2, 3, 4, 5], [0, 0, 0, 0, 0]])
@@ -51,7 +52,7 @@ def test_targets_end_with_the_first_end_of_a_text():
     [False, True, True, True, True],
     [True, False, False, False, False],
   ]
-  got = targets(jnp.asarray(TOKENS), jnp.asarray(MASK), END)
+  got = scored_positions(jnp.asarray(TOKENS), ~jnp.asarray(MASK), END)
   np.testing.assert_array_equal(got, want)
 
 

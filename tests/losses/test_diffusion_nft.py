@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ddit_jax.diffusion.flow_matching import FlowMatching
-from ddit_jax.losses.diffusion_nft import DiffusionNft, ScoredImages
+from ddit_jax.losses.diffusion_nft import DiffusionNft, RewardedImages
 from ddit_jax.losses.flow_matching import noisy_images
 
 SHAPE = (4, 2, 2, 3)
@@ -24,7 +24,7 @@ def draws():
     noise=jnp.asarray(noise),
     flow_matching=FlowMatching(),
   )
-  scored = ScoredImages(
+  scored = RewardedImages(
     noisy=noisy,
     old_velocity=jnp.asarray(old),
     reference_velocity=jnp.asarray(reference),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ddit_jax.losses.drawn_texts import DrawnTexts, scored_positions
-from ddit_jax.losses.espo import Espo, ScoredTexts
+from ddit_jax.losses.espo import Espo, RewardedTexts
 from ddit_jax.losses.vrpo import PreferredTexts, Vrpo
 
 ROWS, LENGTH, END = 5, 6, 9
@@ -28,8 +28,8 @@ def texts() -> DrawnTexts:
   )
 
 
-def scored() -> ScoredTexts:
-  return ScoredTexts(
+def scored() -> RewardedTexts:
+  return RewardedTexts(
     drawn=texts(),
     old_log_p=jnp.asarray(OLD),
     reference_log_p=jnp.asarray(REFERENCE),

@@ -213,7 +213,7 @@ def entries(
   """
   suffix = path.suffix.lower()
   if suffix == ".jsonl" or _holds_json_lines(path):
-    numbered = json_lines(path)
+    numbered = read_json_lines(path)
   elif suffix == ".json":
     value = read_json_file(path)
     if coco and _is_coco(value):
@@ -268,7 +268,7 @@ def _object(value: Any) -> Entry | TextError:
   return TextError("bad_json", f"not an object but {type(value).__name__}")
 
 
-def json_lines(
+def read_json_lines(
   path: str | os.PathLike,
 ) -> Iterator[tuple[int, Entry | TextError]]:
   """(line, its object or the reason there is none) of each line.
