@@ -366,10 +366,8 @@ def _check_all_have_images(
   config: Config, sources: Mapping[str, Source]
 ) -> None:
   """Raises ValueError if a captioner would read texts without images."""
-  name = "image_to_text"
-  for source in mixed_sources(
-    name, config.data.image_to_text, sources
-  ).values():
+  mixed = mixed_sources("image_to_text", config.data.image_to_text, sources)
+  for source in mixed.values():
     if not has_images(source):
       raise ValueError(
         f"source {source.name!r} has no images, and a captioner describes "

@@ -50,7 +50,7 @@ def probe_layers(config: Config, workdir: str, layers: Sequence[int]) -> bool:
   most = config.captioner.num_blocks(config.model)
   if most and max(layers) > most:
     raise InputError(
-      f"--layers={max(layers)}: the blocks that are read are numbered 1 to {most}"
+      f"block {max(layers)} cannot be read: blocks are numbered 1 to {most}"
     )
   if config.train.validate_every > config.train.num_steps:
     raise InputError(

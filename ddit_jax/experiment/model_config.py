@@ -138,8 +138,8 @@ class ModelConfig:
         )
     if self.has_int8_text_encoder and "text_encoder" not in parts:
       raise ValueError(
-        "model.has_int8_text_encoder is True, but there is no text encoder: set "
-        "it False"
+        "model.has_int8_text_encoder is True, but there is no text encoder: "
+        "set it False"
       )
     model = DualModel(
       network=LoraNetwork(network, lora) if lora.rank else network,

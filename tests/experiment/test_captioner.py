@@ -10,6 +10,7 @@ from ddit_jax.digits import grammar
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.abstract_step import AbstractStep, AbstractWeights
 from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.data import open_data, open_sources
 from ddit_jax.experiment.layer_probe import probe_layers
 from tests import tiny_run
 
@@ -64,6 +65,7 @@ def test_three_quarters_of_sd3_are_read_and_perhaps_trained():
     ({"init_from": "x"}, "init_from is"),
     ({"model__has_mask_embedding": "True"}, "model.has_mask_embedding is True"),
     ({"train__weight_gathering": "once"}, "train.weight_gathering=per_use"),
+    ({"optimizer__kind": "muon"}, "set adamw or adafactor"),
     ({"captioner__layer": "0"}, "layer"),
     ({"captioner__sigma": "1.5"}, "sigma must be in"),
     ({"captioner__clip": "H"}, "captioner.clip has no"),
@@ -100,3 +102,36 @@ def test_a_captioner_is_not_planned():
     AbstractStep.of(config, None)
   with pytest.raises(InputError, match="features is none"):
     probe_layers(tiny_run.settings(), "x", [1])
+
+
+def test_layers_are_checked_before_any_is_trained():
+  config = load_config(Config, f"{PATH}:clip", {})
+  with pytest.raises(InputError, match="block 25 cannot be read"):
+    probe_layers(config, "x", [6, 25])
+  train = dataclasses.replace(config.train, validate_every=9, num_steps=8)
+  with pytest.raises(InputError, match="no layer would have a"):
+    probe_layers(dataclasses.replace(config, train=train), "x", [6])
+
+
+def test_sources_without_images_are_refused(tmp_path):
+  (tmp_path / "books.txt").write_text("a cat\n" * 40)
+  books = {
+    "kind": "plain_text",
+    "path": str(tmp_path / "books.txt"),
+    "documents": "line",
+  }
+  config = load_config(Config, f"{PATH}:clip_dry", {})
+  task = dataclasses.replace(
+    config.data.image_to_text, mixture={"0": {"books": 1.0}}
+  )
+  data = dataclasses.replace(
+    config.data, sources={"books": books}, image_to_text=task
+  )
+  config = dataclasses.replace(config, data=data)
+  with pytest.raises(ValueError, match="'books' has no images, and a captio"):
+    open_data(
+      config,
+      word_tokenizer(["a", "cat"]),
+      open_sources(config.data),
+      tmp_path,
+    )

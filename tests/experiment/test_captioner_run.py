@@ -1,5 +1,6 @@
 """Runs of captioners on the features of a tiny D-DiT: resuming, sampling."""
 
+import dataclasses
 import json
 import shutil
 
@@ -14,6 +15,7 @@ from ddit_jax.experiment.trainer import train
 from ddit_jax.pipelines.captioner import CaptionerPipeline
 from ddit_jax.pipelines.evaluate import evaluate
 from tests import tiny_run
+from tests.experiment import cached_run
 
 # Each run compiles its step: half a minute in all.
 pytestmark = pytest.mark.slow
@@ -134,6 +136,24 @@ def test_a_captioner_of_trained_features_resumes_without_them(
   # Three of the four blocks, which have moved a little from their start.
   assert after.shape == before[:3].shape
   assert 0 < np.abs(after - before[:3]).max() < 0.1
+
+
+def test_a_captioner_learns_from_files(trained, tmp_path, one_device):
+  """Sources of images, unlike the digit world, say which rows have one."""
+  cached_run.write_pictures(tmp_path / "pictures")
+  base = settings(trained, train__num_steps="2", train__sample_grid_size="0")
+  source = {
+    "kind": "image_folder",
+    "path": str(tmp_path / "pictures" / "plain"),
+    "filters": {"min_short_side": 1},
+  }
+  task = dataclasses.replace(
+    base.data.image_to_text, mixture={"0": {"plain": 1.0}}
+  )
+  data = dataclasses.replace(
+    base.data, sources={"plain": source}, max_bad_share=0.5, image_to_text=task
+  )
+  assert train(dataclasses.replace(base, data=data), str(tmp_path / "run"))
 
 
 def test_layers_are_compared(trained, tmp_path, one_device):

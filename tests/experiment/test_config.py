@@ -15,7 +15,7 @@ import pytest
 
 import ddit_jax
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
-from ddit_jax.config.load import as_json, from_dict
+from ddit_jax.config.load import as_json, from_dict, load_config
 from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.data.text import caption_tokens
 from ddit_jax.digits.world import WORLDS
@@ -364,6 +364,8 @@ def test_chips_with_room_gather_weights_once(kind, gathering, placement):
     config, lora=LoraConfig(rank=4), init_from="runs/digits"
   )
   assert adapters.for_chip(kind).train.weight_gathering == "per_use"
+  captioner = load_config(Config, "configs/feature_captioner.py:clip", {})
+  assert captioner.for_chip(kind).train.weight_gathering == "per_use"
   asked = dataclasses.replace(
     config, train=TrainConfig(weight_gathering="once", compiler_options="a=1")
   )

@@ -90,11 +90,24 @@ def test_loss_is_the_mean_over_all_targets_and_parts_add_up():
   assert loss.alone(read) == {"both": read}
 
 
-@pytest.mark.parametrize(
-  "change", [{"images": None}, {"has_image": jnp.ones(3, bool)}]
-)
-def test_texts_without_images_are_refused(change):
-  texts = batch().image_to_text.replace(**change)
+def test_rows_without_an_image_do_not_count():
+  """Sources of images say of each row whether it has one."""
+  texts = batch().image_to_text
+  read = CaptionLoss().corrupt(
+    DualBatch(None, texts.replace(has_image=jnp.array([True, True, False]))),
+    jax.random.key(0),
+    jnp.int32(0),
+    model=Fixed(np.zeros((3, 5, VOCAB))),
+    variables=None,
+    null_tokens=np.zeros(2, np.int32),
+  )
+  # Three and four targets of the first two rows.
+  want = [[1, 1, 1, 0, 0], [0, 1, 1, 1, 1], [0] * 5]
+  np.testing.assert_allclose(read.weight, np.array(want) / 7, rtol=1e-6)
+
+
+def test_texts_without_images_are_refused():
+  texts = batch().image_to_text.replace(images=None)
   with pytest.raises(ValueError, match="a captioner needs an image"):
     CaptionLoss().corrupt(
       DualBatch(None, texts),
