@@ -25,6 +25,7 @@ from ddit_jax.experiment.model_config import ModelConfig
 from ddit_jax.experiment.pretrained import PretrainedModel
 from ddit_jax.files import local_path
 from ddit_jax.lora.lora import LoraConfig
+from ddit_jax.losses.captioning import CaptionLoss
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.losses.likelihood import LikelihoodConfig
 from ddit_jax.losses.objective import Objective

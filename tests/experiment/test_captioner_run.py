@@ -148,7 +148,7 @@ def test_a_captioner_learns_from_files(trained, tmp_path, one_device):
     "filters": {"min_short_side": 1},
   }
   task = dataclasses.replace(
-    base.data.image_to_text, mixture={"0": {"plain": 1.0}}
+    base.data.image_to_text, image_size=16, mixture={"0": {"plain": 1.0}}
   )
   data = dataclasses.replace(
     base.data, sources={"plain": source}, max_bad_share=0.5, image_to_text=task
