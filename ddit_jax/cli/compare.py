@@ -4,8 +4,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ddit_jax.cli.flags import Flag, Verb
-from ddit_jax.cli.score import check_out
+from ddit_jax.cli.flags import Flag, Verb, check_out
 from ddit_jax.errors import preparing, printable
 from ddit_jax.files import local_path
 from ddit_jax.json_files import write_json

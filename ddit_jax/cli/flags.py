@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+import pathlib
 import textwrap
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -129,6 +130,24 @@ class Verb:
 class _Parser(argparse.ArgumentParser):
   def error(self, message: str):
     raise InputError(message.removeprefix("argument "))
+
+
+def check_out(out: str | None, flag: str = "--out") -> pathlib.Path | None:
+  """The file that a flag names, checked before the work; None if unset.
+
+  Raises:
+    InputError: it is a folder, or cannot be written.
+  """
+  if not out:
+    return None
+  path = local_path(out, what=flag)
+  if not path.parent.is_dir():
+    raise InputError(f"{flag}={out}: there is no folder {path.parent}")
+  if path.is_dir():
+    raise InputError(f"{flag}={out} is a folder: name a file in it")
+  if not os.access(path.parent, os.W_OK):
+    raise InputError(f"{flag}={out} cannot be written: choose another folder")
+  return path
 
 
 def _argparse_options(flag: Flag) -> dict[str, Any]:

@@ -4,8 +4,7 @@ import argparse
 import pathlib
 from dataclasses import asdict
 
-from ddit_jax.cli.flags import Flag, Verb
-from ddit_jax.cli.score import check_out
+from ddit_jax.cli.flags import Flag, Verb, check_out
 from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError, preparing, suggest
 from ddit_jax.json_files import write_json
@@ -45,6 +44,11 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   from ddit_jax.planning.topology import open_topology
 
   topology = open_topology(values.topology, values.slices)
+  if values.sweep and topology.stands_for:
+    raise InputError(
+      f"--sweep compares memory and time, and of {topology.device_kind} there "
+      "are only figures of shapes: leave it out, or take TPUs"
+    )
   run = _sweep if values.sweep else _plan
   run(values.config, overrides, topology, json_path, values.step)
   return 0

@@ -1,13 +1,11 @@
 """`ddit score`: figures of a benchmark from predictions and references."""
 
 import argparse
-import os
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ddit_jax.cli.flags import Flag, Verb
-from ddit_jax.errors import InputError, preparing, printable
+from ddit_jax.cli.flags import Flag, Verb, check_out
+from ddit_jax.errors import preparing, printable
 from ddit_jax.files import local_path
 from ddit_jax.json_files import write_json
 
@@ -40,24 +38,6 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
       write_json(out, result, indent=1)
   print(printable(summary(result)))
   return 0
-
-
-def check_out(out: str | None, flag: str = "--out") -> pathlib.Path | None:
-  """The file that a flag names, checked before the work; None if unset.
-
-  Raises:
-    InputError: it is a folder, or cannot be written.
-  """
-  if not out:
-    return None
-  path = local_path(out, what=flag)
-  if not path.parent.is_dir():
-    raise InputError(f"{flag}={out}: there is no folder {path.parent}")
-  if path.is_dir():
-    raise InputError(f"{flag}={out} is a folder: name a file in it")
-  if not os.access(path.parent, os.W_OK):
-    raise InputError(f"{flag}={out} cannot be written: choose another folder")
-  return path
 
 
 def summary(result: Mapping[str, Any]) -> str:

@@ -91,11 +91,6 @@ class AbstractStep:
         "post_training has a method: only steps on data can be planned, which "
         "draw nothing; clear its method"
       )
-    if config.captioner.is_on:
-      raise ValueError(
-        f"captioner.features is {config.captioner.features}: only steps of "
-        "D-DiT can be planned"
-      )
     model = abstract_model(config, device_kind)
     optimizer = config.optimizer.make(config.train.num_steps)
     step = train_step(
@@ -155,8 +150,13 @@ def abstract_model(config: Config, device_kind: str = "") -> DualModel:
     device_kind: see `Config.make_model`.
 
   Raises:
-    ValueError: it trains adapters.
+    ValueError: it trains adapters or a captioner.
   """
+  if config.captioner.is_on:
+    raise ValueError(
+      f"captioner.features is {config.captioner.features}: only steps of "
+      "D-DiT can be planned"
+    )
   if config.lora.rank:
     raise ValueError(
       f"lora.rank is {config.lora.rank}: only steps that train the whole "

@@ -1,6 +1,7 @@
 """A sampler's program as shapes and shardings, without any arrays."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -77,6 +78,10 @@ class AbstractSampling:
 
   def model_flops(self) -> dict[str, int]:
     """FLOPs of the batch by part, counted in the traced program."""
+    return self._flops_by_part
+
+  @functools.cached_property
+  def _flops_by_part(self) -> dict[str, int]:
     total = _flops(self.function, self.variables, self.batch)
     found = {}
     if self.model.text_encoder is not None:

@@ -142,10 +142,11 @@ def make_plan(
   kind = topology.device_kind
   config = config.for_chip(kind)
   with preparing():
-    mesh = config.make_mesh(topology.devices)
     if step == "train":
+      mesh = config.make_mesh(topology.devices)
       program = AbstractStep.of(config, mesh, kind)
     else:
+      mesh = config.mesh.make(topology.devices)
       program = AbstractSampling.of(config, mesh, step)
   plan = _before_compiling(config, topology, mesh, program, step)
   if topology.stands_for:

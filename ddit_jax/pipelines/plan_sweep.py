@@ -54,7 +54,7 @@ def sweep(
   config = load_config(Config, path, overrides)
   yield Candidate(changes={}, plan=make_plan(config, topology, step))
   config, kind = config.for_chip(topology.device_kind), topology.device_kind
-  for changes in neighbours(config, len(topology.devices), kind):
+  for changes in neighbours(config, len(topology.devices), kind, step):
     try:
       changed = load_config(Config, path, {**overrides, **changes})
       yield Candidate(changes=changes, plan=make_plan(changed, topology, step))
@@ -63,18 +63,22 @@ def sweep(
 
 
 def neighbours(
-  config: Config, num_devices: int, device_kind: str
+  config: Config, num_devices: int, device_kind: str, step: str = "train"
 ) -> Iterator[dict[str, str]]:
-  """Other meshes, micro-batches, remat policies and placements of weights."""
+  """Other meshes, micro-batches, remat policies and placements of weights.
+
+  Samplers have neither micro-batches nor gradients: meshes and placements.
+  """
   now = dict(zip(MESH_AXES, config.mesh.sizes(num_devices), strict=True))
   for replica, fsdp, tensor in _meshes(num_devices):
     sizes = dict.fromkeys(MESH_AXES, 1)
     sizes |= {"replica": replica, "fsdp": fsdp, "tensor": tensor}
     if sizes != now:
       yield {f"mesh.{axis}": str(size) for axis, size in sizes.items()}
-  yield {"train.num_microbatches": str(2 * config.train.num_microbatches)}
-  yield from _choices(config.model.execution, "model.execution", "remat")
-  yield from _choices(config.train, "train", "weight_gathering")
+  if step == "train":
+    yield {"train.num_microbatches": str(2 * config.train.num_microbatches)}
+    yield from _choices(config.model.execution, "model.execution", "remat")
+    yield from _choices(config.train, "train", "weight_gathering")
   path = "model.encoder_placement"
   placement = config.model.encoder_placement.on(device_kind)
   for name in dataclasses.asdict(placement):

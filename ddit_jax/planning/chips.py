@@ -18,10 +18,8 @@ class Chip:
       the operations of all matrix units in a cycle (two for each cell; 128 x
       128 cells, 256 x 256 from v6e on).
     torus_axes: dimensions of the torus of chips; 0 if they are switched.
-    link_bytes: a second, in one direction of one link. A torus has two links
-      for each axis; a GPU has one to the switch of its node.
-    network_bytes: a second and device, in one direction, between slices of
-      TPUs or nodes of GPUs.
+    link_bytes: a second, in one direction of one link of a torus, which has two
+      for each axis.
     devices_per_chip: JAX devices that share a chip, and these figures.
   """
 
@@ -31,7 +29,6 @@ class Chip:
   clock_hz: float | None = None
   torus_axes: int = 0
   link_bytes: float | None = None
-  network_bytes: float | None = None
   devices_per_chip: int = 1
 
 
@@ -52,7 +49,7 @@ CHIPS: dict[str, Chip] = {
     clock_hz=0.94e9,
     devices_per_chip=2,
   ),
-  # 2,400 Gbit/s over six links; a host of four chips has 200 Gbit/s.
+  # 2,400 Gbit/s over six links.
   "TPU v4": Chip(
     peak_flops=275e12,
     source=_TPU_DOCS + "v4",
@@ -60,9 +57,7 @@ CHIPS: dict[str, Chip] = {
     clock_hz=1.05e9,
     torus_axes=3,
     link_bytes=50e9,
-    network_bytes=6.25e9,
   ),
-  # A pod of 256 chips has 6.4 Tbit/s of network.
   "TPU v5 lite": Chip(
     peak_flops=197e12,
     source=_TPU_DOCS + "v5e",
@@ -70,9 +65,8 @@ CHIPS: dict[str, Chip] = {
     clock_hz=1.5e9,
     torus_axes=2,
     link_bytes=50e9,
-    network_bytes=3.125e9,
   ),
-  # 4,800 Gbit/s over six links; a host of four chips has 200 Gbit/s.
+  # 4,800 Gbit/s over six links.
   "TPU v5": Chip(
     peak_flops=459e12,
     source=_TPU_DOCS + "v5p",
@@ -80,9 +74,8 @@ CHIPS: dict[str, Chip] = {
     clock_hz=1.75e9,
     torus_axes=3,
     link_bytes=100e9,
-    network_bytes=6.25e9,
   ),
-  # 3,200 Gbit/s over four links; a pod of 256 chips has 25.6 Tbit/s.
+  # 3,200 Gbit/s over four links.
   "TPU v6 lite": Chip(
     peak_flops=918e12,
     source=_TPU_DOCS + "v6e",
@@ -90,7 +83,6 @@ CHIPS: dict[str, Chip] = {
     clock_hz=1.75e9,
     torus_axes=2,
     link_bytes=100e9,
-    network_bytes=12.5e9,
   ),
   # A chip has 2,307 TFLOP/s, 192 GiB and 1,200 GB/s in both directions
   # together; JAX shows it as two devices.
@@ -114,14 +106,10 @@ CHIPS: dict[str, Chip] = {
   "NVIDIA A100 80GB PCIe": Chip(
     peak_flops=312e12, hbm_gib=80, source=_NVIDIA + "a100/"
   ),
-  # NVLink: 900 GB/s in both directions together. One ConnectX-7 of 400 Gbit/s
-  # for each GPU, as in a DGX H100.
   "NVIDIA H100 80GB HBM3": Chip(
     peak_flops=989e12,
     source=_NVIDIA + "h100/",
     hbm_gib=80,
-    link_bytes=450e9,
-    network_bytes=50e9,
   ),
   "NVIDIA H100 PCIe": Chip(
     peak_flops=756e12, hbm_gib=80, source=_NVIDIA + "h100/"
@@ -134,8 +122,6 @@ CHIPS: dict[str, Chip] = {
     peak_flops=989e12,
     source=_NVIDIA + "h200/",
     hbm_gib=131,
-    link_bytes=450e9,
-    network_bytes=50e9,
   ),
   "NVIDIA H200 NVL": Chip(
     peak_flops=835e12, hbm_gib=131, source=_NVIDIA + "h200/"

@@ -30,12 +30,12 @@ class LinkTimes:
 def link_times(
   found: Iterable[Collective], chip: Chip, shape: Sequence[int]
 ) -> LinkTimes | None:
-  """Times of a program's collectives on a slice or on nodes.
+  """Times of a program's collectives on a slice of TPUs.
 
   Args:
     found: the program's collectives.
     chip: the figures of one device.
-    shape: of the torus in chips; for GPUs (nodes, GPUs of a node).
+    shape: of the torus in chips.
 
   Returns:
     None if the table has no rates for the chip.
@@ -59,9 +59,6 @@ def _rate(group_size: int | None, chip: Chip, shape: Sequence[int]) -> float:
   A group of n spans the fewest axes of the torus that hold n chips; along
   each a device has two links if the axis closes to a ring, else one.
   """
-  if not chip.torus_axes:
-    is_local = (group_size or 1) <= shape[-1]
-    return chip.link_bytes if is_local else chip.network_bytes
   links, held = 0, 1
   for side in sorted(shape, reverse=True):
     if held >= (group_size or 2):

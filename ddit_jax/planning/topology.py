@@ -68,7 +68,6 @@ class Topology:
       chip,
       peak_flops=chip.peak_flops / shown,
       hbm_gib=chip.hbm_gib / shown,
-      network_bytes=chip.network_bytes and chip.network_bytes / shown,
       devices_per_chip=shown,
     )
 
@@ -78,7 +77,7 @@ def open_topology(name: str, num_slices: int = 1) -> Topology:
 
   Args:
     name: chip, a colon, and the sides of a slice in chips.
-    num_slices: slices of this shape; of TPUs alone.
+    num_slices: slices of this shape; GPUs have one.
 
   Raises:
     InputError: an unknown chip or shape, or its compiler is not installed.
@@ -98,6 +97,11 @@ def open_topology(name: str, num_slices: int = 1) -> Topology:
   if chip in _GPUS and len(shape) != 2:
     raise InputError(
       f"--topology={name}: write nodes and GPUs of a node, e.g. {chip}:8x8"
+    )
+  if chip in _GPUS and num_slices > 1:
+    raise InputError(
+      f"--topology={name} has no slices: leave --slices={num_slices} out, and "
+      "write all nodes into the shape"
     )
   if chip == _CPU or chip in _GPUS:
     devices = _cpu_devices(name, shape, num_slices)

@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from ddit_jax.models.flops import mmdit_flops
+from ddit_jax.pipelines import abstract_sampling
 from ddit_jax.pipelines.abstract_sampling import AbstractSampling
 from ddit_jax.sharding.mesh import MeshConfig
 from tests import tiny_run
@@ -27,7 +28,9 @@ def planned(step):
   ("step", "head", "num_calls"),
   [("t2i", "image", 2 * NUM_STEPS), ("i2t", "text", 1)],
 )
-def test_flops_are_those_of_the_networks_calls(step, head, num_calls):
+def test_flops_are_those_of_the_networks_calls(
+  step, head, num_calls, monkeypatch
+):
   settings, sampling = planned(step)
   side = settings.data.image_sides[0] // sampling.model.pixels_per_patch
   one = mmdit_flops(
@@ -37,6 +40,8 @@ def test_flops_are_those_of_the_networks_calls(step, head, num_calls):
     heads=(head,),
   )
   assert sampling.model_flops() == {"network": ROWS * num_calls * one.forward}
+  # Tracing takes long, and is not repeated.
+  monkeypatch.setattr(abstract_sampling, "_flops", None)
   assert sampling.ideal_flops() == ROWS * num_calls * one.forward
 
 
@@ -52,4 +57,15 @@ def test_a_mesh_splits_weights_and_rows():
 def test_rows_must_fit_the_mesh():
   settings = tiny_run.settings(sample__batch_size="12")
   with pytest.raises(ValueError, match=r"sample\.batch_size = 12 is not"):
+    AbstractSampling.of(settings, MeshConfig(fsdp=8).make(), "t2i")
+
+
+def test_a_captioner_is_not_planned():
+  settings = tiny_run.settings(
+    **CHANGES,
+    captioner__features="mmdit",
+    captioner__features_from="x",
+    data__text_to_image__batch_size="0",
+  )
+  with pytest.raises(ValueError, match=r"captioner\.features is mmdit: only"):
     AbstractSampling.of(settings, MeshConfig(fsdp=8).make(), "t2i")

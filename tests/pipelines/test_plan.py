@@ -85,6 +85,7 @@ def test_collectives_and_arrays_come_with_their_lines(planned):
     (["--topology=cpu:8", "--json=no/where.json"], "there is no folder"),
     (["--topology=cpu:8", "--json=/"], "--json=/ is a folder: name a file"),
     (["--topology=cpu:8", "--step=t2x"], "--step=t2x: did you mean 't2i'?"),
+    (["--topology=h100:1x8", "--sweep"], "--sweep compares memory and time"),
     ([], "--topology is missing"),
   ],
 )
@@ -114,10 +115,18 @@ def test_gpus_have_the_figures_that_shapes_give():
   assert "no collectives: the compiler of GPUs" in plan_text(plan)
 
 
+def test_a_samplers_plan_does_not_ask_for_batches_of_training():
+  config = tiny_run.settings(
+    data__text_to_image__batch_size="12", sample__batch_size="8"
+  )
+  plan = make_plan(config, open_topology("h100:1x8"), "t2i")
+  assert plan.batch == {"t2i": 8}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("step", ["t2i", "i2t"])
 def test_samplers_have_plans_too(step):
-  config = load_config(Config, str(CONFIGS / "ddit_sd3.py:stage1_dry"))
+  config = load_config(Config, str(CONFIGS / "ddit_sd3.py:stage1_dry"), {})
   plan = make_plan(config, open_topology("cpu:8"), step)
   assert plan.batch == {step: config.sample.batch_size}
   kinds = {"parameters", "frozen_encoders", "constants", "batch"}

@@ -105,6 +105,14 @@ def test_one_setting_is_changed_at_a_time():
   assert "full" not in remat and "none" in remat
 
 
+def test_a_sampler_has_no_settings_of_training():
+  config = load_config(Config, TOY, {})
+  tried = list(neighbours(config, 64, "TPU v5", "t2i"))
+  keys = {key.split(".")[0] for change in tried for key in change}
+  assert keys == {"mesh", "model"}
+  assert not any("model.execution.remat" in change for change in tried)
+
+
 def test_meshes_of_split_tokens_have_neighbours_that_fit():
   config = load_config(Config, TOY, {"mesh.context": "2"})
   meshes = [c for c in neighbours(config, 64, "TPU v5") if "mesh.fsdp" in c]

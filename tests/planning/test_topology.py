@@ -24,6 +24,7 @@ def test_virtual_devices_of_this_machine():
     ("v5litepod:4x4", 1, "unknown chip 'v5litepod': "),
     ("v6:8x8", 1, "did you mean 'v6e'"),
     ("h100:8", 1, "write nodes and GPUs of a node, e.g. h100:8x8"),
+    ("h100:1x4", 2, "has no slices: leave --slices=2 out"),
     ("cpu:8", 0, "--slices must be positive, got 0"),
     ("cpu:512", 1, "needs 512 virtual devices, but this process has 8"),
   ],
