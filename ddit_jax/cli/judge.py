@@ -1,12 +1,17 @@
 """`ddit judge`: questions that a language model answers from captions."""
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError, check_known, preparing
 from ddit_jax.files import local_path
 from ddit_jax.json_files import write_lines
+
+if TYPE_CHECKING:
+  from ddit_jax.protocols.item import Item
 
 _DESCRIPTION = """
 Judges captions by the questions that can be answered from them, as in the
@@ -29,6 +34,9 @@ is what ddit score takes:
 
   ddit judge --config=configs/benchmarks.py --task=vqav2 \\
     --answers=answers.jsonl --out=judge
+
+Of a subset, benchmarks.num_units, the references of its questions are written
+beside it: ddit score takes them in place of the official ones.
 """
 
 
@@ -36,6 +44,7 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   from ddit_jax.experiment.config import Config
 
   config = load_config(Config, values.config, overrides)
+  from ddit_jax.experiment.workdir import output_folder
   from ddit_jax.protocols import caption_prompts
   from ddit_jax.protocols.item import check_keys, chosen
   from ddit_jax.protocols.protocol import PROTOCOLS
@@ -49,28 +58,39 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     files = config.benchmarks.paths(values.task, protocol)
     items = protocol.items(files)
     check_keys(items, values.task)
-    items = chosen(items, config.benchmarks.num_units)
-    out = local_path(values.out, what="out")
+    some = chosen(items, config.benchmarks.num_units)
+    is_subset = len(some) < len(items)
     if values.answers:
-      answers = caption_prompts.read_judge_answers(
-        local_path(values.answers, what="answers"), items
-      )
-      out.mkdir(parents=True, exist_ok=True)
-      print(protocol.write(out, items, answers))
+      path = local_path(values.answers, what="answers")
+      answers = caption_prompts.read_judge_answers(path, some)
+    else:
+      rows = _prompts(values, some)
+  with output_folder(values.out) as out:
+    if not values.answers:
+      print(write_lines(out / f"prompts_{values.shots}_shot.jsonl", rows))
       return 0
-    examples = []
-    if values.shots:
-      path = local_path(values.examples, what="examples")
-      examples = caption_prompts.read_examples(path, values.shots)
-    captions = caption_prompts.read_generated_captions(
-      local_path(values.captions, what="captions")
-    )
-    rows = caption_prompts.judge_prompts(items, captions, examples)
-  out.mkdir(parents=True, exist_ok=True)
-  path = out / f"prompts_{values.shots}_shot.jsonl"
-  write_lines(path, rows)
-  print(path)
+    print(protocol.write(out, some, answers))
+    if is_subset and protocol.subset is not None:
+      with preparing():
+        cut = protocol.subset(files, some, out)
+      print(*(path for path in cut.values() if path not in files.values()))
   return 0
+
+
+def _prompts(
+  values: argparse.Namespace, items: Sequence["Item"]
+) -> list[dict[str, str]]:
+  """A row for each question, see `caption_prompts.judge_prompts`."""
+  from ddit_jax.protocols import caption_prompts
+
+  examples = []
+  if values.shots:
+    path = local_path(values.examples, what="examples")
+    examples = caption_prompts.read_examples(path, values.shots)
+  captions = caption_prompts.read_generated_captions(
+    local_path(values.captions, what="captions")
+  )
+  return caption_prompts.judge_prompts(items, captions, examples)
 
 
 def _check_flags(values: argparse.Namespace) -> None:

@@ -85,6 +85,7 @@ class EvaluateConfig:
       POPE out.
     is_full: True also asks MME's and GQA's questions and evaluates texts about
       training writers, and writes all tables of docs/digits.md to tables.md.
+      Of a captioner there are none.
     seed: of the sets and of sampling.
     likelihood: how likelihoods are estimated.
   """

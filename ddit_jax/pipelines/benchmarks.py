@@ -21,7 +21,12 @@ from ddit_jax.pipelines.evaluation_task import (
   scored_result,
 )
 from ddit_jax.pipelines.inputs import sample_config
-from ddit_jax.pipelines.load import load, refuse_captioner, refuse_sd3
+from ddit_jax.pipelines.load import (
+  check_weights,
+  load,
+  refuse_captioner,
+  refuse_sd3,
+)
 from ddit_jax.pipelines.outputs import (
   Sampling,
   check_prompts,
@@ -80,12 +85,24 @@ def evaluate_benchmarks(
   """
   with preparing():
     planned = [_planned(config, name) for name in tasks]
-  refuse_captioner(checkpoint, step, f"--tasks={','.join(tasks)}")
+  purpose = f"--tasks={','.join(tasks)}"
+  check_weights(weights)
+  refuse_captioner(checkpoint, step, purpose)
+  if baseline is not None:
+    refuse_captioner(baseline, None, purpose)
   for path in filter(None, (checkpoint, baseline)):
     if any(task.protocol.kind != "image" for task in planned):
-      refuse_sd3(path, f"--tasks={','.join(tasks)}")
+      refuse_sd3(path, purpose)
   facts, results = run_facts.program_facts(config), {}
   with output_folder(out) as folder, _locked(folder), _explaining_stops(out):
+    facts["checkpoint"], results["checkpoint"] = _evaluated(
+      load(checkpoint, weights=weights, step=step, mesh=config.mesh.make()),
+      checkpoint,
+      planned,
+      config,
+      folder,
+      weights=weights,
+    )
     if baseline is not None:
       facts[BASELINE], results[BASELINE] = _evaluated(
         load(baseline, mesh=config.mesh.make()),
@@ -95,12 +112,6 @@ def evaluate_benchmarks(
         folder / BASELINE,
         is_baseline=True,
       )
-    pipeline = load(
-      checkpoint, weights=weights, step=step, mesh=config.mesh.make()
-    )
-    facts["checkpoint"], results["checkpoint"] = _evaluated(
-      pipeline, checkpoint, planned, config, folder, weights=weights
-    )
     write_results(folder, facts, results, config)
   _check_scored(results.values(), out)
   return 0

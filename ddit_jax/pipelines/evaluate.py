@@ -192,7 +192,7 @@ class Evaluator:
     write_lines(folder / "generation.jsonl", self._write_images(folder))
     write_lines(folder / "captions.jsonl", self.captions)
     write_lines(folder / "answers.jsonl", self.answers)
-    if self._plan.is_full:
+    if self._plan.is_full and not self._is_captioner:
       text = tables.as_markdown(self.metrics)
       replace_file(folder / "tables.md", text.encode())
     report = Report(

@@ -70,14 +70,19 @@ def load(
   """
   if dtype not in (None, *DTYPES):
     raise InputError(f"dtype must be one of {DTYPES}, got {dtype!r}")
-  if weights not in WEIGHTS:
-    raise InputError(f"weights must be one of {WEIGHTS}, got {weights!r}")
+  check_weights(weights)
   mesh = mesh or MeshConfig().make()
   if PretrainedModel.is_at(path):
     with preparing():
       return _from_converted(local_path(path), mesh, dtype or "float32")
   with open_store(path) as store:
     return _from_store(store, weights, step, mesh, dtype)
+
+
+def check_weights(weights: str) -> None:
+  """Raises InputError unless a run has weights of this name."""
+  if weights not in WEIGHTS:
+    raise InputError(f"weights must be one of {WEIGHTS}, got {weights!r}")
 
 
 @contextlib.contextmanager

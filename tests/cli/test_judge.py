@@ -69,6 +69,34 @@ def test_prompts_answers_and_score(judge, tmp_path):
   assert figures["accuracy"] == 100.0
 
 
+def test_a_subset_has_references_of_its_own(judge, tmp_path):
+  few = "--config.benchmarks.num_units=2"
+  assert judge("--captions=captions.jsonl", few) == (0, "")
+  keys = [row["key"] for row in read(tmp_path / "out/prompts_0_shot.jsonl")]
+  colors = dict(
+    zip(("100", "101", "102", "103"), official_files.COLORS, strict=True)
+  )
+  answers = [{"key": key, "answer": colors[key]} for key in keys]
+  (tmp_path / "answers.jsonl").write_text(official_files.lines(answers))
+  assert judge("--answers=answers.jsonl", few) == (0, "")
+  scored = [
+    "score",
+    "--benchmark=vqav2",
+    "--predictions=out/results.json",
+    "--references=out/annotations_of_subset.json",
+    "--out=scored.json",
+  ]
+  assert main(scored) == 0
+  body = json.loads((tmp_path / "scored.json").read_text())
+  assert body["figures"]["accuracy"] == 100.0 and len(keys) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(judge, tmp_path):
+  (tmp_path / "out").touch()
+  code, error = judge("--captions=captions.jsonl")
+  assert code == 2 and "--out=out cannot be written" in error
+
+
 def test_answered_questions_stand_before_the_asked_one(judge, tmp_path):
   examples = [
     {"caption": f"c{n}", "question": f"q{n}?", "answer": f"a{n}"}

@@ -105,7 +105,7 @@ def test_captions_do_not_depend_on_the_batch_and_widen_with_the_beam(frozen):
 
 
 def test_evaluation_judges_the_captions(frozen, tmp_path):
-  config = settings("", evaluate__num_captions="8")
+  config = settings("", evaluate__num_captions="8", evaluate__is_full="True")
   evaluate(
     config, str(frozen), out=str(tmp_path / "e"), weights="ema", step=None
   )
@@ -113,6 +113,7 @@ def test_evaluation_judges_the_captions(frozen, tmp_path):
   assert {name.split("/")[0] for name in metrics} == {"caption", "judged"}
   assert metrics["judged/accuracy"]["oracle"] == 1.0
   assert (tmp_path / "e" / "report.html").is_file()
+  assert not (tmp_path / "e" / "tables.md").exists()
 
 
 def test_a_captioner_of_trained_features_resumes_without_them(

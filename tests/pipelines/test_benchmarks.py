@@ -209,6 +209,27 @@ def test_a_missing_image_stops_before_the_weights_are_read(
   assert not (tmp_path / "out").exists()
 
 
+def test_the_checkpoint_comes_before_its_baseline(
+  trained, tmp_path, capsys, monkeypatch
+):
+  official_files.gqa(tmp_path / "gqa", 2)
+  loaded = []
+
+  def load(path, **_):
+    loaded.append(path)
+    raise OSError(errno.EIO, "stop here")
+
+  monkeypatch.setattr("ddit_jax.pipelines.benchmarks.load", load)
+  other = shutil.copytree(trained, tmp_path / "other")
+  argv = flags(trained, tmp_path, tmp_path / "out", ["gqa"])
+  argv.append(f"--baseline={other}")
+  assert main([*argv, "--weights=best"]) == BAD_INPUT
+  assert "weights must be one of" in capsys.readouterr().err
+  assert loaded == []
+  assert main(argv) == BAD_INPUT
+  assert loaded == [str(trained)]
+
+
 def test_a_baseline_draws_the_same_prompts_with_the_same_seeds(
   trained, root, out, tmp_path
 ):
