@@ -27,7 +27,16 @@ FLAGS = {
   "num_processes": Flag("processes of the job, with --coordinator", int),
   "process_id": Flag("number of this process, from 0, with --coordinator", int),
 }
+STOP_CODE = Flag(
+  "exit code of a run that a signal stopped before its last step", int, 0
+)
 _EXPLICIT = ("coordinator", "num_processes", "process_id")
+
+
+def check_stop_code(values: argparse.Namespace) -> None:
+  """Raises InputError unless a process can end with the code of `STOP_CODE`."""
+  if not 0 <= values.stop_code <= 255:
+    raise InputError(f"--stop_code must be in 0 ... 255: {values.stop_code}")
 
 
 def join(

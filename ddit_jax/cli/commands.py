@@ -23,8 +23,7 @@ def _train(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   job = load_job(Config, values.config, overrides)
   from ddit_jax.experiment import run_report, stages, trainer
 
-  if not 0 <= values.stop_code <= 255:
-    raise InputError(f"--stop_code must be in 0 ... 255: {values.stop_code}")
+  cluster.check_stop_code(values)
   configs = job.values() if isinstance(job, dict) else [job]
   timeouts = (config.train.peer_timeout_seconds for config in configs)
   cluster.join(values, peer_timeout_seconds=max(timeouts))
@@ -61,9 +60,7 @@ same folder).
   flags={
     "config": _CONFIG,
     "workdir": Flag("folder the run lives in", is_path=True),
-    "stop_code": Flag(
-      "exit code of a run that a signal stopped before its last step", int, 0
-    ),
+    "stop_code": cluster.STOP_CODE,
     **cluster.FLAGS,
     **compilation_cache.FLAGS,
   },

@@ -28,7 +28,8 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   from ddit_jax.experiment import layer_probe, run_report
 
   layers = _layers(values.layers)
-  cluster.join(values)
+  cluster.check_stop_code(values)
+  cluster.join(values, peer_timeout_seconds=config.train.peer_timeout_seconds)
   compilation_cache.use(values)
   is_done = layer_probe.probe_layers(config, values.workdir, layers)
   folder = pathlib.Path(values.workdir)
@@ -51,7 +52,7 @@ VERB = Verb(
     "config": Flag("config file of a captioner", is_path=True),
     "layers": Flag("blocks to read, counted from 1: 6,12,18"),
     "workdir": Flag("folder of all captioners", is_path=True),
-    "stop_code": Flag("exit code after a stop signal", int, 0),
+    "stop_code": cluster.STOP_CODE,
     **cluster.FLAGS,
     **compilation_cache.FLAGS,
   },
