@@ -10,11 +10,11 @@ starts with an empty device. Weights and data are random; nothing is read.
   python benchmarks/gpu.py table parts.jsonl --json=gpu.json
 
 `step` is the training step of a config, from uint8 pixels and tokens to new
-weights, at the largest batch that the compiler finds room for, which --batch
-guesses. `diffusers` is a training step of the image loss on diffusers'
-SD3Transformer2DModel under torch.compile, from latents and features, in
-bfloat16 with float32 weights. Overrides as of `ddit train` change the
-config of `step`.
+weights, as `ddit train` compiles it, at the largest batch that the compiler
+finds room for, which --batch guesses; with --exact, at --batch. `diffusers` is
+a training step of the image loss on diffusers' SD3Transformer2DModel under
+torch.compile, from latents and features, in bfloat16 with float32 weights.
+Overrides as of `ddit train` change the config of `step`.
 """
 
 import argparse
@@ -30,14 +30,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from diffusers_sd3 import POOLED_WIDTH, sd3_transformer
 
 from ddit_jax.config.load import load_config, split_overrides
 from ddit_jax.experiment.abstract_step import AbstractStep
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.step_flops import training_flops
+from ddit_jax.json_files import write_json
 from ddit_jax.models.config import MMDiTConfig, size
 from ddit_jax.models.flops import mmdit_flops
 from ddit_jax.planning.compiler_options import compiler_options
+from ddit_jax.planning.memory import memory_by_kind, tree_bytes
 from ddit_jax.train.state import init_state
 
 # Of the device's memory, that a program may need beside what is allocated.
@@ -88,12 +90,12 @@ class Step:
   def __init__(self, path: str, overrides: dict[str, str], batch: int):
     on = load_config(Config, path, overrides).data.tasks_on()
     sizes = {f"data.{name}.batch_size": str(batch) for name in on}
-    self.config = load_config(Config, path, overrides | sizes)
+    config = load_config(Config, path, overrides | sizes)
+    kind = jax.devices()[0].device_kind
+    self.config = config.for_chip(kind)
     self.mesh = self.config.make_mesh(jax.devices()[:1])
-    self.abstract = AbstractStep.of(self.config, self.mesh)
-    options = compiler_options(
-      self.config.train.compiler_options, jax.devices()[0].device_kind
-    )
+    self.abstract = AbstractStep.of(self.config, self.mesh, kind)
+    options = compiler_options(self.config.train.compiler_options, kind)
     start = time.perf_counter()
     traced = self.abstract.trace(self.mesh)
     self.compiled = traced.lower().compile(compiler_options=options)
@@ -102,20 +104,13 @@ class Step:
   @property
   def state_bytes(self) -> int:
     """What does not depend on the batch, as far as arguments show it."""
-    leaves = jax.tree.leaves(self.abstract.state)
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    given = self.abstract.arguments
+    return sum(tree_bytes(given[name]) for name in given if name != "batch")
 
   @property
   def planned_bytes(self) -> int:
     """Memory that the compiler plans, as `ddit plan` reports it."""
-    memory = self.compiled.memory_analysis()
-    return (
-      memory.argument_size_in_bytes
-      + memory.temp_size_in_bytes
-      + memory.output_size_in_bytes
-      - memory.alias_size_in_bytes
-      + memory.generated_code_size_in_bytes
-    )
+    return sum(memory_by_kind(self.compiled, {}).values())
 
   def arguments(self):
     """(state, batch, null tokens) on the device."""
@@ -134,16 +129,6 @@ class Step:
     state = create(key).replace(frozen=frozen)
     batch = jax.tree.map(_random, abstract.batch)
     return state, batch, abstract.null_tokens
-
-  @property
-  def model_flops(self) -> int:
-    return sum(
-      training_flops(
-        self.abstract.model,
-        self.abstract.batch,
-        is_mask_embedding_trained=self.abstract.is_mask_embedding_trained,
-      ).values()
-    )
 
 
 def _random(leaf: jax.ShapeDtypeStruct) -> jax.Array:
@@ -186,10 +171,16 @@ def largest_step(path: str, overrides: dict[str, str], batch: int) -> Step:
 
 
 def step(
-  path: str, overrides: dict[str, str], batch: int, num_runs: int
+  path: str,
+  overrides: dict[str, str],
+  batch: int,
+  num_runs: int,
+  *,
+  is_exact: bool,
 ) -> dict:
   """Times the step of a config, and lists its longest operations."""
-  found = largest_step(path, overrides, batch)
+  make = Step if is_exact else largest_step
+  found = make(path, overrides, batch)
   state, data, null = found.arguments()
 
   def run():
@@ -205,7 +196,8 @@ def step(
     "batch": sizes,
     "seconds": seconds,
     "examples_per_second": sum(sizes.values()) / seconds,
-    "model_flops_per_second": found.model_flops / seconds,
+    "model_flops_per_second": sum(found.abstract.model_flops().values())
+    / seconds,
     "compile_seconds": found.compile_seconds,
     "planned_bytes": found.planned_bytes,
     "peak_bytes": stats.get("peak_bytes_in_use"),
@@ -244,25 +236,13 @@ def diffusers(network: MMDiTConfig, side: int, batch: int, num_runs: int):
 
   device = "cuda" if torch.cuda.is_available() else "cpu"
   with torch.device(device):
-    model = library.SD3Transformer2DModel(
-      sample_size=128,
-      patch_size=network.patch_size,
-      in_channels=network.latent_channels,
-      out_channels=network.latent_channels,
-      num_layers=network.depth,
-      attention_head_dim=network.head_dim,
-      num_attention_heads=network.num_heads,
-      joint_attention_dim=network.context_dim,
-      caption_projection_dim=network.width,
-      pooled_projection_dim=2048,
-      pos_embed_max_size=network.max_grid,
-    )
+    model = sd3_transformer(network)
     average = [weight.detach().clone() for weight in model.parameters()]
     shape = (batch, network.latent_channels, side, side)
     latents, noise = torch.randn(2, *shape)
     sigma = torch.rand(batch)
     features = torch.randn(batch, _TOKENS, network.context_dim)
-    pooled = torch.zeros(batch, 2048)
+    pooled = torch.zeros(batch, POOLED_WIDTH)
   weights = list(model.parameters())
   optimizer = torch.optim.AdamW(weights, lr=5e-5, fused=True)
   forward = torch.compile(model)
@@ -341,32 +321,47 @@ def table(parts: list[dict]) -> str:
 
 def main() -> None:
   parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    description=__doc__,
+    formatter_class=argparse.RawTextHelpFormatter,
+    allow_abbrev=False,
   )
   parser.add_argument("what", choices=("matmul", "step", "diffusers", "table"))
   parser.add_argument("files", nargs="*", help="of table: one object a line")
   parser.add_argument("--config", help="of step: FILE.py:variant")
   parser.add_argument("--batch", type=int, default=32)
+  parser.add_argument(
+    "--exact", action="store_true", help="of step: take --batch as it is"
+  )
   parser.add_argument("--side", type=int, default=8192, help="of matmul")
   parser.add_argument("--size", default="sd3_medium", help="of diffusers")
   parser.add_argument("--latent_side", type=int, default=32)
   parser.add_argument("--runs", type=int, default=10)
   parser.add_argument("--json", help="of table: file for all parts")
   flags, rest = parser.parse_known_args()
+  unknown, overrides = split_overrides(rest)
+  if flags.what != "step":
+    unknown = rest
+  if flags.what != "table":
+    unknown += flags.files
+  if unknown:
+    parser.error(f"{flags.what} does not know {' '.join(unknown)}")
+  if flags.what == "step" and not flags.config:
+    parser.error("step needs --config=FILE.py:variant")
+  if flags.what == "table" and len(flags.files) != 1:
+    parser.error("table needs one file of parts")
   if flags.what == "table":
     lines = pathlib.Path(flags.files[0]).read_text().splitlines()
     parts = [json.loads(line) for line in lines]
     if flags.json:
-      pathlib.Path(flags.json).write_text(json.dumps(parts, indent=2) + "\n")
+      write_json(pathlib.Path(flags.json), parts, indent=2)
     print(table(parts))
     return
   if flags.what == "matmul":
     result = matmul(flags.side, flags.runs)
   elif flags.what == "step":
-    unknown, overrides = split_overrides(rest)
-    if unknown:
-      parser.error(f"unknown flags {unknown}")
-    result = step(flags.config, overrides, flags.batch, flags.runs)
+    result = step(
+      flags.config, overrides, flags.batch, flags.runs, is_exact=flags.exact
+    )
   else:
     result = diffusers(
       size(flags.size), flags.latent_side, flags.batch, flags.runs

@@ -24,8 +24,9 @@ cd "$(dirname "$0")/.." || exit
 
 PYTHON=${PYTHON:-python3}
 OUT=${OUT:-runs/gpu}
-PARTS=${PARTS:-matmul stage1 stage1_xla stage2_highres stage2_highres_xla \
-  images images_diffusers sampling}
+all_parts="matmul stage1 stage1_xla stage2_highres stage2_highres_xla images"
+all_parts+=" images_diffusers sampling"
+PARTS=${PARTS:-$all_parts}
 # The parts together; each may use what is left of it.
 SECONDS_IN_ALL=${SECONDS_IN_ALL:-470}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
@@ -33,13 +34,20 @@ export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.95}
 # A part compiles anew what another one has not.
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$OUT/compiled}
 
-suffix="" runs=10 batches="96 24 32 8" side=8192 peer=sd3_medium grid=32
+suffix="" runs=10 batches="96 24 32" side=8192 peer=sd3_medium grid=32
 sampling="--size=sd3_medium --batch=8 --rounds=2"
 if [[ -n "${TOY:-}" ]]; then
-  suffix=_dry runs=2 batches="8 8 4 2" side=256 peer=toy_sd3 grid=8
+  suffix=_dry runs=2 batches="8 8 4" side=256 peer=toy_sd3 grid=8
   sampling="--size=tiny --batch=2 --rounds=1 --steps=2 --dtype=float32"
 fi
-read -r batch1 batch2 batch_images _ <<<"$batches"
+read -r batch1 batch2 batch_images <<<"$batches"
+
+for name in $PARTS; do
+  if [[ " $all_parts " != *" $name "* ]]; then
+    echo "PARTS: unknown part $name, there are $all_parts" >&2
+    exit 2
+  fi
+done
 
 mkdir -p "$OUT"
 : >"$OUT/parts.jsonl"
@@ -78,8 +86,9 @@ for name in $PARTS; do
     stage2_highres_xla)
       step stage2_highres_xla stage2_highres "$batch2" $xla ;;
     images)
-      # The image loss alone, from latents and features, as diffusers has it.
-      step images stage1 "$batch_images" \
+      # The image loss alone, from latents and features, as diffusers has it,
+      # and of as many.
+      step images stage1 "$batch_images" --exact \
         --config.data.image_to_text.batch_size=0 \
         --config.data.text_to_image.cache=random \
         --config.data.text_to_image.crop=centre \
@@ -93,7 +102,6 @@ for name in $PARTS; do
       # PyTorch and JAX share the device.
       # shellcheck disable=SC2086
       XLA_PYTHON_CLIENT_PREALLOCATE=false part sampling benchmarks/sampling_speed.py $sampling ;;
-    *) echo "unknown part $name" >&2 && exit 2 ;;
   esac
 done
 

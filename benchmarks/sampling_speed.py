@@ -31,6 +31,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from diffusers_sd3 import POOLED_WIDTH, sd3_transformer
 
 from ddit_jax.encoders.t5 import T5_SIZES, T5Config, t5_encoder
 from ddit_jax.encoders.vae import AutoencoderConfig, autoencoder
@@ -221,19 +222,7 @@ class Diffusers:
     if not torch.cuda.is_available():
       device = "cpu"
     with torch.device(device):
-      transformer = diffusers.SD3Transformer2DModel(
-        sample_size=128,
-        patch_size=network.patch_size,
-        in_channels=network.latent_channels,
-        out_channels=network.latent_channels,
-        num_layers=network.depth,
-        attention_head_dim=network.head_dim,
-        num_attention_heads=network.num_heads,
-        joint_attention_dim=network.context_dim,
-        caption_projection_dim=network.width,
-        pooled_projection_dim=2048,
-        pos_embed_max_size=network.max_grid,
-      )
+      transformer = sd3_transformer(network)
       num_blocks = len(sizes.vae.block_widths)
       vae = diffusers.AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * num_blocks,
@@ -264,7 +253,7 @@ class Diffusers:
       vae.decode = torch.compile(vae.decode)
     features = (batch, sizes.text_length, network.context_dim)
     kwargs = {"device": device, "dtype": dtype}
-    pooled = torch.ones((batch, 2048), **kwargs)
+    pooled = torch.ones((batch, POOLED_WIDTH), **kwargs)
     self._inputs = {
       "prompt_embeds": torch.ones(features, **kwargs),
       "negative_prompt_embeds": torch.zeros(features, **kwargs),
