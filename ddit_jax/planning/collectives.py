@@ -33,6 +33,12 @@ _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _IOTA = re.compile(r"replica_groups=\[\d+,(\d+)\]")
 _NAMED = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
 
+# The compiler's algorithm: "3DAllGatherOnMajorDim" runs a ring along each of
+# three axes, "UniDirectionNDRingStrategy{colors:6 " six rings at once. A ring
+# goes both ways round unless it says otherwise.
+_GATHER_RINGS = re.compile(r'"emitter":"(\d)DAllGather')
+_RINGS = re.compile(r"(UniDirection|Strategy)\w*\{colors:(\d+) ")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collective:
@@ -48,6 +54,8 @@ class Collective:
     hidden_cycles: the compiler's estimate of those, in one run; several
       collectives at once share them.
     source: file and line, see `HloText.source`.
+    links: of a device that the compiler's algorithm uses; None if the program
+      does not say.
   """
 
   kind: str
@@ -57,6 +65,7 @@ class Collective:
   is_overlapped: bool = False
   hidden_cycles: int = 0
   source: str = ""
+  links: int | None = None
 
   @property
   def sent_bytes(self) -> float:
@@ -171,6 +180,7 @@ def _held(program: HloText, one: Executed):
         bytes=_payload(line, types),
         group_size=_group_size(line.rest),
         source=program.source(one.line),
+        links=_links(line.rest + one.line.rest),
       ),
     )
 
@@ -204,6 +214,14 @@ def _group_size(rest: str) -> int | None:
     sizes = dict(re.findall(r"'([^']+)'=(\d+)", named[1]))
     chosen = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", named[2])
     return math.prod(int(part or sizes[name]) for name, part in chosen)
+  return None
+
+
+def _links(rest: str) -> int | None:
+  if gather := _GATHER_RINGS.search(rest):
+    return 2 * int(gather[1])
+  if rings := _RINGS.search(rest):
+    return int(rings[2]) * (1 if rings[1] == "UniDirection" else 2)
   return None
 
 

@@ -44,7 +44,7 @@ def link_times(
     return None
   total = exposed = exposed_bytes = 0.0
   for one in found:
-    seconds = one.sent_bytes / _rate(one.group_size, chip, shape)
+    seconds = one.sent_bytes / _rate(one, chip, shape)
     left = max(seconds - one.hidden_cycles / chip.clock_hz, 0.0)
     total += one.runs * seconds
     exposed += one.runs * left
@@ -53,19 +53,23 @@ def link_times(
   return LinkTimes(total=total, exposed=exposed, exposed_bytes=exposed_bytes)
 
 
-def _rate(group_size: int | None, chip: Chip, shape: Sequence[int]) -> float:
+def _rate(one: Collective, chip: Chip, shape: Sequence[int]) -> float:
   """Bytes a second into one device of a group.
 
   A group of n spans the fewest axes of the torus that hold n chips; along
-  each a device has two links if the axis closes to a ring, else one.
+  each a device has two links if the axis closes to a ring, else one. The
+  compiler's algorithm may use fewer.
   """
   links, held = 0, 1
   for side in sorted(shape, reverse=True):
-    if held >= (group_size or 2):
+    if held >= (one.group_size or 2):
       break
     held *= side
     links += 2 if side % _CLOSED[chip.torus_axes] == 0 else 1
-  return max(links, 1) * chip.link_bytes / chip.devices_per_chip
+  links = max(links, 1)
+  if one.links is not None:
+    links = min(links, one.links)
+  return links * chip.link_bytes / chip.devices_per_chip
 
 
 def torus_shape(text: str) -> tuple[int, ...]:

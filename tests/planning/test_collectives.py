@@ -199,3 +199,43 @@ replica_groups={{0,1,2,3}}
   assert hidden.group_size == exposed.group_size == 4
   # Of four parts a device has one already.
   assert hidden.sent_bytes == 64 * 3 / 4
+
+
+# What libtpu 0.0.42.1 compiled for v5p 4x4x4: weights split 64 ways are
+# gathered as the sum of zero-padded shards, or, with the option
+# xla_tpu_prefer_async_allgather_to_allreduce, in one ring; of 16 devices each
+# keeps a slice of the gradients.
+V5P_TEXT = """\
+%all-reduce-scatter.1 (p: bf16[1536,6144]) -> bf16[96,6144] {
+  %p = bf16[1536,6144] parameter(0)
+  %r = bf16[1536,6144] all-reduce(%p), channel_id=1, \
+replica_groups={{0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15}}, to_apply=%add
+  ROOT %s = bf16[96,6144] dynamic-slice(%r, %p)
+}
+
+ENTRY %main (x: bf16[4,1536,6144], y: bf16[4,24,6144]) -> bf16[96,6144] {
+  %x = bf16[4,1536,6144] parameter(0)
+  %y = bf16[4,24,6144] parameter(1)
+  %g = bf16[4,1536,6144] all-reduce(%x), channel_id=2, \
+replica_groups=mesh['axis_0'=1,'axis_1'=64] {'axis_1'}, to_apply=%add, \
+backend_config={"collective_algorithm_config":{"emitter":"RotatedPincerEmitter"\
+,"strategy":"UniDirectionNDRingStrategy","debug":"\\nUniDirectionNDRingStrategy\
+{colors:6 phases:3 cores:{4 4 4}"}}
+  %h = bf16[4,1536,6144] all-gather(%y), channel_id=3, dimensions={1}, \
+replica_groups=mesh['axis_0'=1,'axis_1'=64] {'axis_1'}, backend_config={\
+"collective_algorithm_config":{"emitter":"1DAllGatherNonMajorDimImbalanced"}}
+  ROOT %f = bf16[96,6144] fusion(%h), calls=%all-reduce-scatter.1, \
+backend_config={"collective_algorithm_config":{"emitter":\
+"SingleInputAllReduceScatterFusion","strategy":"StrategyRing","debug":\
+"\\nStrategyRing{colors:1 phases:1 cores:{16}"}}
+}
+"""
+
+
+def test_the_compilers_algorithm_says_how_many_links_it_uses():
+  found = collectives(HloText.parse(V5P_TEXT))
+  assert [(one.kind, one.group_size, one.links) for one in found] == [
+    ("all-reduce", 64, 6),
+    ("all-gather", 64, 2),
+    ("reduce-scatter", 16, 2),
+  ]

@@ -10,8 +10,9 @@ V5E, V5P = CHIPS["TPU v5 lite"], CHIPS["TPU v5"]
 GB = 10**9
 
 
-def gather(group_size, hidden_cycles=0, kind="all-gather", runs=1):
+def gather(group_size, hidden_cycles=0, kind="all-gather", runs=1, links=None):
   return Collective(
+    links=links,
     kind=kind,
     runs=runs,
     bytes=64 * GB,
@@ -44,6 +45,16 @@ def test_a_gather_uses_the_links_of_the_axes_it_spans(
   assert times.total == pytest.approx(away / (links * chip.link_bytes))
   assert times.exposed == times.total
   assert times.exposed_bytes == pytest.approx(64 * GB)
+
+
+def test_an_algorithm_may_use_fewer_links_than_there_are():
+  """The 64 chips of a cube as one ring."""
+  ring, cube, too_many = (
+    link_times([gather(64, links=links)], V5P, (4, 4, 4)).total
+    for links in (2, 6, 8)
+  )
+  assert ring == pytest.approx(3 * cube)
+  assert too_many == cube
 
 
 def test_a_reduction_to_all_takes_twice_as_long():
