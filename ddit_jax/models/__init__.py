@@ -6,7 +6,8 @@ In reading order:
 - `mmdit`: the whole network and its two heads.
 - `joint_block`: one block, two streams that attend jointly.
 - `attention`: the kernels of joint attention, on a mesh.
-- `splash`: the kernel for TPUs.
+- `single_block`: the kernel of short sequences on TPUs.
+- `splash`: that of long ones.
 - `context_attention`: attention over tokens that are split.
 - `prenorm_block`: the block of CLIP and of GPT-2.
 - `gpt2`: a causal language model.

@@ -5,14 +5,15 @@ heads under `jax.shard_map` and runs one of the kernels there:
 
 - "xla": two products and a float32 softmax between them, left to XLA.
 - "cudnn": NVIDIA's fused kernel, for half precision.
+- "single_block": a Pallas kernel for short sequences on TPUs.
 - "splash": the Pallas kernel of JAX for TPUs, see `splash`.
 - "ring": XLA again, for tokens that are split over the mesh axis `context`. The
   other kernels need heads that split over it, see `context_attention`.
 
-The scores of the XLA kernel go through memory in float32. At the 320 to 512
-joint tokens of 256-pixel images that is the fastest on TPUs; the 1,100 to
-1,300 of 512-pixel images take 5 times as long for a layer as all else around
-the Pallas kernel, and 5 times the memory.
+The scores of the XLA kernel go through memory in float32; those of the Pallas
+kernels never do. All scores of a head fit a TPU core's memory at the 320 to 512
+joint tokens of 256-pixel images, so one block holds them; at the 1,100 to 1,300
+of 512 pixels they do not.
 """
 
 import functools
@@ -34,15 +35,17 @@ from ddit_jax.models.context_attention import (
 from ddit_jax.models.layers import pad_tokens
 from ddit_jax.sharding.rules import divisible_spec, partition_spec
 
-AttentionKernel = Literal["auto", "xla", "cudnn", "splash", "ring"]
+AttentionKernel = Literal[
+  "auto", "xla", "cudnn", "single_block", "splash", "ring"
+]
 
 # The remat name of the attention's result.
 ATTENTION = "attention"
 
 _CONTEXT = "context"
 
-# Joint tokens from which "auto" takes the Pallas kernel on a TPU.
-_SPLASH_TOKENS = 1024
+# Joint tokens up to and from which "auto" takes these kernels on a TPU.
+_SINGLE_BLOCK_TOKENS, _SPLASH_TOKENS = 640, 1024
 
 # `_`: the two streams may differ in length.
 Heads = Float[Array, "batch _ heads head_dim"]
@@ -163,7 +166,7 @@ def attend(
     value: values of all heads.
     key_mask: True where a key may be attended to; None means everywhere. Every
       example needs one such key.
-    kernel: "xla", "cudnn" or "splash", one that `choose_kernel` returned.
+    kernel: one that `choose_kernel` returned, but the ring.
   """
   if kernel == "splash":
     # Imported on first use: Pallas is large, and only TPUs need it.
@@ -172,6 +175,11 @@ def attend(
     return splash_attention(
       query, key, value, key_mask=key_mask, checkpoint_name=ATTENTION
     )
+  if kernel == "single_block":
+    from ddit_jax.models.single_block import single_block_attention
+
+    attended = single_block_attention(query, key, value, key_mask=key_mask)
+    return checkpoint_name(attended, ATTENTION)
   num_queries, mask = query.shape[1], None
   if key_mask is not None and kernel == "cudnn":
     # It takes even lengths only, and a mask of every query.
@@ -201,10 +209,11 @@ def choose_kernel(
   """The kernel that "auto" stands for; any other is checked and returned.
 
   Args:
-    kernel: "xla", "cudnn" (NVIDIA, half precision only), "splash" (TPU), "ring"
-      (with `mesh.context` only) or "auto": the ring where the heads do not
-      split over `mesh.context`, cuDNN's kernel for half precision on NVIDIA
-      GPUs, the Pallas kernel for long sequences on TPUs, else XLA's.
+    kernel: "xla", "cudnn" (NVIDIA, half precision only), "single_block" and
+      "splash" (TPU), "ring" (with `mesh.context` only) or "auto": the ring
+      where the heads do not split over `mesh.context`, cuDNN's kernel for half
+      precision on NVIDIA GPUs, on TPUs the Pallas kernel of short sequences for
+      half precision and that of long ones, else XLA's.
     num_tokens: keys of an example, of both streams and all devices.
     num_heads: of all devices.
     head_dim: features of a head.
@@ -223,8 +232,11 @@ def choose_kernel(
   if kernel == "auto":
     if platform == "gpu" and takes_cudnn:
       return "cudnn"
-    is_long = num_tokens >= _SPLASH_TOKENS
-    return "splash" if platform == "tpu" and is_long else "xla"
+    if platform == "tpu" and num_tokens >= _SPLASH_TOKENS:
+      return "splash"
+    if platform == "tpu" and num_tokens <= _SINGLE_BLOCK_TOKENS and is_half:
+      return "single_block"
+    return "xla"
   _check_platform(kernel, platform)
   if kernel == "cudnn" and not takes_cudnn:
     raise InputError(
@@ -255,7 +267,8 @@ def _is_ring(
 
 
 def _check_platform(kernel: AttentionKernel, platform: str) -> None:
-  needed = {"cudnn": "gpu", "splash": "tpu"}.get(kernel, platform)
+  tpu = dict.fromkeys(("single_block", "splash"), "tpu")
+  needed = {"cudnn": "gpu", **tpu}.get(kernel, platform)
   if platform != needed:
     raise InputError(
       f"model.execution.attention_kernel={kernel!r} runs on a {needed}, not on "

@@ -117,8 +117,10 @@ def chosen(kernel, platform, *, dtype="bfloat16", num_tokens=320, head_dim=64):
   [
     ("cpu", {"num_tokens": 4352}, "xla"),
     # 256 pixels with 64 and with 256 tokens of text.
-    ("tpu", {}, "xla"),
-    ("tpu", {"num_tokens": 512}, "xla"),
+    ("tpu", {}, "single_block"),
+    ("tpu", {"num_tokens": 512}, "single_block"),
+    ("tpu", {"num_tokens": 512, "dtype": "float32"}, "xla"),
+    ("tpu", {"num_tokens": 641}, "xla"),
     # 512 pixels with 128.
     ("tpu", {"num_tokens": 1152}, "splash"),
     ("tpu", {"num_tokens": 1152, "dtype": "float32"}, "splash"),
@@ -137,6 +139,7 @@ def test_auto_goes_by_platform_length_and_dtype(platform, options, kernel):
   [
     ("splash", "cpu", {}, "'splash' runs on a tpu, not on a cpu: set it to"),
     ("splash", "gpu", {}, "'splash' runs on a tpu, not on a gpu: set it to"),
+    ("single_block", "gpu", {}, "'single_block' runs on a tpu, not on a gpu"),
     ("cudnn", "tpu", {}, "'cudnn' runs on a gpu, not on a tpu: set it to"),
     (
       "cudnn",
