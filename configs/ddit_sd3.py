@@ -84,7 +84,7 @@ def _common():
   config.model.size = "sd3_medium"
   config.model.encoders_from = _WEIGHTS
   config.model.execution.dtype = "bfloat16"
-  config.model.execution.remat = "full"
+  config.model.execution.remat = "chip"
   config.loss.flow_matching.loss_weighting = "velocity"
   config.loss.loss_normalization = "all_positions"
   # A quarter of stage 2's texts: float32 logits of 64 positions at a time.

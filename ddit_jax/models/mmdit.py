@@ -104,7 +104,8 @@ class Execution:
     remat: what the backward pass recomputes of a block: "none", "full"
       (everything), "dots" (all but the linear maps), "save_attention" (all but
       the attention) or "save_all_but_qkv" (all but the attention and the linear
-      maps, of which it recomputes queries, keys and values).
+      maps, of which it recomputes queries, keys and values). "chip" is
+      "save_all_but_qkv" on devices of 64 GiB and more, else "full".
     offload: names of tensors that such a `remat` saves, joined by commas, which
       wait for the backward pass in the host's memory: "modulation",
       "attention", "attention_out", "mlp_in", "mlp_out".

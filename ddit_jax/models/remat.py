@@ -15,7 +15,9 @@ from ddit_jax.errors import InputError, check_known
 from ddit_jax.models.attention import ATTENTION
 from ddit_jax.models.joint_block import SAVABLE
 
-Remat = Literal["none", "full", "dots", "save_attention", "save_all_but_qkv"]
+Remat = Literal[
+  "none", "full", "dots", "save_attention", "save_all_but_qkv", "chip"
+]
 
 _SAVED_NAMES = {"save_attention": (ATTENTION,), "save_all_but_qkv": SAVABLE}
 
@@ -51,7 +53,8 @@ def remat_policy(remat: Remat, offload: str) -> Callable | None:
   policies = jax.checkpoint_policies
   if remat == "none":
     return None
-  if remat == "full":
+  if remat in ("full", "chip"):
+    # Of a chip that is not known, the one that takes the least memory.
     return policies.nothing_saveable
   if remat == "dots":
     return policies.dots_with_no_batch_dims_saveable

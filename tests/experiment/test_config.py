@@ -346,14 +346,18 @@ def test_larger_images_need_a_larger_grid_and_train(tokenizer):
 
 
 @pytest.mark.parametrize(
-  ("kind", "gathering", "placement"),
+  ("kind", "gathering", "placement", "remat"),
   [
-    ("TPU v5", "once", "replicated"),
-    ("TPU v5 lite", "per_use", "fsdp"),
-    ("cpu", "per_use", "fsdp"),
+    ("TPU v5", "once", "replicated", "save_all_but_qkv"),
+    ("TPU v5 lite", "per_use", "fsdp", "full"),
+    ("cpu", "per_use", "fsdp", "full"),
   ],
 )
-def test_chips_with_room_gather_weights_once(kind, gathering, placement):
+def test_chips_with_room_gather_once_and_recompute_little(
+  kind, gathering, placement, remat
+):
+  large = load_config(Config, "configs/ddit_sd3.py:stage1", {})
+  assert large.for_chip(kind).model.execution.remat == remat
   config = Config()
   assert config.for_chip(kind).train.weight_gathering == gathering
   placed = config.model.encoder_placement
