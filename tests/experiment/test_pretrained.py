@@ -27,8 +27,9 @@ LAST = tiny_run.NUM_STEPS
 
 
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory):
-  return converted_weights.write(tmp_path_factory.mktemp("weights") / "ddit")
+def converted(cached_files):
+  """The weights of `converted_weights`. Not to be changed."""
+  return cached_files[1]
 
 
 def settings(converted, **changes):

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.trainer import Trainer, train
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.train.hooks import LossGuard
-from tests import tiny_run
+from tests import shared_programs, tiny_run
 
 pytestmark = pytest.mark.usefixtures("on_one_device")
 
@@ -40,11 +39,10 @@ def break_batches(monkeypatch):
       return found.replace(images=found.images.replace(latents=latents))
 
     monkeypatch.setattr(DualLoss, "corrupt", corrupt)
-    # Equal steps share their traces.
-    jax.clear_caches()
+    shared_programs.forget()
 
   yield apply
-  jax.clear_caches()
+  shared_programs.forget()
 
 
 def incidents(workdir):

@@ -56,7 +56,10 @@ def settings(folder, **changes) -> Config:
 def base(tmp_path_factory):
   """(workdir, words) of a run on `BASE`."""
   folder = tmp_path_factory.mktemp("base")
-  assert train(settings(pictures(folder / "A", BASE)), str(folder / "run"))
+  config = settings(pictures(folder / "A", BASE))
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    tiny_run.use_first_device(monkeypatch)
+    assert train(config, str(folder / "run"))
   tokenizer = stored_tokenizer(str(folder / "run"), "ema")
   return folder / "run", words_of(tokenizer)
 

@@ -32,7 +32,9 @@ def adapted(trained, tmp_path_factory):
     lora__rank="2",
     lora__targets="attention,mlp",
   )
-  assert train(settings, str(workdir))
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    tiny_run.use_first_device(monkeypatch)
+    assert train(settings, str(workdir))
   return workdir
 
 
