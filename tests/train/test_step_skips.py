@@ -1,5 +1,7 @@
 """A step whose loss or gradient is not finite changes nothing but counts."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,21 +48,27 @@ def batch(*, is_broken=False, has_images=True, has_texts=True) -> DualBatch:
   )
 
 
+@functools.cache
 def train_step(
-  model=None, loss=None, has_task_norms=False, **changes
-) -> TrainStep:
-  return TrainStep(
-    model=model or Breakable(network=NETWORK, mask_id=VOCAB - 1),
-    loss=loss or DualLoss(text_weight=0.5),
-    optimizer=SETTINGS,
-    train=TrainConfig(num_steps=10, **changes),
-    seed=0,
-    has_task_norms=has_task_norms,
+  model=None, *, num_microbatches=1, is_merged=False, has_task_norms=False
+):
+  """The jitted step, whose programs all tests share."""
+  return jax.jit(
+    TrainStep(
+      model=model or Breakable(network=NETWORK, mask_id=VOCAB - 1),
+      loss=DualLoss(text_weight=0.5, is_merged=is_merged),
+      optimizer=SETTINGS,
+      train=TrainConfig(num_steps=10, num_microbatches=num_microbatches),
+      seed=0,
+      has_task_norms=has_task_norms,
+    )
   )
 
 
+@functools.cache
 def fresh():
-  return init_state(NETWORK, OPTIMIZER, jax.random.key(1))
+  create = functools.partial(init_state, NETWORK, OPTIMIZER)
+  return jax.jit(create)(jax.random.key(1))
 
 
 MICROBATCHES = [1, pytest.param(2, marks=pytest.mark.slow)]
@@ -72,7 +80,7 @@ def assert_equal(got, want):
 
 @pytest.mark.parametrize("num_microbatches", MICROBATCHES)
 def test_a_broken_batch_never_reaches_the_weights(num_microbatches):
-  step = jax.jit(train_step(num_microbatches=num_microbatches))
+  step = train_step(num_microbatches=num_microbatches)
   before, _ = step(fresh(), batch(), NULL)
   after, metrics = step(before, batch(is_broken=True), NULL)
   assert not np.isfinite(metrics["loss/total"])
@@ -99,13 +107,13 @@ def test_norms_of_each_stream_are_those_of_the_stream_alone(
   options = {
     "has_task_norms": True,
     "num_microbatches": num_microbatches,
-    "loss": DualLoss(text_weight=0.5, is_merged=is_merged),
+    "is_merged": is_merged,
   }
   state = fresh()
-  new, metrics = jax.jit(train_step(**options))(state, batch(), NULL)
-  plain, want = jax.jit(train_step())(state, batch(), NULL)
-  _, image = jax.jit(train_step())(state, batch(has_texts=False), NULL)
-  _, text = jax.jit(train_step())(state, batch(has_images=False), NULL)
+  new, metrics = train_step(**options)(state, batch(), NULL)
+  plain, want = train_step()(state, batch(), NULL)
+  _, image = train_step()(state, batch(has_texts=False), NULL)
+  _, text = train_step()(state, batch(has_images=False), NULL)
   # Measured: equal; another compiler may add up in another order.
   for name, alone in (("image", image), ("text", text)):
     np.testing.assert_allclose(
@@ -124,10 +132,10 @@ def test_norms_of_each_stream_are_those_of_the_stream_alone(
 
 
 def test_a_stream_that_is_off_has_no_loss():
-  _, image = jax.jit(train_step())(fresh(), batch(has_texts=False), NULL)
+  _, image = train_step()(fresh(), batch(has_texts=False), NULL)
   assert "loss/text" not in image
   assert float(image["loss/total"]) == float(image["loss/image"])
-  _, text = jax.jit(train_step())(fresh(), batch(has_images=False), NULL)
+  _, text = train_step()(fresh(), batch(has_images=False), NULL)
   assert "loss/image" not in text
   np.testing.assert_allclose(text["loss/total"], 0.5 * text["loss/text"])
 
@@ -152,9 +160,7 @@ def test_text_alone_is_seen_beside_the_null_image():
   # Away from the zero heads, so that the text sees the null image.
   params = jax.tree.map(lambda x: x + 0.1, state.params)
   state = state.replace(params=params)
-  step = jax.jit(
-    train_step(model=DualModel(network=network, mask_id=VOCAB - 1))
-  )
+  step = train_step(model=DualModel(network=network, mask_id=VOCAB - 1))
   _, got = step(state, alone, NULL)
   _, want = step(state, hidden, NULL)
   for name in ("loss/text", "grad_norm"):
