@@ -6,7 +6,6 @@ import pathlib
 from ddit_jax.cli import serve
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.errors import InputError
-from ddit_jax.files import local_path
 
 # Seconds that open pages have after a signal: each holds a connection.
 _GRACE = 2
@@ -28,9 +27,10 @@ def _demo(values: argparse.Namespace, overrides: dict[str, str]) -> int:
 
 def _workdir(values: argparse.Namespace) -> pathlib.Path | None:
   """The run that is shown; --checkpoint's own if it is one."""
+  from ddit_jax.checkpoint.store import checkpoints_in
   from ddit_jax.demo.run_view import is_run
 
-  folder = local_path(values.workdir or values.checkpoint)
+  folder = checkpoints_in(values.workdir or values.checkpoint).parent
   if is_run(folder):
     return folder
   if values.workdir:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from markupsafe import Markup
 from PIL import Image
 
@@ -149,29 +149,32 @@ def edited_parts(
   value = value or {}
   painted = None
   for path in value.get("layers") or ():
-    alpha = _pixels(path, limits)[..., 3] > 0
+    _, alpha = _opened(path, limits)
     painted = alpha if painted is None else painted | alpha
   is_painted = painted is not None and painted.any()
-  background = value.get("background")
-  if background is None or not _pixels(background, limits)[..., 3].any():
+  image = is_visible = None
+  if value.get("background") is not None:
+    image, is_visible = _opened(value["background"], limits)
+  if image is None or not is_visible.any():
     if is_painted:
       raise InputError(
         "something is painted, but on no image: put in the image to change"
       )
     return {}
-  image = read_image(pathlib.Path(background).read_bytes(), "image", limits)
   if not is_painted:
     return {"image": image}
   return {"image": image, "mask_image": Image.fromarray(painted)}
 
 
-def _pixels(path: str, limits: Limits) -> UInt8[np.ndarray, "height width 4"]:
-  """A file's pixels with their opacity."""
+def _opened(
+  path: str, limits: Limits
+) -> tuple[Image.Image, Bool[np.ndarray, "height width"]]:
+  """A file's image, and where it is not wholly transparent."""
   data = pathlib.Path(path).read_bytes()
   # Refuses what is too large or no image.
-  read_image(data, "image", limits)
+  shown = read_image(data, "image", limits)
   with Image.open(path) as image:
-    return np.asarray(image.convert("RGBA"))
+    return shown, np.asarray(image.convert("RGBA"))[..., 3] > 0
 
 
 def enlarged(

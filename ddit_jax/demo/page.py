@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ddit_jax.data.tokenizers import words_of
 from ddit_jax.demo.desk import Desk, telling
 from ddit_jax.demo.draw_tab import DrawTab, chosen_image
-from ddit_jax.demo.run_view import run_html, stamp
+from ddit_jax.demo.run_view import drawn_once, stamp
 from ddit_jax.demo.write_tab import WriteTab
 from ddit_jax.demo.writing import blanks_template
 from ddit_jax.pipelines.image_pipeline import ImagePipeline
@@ -114,7 +114,7 @@ def _train_tab(workdir: pathlib.Path) -> None:
     if now == tuple(seen):
       return gr.skip(), gr.skip()
     try:
-      return run_html(workdir), now
+      return drawn_once(workdir, now), now
     # Training may be writing; the next look is soon.
     except (OSError, ValueError) as error:
       return Markup("<p>{}</p>").format(error), ()

@@ -1,6 +1,7 @@
 """The tab Train: a run's curves, samples and incidents, as HTML."""
 
 import datetime
+import functools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -27,6 +28,13 @@ def stamp(folder: pathlib.Path) -> tuple[int, ...]:
   paths = [folder / name for name in (*_FILES, INCIDENTS_FILE)]
   paths += sorted((folder / "images").glob("*"))
   return tuple(path.stat().st_mtime_ns for path in paths if path.exists())
+
+
+@functools.lru_cache(maxsize=1)
+def drawn_once(folder: pathlib.Path, now: tuple[int, ...]) -> str:
+  """`run_html` of files with this `stamp`: all open pages share it."""
+  del now
+  return run_html(folder)
 
 
 def run_html(folder: pathlib.Path) -> str:

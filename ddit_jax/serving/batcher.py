@@ -15,6 +15,10 @@ class BusyError(RuntimeError):
   """The queue is full."""
 
 
+class Unwanted(Exception):
+  """A call ended early: nobody wanted its rows any more."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Job:
   """Rows of one request.
@@ -34,7 +38,8 @@ class Batcher:
   """Runs jobs in a thread of its own, in their order, several in one call.
 
   Args:
-    run: (group, rows) -> one result per row.
+    run: (group, rows) -> one result per row; may raise `Unwanted`, for all jobs
+      of the call.
     batch_size: most rows of a call.
     max_waiting: most rows in the queue.
   """
@@ -95,6 +100,9 @@ class Batcher:
     while batch := self._next_batch():
       try:
         self._run_batch(batch)
+      except Unwanted as error:
+        for job in batch:
+          job.future.set_exception(error)
       except Exception as error:
         if len(batch) == 1:
           batch[0].future.set_exception(error)

@@ -11,6 +11,7 @@ from ddit_jax.data.text import answer_text
 from ddit_jax.pipelines.image_pipeline import Callback
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
+from ddit_jax.serving.batcher import Unwanted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,10 +76,6 @@ class TextRow:
   prompt_mask: Bool[np.ndarray, " length"]
   seed: int
   watch: Callable[[int, np.ndarray, np.ndarray], bool] | None = None
-
-
-class Unwanted(Exception):
-  """A call ended early: nobody wanted its rows any more."""
 
 
 class Engine:
@@ -162,10 +159,10 @@ def _showing_texts(rows: list[TextRow]):
     del pipeline
     found = zip(texts.calls, texts.tokens, texts.probabilities, strict=True)
     states = dict(zip(places.tolist(), found, strict=True))
+    # What is not in this call is finished, and waits for the others.
     _check_wanted(
-      row.watch is None or row.watch(*states[place])
+      row.watch is None or place not in states or row.watch(*states[place])
       for place, row in enumerate(rows)
-      if place in states
     )
 
   return on_call_end

@@ -64,4 +64,6 @@ def listen(
   # uvicorn exits by itself if it cannot listen, with a code of its own.
   with contextlib.suppress(KeyboardInterrupt, SystemExit):
     listener.run()
+  # Not every application closes its queue, nor does one that never started.
+  server.batcher.close()
   return 0 if listener.started else 1

@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from ddit_jax.cli import serve
+from ddit_jax.cli import demo, serve
 from ddit_jax.cli.main import main
 
 
@@ -35,3 +35,12 @@ def test_the_extra_is_named_where_it_is_missing(capsys, monkeypatch):
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   line = refused(capsys)
   assert "ddit demo needs gradio: pip install 'ddit_jax[demo]'" in line
+
+
+def test_the_folder_of_checkpoints_has_its_run(tmp_path):
+  for name in ("config.json", "scalars.jsonl"):
+    (tmp_path / name).touch()
+  for flags in (["--checkpoint={}"], ["--checkpoint=x", "--workdir={}"]):
+    for folder in (tmp_path, tmp_path / "checkpoints"):
+      values = demo.VERB.parse([flag.format(folder) for flag in flags])
+      assert demo._workdir(values) == tmp_path

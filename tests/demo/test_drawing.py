@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddit_jax.demo import drawing
 from ddit_jax.demo.drawing import (
   Forming,
   drawing_job,
@@ -13,7 +14,7 @@ from ddit_jax.demo.drawing import (
   stages_html,
 )
 from ddit_jax.errors import InputError
-from ddit_jax.serving.messages import Limits
+from ddit_jax.serving.messages import Limits, read_image
 
 LIMITS = Limits(max_images=4)
 FIELDS = {"prompt": "a red seven", "seed": 5, "n": 2, "solver": None}
@@ -54,8 +55,19 @@ def test_an_enlarged_image_is_found_again_pixel_by_pixel(picture):
     assert native(image, size) is image
 
 
-def test_an_editor_gives_an_image_and_what_is_painted(editor, picture):
+def test_an_editor_gives_an_image_and_what_is_painted(
+  editor, picture, monkeypatch
+):
+  read = []
+
+  def counted(*given):
+    read.append(given)
+    return read_image(*given)
+
+  monkeypatch.setattr(drawing, "read_image", counted)
   parts = edited_parts(editor, LIMITS)
+  # Each file once.
+  assert len(read) == 2
   np.testing.assert_array_equal(parts["image"], enlarged(picture))
   mask = np.asarray(parts["mask_image"])
   assert mask[:, :256].all() and not mask[:, 256:].any()

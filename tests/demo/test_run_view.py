@@ -6,7 +6,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from ddit_jax.demo.run_view import is_run, run_html, stamp
+from ddit_jax.demo import run_view
+from ddit_jax.demo.run_view import drawn_once, is_run, run_html, stamp
 from ddit_jax.experiment.run_report import read_incidents
 
 
@@ -41,3 +42,11 @@ def test_it_shows_curves_samples_and_incidents(workdir):
   assert "&lt;b&gt;high" in html and "<b>high" not in html
   # The newest one first.
   assert html.index("skipped batch") < html.index("rollback")
+
+
+def test_all_open_pages_share_what_was_drawn(tmp_path, monkeypatch):
+  drawn = []
+  monkeypatch.setattr(run_view, "run_html", lambda folder: drawn.append(folder))
+  for now in ((1,), (1,), (2,), (2,)):
+    drawn_once(tmp_path, now)
+  assert drawn == [tmp_path] * 2

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from ddit_jax.serving.batcher import Batcher, BusyError
+from ddit_jax.serving.batcher import Batcher, BusyError, Unwanted
 
 
 class Calls:
@@ -16,6 +16,8 @@ class Calls:
   def __call__(self, group, rows):
     self.seen.append((group, rows))
     assert self.go.wait(10)
+    if "unwanted" in rows:
+      raise Unwanted
     if "bad" in rows:
       raise ValueError("bad row")
     return [f"{group}{row}" for row in rows]
@@ -83,6 +85,17 @@ def test_a_bad_job_does_not_spoil_the_others(batcher, calls):
   assert [jobs[i].result(10) for i in (0, 2)] == [["a1"], ["a2"]]
   with pytest.raises(ValueError, match="bad row"):
     jobs[1].result(10)
+
+
+def test_what_nobody_wants_is_not_run_again(batcher, calls):
+  started(batcher, calls)
+  jobs = [batcher.submit("a", [row]) for row in ("unwanted", 1)]
+  calls.go.set()
+  for job in jobs:
+    with pytest.raises(Unwanted):
+      job.result(10)
+  assert batcher.submit("a", [2]).result(10) == ["a2"]
+  assert [rows for _, rows in calls.seen] == [[0], ["unwanted", 1], [2]]
 
 
 def test_waiting_jobs_are_cancelled_at_the_end(calls):

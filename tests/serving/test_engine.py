@@ -5,13 +5,15 @@ import dataclasses
 import numpy as np
 import pytest
 
+from ddit_jax.sampling.text_sampler import Texts
+from ddit_jax.serving.batcher import Unwanted
 from ddit_jax.serving.engine import (
   Engine,
   ImageGroup,
   ImageRow,
   TextGroup,
   TextRow,
-  Unwanted,
+  _showing_texts,
 )
 
 SIZE = (16, 16)
@@ -65,3 +67,13 @@ def test_watched_texts_are_seen_call_by_call(engine, pipeline):
   assert (probabilities > 0).all()
   with pytest.raises(Unwanted):
     engine.run(group, rows[1:] * 2)
+
+
+def test_a_finished_text_waits_for_one_that_nobody_wants():
+  row = TextRow(*(np.zeros(1),) * 3, seed=0)
+  finished, gone = watched(row, []), watched(row, [], is_wanted=False)
+  texts = Texts(*np.zeros((2, 1, 3)), calls=np.ones(1, np.int32))
+  # Only the second is in the call.
+  _showing_texts([finished, gone])(None, np.array([1]), texts)
+  with pytest.raises(Unwanted):
+    _showing_texts([gone])(None, np.array([0]), texts)
