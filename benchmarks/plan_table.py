@@ -23,7 +23,7 @@ benchmarks/plan_table.py` writes this page.
 Memory and collectives are GiB of one device, the latter of one step; ideal and
 compute times are of one step; MFU and images/s run from no overlap of
 communication to all that is possible. "-" stands for what the compiler does
-not tell.
+not tell; where it tells nothing, memory is above that of the arguments.
 
 """
 _COLUMNS = (
@@ -65,8 +65,7 @@ def _row(path: pathlib.Path, plan: dict) -> list[str]:
     f"[{path.stem}]({path.name})",
     ", ".join(sizes),
     fits,
-    f"{_cell(plan['hbm_peak_bytes'], 2**30)} of "
-    f"{_cell(plan['hbm_limit_bytes'], 2**30, 0)}",
+    f"{_memory(plan)} of {_cell(plan['hbm_limit_bytes'], 2**30, 0)}",
     _cell(ideal, 1e-3),
     _cell(compute, 1e-3),
     _cell(compute, ideal, 2),
@@ -75,6 +74,13 @@ def _row(path: pathlib.Path, plan: dict) -> list[str]:
     _span(plan["mfu"], 0.01),
     _span(plan["images_per_second"], 1),
   ]
+
+
+def _memory(plan: dict) -> str:
+  """What the program needs, or more than its arguments take."""
+  if plan["hbm_peak_bytes"] is None and plan["hbm_bytes"]:
+    return f"> {_cell(sum(plan['hbm_bytes'].values()), 2**30)}"
+  return _cell(plan["hbm_peak_bytes"], 2**30)
 
 
 def _cell(value: float | None, unit: float | None, digits: int = 1) -> str:

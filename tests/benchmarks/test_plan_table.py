@@ -23,6 +23,7 @@ def test_a_row_says_what_is_known(plan_table, tmp_path):
     "mesh": {"replica": 1, "fsdp": 8},
     "fits": True,
     "hbm_peak_bytes": 3 * 2**29,
+    "hbm_bytes": {"batch": 3 * 2**29},
     "hbm_limit_bytes": 16 * 2**30,
     "ideal_seconds": 0.1,
     "compute_seconds": 0.25,
@@ -31,7 +32,10 @@ def test_a_row_says_what_is_known(plan_table, tmp_path):
     "mfu": [0.301, 0.4],
     "images_per_second": [1000.2, 1000.4],
   }
-  shapes = dict.fromkeys(known) | {"mesh": {}, "fits": None}
+  shapes = dict.fromkeys(known) | {
+    "mesh": {},
+    "hbm_bytes": {"batch": 2**30, "ema": 2**30},
+  }
   (tmp_path / "a.json").write_text(json.dumps(known))
   (tmp_path / "b.json").write_text(json.dumps(shapes))
   *_, first, second = plan_table.table(tmp_path).splitlines()
@@ -40,5 +44,5 @@ def test_a_row_says_what_is_known(plan_table, tmp_path):
     "0.5 | 30 to 40 | 1,000 |"
   )
   assert second == (
-    "| [b](b.json) |  | - | - of - | - | - | - | - | - | - | - |"
+    "| [b](b.json) |  | - | > 2.0 of - | - | - | - | - | - | - | - |"
   )
