@@ -53,6 +53,7 @@ class _SharedStep:
 
   def __init__(self, step: Any, shardings: Any):
     self._jitted = _jitted(step, shardings)
+    self.trace = self._jitted.trace
     if isinstance(step, TrainStep):
       # All of `train` that is traced.
       names = ("num_steps", "num_microbatches", "weight_gathering")
