@@ -4,6 +4,7 @@ Their imports are deferred until they run, so `--help` is fast.
 """
 
 import argparse
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -276,43 +277,37 @@ def _evaluation_config(
 
 
 def _evaluate(values: argparse.Namespace, overrides: dict[str, str]) -> int:
-  config = _evaluation_config(values, overrides)
   tasks = [task.strip() for task in values.tasks.split(",") if task.strip()]
-  if tasks != ["digits"]:
-    return _evaluate_benchmarks(config, tasks, values)
-  if values.baseline is not None:
+  is_exam = tasks == ["digits"]
+  if is_exam and values.baseline is not None:
     raise InputError("--baseline needs --tasks: the digits exam has its own")
-  from ddit_jax.pipelines import evaluate
-
-  compilation_cache.use(values)
-  return evaluate.evaluate(
-    config,
-    values.checkpoint,
-    out=values.out,
-    weights=values.weights,
-    step=values.step,
-  )
-
-
-def _evaluate_benchmarks(
-  config: Any, tasks: list[str], values: argparse.Namespace
-) -> int:
-  if "digits" in tasks or len(set(tasks)) < max(len(tasks), 1):
+  if not is_exam and (
+    "digits" in tasks or len(set(tasks)) < max(len(tasks), 1)
+  ):
     raise InputError(
       f"--tasks={values.tasks}: name each benchmark once, and digits alone"
     )
-  from ddit_jax.pipelines import benchmarks
+  cluster.join(values)
+  from ddit_jax.experiment import processes
 
-  compilation_cache.use(values)
-  return benchmarks.evaluate_benchmarks(
-    config,
-    values.checkpoint,
-    tasks,
-    out=values.out,
-    weights=values.weights,
-    step=values.step,
-    baseline=values.baseline,
-  )
+  with processes.leaving_together():
+    config = _evaluation_config(values, overrides)
+    flags = ("checkpoint", "tasks", "baseline", "out", "weights", "step")
+    processes.check_same_settings(
+      dataclasses.asdict(config)
+      | {name: getattr(values, name) for name in flags}
+    )
+    compilation_cache.use(values)
+    options = {name: getattr(values, name) for name in flags[-3:]}
+    if is_exam:
+      from ddit_jax.pipelines import evaluate
+
+      return evaluate.evaluate(config, values.checkpoint, **options)
+    from ddit_jax.pipelines import benchmarks
+
+    return benchmarks.evaluate_benchmarks(
+      config, values.checkpoint, tasks, baseline=values.baseline, **options
+    )
 
 
 EVALUATE = Verb(
@@ -341,6 +336,9 @@ tasks on sources of the config ("captions:NAME"; docs/evaluation.md lists all):
 A run that was stopped goes on where it was. Beside metrics.json lie
 manifest.json, which says what the figures depend on, and a folder a task with
 the outputs in the official layout.
+
+On several machines each runs the same command, as with ddit train
+(--distributed; docs/launch.md); all share every batch.
 """,
   flags={
     "checkpoint": Flag(
@@ -357,6 +355,7 @@ the outputs in the official layout.
     "out": Flag("folder for metrics, samples and the report", is_path=True),
     "weights": _WEIGHTS,
     "step": _STEP,
+    **cluster.FLAGS,
     **compilation_cache.FLAGS,
   },
   run=_evaluate,

@@ -82,17 +82,24 @@ def _check_same(
 ) -> None:
   if jax.process_count() == 1:
     return
-  mine = json.dumps(facts, sort_keys=True).encode()
-  length = int(multihost_utils.broadcast_one_to_all(np.int32(len(mine))))
-  padded = np.frombuffer(mine[:length].ljust(length), np.uint8)
-  first = multihost_utils.broadcast_one_to_all(padded).astype(np.uint8)
-  error = None
-  if first.tobytes() != mine:
-    difference = _difference(json.loads(first.tobytes()), json.loads(mine))
+  first, mine, error = of_first(facts), json.dumps(facts, sort_keys=True), None
+  if json.dumps(first, sort_keys=True) != mine:
+    difference = _difference(first, json.loads(mine))
     error = InputError(
       f"process {jax.process_index()} {found} {difference}: {way_out}"
     )
   raise_on_all(error, doing=f"comparing the {name} of all processes")
+
+
+def of_first(value: Any) -> Any:
+  """The JSON-able value that the first process has, on all of them."""
+  if jax.process_count() == 1:
+    return value
+  mine = json.dumps(value, sort_keys=True).encode()
+  length = int(multihost_utils.broadcast_one_to_all(np.int32(len(mine))))
+  padded = np.frombuffer(mine[:length].ljust(length), np.uint8)
+  first = multihost_utils.broadcast_one_to_all(padded).astype(np.uint8)
+  return json.loads(first.tobytes())
 
 
 def _difference(first: dict[str, Any], mine: dict[str, Any]) -> str:

@@ -6,10 +6,14 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import jax
+
+from ddit_jax.checkpoint.manifest import raising_on_all
 from ddit_jax.errors import InputError, check_known, first_few, preparing
 from ddit_jax.experiment.config import Config, SampleConfig
+from ddit_jax.experiment.processes import of_first
 from ddit_jax.experiment.workdir import output_folder
-from ddit_jax.files import take_lock
+from ddit_jax.files import local_path, take_lock
 from ddit_jax.json_files import write_lines
 from ddit_jax.pipelines import own_data, run_facts
 from ddit_jax.pipelines.benchmark_report import write_results
@@ -68,7 +72,8 @@ def evaluate_benchmarks(
 ) -> int:
   """Samples and scores benchmarks, and writes them down; returns 0.
 
-  A run that was stopped goes on where it was when it is started again.
+  A run that was stopped goes on where it was when it is started again. With
+  several processes all sample and the first one scores and writes.
 
   Args:
     config: its sections `benchmarks`, `sample` and `data`.
@@ -84,7 +89,7 @@ def evaluate_benchmarks(
       outputs of other settings.
   """
   with preparing():
-    planned = [_planned(config, name) for name in tasks]
+    planned = [planned_task(config, name) for name in tasks]
   purpose = f"--tasks={','.join(tasks)}"
   check_weights(weights)
   refuse_captioner(checkpoint, step, purpose)
@@ -94,7 +99,7 @@ def evaluate_benchmarks(
     if any(task.protocol.kind != "image" for task in planned):
       refuse_sd3(path, purpose)
   facts, results = run_facts.program_facts(config), {}
-  with output_folder(out) as folder, _locked(folder), _explaining_stops(out):
+  with _writing(out) as folder:
     facts["checkpoint"], results["checkpoint"] = _evaluated(
       load(checkpoint, weights=weights, step=step, mesh=config.mesh.make()),
       checkpoint,
@@ -112,8 +117,10 @@ def evaluate_benchmarks(
         folder / BASELINE,
         is_baseline=True,
       )
-    write_results(folder, facts, results, config)
-  _check_scored(results.values(), out)
+    with raising_on_all("writing the results"):
+      if jax.process_index() == 0:
+        write_results(folder, facts, results, config)
+        _check_scored(results.values(), out)
   return 0
 
 
@@ -144,23 +151,24 @@ def _evaluated(
 ) -> tuple[dict[str, Any], list[TaskResult]]:
   """What was evaluated, and the result of every task."""
   facts = run_facts.checkpoint_facts(path, pipeline, weights)
-  plans = [_sampling(task, pipeline, config) for task in planned]
+  plans = [task_sampling(task, pipeline, config) for task in planned]
   for task, sampling in zip(planned, plans, strict=True):
     check_prompts(pipeline, task, sampling)
-  return facts, [
-    _run(
+  results = [
+    run_task(
       task,
       pipeline,
       sampling,
       folder,
-      weights_hash=facts["blake2b"],
+      weights=facts["blake2b"],
       is_baseline=is_baseline,
     )
     for task, sampling in zip(planned, plans, strict=True)
   ]
+  return facts, [result for result in results if result is not None]
 
 
-def _planned(config: Config, name: str) -> EvaluationTask:
+def planned_task(config: Config, name: str) -> EvaluationTask:
   """The items of a task, read and checked before any weights."""
   plan = config.benchmarks
   if own_data.is_own(name):
@@ -189,6 +197,16 @@ def _planned(config: Config, name: str) -> EvaluationTask:
 
 
 @contextlib.contextmanager
+def _writing(out: str) -> Iterator[pathlib.Path]:
+  """The folder of the results, to which the first process alone writes."""
+  if jax.process_index() != 0:
+    yield local_path(out)
+    return
+  with output_folder(out) as folder, _locked(folder), _explaining_stops(out):
+    yield folder
+
+
+@contextlib.contextmanager
 def _locked(folder: pathlib.Path) -> Iterator[None]:
   try:
     lock = take_lock(folder / ".lock")
@@ -213,37 +231,49 @@ def _explaining_stops(out: str) -> Iterator[None]:
     ) from error
 
 
-def _run(
+def run_task(
   task: EvaluationTask,
   pipeline: Pipeline | Sd3Pipeline,
   sampling: Sampling,
   folder: pathlib.Path,
   *,
-  weights_hash: str,
-  is_baseline: bool,
-) -> TaskResult:
-  """Samples what is missing of one task, and scores it."""
+  weights: str,
+  is_baseline: bool = False,
+) -> TaskResult | None:
+  """Samples what is missing of one task, and scores it.
+
+  Args:
+    task: the benchmark.
+    pipeline: the model.
+    sampling: see `task_sampling`.
+    folder: of all results; a folder of the task's own below it keeps outputs.
+    weights: what tells them apart; outputs of others are refused.
+    is_baseline: see `scored_result`.
+
+  Returns:
+    The result on the first process, None on others.
+  """
   folder = folder / task.folder_name
-  folder.mkdir(parents=True, exist_ok=True)
   settings = sampling.facts(task)
-  journal = Journal(
-    folder / "outputs.jsonl",
-    {
-      "task": task.name,
-      "weights": weights_hash,
-      "items": task.items_hash,
-      "settings": settings,
-    },
-  )
+  facts = {
+    "task": task.name,
+    "weights": weights,
+    "items": task.items_hash,
+    "settings": settings,
+  }
+  journal = _shared_journal(folder / "outputs.jsonl", facts)
   _log.info("%s: %d items", task.name, len(task.items))
   if task.protocol.kind == "image":
     sample_images(pipeline, task.items, journal, sampling, folder)
-    predictions = task.protocol.write(folder, task.items)
-  elif task.protocol.kind in _ESTIMATES:
-    _ESTIMATES[task.protocol.kind](pipeline, task, journal, sampling)
-    predictions = folder
   else:
-    sample_texts(pipeline, task, journal, sampling)
+    sample = _ESTIMATES.get(task.protocol.kind, sample_texts)
+    sample(pipeline, task, journal, sampling)
+  if jax.process_index() != 0:
+    return None
+  predictions = folder
+  if task.protocol.kind == "image":
+    predictions = task.protocol.write(folder, task.items)
+  elif task.protocol.kind not in _ESTIMATES:
     predictions = task.protocol.write(folder, task.items, journal.outputs)
     rows = llava_answers(
       task.items, journal.outputs, sampling.prompts, pipeline.config.name
@@ -260,7 +290,18 @@ def _run(
   )
 
 
-def _sampling(
+def _shared_journal(path: pathlib.Path, facts: dict[str, Any]) -> Journal:
+  """The outputs so far, on all processes; the first one keeps the file."""
+  if jax.process_index() == 0:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    journal = Journal(path, facts)
+  else:
+    journal = Journal(None, facts)
+  journal.outputs = of_first(journal.outputs)
+  return journal
+
+
+def task_sampling(
   task: EvaluationTask, pipeline: Pipeline | Sd3Pipeline, config: Config
 ) -> Sampling:
   """How a task is sampled, by the published settings or by the config."""

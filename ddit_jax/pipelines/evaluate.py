@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ddit_jax.checkpoint.manifest import raising_on_all
 from ddit_jax.checkpoint.store import checkpoints_in
 from ddit_jax.digits import (
   benchmark_scores,
@@ -69,17 +70,23 @@ def evaluate(
 ) -> int:
   """Evaluates a checkpoint and writes metrics, samples and report; returns 0.
 
+  With several processes all sample and the first one writes.
+
   Raises:
     InputError: the checkpoint does not exist or is of another world, or the
       folder cannot be written.
   """
-  with output_folder(out) as folder:
+  is_first = jax.process_index() == 0
+  writing = output_folder(out) if is_first else contextlib.nullcontext()
+  with writing as folder:
     evaluator, scalars = _opened(config, checkpoint, weights, step)
     evaluator.run()
-    evaluator.write(folder, scalars, weights)
-  print(_table(evaluator.metrics))
-  print(f"metrics: {folder / 'metrics.json'}")
-  print(f"report:  {folder / 'report.html'}")
+    with raising_on_all("writing the results"):
+      if is_first:
+        evaluator.write(folder, scalars, weights)
+        print(_table(evaluator.metrics))
+        print(f"metrics: {folder / 'metrics.json'}")
+        print(f"report:  {folder / 'report.html'}")
   return 0
 
 

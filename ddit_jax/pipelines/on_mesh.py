@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from ddit_jax.data.prefetch import to_mesh
+from ddit_jax.data.prefetch import rows_of_process, to_mesh
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
 from ddit_jax.monitor.progress import progress_bar
@@ -38,6 +39,9 @@ class ModelOnMesh(abc.ABC):
 def in_batches(function, rows: Any, *, mesh: Mesh, batch_size: int) -> Any:
   """Runs `function` on equal batches of rows; the last one is padded.
 
+  With several processes all of them call it with the same rows. Each puts those
+  of its devices on the mesh, and all get the results of all rows.
+
   Args:
     function: rows of a batch on the mesh -> arrays of equally many rows.
     rows: a tree of numpy arrays [rows, ...].
@@ -51,23 +55,31 @@ def in_batches(function, rows: Any, *, mesh: Mesh, batch_size: int) -> Any:
   ways = batch_ways(mesh)
   size = -(-min(batch_size, num_rows) // ways) * ways
   starts, results = range(0, num_rows, size), []
+  mine = np.array(rows_of_process(mesh, size))
+  is_shown = len(starts) > 1 and jax.process_index() == 0
   with (
     jax.set_mesh(mesh),
-    progress_bar(len(starts), unit="batch", is_shown=len(starts) > 1) as bar,
+    progress_bar(len(starts), unit="batch", is_shown=is_shown) as bar,
   ):
     for start in starts:
-      batch = jax.tree.map(
-        functools.partial(_padded_slice, start=start, size=size), rows
-      )
+      # Past the end the last row repeats; its results are cut.
+      places = np.minimum(start + mine, num_rows - 1)
+      take = functools.partial(np.take, indices=places, axis=0)
+      batch = to_mesh(jax.tree.map(take, rows), mesh)
       # One batch at a time lies on the devices, and the bar shows what is done.
-      results.append(jax.device_get(function(to_mesh(batch, mesh))))
+      results.append(to_host(function(batch)))
       bar.update()
   joined = jax.tree.map(lambda *parts: np.concatenate(parts), *results)
   return jax.tree.map(lambda array: array[:num_rows], joined)
 
 
-def _padded_slice(rows: np.ndarray, *, start: int, size: int) -> np.ndarray:
-  """`size` rows; past the end the last one repeats (its results are cut)."""
-  rows = rows[start : start + size]
-  missing = size - len(rows)
-  return np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
+def to_host(tree: Any) -> Any:
+  """A tree's arrays on the mesh as numpy arrays of all rows."""
+
+  def gather(array):
+    is_far = isinstance(array, jax.Array) and not array.is_fully_addressable
+    if not is_far:
+      return array
+    return multihost_utils.process_allgather(array, tiled=True)
+
+  return jax.device_get(jax.tree.map(gather, tree))

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -197,13 +198,16 @@ def sample_images(
 ) -> None:
   """Images of all items that the journal lacks, as PNG files below `folder`.
 
+  The first process writes them.
+
   Raises:
     InputError: an image that the journal names is not there.
   """
+  is_first = jax.process_index() == 0
   missing = [
     path for path in journal.outputs.values() if not (folder / path).is_file()
   ]
-  if missing:
+  if missing and is_first:
     raise InputError(
       f"{folder} lacks {len(missing)} images that were generated "
       f"({first_few(missing)}): put them back, or choose another --out"
@@ -219,7 +223,8 @@ def sample_images(
     )
 
   def keep(item: Item, image: Pixels) -> str:
-    save_png(folder / item.path, Image.fromarray(image))
+    if is_first:
+      save_png(folder / item.path, Image.fromarray(image))
     return item.path
 
   size = sampling.sample.batch_size
@@ -244,7 +249,10 @@ def _fill(
   if not todo:
     return
   num_there = len(items) - len(todo)
-  with progress_bar(len(items), initial=num_there, unit="item") as bar:
+  is_shown = jax.process_index() == 0
+  with progress_bar(
+    len(items), initial=num_there, unit="item", is_shown=is_shown
+  ) as bar:
     for batch, inputs in _read_ahead(todo, size, read):
       missing = size - len(batch)
       outputs = sample(

@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Int
 
+from ddit_jax.pipelines.on_mesh import to_host
 from ddit_jax.sampling.text_sampler import Progress, Texts
 from ddit_jax.sharding.rules import partition_spec
 
@@ -39,10 +40,10 @@ def finish_and_drop(
   while True:
     size = len(places)
     progress = advance(inputs, progress, size // 2 if size > least else 0)
-    texts = jax.device_get(finish(progress))
+    texts = to_host(finish(progress))
     if results is None:
       results = jax.tree.map(np.array, texts)
-    is_done = np.asarray(progress.is_done)
+    is_done = to_host(progress.is_done)
     for kept, new in zip(results, texts, strict=True):
       if kept is not None:
         kept[places] = new
@@ -61,11 +62,16 @@ def finish_and_drop(
 def _rows_of(tree, chosen: Int[np.ndarray, " rows"], mesh: Mesh):
   """Some rows of arrays on the mesh, on the mesh."""
 
-  def take(array):
+  def place(array):
     axes = partition_spec("batch", *(None,) * (array.ndim - 1))
-    return jax.device_put(array[chosen], NamedSharding(mesh, axes))
+    return NamedSharding(mesh, axes)
 
-  return jax.tree.map(take, tree)
+  take = jax.jit(_taken, out_shardings=jax.tree.map(place, tree))
+  return take(tree, chosen)
+
+
+def _taken(tree, chosen: Int[jax.Array, " rows"]):
+  return jax.tree.map(lambda array: array[chosen], tree)
 
 
 def _power_of_two(least: int) -> int:

@@ -22,11 +22,12 @@ class Journal:
     outputs: the output of each item's key so far.
   """
 
-  def __init__(self, path: pathlib.Path, facts: Mapping[str, Any]):
+  def __init__(self, path: pathlib.Path | None, facts: Mapping[str, Any]):
     """Opens or creates the file.
 
     Args:
-      path: the file; its folder exists.
+      path: the file, whose folder exists; None keeps outputs in memory alone,
+        where another process writes them.
       facts: what the outputs depend on, as JSON has it.
 
     Raises:
@@ -35,6 +36,8 @@ class Journal:
     self._path = path
     header = {"format": _FORMAT, **facts}
     self.outputs: dict[str, Any] = {}
+    if path is None:
+      return
     lines = self._whole_lines() if path.exists() else []
     if lines:
       self._check_header(lines[0], header)
@@ -51,7 +54,8 @@ class Journal:
     """
     if known := self.outputs.keys() & outputs.keys():
       raise ValueError(f"{sorted(known)[0]!r} was sampled twice")
-    self._write([{"key": k, "output": v} for k, v in outputs.items()])
+    if self._path is not None:
+      self._write([{"key": k, "output": v} for k, v in outputs.items()])
     self.outputs |= outputs
 
   def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:

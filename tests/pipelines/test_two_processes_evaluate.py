@@ -1,0 +1,62 @@
+"""`ddit evaluate` in two real processes against the same in one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import devices, tiny_run
+from tests.pipelines.test_benchmarks import flags, journal
+from tests.protocols import official_files
+
+TASKS = ("gqa", "mjhq")
+COUNT = 6
+
+
+def ddit_together(*argv, count: int) -> None:
+  """Eight devices in all."""
+  command = [sys.executable, "-m", "ddit_jax", *map(str, argv)]
+  result = subprocess.run(
+    ["bash", "launch/local.sh", str(count), *command],
+    cwd=tiny_run.ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    timeout=300,
+    env=os.environ | {"XLA_FLAGS": devices.xla_flags(8 // count)},
+  )
+  assert result.returncode == 0, result.stdout
+
+
+def metrics(folder) -> dict:
+  return json.loads((folder / "metrics.json").read_text())["metrics"]
+
+
+@pytest.mark.slow
+def test_two_processes_share_batches_and_resume_as_one_does(trained, tmp_path):
+  official_files.gqa(tmp_path / "gqa", COUNT)
+  official_files.mjhq(tmp_path / "mjhq", COUNT)
+  alone, together = tmp_path / "alone", tmp_path / "together"
+  changes = {"sample__text__canvas_length": 4, "sample__batch_size": 8}
+  for folder, count in ((alone, 1), (together, 2)):
+    argv = flags(trained, tmp_path, folder, TASKS, **changes)
+    ddit_together(*argv, count=count)
+  assert metrics(together) == metrics(alone)
+  assert journal(together / "gqa") == journal(alone / "gqa")
+  for want in sorted((alone / "mjhq").rglob("*.png")):
+    got = together / want.relative_to(alone)
+    with Image.open(want) as first, Image.open(got) as second:
+      # Eight-bit pixels, of sums in another order.
+      np.testing.assert_allclose(
+        np.asarray(first, int), np.asarray(second, int), atol=1
+      )
+  # As if killed after three answers and a half.
+  path = together / "gqa" / "outputs.jsonl"
+  lines = path.read_text().splitlines(keepends=True)
+  path.write_text("".join(lines[:4]) + lines[4][:9])
+  ddit_together(*argv, count=2)
+  assert path.read_text().splitlines(keepends=True) == lines
