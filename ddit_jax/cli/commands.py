@@ -87,7 +87,13 @@ def _sample(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     values.task,
     {
       key: getattr(values, key)
-      for key in ("prompt", "negative_prompt", "image", "mask", "question")
+      for key in (
+        "prompt",
+        "negative_prompt",
+        "image",
+        "mask_image",
+        "question",
+      )
     },
     values.inputs,
   )
@@ -123,7 +129,7 @@ def _sample_changes(
   values: argparse.Namespace, overrides: dict[str, str]
 ) -> dict[str, str]:
   """Changes of the sampling config, after checking that the task uses them."""
-  from ddit_jax.pipelines.generating import SHORT_NAMES
+  from ddit_jax.pipelines.generating import FLAG_FIELDS
 
   task = values.task
   for name, other in _TASK_OF.items():
@@ -134,8 +140,8 @@ def _sample_changes(
     if key.partition(".")[0] == unused:
       raise InputError(f"--task={task} does not use --sample.{key}")
   changes = dict(overrides)
-  for name in sorted(values.given & _SHORT_FLAGS.keys()):
-    key = SHORT_NAMES[task].get(name)
+  for name in sorted(values.given & _FIELD_FLAGS.keys()):
+    key = FLAG_FIELDS[task].get(name)
     if key is None:
       raise InputError(f"--task={task} does not take --{name}")
     if key in changes:
@@ -158,11 +164,13 @@ def _integers(
     ) from None
 
 
-# Short names of fields of the sampling config, see `generating.SHORT_NAMES`;
-# they have the fields' types and defaults.
-_SHORT_FLAGS = {
+# Fields of the sampling config, see `generating.FLAG_FIELDS`; the flags have
+# their types and defaults.
+_FIELD_FLAGS = {
   "batch_size": Flag("images or texts at once; fewer take less memory"),
-  "guidance": Flag("t2i: scale of classifier-free guidance; 1 is none"),
+  "guidance_scale": Flag("t2i: of classifier-free guidance; 1 is none"),
+  "num_inference_steps": Flag("t2i: steps of the solver"),
+  "num_steps": Flag("caption, vqa: most steps of the text sampler"),
   "order": Flag("caption, vqa: in which order tokens are revealed"),
   "preset": Flag(
     "caption, vqa: named settings, such as exact, fast or turbo, in place of "
@@ -170,7 +178,6 @@ _SHORT_FLAGS = {
   ),
   "shift": Flag("t2i: resolution shift of the times"),
   "solver": Flag("t2i: euler, euler_stochastic, heun or dpmpp_2m"),
-  "steps": Flag("steps of the image or of the text sampler"),
   "strength": Flag("t2i with --image: share of the steps that it goes through"),
   "temperature": Flag("caption, vqa: of the draws; 0 is the most likely token"),
 }
@@ -192,8 +199,8 @@ Runs one task of a trained checkpoint:
 
 Many at once: --inputs=FILE.jsonl, one JSON object per line with the keys
 "prompt", "image" and "question" that the task needs; t2i also takes
-"negative_prompt", "image" and "mask". Images are written as
-PNG files, texts to results.jsonl, both in --out. A request that cannot be run
+"negative_prompt", "image" and "mask_image". Images are written as PNG files,
+texts to results.jsonl, both in --out. A request that cannot be run
 gets an "error" there in place of a result; the others are run, and the exit
 code is 1.
 
@@ -205,9 +212,9 @@ name of the image file: --indices=7 draws the eighth image of the same call
 again. The sampling config is the checkpoint's; flags change single fields:
 
   ddit sample --checkpoint=runs/digits --task=t2i --prompt="a red seven" \\
-    --guidance=2 --steps=50 --num_images_per_prompt=4
+    --guidance_scale=2 --num_inference_steps=50 --num_images_per_prompt=4
 
-An image is changed with --image, and only in the white parts of a --mask:
+An image is changed with --image, and only in the white parts of a --mask_image:
 
   ddit sample --checkpoint=runs/digits --task=t2i --prompt="a blue seven" \\
     --image=seven.png --strength=0.7
@@ -228,7 +235,7 @@ An image is changed with --image, and only in the white parts of a --mask:
     "image": Flag(
       "an image file; t2i changes it", is_repeated=True, is_path=True
     ),
-    "mask": Flag(
+    "mask_image": Flag(
       "t2i: an image file, white where --image is drawn anew",
       is_repeated=True,
       is_path=True,
@@ -248,7 +255,7 @@ An image is changed with --image, and only in the white parts of a --mask:
     "instruction": Flag(
       "vqa: what follows each question; as in training if unset"
     ),
-    **_SHORT_FLAGS,
+    **_FIELD_FLAGS,
     **compilation_cache.FLAGS,
   },
   run=_sample,

@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
   Bad input (verb, flag, config key, type, value or path) prints one line on
   stderr and returns 2.
   """
-  start_times.begin()
+  start_times.mark_begin()
   argv = sys.argv[1:] if argv is None else argv
   _show_messages()
   try:

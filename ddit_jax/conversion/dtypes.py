@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 from jaxtyping import Float
 
-from ddit_jax.conversion.safetensors_io import DTYPES
+from ddit_jax.conversion.safetensors_io import STORED_DTYPES
 from ddit_jax.errors import InputError
 
 # Dtypes that weights may be stored in.
@@ -59,8 +59,10 @@ def output_dtype(stored: str, wanted: str | None) -> np.dtype:
       floats then become bfloat16, which holds each of them exactly.
   """
   if wanted is not None:
-    return DTYPES[OUTPUT_DTYPES[wanted]]
-  return DTYPES["BF16"] if stored.startswith("F8") else DTYPES[stored]
+    return STORED_DTYPES[OUTPUT_DTYPES[wanted]]
+  return (
+    STORED_DTYPES["BF16"] if stored.startswith("F8") else STORED_DTYPES[stored]
+  )
 
 
 def cast(

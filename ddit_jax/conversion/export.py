@@ -43,7 +43,7 @@ from ddit_jax.conversion.rearrange import copy_into
 from ddit_jax.conversion.record import read_record, read_source, report_lines
 from ddit_jax.conversion.safetensors_io import (
   DTYPE_NAMES,
-  DTYPES,
+  STORED_DTYPES,
   StoredTensor,
   assign_shards,
   write_folder,
@@ -261,7 +261,7 @@ def _open_network(
     slices=dict(sorted(slices.items())),
     shapes=shapes,
     arrays=arrays,
-    dtype=None if dtype is None else DTYPES[OUTPUT_DTYPES[dtype]],
+    dtype=None if dtype is None else STORED_DTYPES[OUTPUT_DTYPES[dtype]],
   )
 
 
@@ -282,7 +282,7 @@ def _write_network(
     theirs = np.empty(tensor.shape, block.dtype)
     copy_into(theirs, part.to_theirs(block))
     progress(tensor.nbytes)
-    return cast(tensor.name, theirs, DTYPES[tensor.dtype], casts)
+    return cast(tensor.name, theirs, STORED_DTYPES[tensor.dtype], casts)
 
   dtypes = {k: network.dtype_of(p.block[0]) for k, p in network.slices.items()}
   files = _usual_files(network, source_files) or assign_shards(

@@ -14,7 +14,7 @@ from ddit_jax.conversion.adapter_file import AdapterModule
 from ddit_jax.conversion.configs import CONFIG_CLASSES, NetworkConfig
 from ddit_jax.conversion.dtypes import CastCounter
 from ddit_jax.conversion.plan import ConversionPlan, NetworkPlan
-from ddit_jax.conversion.safetensors_io import DTYPES, StoredTensor
+from ddit_jax.conversion.safetensors_io import STORED_DTYPES, StoredTensor
 from ddit_jax.conversion.slices import TensorSlice
 from ddit_jax.errors import InputError, check_known
 from ddit_jax.json_files import read_json_object, write_json
@@ -208,7 +208,7 @@ def _row(network: NetworkPlan, part: TensorSlice, seed: int):
     seeded = f", seed {seed}" if part.init.startswith("normal") else ""
     return "newly initialised", (place, numbers, part.init + seeded)
   tensor, kept = network.tensors[part.key], network.arrays[path][1]
-  is_cast = DTYPES[tensor.dtype] != kept
+  is_cast = STORED_DTYPES[tensor.dtype] != kept
   cast = f" ({tensor.dtype} to {kept.name})" if is_cast else ""
   return "mapped", (_label(tensor), numbers, f"-> {place}{cast}")
 

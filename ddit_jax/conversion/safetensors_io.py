@@ -25,7 +25,7 @@ from ddit_jax.errors import InputError, first_few
 from ddit_jax.files import open_regular, read_regular
 from ddit_jax.json_files import parse_json, write_json
 
-DTYPES: dict[str, np.dtype] = {
+STORED_DTYPES: dict[str, np.dtype] = {
   "F64": np.dtype(np.float64),
   "F32": np.dtype(np.float32),
   "F16": np.dtype(np.float16),
@@ -39,7 +39,9 @@ DTYPES: dict[str, np.dtype] = {
   "U8": np.dtype(np.uint8),
   "BOOL": np.dtype(np.bool_),
 }
-DTYPE_NAMES: dict[np.dtype, str] = {d: name for name, d in DTYPES.items()}
+DTYPE_NAMES: dict[np.dtype, str] = {
+  d: name for name, d in STORED_DTYPES.items()
+}
 _INDEX_SUFFIX = ".safetensors.index.json"
 # Shard size used by Hugging Face's libraries.
 _MAX_SHARD_BYTES = 5 * 10**9
@@ -74,7 +76,7 @@ class StoredTensor:
   Attributes:
     name: full name in the file.
     file: the file.
-    dtype: the format's name of its dtype, a key of `DTYPES`.
+    dtype: the format's name of its dtype, a key of `STORED_DTYPES`.
     shape: its shape.
     start: its first byte in the file.
   """
@@ -93,11 +95,11 @@ class StoredTensor:
   @property
   def nbytes(self) -> int:
     """Bytes in the file."""
-    return math.prod(self.shape) * DTYPES[self.dtype].itemsize
+    return math.prod(self.shape) * STORED_DTYPES[self.dtype].itemsize
 
   def read(self) -> np.ndarray:
     """The tensor, mapped from the file; its pages are read when touched."""
-    dtype = DTYPES[self.dtype]
+    dtype = STORED_DTYPES[self.dtype]
     if not self.nbytes:
       return np.zeros(self.shape, dtype)
     return np.memmap(self.file, dtype, "r", self.start, self.shape)
@@ -164,10 +166,10 @@ def _stored_tensor(
       "published checkpoint"
     )
   # The library also takes {"F32": null} for a dtype.
-  if not isinstance(dtype, str) or dtype not in DTYPES:
+  if not isinstance(dtype, str) or dtype not in STORED_DTYPES:
     raise InputError(
       f"{path}: tensor {name} has dtype {dtype!r}, which cannot be read; known "
-      f"are {', '.join(DTYPES)}"
+      f"are {', '.join(STORED_DTYPES)}"
     )
   return StoredTensor(
     name=name,
@@ -300,7 +302,9 @@ def _write_file(
   read: Callable[[StoredTensor], np.ndarray],
 ) -> None:
   # Wide dtypes first keeps every tensor aligned to its own size.
-  tensors = sorted(tensors, key=lambda t: (-DTYPES[t.dtype].itemsize, t.name))
+  tensors = sorted(
+    tensors, key=lambda t: (-STORED_DTYPES[t.dtype].itemsize, t.name)
+  )
   header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
   position = 0
   for tensor in tensors:
@@ -318,7 +322,7 @@ def _write_file(
     for tensor, numbers in zip(tensors, _prefetch(tensors, read), strict=True):
       array = np.asarray(numbers, order="C")
       assert array.shape == tensor.shape, (tensor, array.shape)
-      assert array.dtype == DTYPES[tensor.dtype], (tensor, array.dtype)
+      assert array.dtype == STORED_DTYPES[tensor.dtype], (tensor, array.dtype)
       file.write(array.reshape(-1).view(np.uint8).data)
 
 

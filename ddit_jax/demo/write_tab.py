@@ -8,7 +8,12 @@ import gradio as gr
 
 from ddit_jax.demo.desk import Desk, counted, cut_note, telling
 from ddit_jax.demo.token_text import text_html
-from ddit_jax.demo.writing import TASKS, Writing, text_settings, writing_job
+from ddit_jax.demo.writing import (
+  WRITING_TASKS,
+  Writing,
+  text_settings,
+  writing_job,
+)
 from ddit_jax.prng import MAX_SEED
 from ddit_jax.sampling.text_options import PRESETS
 from ddit_jax.sampling.text_planners import ORDERS
@@ -69,7 +74,7 @@ class WriteTab:
       buttons=[],
     )
     self._task = gr.Radio(
-      list(TASKS), value=TASKS[0], label="Task", elem_id="task"
+      list(WRITING_TASKS), value=WRITING_TASKS[0], label="Task", elem_id="task"
     )
     self._text = gr.Textbox(visible=False, elem_id="text", lines=2)
     way = gr.Dropdown(
@@ -103,7 +108,9 @@ class WriteTab:
 
   def _with_task(self, task: str) -> gr.Textbox:
     return gr.Textbox(
-      self._texts.get(task, ""), label=_LABELS[task], visible=task != TASKS[0]
+      self._texts.get(task, ""),
+      label=_LABELS[task],
+      visible=task != WRITING_TASKS[0],
     )
 
   def _connect(self, write, stop, fields, outputs) -> None:

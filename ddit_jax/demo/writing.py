@@ -18,7 +18,7 @@ from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.sampling.text_options import PRESETS
 from ddit_jax.serving.engine import TextGroup, TextRow
 
-TASKS = ("describe", "ask", "fill in")
+WRITING_TASKS = ("describe", "ask", "fill in")
 # "_" alone, or between marks, is one token to fill in.
 _BLANK = re.compile(r"(?<!\w)_(?!\w)")
 _GOES_ON = re.compile(r"\s*(?:\.\.\.|…)\s*$")
@@ -94,7 +94,7 @@ def writing_job(
     image: that the text is about.
     text: the question, or the text with blanks; captions have none.
     pipeline: writes.
-    task: of `TASKS`.
+    task: of `WRITING_TASKS`.
     seed: of the draws.
     settings: changes of the sampling config, see `text_settings`.
 

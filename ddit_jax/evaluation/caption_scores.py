@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float64
 
-ORDERS = 4
+_MAX_ORDER = 4
 _CIDER_SIGMA = 6.0
 _ROUGE_BETA = 1.2
 # Keep BLEU's fractions finite, as published.
@@ -19,7 +19,7 @@ _SMALL = 1e-9
 _TINY = 1e-15
 
 NGram = tuple[str, ...]
-Counts = list[dict[NGram, int]]
+NGramCounts = list[dict[NGram, int]]
 PerImage = Float64[np.ndarray, " images"]
 
 
@@ -110,29 +110,30 @@ def _check(
     raise ValueError("every image needs at least one reference caption")
 
 
-def _ngrams(text: str) -> Counts:
+def _ngrams(text: str) -> NGramCounts:
   """Counts of the n-grams of each order, in order of appearance."""
   words = text.split()
-  later = [words[skip:] for skip in range(ORDERS)]
+  later = [words[skip:] for skip in range(_MAX_ORDER)]
   return [
-    Counter(zip(*later[:order], strict=False)) for order in range(1, ORDERS + 1)
+    Counter(zip(*later[:order], strict=False))
+    for order in range(1, _MAX_ORDER + 1)
   ]
 
 
 def _cider_of_image(
-  candidate: Counts,
-  references: Sequence[Counts],
+  candidate: NGramCounts,
+  references: Sequence[NGramCounts],
   idf: Mapping[NGram, float],
   unseen: float,
 ) -> float:
   weights, norms, length = _weighted(candidate, idf, unseen)
-  sums = [0.0] * ORDERS
+  sums = [0.0] * _MAX_ORDER
   for reference in references:
     other_weights, other_norms, other_length = _weighted(reference, idf, unseen)
     penalty = math.e ** (
       -(float(length - other_length) ** 2) / (2 * _CIDER_SIGMA**2)
     )
-    for order in range(ORDERS):
+    for order in range(_MAX_ORDER):
       theirs = other_weights[order]
       product = 0.0
       for gram, weight in weights[order].items():
@@ -144,11 +145,11 @@ def _cider_of_image(
   total = 0.0
   for one in sums:
     total += one
-  return total / ORDERS / len(references) * 10
+  return total / _MAX_ORDER / len(references) * 10
 
 
 def _weighted(
-  counts: Counts, idf: Mapping[NGram, float], unseen: float
+  counts: NGramCounts, idf: Mapping[NGram, float], unseen: float
 ) -> tuple[list[dict[NGram, float]], list[float], int]:
   """(tf-idf weights, norms, number of bigrams) of one caption."""
   weights = [
@@ -168,7 +169,7 @@ def _bleu_counts(
   candidate: str, references: Sequence[str]
 ) -> tuple[list[int], list[int], int, int]:
   """(matched n-grams, n-grams, length, reference length) of an image."""
-  best: list[dict[NGram, int]] = [{} for _ in range(ORDERS)]
+  best: list[dict[NGram, int]] = [{} for _ in range(_MAX_ORDER)]
   for text in references:
     for table, counts in zip(best, _ngrams(text), strict=True):
       for gram, count in counts.items():
@@ -178,7 +179,7 @@ def _bleu_counts(
     sum(min(table.get(gram, 0), count) for gram, count in counts.items())
     for table, counts in zip(best, _ngrams(candidate), strict=True)
   ]
-  guessed = [max(0, length - order) for order in range(ORDERS)]
+  guessed = [max(0, length - order) for order in range(_MAX_ORDER)]
   closest = min(
     (len(text.split()) for text in references),
     key=lambda other: (abs(other - length), other),
@@ -193,7 +194,7 @@ def _bleu_of_counts(
   reference_length: int,
 ) -> list[float]:
   product, scores = 1.0, []
-  for order in range(ORDERS):
+  for order in range(_MAX_ORDER):
     product *= (float(matched[order]) + _TINY) / (
       float(guessed[order]) + _SMALL
     )

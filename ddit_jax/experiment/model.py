@@ -21,7 +21,7 @@ from ddit_jax.models.module import (
 )
 from ddit_jax.sharding.placement import (
   PlacedLeaf,
-  summary,
+  placement_summary,
   with_shardings,
 )
 
@@ -57,7 +57,8 @@ class ModelParts(abc.ABC):
       for name, part in self.parts().items()
     }
     placed = "\n".join(
-      f"{name}: {summary(rows)}" for name, rows in self.placements(mesh).items()
+      f"{name}: {placement_summary(rows)}"
+      for name, rows in self.placements(mesh).items()
     )
     return (
       f"{self.network.num_parameters()} parameters on {mesh.size} devices "

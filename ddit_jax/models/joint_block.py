@@ -6,7 +6,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from ddit_jax.models.attention import ATTENTION, joint_attention
+from ddit_jax.models.attention import ATTENTION, Heads, joint_attention
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.layers import (
   RMSNorm,
@@ -20,7 +20,6 @@ from ddit_jax.sharding.rules import constrain
 # `_`: the two streams may differ in length.
 Tokens = Float[Array, "batch _ width"]
 Vector = Float[Array, "batch width"]
-Heads = Float[Array, "batch _ heads head_dim"]
 
 # Remat names of a block's matrix products and of its attention, but for the
 # queries, keys and values.

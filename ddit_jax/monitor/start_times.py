@@ -7,7 +7,7 @@ _began = time.monotonic()
 _log = logging.getLogger(__name__)
 
 
-def begin() -> None:
+def mark_begin() -> None:
   """The program starts, and has not imported large libraries yet."""
   global _began
   _began = time.monotonic()

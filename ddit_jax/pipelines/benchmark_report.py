@@ -12,7 +12,7 @@ from ddit_jax.experiment.config import Config
 from ddit_jax.json_files import write_json
 from ddit_jax.pipelines.evaluation_task import BASELINE, TaskResult
 from ddit_jax.protocols.item import Item
-from ddit_jax.report.page import Example, Report, write_report
+from ddit_jax.report.page import Report, ShownItem, write_report
 from ddit_jax.scoring.benchmarks import BENCHMARKS, interval
 from ddit_jax.scoring.scored import ItemScores
 
@@ -185,10 +185,10 @@ def _headlines(
 
 def _examples(
   results: Mapping[str, Sequence[TaskResult]], config: Config
-) -> dict[str, list[Example]]:
+) -> dict[str, list[ShownItem]]:
   """The worst items of each task, and random ones."""
   plan = config.benchmarks
-  shown: dict[str, list[Example]] = {}
+  shown: dict[str, list[ShownItem]] = {}
   for number, result in enumerate(results["checkpoint"]):
     others = results.get(BASELINE)
     baseline = others[number] if others else None
@@ -247,7 +247,7 @@ def _example(
   result: TaskResult,
   baseline: TaskResult | None,
   score: float | None,
-) -> Example:
+) -> ShownItem:
   prompt, output = result.prompts[item.key], result.outputs[item.key]
   texts = {"prompt": prompt} if prompt else {}
   images = {}
@@ -270,7 +270,7 @@ def _example(
     texts["expected"] = str(item.facts["expected"])
   if score is not None:
     texts["score"] = f"{score:.4g}"
-  return Example(name=item.key, images=images, texts=texts)
+  return ShownItem(name=item.key, images=images, texts=texts)
 
 
 def _thumbnail(path: pathlib.Path) -> np.ndarray:

@@ -19,7 +19,7 @@ from ddit_jax.pipelines.image_pipeline import check_num_images
 from ddit_jax.pipelines.inputs import sample_config
 from ddit_jax.pipelines.load import load, refuse_captioner, refuse_sd3
 from ddit_jax.pipelines.pipeline import Pipeline
-from ddit_jax.pipelines.requests import open_image, read_image
+from ddit_jax.pipelines.requests import open_image, read_square_image
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
 from ddit_jax.prng import check_seed
 from ddit_jax.protocols.layouts import save_png
@@ -27,22 +27,22 @@ from ddit_jax.sampling.step_cache import StepCache
 
 _log = logging.getLogger(__name__)
 
-# The names by which `ddit sample` takes fields of `SampleConfig`, by task; all
-# others are set by their dotted names.
+# The fields of `SampleConfig` that `ddit sample` also takes as flags named like
+# them, by task; all others are set by their dotted names.
 _OF_TEXTS = {
   "batch_size": "batch_size",
+  "num_steps": "text.num_steps",
   "order": "text.order",
   "preset": "text.preset",
-  "steps": "text.num_steps",
   "temperature": "text.temperature",
 }
-SHORT_NAMES = {
+FLAG_FIELDS = {
   "t2i": {
     "batch_size": "batch_size",
-    "guidance": "image.guidance_scale",
+    "guidance_scale": "image.guidance_scale",
+    "num_inference_steps": "image.num_inference_steps",
     "shift": "image.shift",
     "solver": "image.solver",
-    "steps": "image.num_inference_steps",
     "strength": "image.strength",
   },
   "caption": _OF_TEXTS,
@@ -182,14 +182,14 @@ def _checked(
     if "image" in row:
       image = open_image(row["image"])
       (found["pixels"],) = edited_images(image, sides, 1)
-    if "mask" in row:
-      (found["mask_pixels"],) = masks(open_image(row["mask"]), sides, 1)
+    if "mask_image" in row:
+      (found["mask_pixels"],) = masks(open_image(row["mask_image"]), sides, 1)
     return found
   if task == "vqa":
     (prompt,) = pipeline.prompts([row["question"]], options.instruction)
     pipeline.template(prompt)
   side, crop = pipeline.input_size, pipeline.input_crop
-  return {"pixels": read_image(row["image"], side, crop)}
+  return {"pixels": read_square_image(row["image"], side, crop)}
 
 
 def _images(

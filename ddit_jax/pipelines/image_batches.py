@@ -20,7 +20,7 @@ from ddit_jax.sampling.image_sampler import (
   ImageSampling,
   Inputs,
   Kind,
-  Progress,
+  PartialImages,
   begin,
   conditioned,
   run_calls,
@@ -269,19 +269,19 @@ class ImageSampler(ModelOnMesh):
     *,
     kinds: tuple[Kind, ...],
     sampling: ImageSampling,
-  ) -> Progress:
+  ) -> PartialImages:
     predict = functools.partial(self._model.predict, variables)
     return begin(predict, inputs, calls, kinds, sampling=sampling)
 
   def _advanced(
     self,
     variables,
-    progress: Progress,
+    progress: PartialImages,
     inputs: Inputs,
     calls: Calls,
     *,
     kinds: tuple[Kind, ...],
     sampling: ImageSampling,
-  ) -> Progress:
+  ) -> PartialImages:
     predict = functools.partial(self._model.predict, variables)
     return run_calls(predict, progress, inputs, calls, kinds, sampling=sampling)

@@ -19,7 +19,7 @@ from ddit_jax.monitor.progress import progress_bar
 from ddit_jax.pipelines.evaluation_task import EvaluationTask
 from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.pipelines.ranking import pair_nats
-from ddit_jax.pipelines.requests import read_image
+from ddit_jax.pipelines.requests import read_square_image
 from ddit_jax.pipelines.sd3 import Sd3Pipeline
 from ddit_jax.protocols.item import Item
 from ddit_jax.protocols.journal import Journal
@@ -184,7 +184,7 @@ def _reader(
   def read(item: Item) -> Pixels:
     if task.read is not None:
       return task.read(item, side, crop)
-    return read_image(str(item.image), side, crop)
+    return read_square_image(str(item.image), side, crop)
 
   return read
 

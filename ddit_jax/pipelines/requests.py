@@ -29,7 +29,7 @@ NEEDED = {
   "vqa": ("image", "question"),
 }
 OPTIONAL = {
-  "t2i": ("negative_prompt", "image", "mask"),
+  "t2i": ("negative_prompt", "image", "mask_image"),
   "caption": (),
   "vqa": (),
 }
@@ -67,12 +67,14 @@ def read(
     flags = " and ".join(f"--{key}" for key in needed)
     raise InputError(f"nothing to do: give {flags}, or --inputs=FILE.jsonl")
   for row in rows:
-    if "mask" in row and "image" not in row:
-      raise InputError(f"{row['mask']} needs an image that it keeps: give it")
+    if "mask_image" in row and "image" not in row:
+      raise InputError(
+        f"{row['mask_image']} needs an image that it keeps: give it"
+      )
   return rows
 
 
-def read_image(
+def read_square_image(
   path: str, side: int, crop: str = "centre"
 ) -> UInt8[np.ndarray, "side side 3"]:
   """An image file as training reads it.

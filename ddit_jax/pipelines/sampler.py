@@ -15,7 +15,7 @@ from ddit_jax.pipelines.text_batches import (
 )
 from ddit_jax.prng import key_for, root_key, row_keys
 from ddit_jax.sampling.text_sampler import (
-  Progress,
+  PartialTexts,
   Texts,
   TextSampler,
   text_predictor,
@@ -125,7 +125,7 @@ class Sampler(ModelOnMesh):
 
   def _started_texts(
     self, variables, root: jax.Array, rows, *, sampler: TextSampler, keeps_trace
-  ) -> tuple[tuple[jax.Array, jax.Array], Progress]:
+  ) -> tuple[tuple[jax.Array, jax.Array], PartialTexts]:
     indices, images, tokens, prompt_mask = rows
     latents = self._model.encode(variables, images)
     keys = row_keys(root, indices)
@@ -141,7 +141,7 @@ class Sampler(ModelOnMesh):
     *,
     sampler: TextSampler,
     is_one_call: bool,
-  ) -> Progress:
+  ) -> PartialTexts:
     latents, keys = inputs
     predict = text_predictor(self._model, variables, latents, sampler.sampling)
     if is_one_call:

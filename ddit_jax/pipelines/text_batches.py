@@ -9,14 +9,14 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Bool, Int
 
 from ddit_jax.pipelines.on_mesh import to_host
-from ddit_jax.sampling.text_sampler import Progress, Texts
+from ddit_jax.sampling.text_sampler import PartialTexts, Texts
 from ddit_jax.sharding.rules import partition_spec
 
 
 def finish_and_drop(
-  advance: Callable[[Any, Progress, int], Progress],
-  finish: Callable[[Progress], Texts],
-  started: tuple[Any, Progress],
+  advance: Callable[[Any, PartialTexts, int], PartialTexts],
+  finish: Callable[[PartialTexts], Texts],
+  started: tuple[Any, PartialTexts],
   *,
   mesh: Mesh,
   least: int,

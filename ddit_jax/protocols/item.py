@@ -9,6 +9,9 @@ import numpy as np
 
 from ddit_jax.errors import InputError, first_few
 
+# Files of a benchmark by their role, e.g. "questions".
+Files = Mapping[str, pathlib.Path]
+
 # The release draws its VQA v2 subset with this seed, whatever its --seed is.
 _SUBSET_SEED = 42
 

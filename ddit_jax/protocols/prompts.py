@@ -1,15 +1,13 @@
 """Items of benchmarks that ask for images, from their official prompts."""
 
 import pathlib
-from collections.abc import Mapping
 
 import numpy as np
 
 from ddit_jax.errors import InputError
-from ddit_jax.protocols.item import Item
+from ddit_jax.protocols.item import Files, Item
 from ddit_jax.scoring import records
 
-Files = Mapping[str, pathlib.Path]
 COMPBENCH_CATEGORIES = ("color", "shape", "texture")
 # Prompts become names of files, which have at most 255 bytes; a number and the
 # ending of a file that is being written are added to them.

@@ -2,15 +2,14 @@
 
 import pathlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from ddit_jax.errors import InputError
-from ddit_jax.protocols.item import Item
+from ddit_jax.protocols.item import Files, Item
 from ddit_jax.scoring import gqa, records
 from ddit_jax.scoring.pope import POPE_SPLITS
 from ddit_jax.scoring.vqa import read_annotations
 
-Files = Mapping[str, pathlib.Path]
 _QUESTION = {
   "question_id": records.ID,
   "image_id": records.ID,

@@ -3,15 +3,14 @@
 import csv
 import io
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from ddit_jax.files import replace_file
 from ddit_jax.json_files import write_json, write_lines
-from ddit_jax.protocols.item import Item
+from ddit_jax.protocols.item import Files, Item
 from ddit_jax.scoring import records
 from ddit_jax.scoring.dpg import read_rows
 
-Files = Mapping[str, pathlib.Path]
 Subset = Callable[[Files, Sequence[Item], pathlib.Path], Files]
 
 

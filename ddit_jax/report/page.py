@@ -44,7 +44,7 @@ _NOT_CURVES = ("step", "time")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Example:
+class ShownItem:
   """One item of a benchmark with what a model made of it.
 
   Attributes:
@@ -99,7 +99,7 @@ class Report:
   answered: Sequence[dict[str, Any]] = ()
   unmasking: dict[str, Any] | None = None
   metrics: _Metrics = dataclasses.field(default_factory=dict)
-  examples: Mapping[str, Sequence[Example]] = dataclasses.field(
+  examples: Mapping[str, Sequence[ShownItem]] = dataclasses.field(
     default_factory=dict
   )
   headline: Sequence[str] = ()

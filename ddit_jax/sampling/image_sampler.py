@@ -13,14 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, Shaped
 
-from ddit_jax.sampling.flow_solvers import SOLVERS, Calls, State, row
+from ddit_jax.sampling.flow_solvers import SOLVERS, Calls, Latents, State, row
 from ddit_jax.sampling.guidance import Branch, Guidance
 from ddit_jax.sharding.rules import constrain
 
 # Far above any use; a mistyped number would run for years.
 MAX_STEPS = 10_000
-
-Latents = Float[Array, "batch height width channels"]
 
 
 class Kind(NamedTuple):
@@ -160,7 +158,7 @@ class Inputs(NamedTuple):
   keys: Key[Array, " batch"] | None = None
 
 
-class Progress(NamedTuple):
+class PartialImages(NamedTuple):
   """What changes from call to call.
 
   Attributes:
@@ -213,7 +211,7 @@ def begin(
   *,
   sampling: ImageSampling,
   keeps_residual: bool | None = None,
-) -> Progress:
+) -> PartialImages:
   """The progress before the first call; arguments as in `run_calls`.
 
   `keeps_residual` None keeps it if steps reuse it.
@@ -225,22 +223,22 @@ def begin(
   if keeps_residual is None:
     keeps_residual = bool(sampling.reused_steps)
   if not keeps_residual:
-    return Progress(state)
+    return PartialImages(state)
   kind = next(kind for kind in kinds if kind.branches)
   ask = _asked(predict, inputs, kind, sampling, keeps_residual=True)
   shape = jax.eval_shape(ask, latents, jnp.float32(1.0), None)[1]
-  return Progress(state, jnp.zeros(shape.shape, shape.dtype))
+  return PartialImages(state, jnp.zeros(shape.shape, shape.dtype))
 
 
 def run_calls(
   predict,
-  progress: Progress,
+  progress: PartialImages,
   inputs: Inputs,
   calls: Calls,
   kinds: tuple[Kind, ...],
   *,
   sampling: ImageSampling,
-) -> Progress:
+) -> PartialImages:
   """Some consecutive calls of the network, in one scan.
 
   Args:
@@ -271,7 +269,7 @@ def run_calls(
     draw = functools.partial(_step_noise, inputs, call.step)
     state = solver.step(state, velocity, call, draw)
     state = state._replace(latents=_kept(state.latents, inputs, call))
-    return Progress(state, residual), None
+    return PartialImages(state, residual), None
 
   calls = jax.tree.map(jnp.asarray, calls)
   if len(which) == 1:

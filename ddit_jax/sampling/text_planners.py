@@ -41,7 +41,7 @@ class Beliefs(NamedTuple):
   entropy: Float[Array, " length"]
 
 
-class Row(NamedTuple):
+class RowView(NamedTuple):
   """What is known of one row, arrays [length].
 
   Attributes:
@@ -99,7 +99,7 @@ class Planner(abc.ABC):
 
   @abc.abstractmethod
   def route(
-    self, plan: Plan, beliefs: Beliefs, row: Row, key: Key[Array, ""]
+    self, plan: Plan, beliefs: Beliefs, row: RowView, key: Key[Array, ""]
   ) -> tuple[Route, Plan]:
     """(what becomes of each position, the plan after this step)."""
 

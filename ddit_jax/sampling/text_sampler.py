@@ -21,7 +21,7 @@ from ddit_jax.sampling.text_planners import (
   REMASK,
   TAKE,
   Beliefs,
-  Row,
+  RowView,
   beliefs_of,
 )
 from ddit_jax.sharding.rules import repeated_rows
@@ -51,7 +51,7 @@ class Texts(NamedTuple):
   trace_probabilities: Any = None
 
 
-class Progress(NamedTuple):
+class PartialTexts(NamedTuple):
   """Texts on their way, by row; the parts have one more axis, the batch.
 
   Attributes:
@@ -103,7 +103,7 @@ class TextSampler(NamedTuple):
     keys: Key[Array, " batch"],
     *,
     keeps_trace: bool,
-  ) -> Progress:
+  ) -> PartialTexts:
     """Masks all outside the prompt; for the arguments see `infill`."""
 
     def start_row(tokens, prompt_mask, key):
@@ -113,7 +113,7 @@ class TextSampler(NamedTuple):
       probabilities = prompt_mask.astype(jnp.float32)
       num_kept = self.planner.max_steps(length)
       kept = tokens, probabilities
-      row = Progress(
+      row = PartialTexts(
         is_free=~prompt_mask,
         tokens=tokens,
         probabilities=probabilities,
@@ -131,11 +131,11 @@ class TextSampler(NamedTuple):
   def advance(
     self,
     predict: Predict,
-    progress: Progress,
+    progress: PartialTexts,
     keys: Key[Array, " batch"],
     *,
     num_left: int | Int[Array, ""] = 0,
-  ) -> Progress:
+  ) -> PartialTexts:
     """Calls the network until at most `num_left` rows are not finished.
 
     Args:
@@ -154,8 +154,8 @@ class TextSampler(NamedTuple):
     return jax.lax.while_loop(is_running, call, progress)
 
   def call(
-    self, predict: Predict, progress: Progress, keys: Key[Array, " batch"]
-  ) -> Progress:
+    self, predict: Predict, progress: PartialTexts, keys: Key[Array, " batch"]
+  ) -> PartialTexts:
     """Calls the network once; arguments as in `advance`."""
     drafts = progress.drafts
     batch, states, length = drafts.shape
@@ -164,7 +164,7 @@ class TextSampler(NamedTuple):
     log_p = log_p.reshape(batch, states, length, -1)
     return jax.vmap(self._settle)(progress, keys, log_p)
 
-  def finish(self, progress: Progress) -> Texts:
+  def finish(self, progress: PartialTexts) -> Texts:
     """The results of rows that are done."""
 
     def filled(kept, last, steps):
@@ -180,10 +180,10 @@ class TextSampler(NamedTuple):
 
   def _settle(
     self,
-    row: Progress,
+    row: PartialTexts,
     key: Key[Array, ""],
     log_p: Float[Array, "states length vocab"],
-  ) -> Progress:
+  ) -> PartialTexts:
     """Takes the steps that the network's view of the drafts allows.
 
     A draft's predictions are used only if the steps before led to it, so the
@@ -212,7 +212,7 @@ class TextSampler(NamedTuple):
     _, more = jax.lax.scan(draft, row._replace(trace=()), length=num_more)
     return row._replace(drafts=jnp.concatenate([row.tokens[None], more]))
 
-  def _noise(self, row: Progress, key: Key[Array, ""], shape):
+  def _noise(self, row: PartialTexts, key: Key[Array, ""], shape):
     """Gumbel noise of the row's present step; None if the best is taken."""
     if self.sampling.temperature == 0:
       return None
@@ -222,8 +222,8 @@ class TextSampler(NamedTuple):
     return jax.random.gumbel(key, shape, jnp.float32)
 
   def _step(
-    self, row: Progress, beliefs: Beliefs, key: Key[Array, ""]
-  ) -> Progress:
+    self, row: PartialTexts, beliefs: Beliefs, key: Key[Array, ""]
+  ) -> PartialTexts:
     """One routing of every position."""
     key = key_for(key, "routing", row.steps)
     route, plan = self.planner.route(row.plan, beliefs, self._view(row), key)
@@ -244,16 +244,16 @@ class TextSampler(NamedTuple):
       trace=tuple(states.at[row.steps].set(now) for states, now in kept),
     )
 
-  def _view(self, row: Progress) -> Row:
+  def _view(self, row: PartialTexts) -> RowView:
     is_masked = row.tokens == self.mask_id
     block = self.sampling.block_length
     if not block:
-      return Row(row.is_free, is_masked, is_masked)
+      return RowView(row.is_free, is_masked, is_masked)
     number = (jnp.cumsum(row.is_free) - 1) // block
     first = jnp.where(is_masked, number, number.max()).min()
-    return Row(row.is_free, is_masked, is_masked & (number == first))
+    return RowView(row.is_free, is_masked, is_masked & (number == first))
 
-  def _ended(self, row: Progress) -> Progress:
+  def _ended(self, row: PartialTexts) -> PartialTexts:
     """Fills what is behind the end token, if all before it is known."""
     stops = self.sampling.stops_at_end and self.planner.ends_early
     if self.end_id is None or not stops:
@@ -269,7 +269,7 @@ class TextSampler(NamedTuple):
       probabilities=jnp.where(is_padding, 1.0, row.probabilities),
     )
 
-  def _is_done(self, row: Progress) -> Bool[Array, ""]:
+  def _is_done(self, row: PartialTexts) -> Bool[Array, ""]:
     return self.planner.is_done(row.plan, row.tokens == self.mask_id)
 
 

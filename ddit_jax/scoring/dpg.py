@@ -24,7 +24,7 @@ class Row:
   proposition: dpg.Proposition
 
 
-Answers = Mapping[str, Sequence[Mapping[int, str]]]
+PropositionAnswers = Mapping[str, Sequence[Mapping[int, str]]]
 
 
 def dpg_files(
@@ -52,7 +52,10 @@ def dpg_official_bugs(
 
 
 def score_dpg(
-  rows: Sequence[Row], answers: Answers, *, official_bugs: bool = False
+  rows: Sequence[Row],
+  answers: PropositionAnswers,
+  *,
+  official_bugs: bool = False,
 ) -> Scored:
   """Scores the images of the rows; see `dpg_files` and `dpg_official_bugs`."""
   prompts: dict[str, list[dpg.Proposition]] = {}
@@ -111,7 +114,7 @@ def read_rows(path: pathlib.Path) -> list[Row]:
   return rows
 
 
-def read_answers(path: pathlib.Path) -> Answers:
+def read_answers(path: pathlib.Path) -> PropositionAnswers:
   """The answers of each item's tiles by proposition."""
   body = records.read_any(path)
   if not isinstance(body, dict) or not isinstance(body.get("answers"), dict):
@@ -164,7 +167,7 @@ def _tile(tile: Mapping[str, object], where: str) -> dict[int, str]:
 
 
 def _image_scores(
-  prompts: Mapping[str, Sequence[dpg.Proposition]], answers: Answers
+  prompts: Mapping[str, Sequence[dpg.Proposition]], answers: PropositionAnswers
 ) -> tuple[dict[str, float], list[str]]:
   """(scores, items that lack a parent where it is looked for)."""
   scores, dropped = {}, []
@@ -178,7 +181,7 @@ def _image_scores(
 
 def _notes(
   prompts: Mapping[str, Sequence[dpg.Proposition]],
-  answers: Answers,
+  answers: PropositionAnswers,
   dropped: Sequence[str],
 ) -> tuple[str, ...]:
   notes = []
@@ -198,7 +201,7 @@ def _notes(
 
 
 def _check_answers(
-  prompts: Mapping[str, Sequence[dpg.Proposition]], answers: Answers
+  prompts: Mapping[str, Sequence[dpg.Proposition]], answers: PropositionAnswers
 ) -> None:
   if missing := [key for key in prompts if key not in answers]:
     raise InputError(

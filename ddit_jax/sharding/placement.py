@@ -137,7 +137,7 @@ def placement_table(rows: Iterable[PlacedLeaf]) -> str:
   )
 
 
-def summary(rows: Iterable[PlacedLeaf]) -> str:
+def placement_summary(rows: Iterable[PlacedLeaf]) -> str:
   """What one device holds, and what is not split, by reason.
 
   Arrays that a mesh axis does not divide are named; they may be a mistake.

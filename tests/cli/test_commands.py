@@ -138,7 +138,7 @@ def test_requests_and_options_are_handed_over(monkeypatch):
   sample(
     *("--checkpoint=c", "--task=vqa", "--image=a.png", "--image=b.png"),
     *("--question=is it red?", "--seed=4294967295", "--step=3"),
-    *("--steps=5", "--sample.text.temperature=0", "--indices=1"),
+    *("--num_steps=5", "--sample.text.temperature=0", "--indices=1"),
   )
   [((checkpoint, task, rows), named)] = calls
   assert (checkpoint, task) == ("c", "vqa")
@@ -171,7 +171,7 @@ def test_every_sampling_field_can_be_set(monkeypatch):
       flag = f"--sample.{section}.{name}={value}"
       sample("--checkpoint=c", f"--task={rows}", what, flag)
       assert calls.pop().sample == {f"{section}.{name}": str(value)}
-  for task, names in generating.SHORT_NAMES.items():
+  for task, names in generating.FLAG_FIELDS.items():
     for name, key in names.items():
       *sections, last = key.split(".")
       part = functools.reduce(getattr, sections, SampleConfig())
@@ -188,20 +188,33 @@ def test_every_sampling_field_can_be_set(monkeypatch):
 @pytest.mark.parametrize(
   ("argv", "message"),
   [
-    (["--task=caption", "--guidance=2"], "--task=caption does not take --guid"),
+    (
+      ["--task=caption", "--guidance_scale=2"],
+      "--task=caption does not take --guid",
+    ),
     (["--task=caption", "--size=8"], "--task=caption does not take --size"),
     (["--task=t2i", "--temperature=0"], "--task=t2i does not take --temperat"),
     (["--task=t2i", "--instruction=a"], "--task=t2i does not take --instruct"),
     (["--task=t2i", "--sample.text.order=x"], "does not use --sample.text.or"),
-    (["--task=t2i", "--guidance=x"], "guidance_scale must be float, got 'x'"),
+    (
+      ["--task=t2i", "--guidance_scale=x"],
+      "guidance_scale must be float, got 'x'",
+    ),
     (["--task=t2i", "--guidence=2"], "no flag --guidence: did you mean 'guid"),
-    (["--task=t2i", "--steps=0"], "num_inference_steps must be positive"),
+    (
+      ["--task=t2i", "--num_inference_steps=0"],
+      "num_inference_steps must be positive",
+    ),
     (["--task=t2i", "--size=axb"], "--size must be integers joined by 'x'"),
     (["--task=t2i", "--indices=1;2"], "--indices must be integers joined by"),
     (["--task=t2i", "--preset=fast"], "--task=t2i does not take --preset"),
     (
-      ["--task=t2i", "--steps=2", "--sample.image.num_inference_steps=3"],
-      "--steps and --sample.image.num_inference_steps set the same: keep one",
+      [
+        "--task=t2i",
+        "--num_inference_steps=2",
+        "--sample.image.num_inference_steps=3",
+      ],
+      "--sample.image.num_inference_steps set the same: keep one",
     ),
   ],
 )

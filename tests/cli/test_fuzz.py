@@ -6,7 +6,9 @@ What would start is stopped where the compute begins. `-s` prints the counts.
 import collections
 import contextlib
 import dataclasses
+import json
 import os
+import pathlib
 import random
 import shutil
 import signal
@@ -17,11 +19,14 @@ import pytest
 from PIL import Image
 
 from ddit_jax.cli.main import VERBS, main
+from ddit_jax.experiment.abstract_step import AbstractStep
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.trainer import Trainer
+from ddit_jax.pipelines.abstract_sampling import AbstractSampling
 from ddit_jax.pipelines.image_batches import ImageSampler
 from ddit_jax.pipelines.sampler import Sampler
 from tests import tiny_run
+from tests.protocols import official_files
 
 NUM_CALLS = int(os.environ.get("FUZZ_CALLS", "1500"))
 SECONDS = 60.0
@@ -62,7 +67,25 @@ SOUND = {
   "evaluate": ["--checkpoint=run", "--out=o", *tiny_run.flags()],
   "prepare": ["--kind=image_folder", "--path=pics", "--out=o", "--threads=1"],
   "lora": ["--checkpoint=run", "--out=o.safetensors"],
+  "score": ["--benchmark=vqav2", "--predictions=r.json", "--references=a.json"],
+  "compare": ["--first=first.json", "--second=first.json"],
+  "judge": [
+    *(f"--config={tiny_run.ROOT / 'configs' / 'benchmarks.py'}", "--out=o"),
+    *("--task=vqav2", "--captions=captions.jsonl"),
+  ],
+  "plan": [*tiny_run.flags(), "--topology=h100:1x8"],
+  "probe": [
+    *tiny_run.flags(
+      captioner__features="mmdit",
+      captioner__features_from="run",
+      captioner__decoder="tiny",
+      data__text_to_image__batch_size="0",
+      loss__is_merged="False",
+    ),
+    *("--layers=1,2", "--workdir=new"),
+  ],
 }
+WEIGHTS = (6, 3, 2, 4, 1, 2, 1, 2, 2, 2)
 
 
 class Started(BaseException):
@@ -83,7 +106,7 @@ SPECIAL = ["config.data.sources.x", "config.data.sources.x.kind", "config."]
 
 def names_of(verb: str) -> list[str]:
   names = list(VERBS[verb].flags)
-  if verb in ("train", "evaluate"):
+  if "config" in VERBS[verb].flags:
     # As often as the flags.
     names = [*names * 12, *KEYS, *SPECIAL]
   if verb == "sample":
@@ -94,7 +117,7 @@ def names_of(verb: str) -> list[str]:
 def calls(rng: random.Random):
   """Sound calls of which one to three flags have odd values."""
   while True:
-    verb = rng.choices(list(SOUND), weights=(6, 3, 2, 4, 1))[0]
+    verb = rng.choices(list(SOUND), weights=WEIGHTS)[0]
     argv = list(SOUND[verb])
     for _ in range(rng.choice((1, 1, 2, 3))):
       name, value = rng.choice(names_of(verb)), rng.choice(ODD)
@@ -129,11 +152,31 @@ def place(trained, tmp_path, monkeypatch):
   (tmp_path / "folder").mkdir()
   (tmp_path / "file").write_text("x")
   (tmp_path / "in.jsonl").write_text('{"image": "a.png"}\n')
+  write_benchmark(tmp_path)
   (tmp_path / "loop").symlink_to("loop")
   os.mkfifo(tmp_path / "pipe")
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv("HOME", str(tmp_path / "folder"))
   return tmp_path
+
+
+def write_benchmark(folder: pathlib.Path) -> None:
+  """Questions of VQA v2 where `configs/benchmarks.py` has them, and results."""
+  data = folder / "data" / "benchmarks" / "vqav2"
+  official_files.vqa(data, 4)
+  (annotations,) = data.glob("*annotations*")
+  shutil.copy(annotations, folder / "a.json")
+  keys = [
+    x["question_id"] for x in json.loads(annotations.read_text())["annotations"]
+  ]
+  results = [{"question_id": key, "answer": "red"} for key in keys]
+  (folder / "r.json").write_text(json.dumps(results))
+  images = [
+    {"image": path.name, "caption": "red"} for path in data.rglob("*.jpg")
+  ]
+  (folder / "captions.jsonl").write_text(official_files.lines(images))
+  with contextlib.chdir(folder):
+    assert main(["score", *SOUND["score"], "--out=first.json"]) == 0
 
 
 @pytest.fixture
@@ -150,6 +193,8 @@ def stopped(monkeypatch, on_one_device, unchecked_shapes):
     (Trainer, ("initialise", "restore", "fit")),
     (Sampler, ("tokens",)),
     (ImageSampler, ("draw", "magnitude_ratios")),
+    (AbstractStep, ("trace",)),
+    (AbstractSampling, ("trace",)),
   ):
     for name in names:
       monkeypatch.setattr(kind, name, start)

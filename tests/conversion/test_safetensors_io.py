@@ -16,7 +16,7 @@ import torch
 
 from ddit_jax.conversion.safetensors_io import (
   DTYPE_NAMES,
-  DTYPES,
+  STORED_DTYPES,
   StoredTensor,
   assign_shards,
   read_folder,
@@ -51,7 +51,7 @@ def test_every_dtype_reads_as_torch_wrote_it(tmp_path):
   for name in TORCH_DTYPES:
     assert found[name].dtype == name
     got = found[name].read()
-    assert got.dtype == DTYPES[name]
+    assert got.dtype == STORED_DTYPES[name]
     np.testing.assert_array_equal(
       got.astype(np.float64), tensors[name].double().numpy()
     )

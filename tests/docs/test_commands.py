@@ -192,7 +192,7 @@ def test_sd3_is_sampled_as_written(elsewhere, capsys):
     if "--checkpoint=weights/sd3_base" in words
   ]
   sd3_files.write(elsewhere / "weights" / "sd3_base")
-  small = ["--size=16", "--steps=2"]
+  small = ["--size=16", "--num_inference_steps=2"]
   run_as_written([[*command, *small]], capsys)
   assert (elsewhere / "samples" / "00000.png").is_file()
 

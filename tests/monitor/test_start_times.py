@@ -6,7 +6,7 @@ from ddit_jax.monitor import start_times
 def test_phases_add_up_and_are_logged_once(monkeypatch, caplog):
   now = [10.0]
   monkeypatch.setattr(start_times.time, "monotonic", lambda: now[0])
-  start_times.begin()
+  start_times.mark_begin()
   now[0] = 12.5
   times = start_times.StartTimes(start_times.seconds_since_begin())
   for phase, seconds in (("data", 1.0), ("restore", 3.0), ("data", 0.5)):

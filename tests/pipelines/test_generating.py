@@ -59,7 +59,7 @@ def test_image_files_are_changed(trained, tmp_path, image, caplog):
     mask
   )
   rows = [
-    {"prompt": "a red seven", "image": image, "mask": str(mask)},
+    {"prompt": "a red seven", "image": image, "mask_image": str(mask)},
     {"prompt": "a red seven"},
     {"prompt": "a red seven", "image": image},
     {"prompt": "", "image": str(tmp_path / "no.png")},

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddit_jax.data.image import ImageConfig, ImageTransform
 from ddit_jax.errors import InputError
-from ddit_jax.pipelines.requests import read, read_image
+from ddit_jax.pipelines.requests import read, read_square_image
 from tests.data.pictures import encoded, png
 
 
@@ -51,7 +51,7 @@ def test_flags_pair_up():
     ("t2i", {"question": ["q"]}, "--task=t2i does not take --question"),
     (
       "t2i",
-      {"prompt": ["a"], "mask": ["m"]},
+      {"prompt": ["a"], "mask_image": ["m"]},
       "m needs an image that it keeps",
     ),
     ("caption", {"question": ["q"]}, "--task=caption does not take --questi"),
@@ -123,7 +123,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
   pipe = tmp_path / "pipe"
   os.mkfifo(pipe)
   assert "is not a regular file" in complaint(ask, "t2i", inputs=pipe)
-  assert "pipe is not a file" in complaint(read_image, str(pipe), 8)
+  assert "pipe is not a file" in complaint(read_square_image, str(pipe), 8)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
@@ -144,7 +144,7 @@ def saved(tmp_path, image, name="x.png", **options):
 
 def test_an_image_of_the_right_size_is_read_as_it_is(tmp_path):
   path = saved(tmp_path, Image.fromarray(picture()))
-  read_back = read_image(path, 8)
+  read_back = read_square_image(path, 8)
   assert read_back.dtype == np.uint8
   np.testing.assert_array_equal(read_back, picture())
 
@@ -153,14 +153,14 @@ def test_modes_that_lose_nothing_are_read(tmp_path):
   grey = Image.fromarray(picture()).convert("L")
   path = saved(tmp_path, grey)
   expected = np.repeat(np.asarray(grey)[:, :, None], 3, axis=2)
-  np.testing.assert_array_equal(read_image(path, 8), expected)
+  np.testing.assert_array_equal(read_square_image(path, 8), expected)
   opaque = Image.fromarray(picture()).convert("RGBA")
   path = saved(tmp_path, opaque)
-  np.testing.assert_array_equal(read_image(path, 8), picture())
+  np.testing.assert_array_equal(read_square_image(path, 8), picture())
   palette = Image.fromarray(picture()).quantize(16)
   path = saved(tmp_path, palette)
   expected = np.asarray(palette.convert("RGB"))
-  np.testing.assert_array_equal(read_image(path, 8), expected)
+  np.testing.assert_array_equal(read_square_image(path, 8), expected)
 
 
 def mpo():
@@ -198,14 +198,14 @@ def test_an_image_is_read_as_training_reads_it(tmp_path, make):
   trained = ImageTransform(config=ImageConfig(image_size=8))(
     make(), np.random.default_rng(0), record_id="x", may_flip=False
   )
-  np.testing.assert_array_equal(read_image(str(path), 8), trained)
+  np.testing.assert_array_equal(read_square_image(str(path), 8), trained)
 
 
 def test_an_animation_is_named(tmp_path, caplog):
   path = tmp_path / "x.png"
   path.write_bytes(animated())
   caplog.set_level("INFO", "ddit_jax")
-  np.testing.assert_array_equal(read_image(str(path), 8), picture())
+  np.testing.assert_array_equal(read_square_image(str(path), 8), picture())
   assert caplog.messages == [f"{path} is an animation: its first frame is used"]
 
 
@@ -220,7 +220,7 @@ def test_an_animation_is_named(tmp_path, caplog):
 def test_what_training_refuses_is_refused(tmp_path, content, message):
   path = tmp_path / "x.png"
   path.write_bytes(content)
-  assert message in complaint(read_image, str(path), 8)
+  assert message in complaint(read_square_image, str(path), 8)
 
 
 def test_another_size_becomes_the_centre_square_and_says_so(tmp_path, caplog):
@@ -228,11 +228,11 @@ def test_another_size_becomes_the_centre_square_and_says_so(tmp_path, caplog):
   wide[:, 8:16] = 200  # only the middle third is kept
   path = saved(tmp_path, Image.fromarray(wide))
   caplog.set_level("INFO", "ddit_jax")
-  assert (read_image(path, 8) == 200).all()
+  assert (read_square_image(path, 8) == 200).all()
   assert caplog.messages == [f"{path} is cropped to its centre square"]
   caplog.clear()
   square = saved(tmp_path, Image.fromarray(picture(16)), "square.png")
-  assert read_image(square, 8).shape == (8, 8, 3)
+  assert read_square_image(square, 8).shape == (8, 8, 3)
   assert caplog.messages == []
 
 
@@ -240,7 +240,7 @@ def test_a_run_on_padded_images_reads_whole_images(tmp_path, caplog):
   wide = np.full((8, 32, 3), 200, np.uint8)
   path = saved(tmp_path, Image.fromarray(wide))
   caplog.set_level("INFO", "ddit_jax")
-  found = read_image(path, 8, "pad")
+  found = read_square_image(path, 8, "pad")
   assert (found[3:5] == 200).all() and not found[:3].any()
   assert not found[5:].any() and caplog.messages == []
 
@@ -250,21 +250,25 @@ def test_the_camera_orientation_is_applied(tmp_path):
   exif = Image.Exif()
   exif[0x0112] = 3  # turned by 180 degrees
   path = saved(tmp_path, image, exif=exif)
-  np.testing.assert_array_equal(read_image(path, 8), picture()[::-1, ::-1])
+  np.testing.assert_array_equal(
+    read_square_image(path, 8), picture()[::-1, ::-1]
+  )
 
 
 def test_files_that_are_no_images_are_refused(tmp_path):
   missing = tmp_path / "no.png"
-  assert complaint(read_image, str(missing), 8) == (
+  assert complaint(read_square_image, str(missing), 8) == (
     f"there is no image file {missing}"
   )
   text = tmp_path / "text.png"
   text.write_text("not an image")
-  assert complaint(read_image, str(text), 8) == (
+  assert complaint(read_square_image, str(text), 8) == (
     f"{text} cannot be used: JPEG, PNG or WebP expected, not b'not an i' "
     "(not_an_image)"
   )
-  assert f"{tmp_path} cannot be used" in complaint(read_image, str(tmp_path), 8)
+  assert f"{tmp_path} cannot be used" in complaint(
+    read_square_image, str(tmp_path), 8
+  )
 
 
 def test_no_damage_gives_a_traceback(tmp_path):
@@ -281,7 +285,7 @@ def test_no_damage_gives_a_traceback(tmp_path):
       path.write_bytes(damaged)
       with warnings.catch_warnings(action="ignore"):
         try:
-          assert read_image(str(path), 8).shape == (8, 8, 3)
+          assert read_square_image(str(path), 8).shape == (8, 8, 3)
         except InputError:
           num_refused += 1
   assert num_refused > 60

@@ -13,8 +13,8 @@ from PIL import Image
 from ddit_jax.report import page
 from ddit_jax.report.page import (
   MASKED_SIGN,
-  Example,
   Report,
+  ShownItem,
   write_report,
 )
 
@@ -303,7 +303,7 @@ def test_figures_that_are_no_shares_are_shown_as_they_are(tmp_path):
 
 
 def test_examples_show_their_images_side_by_side(tmp_path):
-  example = Example(
+  example = ShownItem(
     name=EVIL, images={"generated": IMAGE, EVIL: IMAGE}, texts={EVIL: EVIL}
   )
   text = written(tmp_path, examples={EVIL: [example]})

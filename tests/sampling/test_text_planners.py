@@ -13,7 +13,7 @@ from ddit_jax.sampling.text_planners import (
   ORDERS,
   TAKE,
   Beliefs,
-  Row,
+  RowView,
   beliefs_of,
 )
 from ddit_jax.sampling.text_sampler import infill
@@ -32,7 +32,7 @@ def taken_by(sampling, log_p, is_open, entropy=None, margin=None):
     margin=log_p if margin is None else jnp.asarray(margin, jnp.float32),
     entropy=-log_p if entropy is None else jnp.asarray(entropy, jnp.float32),
   )
-  row = Row(is_open, is_open, is_open)
+  row = RowView(is_open, is_open, is_open)
   route, _ = planner.route(planner.start(is_open, key), beliefs, row, key)
   return set(np.flatnonzero(np.asarray(route) == TAKE).tolist())
 

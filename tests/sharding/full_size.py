@@ -16,9 +16,9 @@ from ddit_jax.models.module import Network
 from ddit_jax.sharding.mesh import MeshConfig
 from ddit_jax.sharding.placement import (
   Placement,
+  placement_summary,
   placement_table,
   placements,
-  summary,
 )
 from ddit_jax.sharding.rules import MESH_AXES
 
@@ -64,7 +64,7 @@ def table(name: str) -> str:
     smallest = MeshConfig.min_split_bytes
     placement = Placement(axes=axes, min_split_bytes=smallest)
     rows = placements(boxed, on, placement)
-    lines += ["", f"{part}: {summary(rows)}", placement_table(rows)]
+    lines += ["", f"{part}: {placement_summary(rows)}", placement_table(rows)]
   return "\n".join(lines) + "\n"
 
 

@@ -13,9 +13,9 @@ from ddit_jax.models.module import Network
 from ddit_jax.sharding.mesh import MeshConfig
 from ddit_jax.sharding.placement import (
   Placement,
+  placement_summary,
   placements,
   shardings,
-  summary,
 )
 from tests.sharding import full_size
 
@@ -47,7 +47,7 @@ def test_what_could_not_be_split_is_reported():
   by_path = {row.path: row for row in rows}
   assert by_path["kernel"].reason == ""
   assert by_path["odd"].is_refused
-  assert summary(rows).splitlines() == [
+  assert placement_summary(rows).splitlines() == [
     # (8 * 6 / 8 + 6 * 9 + 5 * 4) * 4 bytes = 320 bytes.
     "3 arrays, 0.00 MiB per device",
     "  odd (6, 9): fsdp = 4 does not divide 6, tensor = 2 does not divide 9",
@@ -106,7 +106,7 @@ def test_a_vocabulary_that_does_not_divide_is_named_in_the_report():
   head = "params/text_head/project"
   assert dropped == {f"{head}/kernel", f"{head}/bias"}
   line = f"  {head}/bias (32100,): tensor = 8 does not divide 32100\n"
-  assert line in summary(rows)
+  assert line in placement_summary(rows)
 
 
 @pytest.mark.parametrize("name", full_size.MESHES)

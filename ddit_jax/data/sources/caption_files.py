@@ -10,9 +10,9 @@ from ddit_jax.data.sources import annotations
 from ddit_jax.data.sources.annotations import TextError
 from ddit_jax.data.sources.image_lists import (
   METADATA_NAMES,
-  Candidate,
-  Candidates,
   ListKeys,
+  UnfilteredRecord,
+  UnfilteredRecords,
   listed,
 )
 from ddit_jax.data.sources.image_table import FileRecord
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 def side_by_side(
   folder: SafeFolder, keys: ListKeys, *, needs_captions: bool
-) -> Candidates:
+) -> UnfilteredRecords:
   """Images and texts of the same name, folder by folder in sorted order.
 
   A folder that holds one of `METADATA_NAMES` and no such texts is read through
@@ -67,7 +67,7 @@ def side_by_side(
       elif needs_captions:
         yield "no_text"
       else:
-        yield Candidate(FileRecord(image, image, "", ()), None, None)
+        yield UnfilteredRecord(FileRecord(image, image, "", ()), None, None)
     yield from ["no_image"] * len(set(texts) - {stem for stem, _ in images})
 
 
@@ -123,7 +123,7 @@ def _choose_folders(
 
 def _with_text(
   folder: SafeFolder, image: str, text: str
-) -> Candidate | BadRecord:
+) -> UnfilteredRecord | BadRecord:
   try:
     image = annotations.clean_text(image)
     caption = annotations.text_of_bytes(folder.read(text, image))
@@ -132,4 +132,4 @@ def _with_text(
   except BadRecord as error:
     return error
   texts = (caption,) if caption else ()
-  return Candidate(FileRecord(image, image, "", texts), None, None)
+  return UnfilteredRecord(FileRecord(image, image, "", texts), None, None)

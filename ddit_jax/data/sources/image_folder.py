@@ -11,9 +11,9 @@ from ddit_jax.data.image_header import Filters, filters_from
 from ddit_jax.data.sources import paths
 from ddit_jax.data.sources.caption_files import side_by_side
 from ddit_jax.data.sources.image_lists import (
-  Candidate,
-  Candidates,
   ListKeys,
+  UnfilteredRecord,
+  UnfilteredRecords,
   listed,
 )
 from ddit_jax.data.sources.image_table import (
@@ -81,12 +81,12 @@ def open_image_folder(
         "have their captions beside them"
       )
     folder = SafeFolder(start, follow_links=follow_links)
-    candidates = side_by_side(folder, keys, needs_captions=needs_captions)
+    unfiltered = side_by_side(folder, keys, needs_captions=needs_captions)
   else:
     file = paths.existing_file(path, what="path")
     folder = images_folder(images or file.parent, follow_links=follow_links)
-    candidates = listed(file, keys, needs_captions=needs_captions)
-  table, skipped = _table(_filtered(candidates, folder, chosen))
+    unfiltered = listed(file, keys, needs_captions=needs_captions)
+  table, skipped = _table(_filtered(unfiltered, folder, chosen))
   return FileSource(name, table, images=folder, skipped=skipped)
 
 
@@ -108,41 +108,41 @@ def _table(found: Iterator[_Judged]) -> tuple[RecordTable, Skipped]:
 
 
 def _filtered(
-  candidates: Candidates, folder: SafeFolder, filters: Filters
+  unfiltered: UnfilteredRecords, folder: SafeFolder, filters: Filters
 ) -> Iterator[_Judged]:
   """Records that stay, and why others do not, in order."""
 
-  def judge(candidate: Candidate | BadRecord | str) -> _Judged:
-    if not isinstance(candidate, Candidate):
-      return candidate
-    record = candidate.record
+  def judge(unfiltered: UnfilteredRecord | BadRecord | str) -> _Judged:
+    if not isinstance(unfiltered, UnfilteredRecord):
+      return unfiltered
+    record = unfiltered.record
     if filters.drop_empty_captions and not record.texts:
       return "empty_caption"
-    refused = _refused_size(candidate, folder, filters)
+    refused = _refused_size(unfiltered, folder, filters)
     return refused or record._replace(texts=record.texts or ("",))
 
   with ThreadPoolExecutor(_THREADS) as pool:
-    while batch := list(itertools.islice(candidates, _BATCH)):
+    while batch := list(itertools.islice(unfiltered, _BATCH)):
       # Threads only add overhead where no file is read.
       needs_files = filters.needs_size and any(
-        isinstance(one, Candidate) and one.size is None for one in batch
+        isinstance(one, UnfilteredRecord) and one.size is None for one in batch
       )
       yield from pool.map(judge, batch) if needs_files else map(judge, batch)
 
 
 def _refused_size(
-  candidate: Candidate, folder: SafeFolder, filters: Filters
+  unfiltered: UnfilteredRecord, folder: SafeFolder, filters: Filters
 ) -> BadRecord | str | None:
   """Why an image is skipped for its sides, or None."""
   if not filters.needs_size:
     return None
-  if candidate.size is not None:
-    return filters.refused_size(candidate.size)
-  if candidate.ratio is not None:
-    refused = filters.refused_ratio(candidate.ratio)
+  if unfiltered.size is not None:
+    return filters.refused_size(unfiltered.size)
+  if unfiltered.ratio is not None:
+    refused = filters.refused_ratio(unfiltered.ratio)
     if refused or not filters.needs_sides:
       return refused
-  record = candidate.record
+  record = unfiltered.record
   try:
     size = folder.image_size(record.image, record.record_id)
   except BadRecord as error:

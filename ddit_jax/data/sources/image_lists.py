@@ -33,7 +33,7 @@ class ListKeys(NamedTuple):
 _HUGGING_FACE = ListKeys("file_name", "text")
 
 
-class Candidate(NamedTuple):
+class UnfilteredRecord(NamedTuple):
   """A record before filters; sides and ratio are None if unknown."""
 
   record: FileRecord
@@ -41,8 +41,8 @@ class Candidate(NamedTuple):
   ratio: float | None
 
 
-# Candidates, bad ones, and reasons to count one.
-Candidates = Iterator[Candidate | BadRecord | str]
+# UnfilteredRecords, bad ones, and reasons to count one.
+UnfilteredRecords = Iterator[UnfilteredRecord | BadRecord | str]
 
 
 def listed(
@@ -51,7 +51,7 @@ def listed(
   *,
   needs_captions: bool = True,
   below: str = "",
-) -> Candidates:
+) -> UnfilteredRecords:
   """The records of a list.
 
   Args:
@@ -115,7 +115,7 @@ def _resolved(
 
 def _candidate(
   record_id: str, entry: Mapping[str, Any], keys: ListKeys, below: str
-) -> Candidate:
+) -> UnfilteredRecord:
   """Raises TextError if a field is missing or has another type."""
   if entry.get(keys.image) is None:
     raise TextError("no_image", f"no {keys.image!r}")
@@ -130,7 +130,7 @@ def _candidate(
     rewritten=rewritten,
   )
   size = annotations.image_size_of(entry)
-  return Candidate(record, size, _ratio(entry.get("ratio")))
+  return UnfilteredRecord(record, size, _ratio(entry.get("ratio")))
 
 
 def _ratio(value: Any) -> float | None:
