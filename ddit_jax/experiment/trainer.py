@@ -103,9 +103,10 @@ def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
         trainer = Trainer.build(config, folder, store, watchdog)
       processes.check_same_shapes(trainer.data.shape_digests)
       times.end_phase("data")
-      state, start = None, trainer.start
-      if start is not None:
-        state = trainer.restore(start, store.data_position(start))
+      state, resumed_step = None, trainer.resumed_step
+      if resumed_step is not None:
+        position = store.data_position(resumed_step)
+        state = trainer.restore(resumed_step, position)
         times.end_phase("restore")
     trainer.log_report()
     stack.enter_context(jax.set_mesh(trainer.mesh))
@@ -125,7 +126,7 @@ class Trainer:
     config: of the run.
     folder: the workdir.
     store: its checkpoints.
-    start: step of the checkpoint that the run continues from, or None.
+    resumed_step: of the checkpoint that the run continues from, or None.
     mesh: all devices.
     tokenizer: of all texts.
     model: the trained network and the frozen parts around it.
@@ -136,7 +137,7 @@ class Trainer:
     optimizer: the optax chain.
     shardings: of the state, without frozen parameters.
     data: the training batches, the validation batch, and reading statistics.
-    stream: batches of both tasks.
+    loader: of the batches of both tasks.
     source_files: what the sources hold, for checkpoints.
     watchdog: learns what the run waits for.
     rollouts: of post-training.
@@ -145,7 +146,7 @@ class Trainer:
   config: Config
   folder: RunFolder
   store: CheckpointStore
-  start: int | None
+  resumed_step: int | None
   mesh: Mesh
   tokenizer: Tokenizer
   model: DualModel | CaptionerModel
@@ -155,7 +156,7 @@ class Trainer:
   optimizer: optax.GradientTransformation
   shardings: TrainState
   data: TrainingData
-  stream: DualLoader
+  loader: DualLoader
   source_files: dict[str, bytes]
   watchdog: Watchdog
   rollouts: Rollouts | None = None
@@ -182,13 +183,14 @@ class Trainer:
     # Indexes and image sizes of any number of files are read the first time.
     watchdog.waits_for("its sources and data", is_endless=True)
     sources = open_sources(config.data)
-    start, held = store.latest_step(), source_record.source_files(sources)
-    files = {} if start is None else store.files(start)
+    resumed_step = store.latest_step()
+    held = source_record.source_files(sources)
+    files = {} if resumed_step is None else store.files(resumed_step)
     init_from = config.start_of(folder.path)
-    if start is None:
+    if resumed_step is None:
       tokenizer = new_tokenizer(config, init_from, encoders, sources)
     else:
-      folder.check_resumes(config, store, start)
+      folder.check_resumes(config, store, resumed_step)
       tokenizer = resumed_tokenizer(config, files, held, sources)
     model = config.make_model(tokenizer, encoders, device_kind=kind)
     model.check_runs_on(mesh)
@@ -206,7 +208,7 @@ class Trainer:
       config=config,
       folder=folder,
       store=store,
-      start=start,
+      resumed_step=resumed_step,
       mesh=mesh,
       tokenizer=tokenizer,
       model=model,
@@ -216,7 +218,7 @@ class Trainer:
       optimizer=optimizer,
       shardings=state_shardings(model.network, optimizer, mesh),
       data=data,
-      stream=data.training_loader(functools.partial(rows_of_process, mesh)),
+      loader=data.training_loader(functools.partial(rows_of_process, mesh)),
       source_files=held,
       watchdog=watchdog,
       rollouts=config.make_rollouts(model, tokenizer, null_tokens, mesh),
@@ -259,7 +261,7 @@ class Trainer:
     frozen = self.initialise().frozen if has_more else self._load_frozen()
     items = self.store.restore(step, abstract.items())
     check_finite(f"the checkpoint of step {step}", items | {"opt_state": None})
-    self.stream.seek(data_position)
+    self.loader.seek(data_position)
     return TrainState.from_items(items).replace(frozen=frozen)
 
   def _load_frozen(self) -> dict[str, Any]:
@@ -283,14 +285,14 @@ class Trainer:
     """Trains to the last step (True) or to a stop signal (False).
 
     Args:
-      state: of step `start`; its buffers are donated.
+      state: of step `resumed_step` or 0; its buffers are donated.
       stop: requests a clean stop.
       times: of the run's start.
 
     Raises:
       InputError: too many rollbacks.
     """
-    train, start = self.config.train, self.start or 0
+    train, start = self.config.train, self.resumed_step or 0
     self.folder.write_config(self.config)
     is_first = jax.process_index() == 0
     profile = ProfileWindow(
@@ -339,7 +341,7 @@ class Trainer:
     train = self.config.train
     return LossGuard(
       self.folder.path,
-      self.stream.record_ids,
+      self.loader.record_ids,
       max_skipped_in_row=train.max_skipped_in_row,
       spike_factor=train.spike_factor,
       max_rollbacks=train.max_rollbacks,
@@ -355,7 +357,7 @@ class Trainer:
   ) -> LossSpike | bool:
     """Trains; returns the spike that ended it, or the result of `fit`."""
     num_steps = self.config.train.num_steps
-    with contextlib.closing(DeviceFeed(self.stream, self.mesh)) as feed:
+    with contextlib.closing(DeviceFeed(self.loader, self.mesh)) as feed:
       try:
         state = loop.run_loop(
           step,
@@ -460,9 +462,10 @@ class Trainer:
       _log.info("compiler options: %s", options)
     _log.info("%s", self.data.description)
     path, last = self.folder.path, self.config.train.num_steps
-    if self.start is None:
+    resumed_step = self.resumed_step
+    if resumed_step is None:
       _log.info("starting in %s", path)
-    elif self.start < last:
-      _log.info("resuming %s at step %d of %d", path, self.start, last)
+    elif resumed_step < last:
+      _log.info("resuming %s at step %d of %d", path, resumed_step, last)
     else:
       _log.info("%s is complete: step %d is the last", path, last)
