@@ -30,7 +30,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from diffusers_sd3 import POOLED_WIDTH, sd3_transformer
+from diffusers_sd3 import image_step
 
 from ddit_jax.config.load import load_config, split_overrides
 from ddit_jax.experiment.abstract_step import AbstractStep
@@ -235,38 +235,15 @@ def diffusers(network: MMDiTConfig, side: int, batch: int, num_runs: int):
   import torch
 
   device = "cuda" if torch.cuda.is_available() else "cpu"
-  with torch.device(device):
-    model = sd3_transformer(network)
-    average = [weight.detach().clone() for weight in model.parameters()]
-    shape = (batch, network.latent_channels, side, side)
-    latents, noise = torch.randn(2, *shape)
-    sigma = torch.rand(batch)
-    features = torch.randn(batch, _TOKENS, network.context_dim)
-    pooled = torch.zeros(batch, POOLED_WIDTH)
-  weights = list(model.parameters())
-  optimizer = torch.optim.AdamW(weights, lr=5e-5, fused=True)
-  forward = torch.compile(model)
-
-  def run():
-    part = sigma[:, None, None, None]
-    noisy = (1 - part) * latents + part * noise
-    with torch.autocast(device, torch.bfloat16):
-      velocity = forward(
-        hidden_states=noisy,
-        encoder_hidden_states=features,
-        pooled_projections=pooled,
-        timestep=1000 * sigma,
-      ).sample
-    loss = (velocity.float() - (noise - latents)).square().mean()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(weights, 2.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    with torch.no_grad():
-      torch._foreach_lerp_(average, weights, 1e-4)
-    if device == "cuda":
-      torch.cuda.synchronize()
-
+  run = image_step(
+    network,
+    side,
+    batch,
+    num_tokens=_TOKENS,
+    device=device,
+    dtype=torch.bfloat16,
+    is_compiled=True,
+  )
   seconds = seconds_of(run, num_runs)
   grid = side // network.patch_size
   one = mmdit_flops(
