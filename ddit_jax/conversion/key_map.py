@@ -124,8 +124,8 @@ qkv[1:2]        0.SelfAttention.k      heads
 qkv[2:3]        0.SelfAttention.v      heads
 out             0.SelfAttention.o      heads_out
 mlp_norm        1.layer_norm           norm
-mlp_in[0:1]     1.DenseReluDense.wi_0  rows
-mlp_in[1:2]     1.DenseReluDense.wi_1  rows
+mlp_gate        1.DenseReluDense.wi_0  linear
+mlp_in          1.DenseReluDense.wi_1  linear
 mlp_out         1.DenseReluDense.wo    linear
 """
 

@@ -178,11 +178,16 @@ class _Block(nn.Module):
 
   def _gated_mlp(self, tokens: _Tokens) -> _Tokens:
     cfg = self.config
-    widen = self._linear("mlp_in", (2, cfg.mlp_width), ("embed", "rows", "mlp"))
+    # Two kernels: a TPU copies one of [width, 2, mlp_width] before it reads it.
+    gate, hidden = (
+      constrain(
+        self._linear(name, (cfg.mlp_width,), ("embed", "mlp"))(tokens),
+        *("batch", "tokens", "mlp"),
+      )
+      for name in ("mlp_gate", "mlp_in")
+    )
     narrow = self._linear("mlp_out", (cfg.width,), ("mlp", "embed"))
-    hidden = constrain(widen(tokens), "batch", "tokens", "rows", "mlp")
-    gate = nn.gelu(hidden[:, :, 0], approximate=True)
-    return narrow(gate * hidden[:, :, 1])
+    return narrow(nn.gelu(gate, approximate=True) * hidden)
 
   def _linear(
     self,

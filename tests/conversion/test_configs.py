@@ -324,4 +324,4 @@ def test_arrays_of_the_published_sizes():
   assert shapes["constants/position_table"] == (192, 192, 1536)
   assert shapes["params/blocks/text/qkv/kernel"] == (24, 1536, 3, 24, 64)
   xxl = array_shapes(T5_SIZES["xxl"])
-  assert xxl["params/blocks/mlp_in/kernel"] == (24, 4096, 2, 10240)
+  assert xxl["params/blocks/mlp_gate/kernel"] == (24, 4096, 10240)

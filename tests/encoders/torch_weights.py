@@ -41,14 +41,14 @@ def t5_params(named: dict[str, np.ndarray], config) -> dict:
     mlp = f"encoder.block.{i}.layer.1"
     dense = f"{mlp}.DenseReluDense"
     qkv = [named[f"{attention}.SelfAttention.{x}.weight"].T for x in "qkv"]
-    gates = [named[f"{dense}.wi_{x}.weight"].T for x in (0, 1)]
     out = named[f"{attention}.SelfAttention.o.weight"].T
     return {
       "attention_norm": {"scale": named[f"{attention}.layer_norm.weight"]},
       "qkv": {"kernel": np.stack(qkv, 1).reshape(config.width, 3, *heads)},
       "out": {"kernel": out.reshape(*heads, config.width)},
       "mlp_norm": {"scale": named[f"{mlp}.layer_norm.weight"]},
-      "mlp_in": {"kernel": np.stack(gates, 1)},
+      "mlp_gate": {"kernel": named[f"{dense}.wi_0.weight"].T},
+      "mlp_in": {"kernel": named[f"{dense}.wi_1.weight"].T},
       "mlp_out": {"kernel": named[f"{dense}.wo.weight"].T},
     }
 
