@@ -6,16 +6,26 @@ Their imports are deferred until they run, so `--help` is fast.
 import argparse
 import dataclasses
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddit_jax.cli import cluster, compilation_cache
 from ddit_jax.cli.flags import Flag, Verb
 from ddit_jax.config.load import load_config, load_job, overridden
 from ddit_jax.errors import InputError, preparing, suggest
 
+if TYPE_CHECKING:
+  from ddit_jax.experiment.trainer import Evaluation, Trainer
+
 _CONFIG = Flag("config file, FILE.py[:variant]", is_path=True)
 _WEIGHTS = Flag("ema (exponential moving average) or params", str, "ema")
 _STEP = Flag("checkpoint's step; the newest if unset", int)
+
+
+def _validation_tasks(trainer: "Trainer") -> "Evaluation":
+  """What runs `benchmarks.at_validation`; imported where that names tasks."""
+  from ddit_jax.pipelines.validation_tasks import ValidationTasks
+
+  return ValidationTasks.of(trainer)
 
 
 def _train(values: argparse.Namespace, overrides: dict[str, str]) -> int:
@@ -31,10 +41,14 @@ def _train(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   compilation_cache.use(values)
   workdir = pathlib.Path(values.workdir)
   if isinstance(job, dict):
-    is_done = stages.train_stages(job, values.workdir)
+    is_done = stages.train_stages(
+      job, values.workdir, evaluation_of=_validation_tasks
+    )
     run_report.write_run_reports(workdir / name for name in job)
   else:
-    is_done = trainer.train(job, values.workdir)
+    is_done = trainer.train(
+      job, values.workdir, evaluation_of=_validation_tasks
+    )
     run_report.write_run_reports([workdir])
   return 0 if is_done else values.stop_code
 

@@ -215,6 +215,7 @@ class Config:
       "lora.rank": self.lora.rank,
       "model.has_mask_embedding": self.model.has_mask_embedding,
       "post_training": self.post_training.parts,
+      "benchmarks.at_validation": self.benchmarks.at_validation,
     }
     for name, value in wrong.items():
       if value:

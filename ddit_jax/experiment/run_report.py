@@ -25,6 +25,8 @@ _CURVES = (
   *("loss/total", "loss/image", "loss/text", "validation/total"),
   *("grad_norm", "learning_rate", "speed/steps_per_second"),
 )
+# Beginning of the scalars of `benchmarks.at_validation`, which are all drawn.
+EVALUATION = "evaluation/"
 _GRIDS = ("generated_images", "answers")
 
 
@@ -66,13 +68,14 @@ def run_report(workdir: pathlib.Path) -> Report:
   config = json.loads((workdir / "config.json").read_text())
   lines = read_scalars(workdir / "scalars.jsonl")
   step = max((line["step"] for line in lines), default=0)
+  shown = ("step", "time", *_CURVES)
   return Report(
     title=config["name"],
     summary=f"{step:,} of {config['train']['num_steps']:,} training steps, "
     f"seed {config['seed']}.",
     config=config,
     scalars=[
-      {k: v for k, v in line.items() if k in ("step", "time", *_CURVES)}
+      {k: v for k, v in line.items() if k in shown or k.startswith(EVALUATION)}
       for line in lines
     ],
     grids=_newest_grids(workdir / "images"),

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ddit_jax.checkpoint.manifest import CheckpointError
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
@@ -20,7 +20,12 @@ _log = logging.getLogger(__name__)
 Stages = Mapping[str, Config]
 
 
-def train_stages(stages: Stages, workdir: str) -> bool:
+def train_stages(
+  stages: Stages,
+  workdir: str,
+  *,
+  evaluation_of: Callable[[trainer.Trainer], trainer.Evaluation] | None = None,
+) -> bool:
   """Trains the stages in order, each in its own folder of `workdir`.
 
   A stage whose last step is done is skipped, so the same command continues
@@ -30,6 +35,7 @@ def train_stages(stages: Stages, workdir: str) -> bool:
   Args:
     stages: name -> config, in order.
     workdir: the folder of the job.
+    evaluation_of: see `trainer.train`.
 
   Returns:
     True if all stages are done, False after a stop signal.
@@ -55,7 +61,12 @@ def train_stages(stages: Stages, workdir: str) -> bool:
       _log.info("%s is complete: step %d was its last", name, last)
       continue
     _log.info("%s in %s", name, folders[name])
-    if not trainer.train(config, str(folders[name]), steps_before=steps_before):
+    if not trainer.train(
+      config,
+      str(folders[name]),
+      steps_before=steps_before,
+      evaluation_of=evaluation_of,
+    ):
       return False
     steps_before += last
   return True

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from ddit_jax.data.prefetch import DeviceFeed, rows_of_process, to_mesh
 from ddit_jax.data.text import caption_tokens, instructions_file
 from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.data.training_data import TrainingData
-from ddit_jax.errors import preparing
+from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment import processes, source_record
 from ddit_jax.experiment.captioner import CaptionerModel
 from ddit_jax.experiment.captioner_weights import (
@@ -63,15 +64,25 @@ from ddit_jax.train.watchdog import NO_WATCHDOG, Watchdog
 
 _log = logging.getLogger(__name__)
 _IMPORT_SECONDS = seconds_since_begin()
+# Scalars by name; only the first process may have some.
+Evaluation = Callable[[loop.Progress], dict[str, float]]
 
 
-def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
+def train(
+  config: Config,
+  workdir: str,
+  *,
+  steps_before: int = 0,
+  evaluation_of: "Callable[[Trainer], Evaluation] | None" = None,
+) -> bool:
   """Trains in `workdir` until the last step or a stop signal.
 
   Args:
     config: of the run.
     workdir: its folder; an existing run is continued.
     steps_before: steps of earlier stages in this process, see `StopSignal`.
+    evaluation_of: makes what runs `benchmarks.at_validation`, if that names
+      tasks: `pipelines.validation_tasks`.
 
   Returns:
     True if the last step is done, False after a stop signal.
@@ -101,6 +112,7 @@ def train(config: Config, workdir: str, *, steps_before: int = 0) -> bool:
       store.newest_whole_step()  # From here on the latest step is whole.
       with raising_on_all("preparing the run"):
         trainer = Trainer.build(config, folder, store, watchdog)
+        trainer = trainer.with_evaluation(evaluation_of)
       processes.check_same_shapes(trainer.data.shape_digests)
       times.end_phase("data")
       state, resumed_step = None, trainer.resumed_step
@@ -141,6 +153,7 @@ class Trainer:
     source_files: what the sources hold, for checkpoints.
     watchdog: learns what the run waits for.
     rollouts: of post-training.
+    evaluation: of the EMA at each validation, beside its losses.
   """
 
   config: Config
@@ -160,6 +173,7 @@ class Trainer:
   source_files: dict[str, bytes]
   watchdog: Watchdog
   rollouts: Rollouts | None = None
+  evaluation: Evaluation | None = None
 
   @classmethod
   def build(
@@ -223,6 +237,23 @@ class Trainer:
       watchdog=watchdog,
       rollouts=config.make_rollouts(model, tokenizer, null_tokens, mesh),
     )
+
+  def with_evaluation(
+    self, evaluation_of: "Callable[[Trainer], Evaluation] | None"
+  ) -> "Trainer":
+    """With what runs `benchmarks.at_validation`, if that names tasks.
+
+    Raises:
+      InputError: nothing was given that runs them, or they cannot be run.
+    """
+    if not self.config.benchmarks.tasks_at_validation:
+      return self
+    if evaluation_of is None:
+      raise InputError(
+        "benchmarks.at_validation names tasks, which `ddit train` runs: pass "
+        "evaluation_of=pipelines.validation_tasks.ValidationTasks.of"
+      )
+    return dataclasses.replace(self, evaluation=evaluation_of(self))
 
   def initialise(self) -> TrainState:
     """The state of step 0, created on its devices."""
@@ -408,6 +439,12 @@ class Trainer:
     if self.rollouts is not None:
       held_out = HeldOutRewards(self.rollouts, batch, writer, self.folder.path)
       hooks.append(validate(held_out, name="the held-out rewards"))
+    if self.evaluation is not None:
+
+      def evaluate(progress: loop.Progress) -> None:
+        writer.write_scalars(progress.step, self.evaluation(progress))
+
+      hooks.append(validate(evaluate, name="the tasks at validation"))
     every = train.checkpoint_every
     return [*hooks, loop.Hook(every, save, name="the checkpoint", is_slow=True)]
 

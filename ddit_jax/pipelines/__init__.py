@@ -19,6 +19,7 @@
 - `evaluate`: `ddit evaluate`.
 - `lora_export`: `ddit lora`.
 - `benchmarks`: `ddit evaluate --tasks`.
+- `validation_tasks`: the same at every validation of training.
 - `evaluation_task`: one benchmark to be run, and its result on one model.
 - `own_data`: tasks on sources of the config.
 - `outputs`: samples the items of a benchmark into a journal.

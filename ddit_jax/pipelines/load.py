@@ -120,15 +120,13 @@ def _from_store(
   if dtype is not None:
     model, network = _cast(model, network, mesh, dtype)
   frozen = run.config.model.restore_encoders(model, run.encoders, mesh)
-  return Pipeline(
+  return Pipeline.of_run(
     run.config,
     run.tokenizer,
     model,
     {**frozen, "network": network},
     mesh=mesh,
     step=run.step,
-    image_size=run.config.data.image_sides[0],
-    input_size=run.config.data.image_sides[1],
     instructions=run.instructions,
   )
 

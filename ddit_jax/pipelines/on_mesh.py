@@ -1,8 +1,9 @@
 """A model's programs, batch by batch over a mesh."""
 
 import abc
+import copy
 import functools
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -30,6 +31,12 @@ class ModelOnMesh(abc.ABC):
   ):
     self._model, self._variables, self._mesh = model, variables, mesh
     self._jit()
+
+  def with_variables(self, variables: dict[str, Variables]) -> Self:
+    """The same programs, compiled once, with other weights."""
+    other = copy.copy(self)
+    other._variables = variables
+    return other
 
   @abc.abstractmethod
   def _jit(self) -> None:

@@ -1,5 +1,6 @@
 """A checkpoint as an object with one method per task."""
 
+import copy
 import functools
 from collections.abc import Callable, Sequence
 
@@ -89,6 +90,43 @@ class Pipeline(ImagePipeline):
     self._sampler = Sampler(model, variables, mesh)
     self._likelihood = Likelihood(model, variables, mesh)
     self._encode = jax.jit(model.encode)
+
+  @classmethod
+  def of_run(
+    cls,
+    config: Config,
+    tokenizer: Tokenizer,
+    model: DualModel,
+    variables: dict[str, Variables],
+    *,
+    mesh: Mesh,
+    step: int,
+    instructions: tuple[str, ...],
+  ) -> "Pipeline":
+    """The pipeline of a run, at the sizes of its images."""
+    image_size, input_size = config.data.image_sides
+    return cls(
+      config,
+      tokenizer,
+      model,
+      variables,
+      mesh=mesh,
+      step=step,
+      image_size=image_size,
+      input_size=input_size,
+      instructions=instructions,
+    )
+
+  def with_variables(
+    self, variables: dict[str, Variables], step: int
+  ) -> "Pipeline":
+    """The same programs, compiled once, with the weights of another step."""
+    other = copy.copy(self)
+    other.variables, other.step = variables, step
+    other._image_sampler = self._image_sampler.with_variables(variables)
+    other._sampler = self._sampler.with_variables(variables)
+    other._likelihood = self._likelihood.with_variables(variables)
+    return other
 
   def prompt_ids(
     self, prompts: Sequence[str]

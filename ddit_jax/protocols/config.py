@@ -17,6 +17,8 @@ _MODELS = ("", "baseline_")
 class BenchmarksConfig:
   """What `ddit evaluate --tasks` reads and how it samples.
 
+  Training runs some of the tasks at every validation, too.
+
   Attributes:
     folder: has a folder of official files for each benchmark, named as the
       benchmark.
@@ -32,6 +34,9 @@ class BenchmarksConfig:
     records: of a source of one's own: "held_out" from training by the `data`
       section, or "all".
     num_shown: worst and random items of each benchmark in the report.
+    at_validation: tasks that training runs at every validation, joined by
+      commas, e.g. "captions:mine,answers:asked"; "" for none.
+    num_units_at_validation: `num_units` of those; 0 takes all.
   """
 
   folder: str = "data/benchmarks"
@@ -42,14 +47,25 @@ class BenchmarksConfig:
   seed: int = 0
   records: Literal["held_out", "all"] = "held_out"
   num_shown: int = 12
+  at_validation: str = ""
+  num_units_at_validation: int = 64
 
   def __post_init__(self):
     check_choices(self)
     published = [name for name in self.files if ":" not in name]
     check_known(published, PROTOCOLS, what="files has no benchmark")
-    for name in ("num_units", "num_shown"):
+    for name in ("num_units", "num_shown", "num_units_at_validation"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is negative: {getattr(self, name)}")
+    tasks = self.tasks_at_validation
+    if len(set(tasks)) < len(tasks):
+      raise ValueError(f"at_validation names a task twice: {tasks}")
+
+  @property
+  def tasks_at_validation(self) -> tuple[str, ...]:
+    """The tasks in `at_validation`."""
+    names = (name.strip() for name in self.at_validation.split(","))
+    return tuple(name for name in names if name)
 
   def paths(self, name: str, protocol: Protocol) -> dict[str, pathlib.Path]:
     """Role -> path of a benchmark's files.

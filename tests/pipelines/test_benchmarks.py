@@ -4,16 +4,22 @@ import collections
 import errno
 import json
 import pathlib
+import re
 import shutil
 import signal
 import time
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ddit_jax.cli.main import BAD_INPUT, main
+from ddit_jax.config.load import load_config
+from ddit_jax.experiment.config import Config
+from ddit_jax.pipelines.load import load
 from ddit_jax.pipelines.pipeline import Pipeline
+from ddit_jax.pipelines.validation_tasks import ValidationTasks
 from ddit_jax.protocols.protocol import PROTOCOLS
 from tests import tiny_run
 from tests.pipelines import sd3_files
@@ -228,6 +234,36 @@ def test_the_checkpoint_comes_before_its_baseline(
   assert loaded == []
   assert main(argv) == BAD_INPUT
   assert loaded == [str(trained)]
+
+
+def test_validation_of_training_finds_the_same_figures(
+  trained, root, out, tmp_path
+):
+  names = ("gqa", "coco_captions")
+  changes = {
+    "benchmarks.folder": str(root),
+    "benchmarks.at_validation": ", ".join(names),
+    "sample.batch_size": "8",
+    "sample.text.num_steps": "3",
+  }
+  config = load_config(Config, f"{CONFIG}:own", changes)
+  weights = load(str(trained))
+  pipeline = weights.with_variables({}, 0)
+  tasks = ValidationTasks(config, pipeline, tmp_path)
+  state = types.SimpleNamespace(
+    variables=lambda ema: ema, ema=weights.variables
+  )
+  progress = types.SimpleNamespace(state=state, step=6)
+  found = tasks(progress)
+  rows = json.loads((out / "metrics.json").read_text())["metrics"]["checkpoint"]
+  assert found == {
+    f"evaluation/{re.sub('[^A-Za-z0-9_/]', '_', name)}": row["value"]
+    for name, row in rows.items()
+    if name.split("/")[0] in names
+  }
+  # Its weights are gone, and a step that comes again is sampled again.
+  assert pipeline.variables == {} and tasks(progress) == found
+  assert len(journal(tmp_path / "validation" / "gqa")) == COUNT
 
 
 def test_a_baseline_draws_the_same_prompts_with_the_same_seeds(
