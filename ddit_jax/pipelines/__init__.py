@@ -22,6 +22,7 @@
 - `validation_tasks`: the same at every validation of training.
 - `evaluation_task`: one benchmark to be run, and its result on one model.
 - `own_data`: tasks on sources of the config.
+- `image_features`: CLIP's features of drawn images and of records' images.
 - `outputs`: samples the items of a benchmark into a journal.
 - `run_facts`: what a number depends on.
 - `benchmark_report`: figures, manifest and report.html of benchmarks.

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from ddit_jax.checkpoint.manifest import raising_on_all
 from ddit_jax.errors import InputError, check_known, first_few, preparing
@@ -24,6 +25,7 @@ from ddit_jax.pipelines.evaluation_task import (
   items_hash,
   scored_result,
 )
+from ddit_jax.pipelines.image_features import ImageFeatures
 from ddit_jax.pipelines.inputs import sample_config
 from ddit_jax.pipelines.load import (
   check_weights,
@@ -90,6 +92,7 @@ def evaluate_benchmarks(
   """
   with preparing():
     planned = [planned_task(config, name) for name in tasks]
+  features = image_features(config, planned, config.mesh.make())
   purpose = f"--tasks={','.join(tasks)}"
   check_weights(weights)
   refuse_captioner(checkpoint, step, purpose)
@@ -106,6 +109,7 @@ def evaluate_benchmarks(
       planned,
       config,
       folder,
+      features=features,
       weights=weights,
     )
     if baseline is not None:
@@ -115,6 +119,7 @@ def evaluate_benchmarks(
         planned,
         config,
         folder / BASELINE,
+        features=features,
         is_baseline=True,
       )
     with raising_on_all("writing the results"):
@@ -146,6 +151,7 @@ def _evaluated(
   config: Config,
   folder: pathlib.Path,
   *,
+  features: ImageFeatures | None,
   weights: str = "ema",
   is_baseline: bool = False,
 ) -> tuple[dict[str, Any], list[TaskResult]]:
@@ -161,11 +167,25 @@ def _evaluated(
       sampling,
       folder,
       weights=facts["blake2b"],
+      features=features,
       is_baseline=is_baseline,
     )
     for task, sampling in zip(planned, plans, strict=True)
   ]
   return facts, [result for result in results if result is not None]
+
+
+def image_features(
+  config: Config, planned: Sequence[EvaluationTask], mesh: Mesh
+) -> ImageFeatures | None:
+  """What scores drawn images of one's own, if tasks and config have that."""
+  path = config.benchmarks.image_features
+  is_used = any(
+    task.protocol.kind == "image" and task.read is not None for task in planned
+  )
+  if not path or not is_used:
+    return None
+  return ImageFeatures(path, config.data.text_to_image.square_crop, mesh)
 
 
 def planned_task(config: Config, name: str) -> EvaluationTask:
@@ -238,6 +258,7 @@ def run_task(
   folder: pathlib.Path,
   *,
   weights: str,
+  features: ImageFeatures | None = None,
   is_baseline: bool = False,
 ) -> TaskResult | None:
   """Samples what is missing of one task, and scores it.
@@ -248,6 +269,7 @@ def run_task(
     sampling: see `task_sampling`.
     folder: of all results; a folder of the task's own below it keeps outputs.
     weights: what tells them apart; outputs of others are refused.
+    features: makes what drawn images of one's own are scored by.
     is_baseline: see `scored_result`.
 
   Returns:
@@ -273,6 +295,8 @@ def run_task(
   predictions = folder
   if task.protocol.kind == "image":
     predictions = task.protocol.write(folder, task.items)
+    if features is not None and task.read is not None:
+      task = features.with_files(task, folder, is_baseline=is_baseline)
   elif task.protocol.kind not in _ESTIMATES:
     predictions = task.protocol.write(folder, task.items, journal.outputs)
     rows = llava_answers(

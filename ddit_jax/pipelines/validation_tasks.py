@@ -12,6 +12,7 @@ from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.run_report import EVALUATION
 from ddit_jax.experiment.trainer import Trainer
 from ddit_jax.pipelines.benchmarks import (
+  image_features,
   planned_task,
   run_task,
   task_sampling,
@@ -47,11 +48,14 @@ class ValidationTasks:
     )
     config = dataclasses.replace(config, benchmarks=plan)
     tasks = [planned_task(config, name) for name in names]
+    self._features = image_features(config, tasks, pipeline.mesh)
     for task in tasks:
-      if task.protocol.kind == "image":
+      is_scored = self._features is not None and task.read is not None
+      if task.protocol.kind == "image" and not is_scored:
         raise InputError(
           f"benchmarks.at_validation has {task.name}, whose images are scored "
-          "by other programs: leave it to ddit evaluate"
+          "by other programs: leave it to ddit evaluate (images:NAME of a "
+          "source are scored by benchmarks.image_features)"
         )
     self._plans = [
       (task, task_sampling(task, pipeline, config)) for task in tasks
@@ -85,7 +89,9 @@ class ValidationTasks:
         path = self._folder / task.folder_name / "outputs.jsonl"
         path.unlink(missing_ok=True)
       result = run_task(
-        task, pipeline, sampling, self._folder, weights=f"EMA of step {step}"
+        *(task, pipeline, sampling, self._folder),
+        weights=f"EMA of step {step}",
+        features=self._features,
       )
       if result is None:
         continue

@@ -34,6 +34,9 @@ class BenchmarksConfig:
     records: of a source of one's own: "held_out" from training by the `data`
       section, or "all".
     num_shown: worst and random items of each benchmark in the report.
+    image_features: converted weights with CLIP's image encoder, by whose
+      features images:NAME are compared with the records' images; "" leaves
+      that to other programs.
     at_validation: tasks that training runs at every validation, joined by
       commas, e.g. "captions:mine,answers:asked"; "" for none.
     num_units_at_validation: `num_units` of those; 0 takes all.
@@ -47,6 +50,7 @@ class BenchmarksConfig:
   seed: int = 0
   records: Literal["held_out", "all"] = "held_out"
   num_shown: int = 12
+  image_features: str = ""
   at_validation: str = ""
   num_units_at_validation: int = 64
 

@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from ddit_jax.cli.main import BAD_INPUT, main
 from ddit_jax.pipelines import own_data
 from ddit_jax.protocols.item import Item
+from tests.pipelines import clip_files
 from tests.pipelines.test_benchmarks import flags, journal
 from tests.protocols import official_files
 
@@ -68,6 +70,31 @@ def test_images_are_generated_from_captions(trained, folder, tmp_path):
   assert any(
     "images:mine.features=FILE" in note
     for note in notes["images:mine"]["notes"]
+  )
+  # Nothing is drawn again.
+  outputs = tmp_path / "images_mine" / "outputs.jsonl"
+  before = outputs.read_bytes()
+  clip = clip_files.write(tmp_path / "clip")
+  changes = {"benchmarks__image_features": clip}
+  argv = own_flags(trained, folder, tmp_path, ["images:mine"], **changes)
+  assert main(argv) == 0
+  assert outputs.read_bytes() == before
+  metrics = json.loads((tmp_path / "metrics.json").read_text())["metrics"]
+  distance = metrics["checkpoint"]["images:mine/frechet_distance"]["value"]
+  drawn, real = (
+    np.load(tmp_path / "images_mine" / f"{role}.npz")["features"].astype(float)
+    for role in ("features", "reference_features")
+  )
+  assert drawn.shape == real.shape == (COUNT, clip_files.CONFIG.projection_dim)
+  first, second = np.cov(drawn.T), np.cov(real.T)
+  roots = np.sqrt(np.linalg.eigvals(first @ second).real.clip(0)).sum()
+  want = ((drawn.mean(0) - real.mean(0)) ** 2).sum()
+  want += np.trace(first + second) - 2 * roots
+  assert distance == pytest.approx(want, rel=1e-3)
+  manifest = json.loads((tmp_path / "manifest.json").read_text())
+  assert any(
+    "not FID: the features are of CLIP's image encoder, BLAKE2b" in note
+    for note in manifest["tasks"]["images:mine"]["notes"]
   )
 
 
