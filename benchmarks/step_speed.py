@@ -67,8 +67,8 @@ def ours(size: Size):
     "model.num_heads": str(size.num_heads),
     "model.max_grid": str(size.grid),
   }
-  # The toy autoencoder's latents are half as large as the image.
-  overrides["data.text_to_image.image_size"] = str(4 * size.grid)
+  # Pixels of the toy autoencoder for a patch of 2 x 2 latents.
+  overrides["data.text_to_image.image_size"] = str(8 * size.grid)
   step = Step(f"{_CONFIG}:stage1_dry", overrides, size.batch)
   state, batch, null = step.arguments()
 
