@@ -1,6 +1,7 @@
 """Compiled programs on disk, so that a second start need not compile."""
 
 import argparse
+import contextlib
 import hashlib
 import logging
 import os
@@ -56,10 +57,22 @@ def use(values: argparse.Namespace) -> None:
 def _keep_in(folder: pathlib.Path) -> None:
   import jax
 
-  folder.mkdir(parents=True, exist_ok=True)
-  if not os.access(folder, os.W_OK):
-    raise PermissionError(13, os.strerror(13), str(folder))
+  # JAX makes the folder when it compiles; a refused call leaves none behind.
+  held = _existing(folder)
+  if not held.is_dir():
+    raise NotADirectoryError(20, os.strerror(20), str(held))
+  if not os.access(held, os.W_OK):
+    raise PermissionError(13, os.strerror(13), str(held))
   jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def _existing(folder: pathlib.Path) -> pathlib.Path:
+  """The nearest of a folder and those above it that is there."""
+  for path in (folder, *folder.parents):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+      path.stat()
+      return path
+  return pathlib.Path()
 
 
 def _user_folder() -> pathlib.Path:
