@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from tests import devices, tiny_run
-from tests.pipelines.test_benchmarks import flags, journal
+from tests.pipelines.test_benchmarks import CONFIG, flags, journal
 from tests.protocols import official_files
 
 TASKS = ("gqa", "mjhq")
 COUNT = 6
+FIGURE = "evaluation/gqa/accuracy"
 
 
 def ddit_together(*argv, count: int) -> None:
@@ -26,7 +27,7 @@ def ddit_together(*argv, count: int) -> None:
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
-    timeout=300,
+    timeout=600,
     env=os.environ | {"XLA_FLAGS": devices.xla_flags(8 // count)},
   )
   assert result.returncode == 0, result.stdout
@@ -60,3 +61,32 @@ def test_two_processes_share_batches_and_resume_as_one_does(trained, tmp_path):
   path.write_text("".join(lines[:4]) + lines[4][:9])
   ddit_together(*argv, count=2)
   assert path.read_text().splitlines(keepends=True) == lines
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_at_validations(tmp_path):
+  official_files.gqa(tmp_path / "gqa", COUNT)
+  workdir = tmp_path / "run"
+  argv = tiny_run.flags(
+    train__num_steps="2",
+    train__validate_every="2",
+    benchmarks__folder=str(tmp_path),
+    benchmarks__at_validation="gqa",
+    benchmarks__prompt="trained",
+    benchmarks__sampling="config",
+  )
+  ddit_together("train", f"--workdir={workdir}", *argv, count=2)
+  lines = (workdir / "scalars.jsonl").read_text().splitlines()
+  rows = [row for row in map(json.loads, lines) if FIGURE in row]
+  assert [row["step"] for row in rows] == [2]
+  assert len(journal(workdir / "validation" / "gqa")) == COUNT
+
+
+@pytest.mark.slow
+def test_what_stops_the_first_process_stops_both(trained, tmp_path):
+  argv = ["evaluate", f"--checkpoint={trained}", f"--config={CONFIG}:own"]
+  argv += ["--tasks=gqa", f"--config.benchmarks.folder={tmp_path}"]
+  official_files.gqa(tmp_path / "gqa", 2)
+  (tmp_path / "file").touch()
+  with pytest.raises(AssertionError, match=r"--out=.*file cannot be written"):
+    ddit_together(*argv, f"--out={tmp_path / 'file'}", count=2)
