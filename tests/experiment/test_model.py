@@ -116,7 +116,7 @@ def test_an_autoencoder_decodes_latents_to_pixels():
   last = variables["params"]["decoder"]["conv_out"]
   last["bias"] = np.array([-1.0, 0.2, 3.0], "f4")
   latents = jnp.ones((2, 4, 2, 4))
-  decoded = np.asarray(ENCODED.decode({"vae": variables}, latents))
+  decoded = np.asarray(jax.jit(ENCODED.decode)({"vae": variables}, latents))
   assert decoded.shape == (2, 8, 4, 3) and decoded.dtype == np.uint8
   assert np.unique(decoded.reshape(-1, 3), axis=0).tolist() == [[0, 153, 255]]
 
