@@ -39,6 +39,7 @@ class ImageToTextBatch:
     loss_mask: True where a token may be masked; False for question tokens.
     has_image: False where there is only text; None if all have an image.
     rejected: of preference pairs, the texts that `tokens` were preferred to.
+    rejected_loss_mask: the `loss_mask` of `rejected`.
   """
 
   images: Images | None
@@ -46,6 +47,7 @@ class ImageToTextBatch:
   loss_mask: Bool[Array, "batch length"]
   has_image: Bool[Array, " batch"] | None = None
   rejected: Int[Array, "batch length"] | None = None
+  rejected_loss_mask: Bool[Array, "batch length"] | None = None
 
 
 @flax.struct.dataclass

@@ -23,6 +23,7 @@ REASONS = (
   "wrong_length",
   "unsafe_path",
   "corrupt_shard",
+  "equal_pair",
 )
 
 _MAX_CHARACTERS = 400

@@ -106,7 +106,8 @@ class ImageToTextTransform:
         example.image,
         rng,
         record_id=example.record_id,
-        may_flip=self.images.flips and not names_a_side(example.prompt, text),
+        may_flip=self.images.flips
+        and not names_a_side(example.prompt, text, *_rejected_texts(example)),
       )
       image = {"images": pixels, "has_image": np.bool_(True)}
     return TrainingRecord(
@@ -132,6 +133,10 @@ def num_lost_tokens(tokenized: TokenizedText) -> int:
   """Number of truncated tokens, not counting the end token."""
   # Losing the end token is harmless: the text itself is complete.
   return max(0, tokenized.num_truncated - 1)
+
+
+def _rejected_texts(example: Example) -> tuple[str, ...]:
+  return example.rejected.texts if isinstance(example, Pair) else ()
 
 
 def _is_animation(example: Example) -> bool:
@@ -184,6 +189,8 @@ class TextOnlyTransform:
 class PairTransform:
   """Records of either task with the "rejected" images or tokens of a pair.
 
+  Texts have "rejected_loss_mask", too.
+
   Attributes:
     one: of the chosen and of the rejected example, with the same draws.
     array: the array that they differ in, "images" or "tokens".
@@ -198,16 +205,35 @@ class PairTransform:
     return 2 * self.one.record_bytes
 
   def __call__(self, pair: Pair, rng: np.random.Generator) -> TrainingRecord:
-    """Raises BadRecord."""
+    """Raises BadRecord; equal_pair if this task sees no difference."""
     again = copy.deepcopy(rng)
-    chosen, rejected = self.one(pair, rng), self.one(pair.rejected, again)
-    arrays = {**chosen.arrays, "rejected": rejected.arrays[self.array]}
+    chosen = self.one(pair, rng)
+    rejected = self.one(self._rejected(pair), again)
+    arrays = {"rejected": rejected.arrays[self.array]}
+    if np.array_equal(arrays["rejected"], chosen.arrays[self.array]):
+      raise BadRecord(
+        "equal_pair",
+        f"both have the same {self.array}, which this task compares",
+        pair.record_id,
+      )
+    if "loss_mask" in rejected.arrays:
+      arrays["rejected_loss_mask"] = rejected.arrays["loss_mask"]
     return dataclasses.replace(
       chosen,
-      arrays=arrays,
+      arrays=chosen.arrays | arrays,
       num_truncated=chosen.num_truncated + rejected.num_truncated,
       num_unknown=chosen.num_unknown + rejected.num_unknown,
     )
+
+  def _rejected(self, pair: Pair) -> Example:
+    """Without an image to decode, or with the chosen one's caption."""
+    other = pair.rejected
+    if self.array == "tokens":
+      return dataclasses.replace(other, image=None)
+    # Its text decides whether both images may be mirrored.
+    texts = {"texts": pair.texts, "rewritten": pair.rewritten}
+    image = pair.image if other.image is None else other.image
+    return dataclasses.replace(other, image=image, **texts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from ddit_jax.data.tokenizers import Tokenizer
 from ddit_jax.experiment.captioner import CaptionerModel
 from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.model import DualModel
+from ddit_jax.losses.drawn_texts import prompt_positions
 from ddit_jax.losses.objective import Objective
 from ddit_jax.losses.time_buckets import bucket_means, without_empty
 from ddit_jax.monitor.image_grid import labelled_grid
@@ -228,7 +229,7 @@ class SampleGrid:
       latents = self._model.encode(variables, images)
       if jnp.issubdtype(images.dtype, jnp.floating):
         images = self._model.decode(variables, latents)
-    prompt_mask = ~rows.loss_mask
+    prompt_mask = prompt_positions(rows.loss_mask)
     texts = generate_tokens(
       self._model,
       variables,

@@ -33,8 +33,19 @@ class DrawnTexts:
 
   @property
   def num_scored(self) -> Int[Array, "*lead"]:
-    """Tokens whose probability counts."""
-    return self.is_scored.sum(axis=-1)
+    """Tokens whose probability counts, of an empty text 1, to divide by."""
+    return jnp.maximum(self.is_scored.sum(axis=-1), 1)
+
+
+def prompt_positions(
+  loss_mask: Bool[Array, "rows length"],
+) -> Bool[Array, "rows length"]:
+  """What stands before the first token of a text that may be masked.
+
+  A word of the text that has no id may not be masked either, but it is no part
+  of the prompt.
+  """
+  return jnp.cumsum(loss_mask, axis=-1) == 0
 
 
 def scored_positions(

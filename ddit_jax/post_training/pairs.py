@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from ddit_jax.batch import ImageToTextBatch, TextToImageBatch
 from ddit_jax.diffusion.flow_matching import FlowMatching
@@ -14,6 +14,7 @@ from ddit_jax.losses.diffusion_dpo import PreferredImages
 from ddit_jax.losses.drawn_texts import (
   DrawnTexts,
   log_probability,
+  prompt_positions,
   scored_positions,
 )
 from ddit_jax.losses.flow_matching import noisy_images
@@ -137,8 +138,11 @@ class TextPairs:
       key = key_for(root, "condition_posterior", state.step)
       latents = self.model.encode(variables, batch.images, key)
     chosen, rejected = (
-      self._texts(batch, tokens, latents, root, state.step)
-      for tokens in (batch.tokens, batch.rejected)
+      self._texts(batch, *one, latents, root, state.step)
+      for one in (
+        (batch.tokens, batch.loss_mask),
+        (batch.rejected, batch.rejected_loss_mask),
+      )
     )
     num_rows = len(batch.tokens)
     return preferred_texts(
@@ -154,17 +158,19 @@ class TextPairs:
     self,
     batch: ImageToTextBatch,
     tokens: Int[Array, "rows length"],
+    loss_mask: Bool[Array, "rows length"],
     latents,
     root,
     step,
   ) -> DrawnTexts:
-    is_given = ~batch.loss_mask
+    is_given = prompt_positions(loss_mask)
     keys = row_keys(key_for(root, "bound", step), jnp.arange(len(tokens)))
     return DrawnTexts(
       latents=latents,
       tokens=tokens,
       is_given=is_given,
-      is_scored=scored_positions(tokens, is_given, self.end_id),
+      # What has no id stays masked.
+      is_scored=scored_positions(tokens, is_given, self.end_id) & loss_mask,
       draws=jax.random.key_data(keys),
       has_image=batch.has_image,
     )

@@ -12,6 +12,7 @@ from ddit_jax.batch import ImageToTextBatch
 from ddit_jax.losses.drawn_texts import (
   DrawnTexts,
   log_probability,
+  prompt_positions,
   scored_positions,
 )
 from ddit_jax.losses.espo import RewardedTexts
@@ -59,7 +60,8 @@ class TextDraws:
     if batch.images is not None:
       latents = self.model.encode(variables, batch.images)
     pixels = self._pixels(variables, batch, latents)
-    rows = batch.tokens, ~batch.loss_mask, latents, batch.has_image, pixels
+    is_given = prompt_positions(batch.loss_mask)
+    rows = batch.tokens, is_given, latents, batch.has_image, pixels
     repeated = functools.partial(repeated_rows, num=group_size)
     rows = jax.tree.map(repeated, rows)
     references, is_given, latents, has_image, pixels = rows

@@ -98,6 +98,19 @@ def test_a_text_is_scored_up_to_its_first_end():
   )
 
 
+def test_an_empty_text_leaves_the_other_rows_alone():
+  nothing = texts().replace(is_scored=jnp.zeros((ROWS, LENGTH), bool))
+  zeros = jnp.zeros(ROWS)
+  rewarded = scored().replace(
+    drawn=nothing, old_log_p=zeros, reference_log_p=zeros
+  )
+  found = Espo().losses(zeros, rewarded)
+  np.testing.assert_allclose(found["text"], -ADVANTAGE.mean(), rtol=1e-6)
+  assert found["text_kl"] == 0
+  preferred = pairs(np.full(ROWS, 1 / ROWS)).replace(chosen=nothing)
+  assert np.isfinite(Vrpo().losses(zeros, zeros, preferred)["text_kl"])
+
+
 @pytest.mark.parametrize(
   ("part", "name", "value"),
   [(Espo, "clip", 1.0), (Espo, "kl_weight", -1.0), (Vrpo, "beta", 0.0)],

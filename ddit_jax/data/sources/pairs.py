@@ -62,8 +62,9 @@ def open_pairs(
 
   A record is {"caption", "chosen", "rejected"} with two paths of images, or
   {"question", "image"?, "chosen", "rejected"} with two texts; a blank question
-  asks for a caption. What cannot be used is skipped and counted, also pairs of
-  equals ("equal_pair").
+  asks for a caption. A file has records for one task: what the other would make
+  of them are pairs of equals. What cannot be used is skipped and counted, also
+  pairs of equals ("equal_pair").
 
   Args:
     name: name in the config.
@@ -87,10 +88,11 @@ def open_pairs(
       continue
     for table, record in zip(tables, records, strict=True):
       table.append(record)
-  sources = [
-    FileSource(name, table, images=folder, skipped=skipped) for table in tables
-  ]
-  return PairSource(*sources)
+  # What was skipped is said and counted once for both.
+  return PairSource(
+    FileSource(name, tables[0], images=folder, skipped=skipped),
+    FileSource(name, tables[1], images=folder, skipped=Skipped()),
+  )
 
 
 def _records(
@@ -109,8 +111,10 @@ def _records(
   question = clean_text(entry.get("question") or "")
   image = _path(_text(entry, "image")) if entry.get("image") else None
   prompt = question_prompt(question) if question else ""
+  # Both are about one image, which is read once.
   chosen, rejected = (
-    FileRecord(record_id, image, prompt, (value,)) for value in values
+    FileRecord(record_id, file, prompt, (value,))
+    for file, value in zip((image, None), values, strict=True)
   )
   return chosen, rejected
 

@@ -1,5 +1,7 @@
 """Preference pairs from files, to batches."""
 
+import dataclasses
+import io
 import json
 
 import numpy as np
@@ -11,8 +13,9 @@ from ddit_jax.data.example import BadRecord, Pair, encode, has_pairs
 from ddit_jax.data.image import ImageTransform
 from ddit_jax.data.source_records import source_readers
 from ddit_jax.data.sources.digits import open_digits
+from ddit_jax.data.sources.pairs import paired
 from ddit_jax.data.sources.registry import open_source
-from ddit_jax.data.text import TextTransform
+from ddit_jax.data.text import TextTransform, question_prompt
 from ddit_jax.data.tokenizers import word_tokenizer
 from ddit_jax.data.transforms import (
   ImageToTextTransform,
@@ -106,7 +109,65 @@ def test_both_examples_of_a_pair_are_cropped_alike():
     record_id="x",
     image=example.image,
     texts=("seven",),
-    rejected=example,
+    rejected=dataclasses.replace(example, image=recoloured(example.image)),
   )
   arrays = transform(same, np.random.default_rng(0)).arrays
-  np.testing.assert_array_equal(arrays["images"], arrays["rejected"])
+  np.testing.assert_array_equal(arrays["images"], arrays["rejected"][..., ::-1])
+
+
+def recoloured(png: bytes) -> bytes:
+  """The same image, blue where it was red."""
+  file = io.BytesIO()
+  pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+  Image.fromarray(np.ascontiguousarray(pixels[..., ::-1])).save(file, "png")
+  return file.getvalue()
+
+
+def transformed(pair, kind, images=IMAGES):
+  array = "images" if kind is TextToImageTransform else "tokens"
+  transform = PairTransform(one=kind(images=images, texts=TEXTS), array=array)
+  return transform(pair, np.random.default_rng(0)).arrays
+
+
+def test_pairs_of_the_other_task_are_no_pairs(tmp_path):
+  images = {"caption": "a red seven", "chosen": "b.png", "rejected": "a.png"}
+  texts = {"question": "is it red?", "image": "a.png"}
+  source = write(tmp_path, images, texts | {"chosen": "yes", "rejected": "no"})
+  with pytest.raises(BadRecord, match="equal_pair: both have the same tokens"):
+    transformed(source[0], ImageToTextTransform)
+  with pytest.raises(BadRecord, match="equal_pair: both have the same images"):
+    transformed(source[1], TextToImageTransform)
+
+
+def test_each_text_of_a_pair_has_its_own_mask(tmp_path):
+  pair = {"question": "is it red?", "chosen": "yes", "rejected": "xyzzy red"}
+  arrays = transformed(write(tmp_path, pair)[0], ImageToTextTransform)
+  length = len(TEXTS.tokenizer.encode(question_prompt("is it red?")))
+  wanted = np.arange(TEXTS.length) >= length
+  np.testing.assert_array_equal(arrays["loss_mask"], wanted)
+  wanted[length] = False
+  np.testing.assert_array_equal(arrays["rejected_loss_mask"], wanted)
+
+
+def test_the_image_of_two_texts_is_read_once_and_skips_are_said_once(
+  tmp_path, caplog
+):
+  pair = {"question": "is it red?", "image": "a.png", "chosen": "yes"}
+  source = write(tmp_path, pair | {"rejected": "no"}, pair)
+  assert caplog.text.count("skipped") == 1
+  assert source[0].image is not None and source[0].rejected.image is None
+
+
+def test_either_text_of_a_pair_keeps_its_image_from_being_mirrored():
+  config = TaskConfig(batch_size=1, image_size=8, flip_probability=1.0)
+  images = ImageTransform(config=config)
+  example = open_digits("p", texts="captions")[0]
+
+  def pixels(chosen, rejected):
+    rejected = dataclasses.replace(example, texts=(rejected,))
+    pair = paired(dataclasses.replace(example, texts=(chosen,)), rejected)
+    return transformed(pair, ImageToTextTransform, images)["images"]
+
+  mirrored, kept = pixels("red", "seven"), pixels("left", "seven")
+  np.testing.assert_array_equal(mirrored, kept[:, ::-1])
+  np.testing.assert_array_equal(pixels("seven", "left"), kept)
