@@ -102,6 +102,8 @@ def text_bound(
     nats = -jnp.where(is_masked, chosen, 0.0).sum(axis=-1)
     return None, nats * num_scored / jnp.maximum(count, 1)
 
+  # Else a gradient would hold the activations and logits of all passes.
+  one_pass = jax.checkpoint(one_pass, prevent_cse=False)
   _, nats = jax.lax.scan(one_pass, None, jnp.arange(num_passes))
   pairs = nats.reshape(num_strata, 2, -1)
   variance = jnp.square(pairs[:, 0] - pairs[:, 1]).sum(axis=0) / 4

@@ -148,6 +148,22 @@ def test_nothing_scored_is_certain():
   assert float(got.nats[0]) == 0 and float(got.standard_error[0]) == 0
 
 
+def test_a_gradient_holds_no_pass():
+  """What it keeps does not grow by the logits of each pass."""
+  tokens, scored = tiled(5, TEXT, SCORED)
+  table = jnp.asarray(log_table(0), jnp.float32)
+
+  def num_held(num_passes):
+    def nats(table):
+      seeds = np.arange(len(tokens))
+      return bound(table, tokens, ~scored, scored, seeds, num_passes).nats
+
+    _, pullback = jax.vjp(nats, table)
+    return sum(leaf.size for leaf in jax.tree.leaves(pullback))
+
+  assert num_held(8) - num_held(4) <= 4 * tokens.size
+
+
 def gaussian_velocity(mean: float, std: float):
   """E[noise - x | x_sigma] where x has independent normal dimensions."""
 
