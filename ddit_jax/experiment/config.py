@@ -195,6 +195,12 @@ class Config:
           f"post_training.{name} has a method, and loss.is_merged needs data "
           "of both tasks: set loss.is_merged=False"
         )
+    if self.loss.text_chunk and self.post_training.image_to_text.method:
+      raise ValueError(
+        f"loss.text_chunk is {self.loss.text_chunk}, but the bounds of "
+        "post_training.image_to_text.method read all positions of a text at "
+        "once: set loss.text_chunk=0"
+      )
 
   @property
   def keeps_start(self) -> bool:

@@ -1,16 +1,25 @@
 """The `post_training` section of a config."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from ddit_jax.errors import check_choices
 from ddit_jax.losses.diffusion_dpo import DiffusionDpo
 from ddit_jax.losses.diffusion_nft import DiffusionNft
 from ddit_jax.losses.espo import Espo
 from ddit_jax.losses.vrpo import Vrpo
-from ddit_jax.post_training.rewards import Reward, open_reward
+from ddit_jax.post_training.rewards import (
+  IMAGE_REWARDS,
+  TEXT_REWARDS,
+  Reward,
+  open_reward,
+)
 from ddit_jax.sampling.image_sampler import ImageSampling
 from ddit_jax.sampling.text_options import TextSampling
+
+# Methods that train on draws with rewards, the others on pairs of the data.
+DRAWING = ("nft", "espo", "vrpo")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,12 +27,15 @@ class RewardsConfig:
   """What one modality's draws are worth.
 
   Attributes:
-    rewards: names of `post_training.rewards.REWARDS`, or "module:function" of
-      your own.
+    rewards: names of the modality's rewards in `post_training.rewards`, or
+      "module:function" of your own.
     reward_weights: of their advantages; () weighs all alike.
-    measured: more rewards, which are logged and not trained on.
+    measured: more rewards, which are logged and not trained on; of methods on
+      pairs of the data, those of held-out prompts.
     group_size: draws for each prompt of the batch, which are compared.
   """
+
+  known: ClassVar[Mapping[str, Reward]] = {}
 
   rewards: tuple[str, ...] = ()
   reward_weights: tuple[float, ...] = ()
@@ -50,7 +62,8 @@ class RewardsConfig:
     Raises:
       InputError: one of them cannot be opened.
     """
-    return {name: open_reward(name) for name in self.rewards + self.measured}
+    names = self.rewards + self.measured
+    return {name: open_reward(name, self.known) for name in names}
 
   @property
   def weights(self) -> tuple[float, ...]:
@@ -70,6 +83,8 @@ class ImagePolicy(RewardsConfig):
     nft: the loss of "nft".
     dpo: the loss of "dpo".
   """
+
+  known = IMAGE_REWARDS
 
   method: Literal["", "nft", "dpo"] = ""
   sampling: ImageSampling = ImageSampling(
@@ -93,6 +108,11 @@ class ImagePolicy(RewardsConfig):
     """Of the distance to the reference, which DPO's own loss holds."""
     return self.nft.kl_weight if self.method == "nft" else 0.0
 
+  @property
+  def needs_reference(self) -> bool:
+    """Whether its loss reads the reference."""
+    return self.method == "dpo" or self.kl_weight > 0
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextPolicy(RewardsConfig):
@@ -107,6 +127,8 @@ class TextPolicy(RewardsConfig):
     espo: the loss of "espo".
     vrpo: the loss of "vrpo" and "vrpo_pairs".
   """
+
+  known = TEXT_REWARDS
 
   method: Literal["", "espo", "vrpo", "vrpo_pairs"] = ""
   sampling: TextSampling = TextSampling()
@@ -125,20 +147,44 @@ class TextPolicy(RewardsConfig):
         "sampling.canvas_length and sampling.drops_finished_rows change the "
         "shape of a batch that is being drawn: leave them out"
       )
+    self._check_draws()
+
+  def _check_draws(self) -> None:
+    sampling = self.sampling
+    if sampling.guidance_scale != 1:
+      raise ValueError(
+        f"sampling.guidance_scale is {sampling.guidance_scale}, but what is "
+        "trained are the unguided texts: set it to 1"
+      )
+    if self.method in DRAWING and sampling.is_deterministic:
+      raise ValueError(
+        f"sampling.temperature is 0 and its order {sampling.order!r}, so all "
+        "draws of a prompt are the same text: set a temperature"
+      )
 
   @property
   def kl_weight(self) -> float:
     """Of the distance to the reference, which VRPO's own loss holds."""
     return self.espo.kl_weight if self.method == "espo" else 0.0
 
+  @property
+  def needs_reference(self) -> bool:
+    """Whether its loss reads the reference."""
+    return self.method in ("vrpo", "vrpo_pairs") or self.kl_weight > 0
+
 
 def _check_has_rewards(part: "ImagePolicy | TextPolicy") -> None:
-  is_drawn = part.method in ("nft", "espo", "vrpo")
+  is_drawn = part.method in DRAWING
   if is_drawn and not part.rewards:
     raise ValueError(f"method is {part.method!r}, which needs rewards")
-  if part.method and not is_drawn and part.rewards + part.measured:
+  if part.rewards and not is_drawn:
     raise ValueError(
-      f"method is {part.method!r}, which draws nothing: leave out the rewards"
+      f"rewards are {part.rewards}, but the method {part.method!r} trains on "
+      "none: leave them out"
+    )
+  if part.measured and not part.method:
+    raise ValueError(
+      f"measured is {part.measured}, but method is '': leave it out"
     )
 
 
@@ -165,9 +211,20 @@ class PostTraining:
   def __post_init__(self):
     if self.max_falls_in_row < 0:
       raise ValueError(f"max_falls_in_row is negative: {self.max_falls_in_row}")
+    has_rewards = any(part.rewards for part in self.parts.values())
+    if self.max_falls_in_row and not has_rewards:
+      raise ValueError(
+        f"max_falls_in_row is {self.max_falls_in_row}, but no method trains on "
+        "rewards, which would have to rise: leave it out"
+      )
 
   @property
-  def parts(self) -> dict[str, RewardsConfig]:
+  def needs_reference(self) -> bool:
+    """Whether the weights that the run started from are kept beside its own."""
+    return any(part.needs_reference for part in self.parts.values())
+
+  @property
+  def parts(self) -> dict[str, "ImagePolicy | TextPolicy"]:
     """The tasks that have a method."""
     found = {
       "text_to_image": self.text_to_image,

@@ -10,10 +10,8 @@ from jax.experimental import multihost_utils
 from ddit_jax.batch import DualBatch
 from ddit_jax.errors import InputError
 from ddit_jax.monitor.metric_writer import MetricWriter, read_scalars
-from ddit_jax.post_training.rollouts import Rollouts
+from ddit_jax.post_training.rollouts import HELD_OUT, Rollouts
 from ddit_jax.train.loop import Progress
-
-HELD_OUT, TRAINING = "held_out/", "reward/"
 
 
 class HeldOutRewards:
@@ -50,7 +48,8 @@ class HeldOutRewards:
       return
     num_falls = {}
     if jax.process_index() == 0:
-      num_falls = falls_in_row(read_scalars(self._log))
+      log, weights = read_scalars(self._log), self._rollouts.reward_weights
+      num_falls = falls_in_row(log, weights)
     most = max(num_falls.values(), default=0)
     if jax.process_count() > 1:
       most = int(multihost_utils.broadcast_one_to_all(np.int32(most)))
@@ -63,28 +62,33 @@ class HeldOutRewards:
       )
 
 
-def falls_in_row(log: Sequence[Mapping[str, float]]) -> dict[str, int]:
+def falls_in_row(
+  log: Sequence[Mapping[str, float]], weights: Mapping[str, float]
+) -> dict[str, int]:
   """For each held-out reward, the last validations in a row at which it fell.
 
   It fell where its interval lies below that of the best validation before,
-  and the mean of all training rewards of its task since the validation before
-  is above that of the best one.
+  and the mean of its task's weighted training rewards since the validation
+  before is above that of the best one.
 
   Args:
     log: the lines of scalars.jsonl.
+    weights: of the rewards that are trained on, by their names in the log.
   """
   names = {name for line in log for name in line if name.startswith(HELD_OUT)}
   means = {n for n in names if f"{n}/low" in names and f"{n}/high" in names}
-  return {name: _falls_of(name, log) for name in sorted(means)}
+  return {name: _falls_of(name, log, weights) for name in sorted(means)}
 
 
-def _falls_of(name: str, log: Sequence[Mapping[str, float]]) -> int:
+def _falls_of(
+  name: str, log: Sequence[Mapping[str, float]], weights: Mapping[str, float]
+) -> int:
   task = name.split("/")[1]
+  own = {key: w for key, w in weights.items() if key.split("/")[1] == task}
   best, falls, rewards, reward = None, 0, [], -np.inf
   for line in log:
-    rewards += [
-      value for key, value in line.items() if _is_training_mean(key, task)
-    ]
+    if own and own.keys() <= line.keys():
+      rewards.append(sum(w * line[key] for key, w in own.items()))
     if name not in line:
       continue
     reward = float(np.mean(rewards)) if rewards else reward
@@ -95,8 +99,3 @@ def _falls_of(name: str, log: Sequence[Mapping[str, float]]) -> int:
       best = now
     rewards = []
   return falls
-
-
-def _is_training_mean(key: str, task: str) -> bool:
-  is_interval = key.endswith(("/low", "/high"))
-  return key.startswith(f"{TRAINING}{task}/") and not is_interval

@@ -1,7 +1,8 @@
 """Rewards of drawn images and texts: plain functions on the host.
 
 A reward takes a batch of `Outputs` and returns a finite number for each row.
-Its name is one of `REWARDS`, or "module:function" for one's own.
+Its name is one of `IMAGE_REWARDS` or `TEXT_REWARDS`, or "module:function" for
+one's own.
 """
 
 import dataclasses
@@ -142,9 +143,11 @@ def _has_form(text: str, wanted: str) -> bool:
   return 1 <= len(text.split()) <= 2 * max(1, len(wanted.split()))
 
 
-REWARDS: dict[str, Reward] = {
+IMAGE_REWARDS: dict[str, Reward] = {
   "digits": digits,
   "image_kilobytes": image_kilobytes,
+}
+TEXT_REWARDS: dict[str, Reward] = {
   "exact_match": exact_match,
   "soft_match": soft_match,
   "caption_facts": caption_facts,
@@ -152,25 +155,28 @@ REWARDS: dict[str, Reward] = {
 }
 
 
-def open_reward(name: str) -> Reward:
-  """The reward of a name of `REWARDS` or of "module:function".
+def open_reward(name: str, known: Mapping[str, Reward]) -> Reward:
+  """The reward of a name of `known` or of "module:function".
 
   Raises:
     InputError: there is none.
   """
-  if name in REWARDS:
-    return REWARDS[name]
+  if name in known:
+    return known[name]
   module, _, function = name.partition(":")
-  if not function:
+  if not function or not module or module.startswith("."):
     raise InputError(
-      f"there is no reward {name!r}: {suggest(name, REWARDS)} (your own are "
+      f"this task has no reward {name!r}: {suggest(name, known)} (your own are "
       "named module:function)"
     )
   try:
-    return getattr(importlib.import_module(module), function)
+    found = getattr(importlib.import_module(module), function)
   except (ImportError, AttributeError) as error:
     message = f"the reward {name!r} cannot be opened: {error}"
     raise InputError(message) from error
+  if not callable(found):
+    raise InputError(f"the reward {name!r} is {found!r}: name a function")
+  return found
 
 
 def score(
@@ -184,7 +190,7 @@ def score(
   values, seconds = [], {}
   for name, reward in rewards.items():
     begin = time.monotonic()
-    given = np.asarray(reward(outputs), np.float32)
+    given = _as_numbers(name, reward(outputs))
     seconds[name] = time.monotonic() - begin
     if given.shape != (len(outputs.prompts),) or not np.isfinite(given).all():
       raise InputError(
@@ -193,3 +199,12 @@ def score(
       )
     values.append(given)
   return np.stack(values, axis=1), seconds
+
+
+def _as_numbers(name: str, given: Sequence[float]) -> np.ndarray:
+  try:
+    return np.asarray(given, np.float32)
+  except (TypeError, ValueError) as error:
+    raise InputError(
+      f"the reward {name!r} gave no numbers ({error}): return one for each row"
+    ) from error

@@ -30,6 +30,8 @@ from ddit_jax.prng import key_for, root_key
 from ddit_jax.sharding.rules import partition_spec
 from ddit_jax.train.state import TrainState
 
+# How the names of its scalars begin.
+HELD_OUT, TRAINING = "held_out/", "reward/"
 # Of a normal distribution: half the width of its 95 % interval.
 _HALF_WIDTH = 1.96
 # Task -> its stream of a corrupted batch.
@@ -70,34 +72,55 @@ class Rollouts:
     self._model, self._tokenizer, self._mesh = model, tokenizer, mesh
     self._null_tokens, self._seed = null_tokens, seed
     self._rewards = {task: part.open() for task, part in config.parts.items()}
-    made = {"text_to_image": self._images, "image_to_text": self._texts}
-    self._draws = {task: made[task]() for task in config.parts}
+    drawers, pairs = self._drawers(), self._pairs()
+    self._draws = {
+      task: pairs.get(part.method, drawers[task])
+      for task, part in config.parts.items()
+    }
+    self._held_out_draws = {
+      task: drawers[task] for task, found in self._rewards.items() if found
+    }
     rows = NamedSharding(mesh, partition_spec("batch"))
     self._draw = jax.jit(self._drawn, out_shardings=(None, rows))
     self._draw_held_out = jax.jit(self._held_out, out_shardings=rows)
     self._compare = jax.jit(self._compared)
     self._summarise = jax.jit(_summary, static_argnames=("names", "group_size"))
 
-  def _images(self) -> ImageDraws | ImagePairs:
-    """Of the image stream's method."""
-    policy, flow_matching = (
-      self.config.text_to_image,
-      self.loss.dual.flow_matching,
-    )
-    if policy.method == "dpo":
-      return ImagePairs(model=self._model, flow_matching=flow_matching)
-    return ImageDraws(
+  def _drawers(self) -> dict[str, ImageDraws | TextDraws]:
+    """What draws for each task."""
+    images = ImageDraws(
       model=self._model,
-      policy=policy,
-      flow_matching=flow_matching,
+      policy=self.config.text_to_image,
+      flow_matching=self.loss.dual.flow_matching,
       null_tokens=self._null_tokens,
     )
+    texts = TextDraws(
+      model=self._model,
+      policy=self.config.image_to_text,
+      end_id=self._tokenizer.end_id,
+    )
+    return {"text_to_image": images, "image_to_text": texts}
 
-  def _texts(self) -> TextDraws | TextPairs:
-    """Of the text stream's method."""
-    policy = self.config.image_to_text
-    kind = TextPairs if policy.method == "vrpo_pairs" else TextDraws
-    return kind(model=self._model, policy=policy, end_id=self._tokenizer.end_id)
+  def _pairs(self) -> dict[str, ImagePairs | TextPairs]:
+    """What takes the data's pairs instead, by method."""
+    images = ImagePairs(
+      model=self._model, flow_matching=self.loss.dual.flow_matching
+    )
+    texts = TextPairs(
+      model=self._model,
+      policy=self.config.image_to_text,
+      end_id=self._tokenizer.end_id,
+    )
+    return {"dpo": images, "vrpo_pairs": texts}
+
+  @property
+  def reward_weights(self) -> dict[str, float]:
+    """Weights of the rewards that are trained on, by their scalars' names."""
+    return {
+      _as_scalar(f"{TRAINING}{task}/{name}"): weight
+      for task, part in self.config.parts.items()
+      for name, weight in zip(part.rewards, part.weights, strict=False)
+    }
 
   def __call__(
     self, state: TrainState, batch: DualBatch
@@ -112,14 +135,14 @@ class Rollouts:
     rewards, scalars = self._scored(shown)
     for task, values in rewards.items():
       size = self.config.parts[task].group_size
-      scalars |= self._named(f"reward/{task}", task, values, size)
+      scalars |= self._named(f"{TRAINING}{task}", task, values, size)
     return self._compare(state, batch, drawn, rewards), scalars
 
   def held_out(self, state: TrainState, batch: DualBatch) -> Scalars:
     """Rewards of one draw for each prompt of `batch`, the same noise always."""
     rewards, scalars = self._scored(self._draw_held_out(state, batch))
     for task, values in rewards.items():
-      scalars |= self._named(f"held_out/{task}", task, values, 1)
+      scalars |= self._named(f"{HELD_OUT}{task}", task, values, 1)
     return scalars
 
   def _scored(self, shown: Mapping[str, Shown]):
@@ -156,11 +179,10 @@ class Rollouts:
   def _held_out(self, state: TrainState, batch: DualBatch):
     """What rewards see of one draw a prompt."""
     root, step = key_for(jax.random.key(0), "held_out"), jnp.int32(0)
-    shown = {
+    return {
       task: draws.draw(state, getattr(batch, task), root, step, group_size=1)[1]
-      for task, draws in self._draws.items()
+      for task, draws in self._held_out_draws.items()
     }
-    return {task: seen for task, seen in shown.items() if seen is not None}
 
   def _compared(
     self,

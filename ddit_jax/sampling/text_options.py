@@ -50,9 +50,9 @@ class TextSampling:
       together, in (0, 1].
     threshold: a probability of the order "threshold", in (0, 1].
     max_entropy: in nats, of the order "entropy_bound".
-    choice_temperature: of Gumbel noise that is added to the confidence in the
-      order "confidence" and falls to 0 with the masked share (MaskGIT); 0 for
-      none.
+    choice_temperature: of Gumbel noise that is added to what "confidence",
+      "margin" and "entropy" go by, and falls to 0 with the masked share
+      (MaskGIT); 0 for none.
     remask_probability: the largest, of the order "remasking", in [0, 1].
     block_length: reveals blocks of so many masked positions from left to right
       (semi-autoregressive); 0 is one block.
@@ -149,6 +149,14 @@ class TextSampling:
     """Whether a position's draw has the same noise at every step."""
     orders = ("ancestral", "first_hitting")
     return self.order in orders or self.temperature == 0
+
+  @property
+  def is_deterministic(self) -> bool:
+    """True if nothing is drawn, neither tokens nor their order."""
+    is_order_drawn = self.order in ("ancestral", "first_hitting", "remasking")
+    if self.order in ("confidence", "margin", "entropy"):
+      is_order_drawn = self.choice_temperature > 0
+    return self.temperature == 0 and not is_order_drawn
 
 
 _LARGEST = {

@@ -23,12 +23,14 @@ OVERRIDES = {
   "model.execution.scan_unroll": "1",
   "data.pool_size": "16",
   "data.validation_size": "8",
-  "data.text_to_image.batch_size": "2",
   "optimizer.warmup_steps": "0",
-  "train.num_steps": str(LAST),
   "train.log_every": "1",
   "train.validate_every": "4",
   "train.sample_grid_size": "0",
+}
+OF_IMAGES = {
+  "data.text_to_image.batch_size": "2",
+  "train.num_steps": str(LAST),
   "train.checkpoint_every": "2",
   f"{IMAGE}.group_size": "2",
   f"{IMAGE}.sampling.num_inference_steps": "2",
@@ -38,7 +40,6 @@ OVERRIDES = {
 }
 TEXT = "post_training.image_to_text"
 OF_TEXTS = {
-  "data.text_to_image.batch_size": "0",
   "data.image_to_text.batch_size": "4",
   "train.checkpoint_every": "1",
   "train.num_steps": "2",
@@ -55,10 +56,9 @@ class Crash(BaseException):
 
 
 def settings(start, variant="nft", **overrides) -> Config:
+  own = OVERRIDES | (OF_IMAGES if variant == "nft" else OF_TEXTS)
   return load_config(
-    Config,
-    f"{CONFIG}:{variant}",
-    OVERRIDES | {"init_from": str(start)} | overrides,
+    Config, f"{CONFIG}:{variant}", own | {"init_from": str(start)} | overrides
   )
 
 
@@ -101,7 +101,7 @@ def test_rewards_their_cost_and_the_distance_to_the_start_are_logged(rewarded):
 def test_a_run_killed_inside_of_a_rollout_ends_bit_identical(
   rewarded, trained, tmp_path, monkeypatch
 ):
-  config, real, calls = settings(trained), rewards.REWARDS["digits"], []
+  config, real, calls = settings(trained), rewards.IMAGE_REWARDS["digits"], []
 
   def crashing(outputs):
     calls.append(outputs)
@@ -110,7 +110,7 @@ def test_a_run_killed_inside_of_a_rollout_ends_bit_identical(
       raise Crash
     return real(outputs)
 
-  monkeypatch.setitem(rewards.REWARDS, "digits", crashing)
+  monkeypatch.setitem(rewards.IMAGE_REWARDS, "digits", crashing)
   with pytest.raises(Crash):
     train(config, str(tmp_path))
   assert train(config, str(tmp_path))
@@ -146,6 +146,8 @@ def test_prompts_are_needed(trained):
     )
   with pytest.raises(InputError, match="is_merged=False"):
     settings(trained, **{"loss.is_merged": "True"})
+  with pytest.raises(InputError, match="text_chunk is 4"):
+    settings(trained, "vrpo", **{"loss.text_chunk": "4"})
 
 
 @pytest.mark.slow
@@ -154,7 +156,7 @@ def test_prompts_are_needed(trained):
 def test_texts_are_trained_on_rewards_and_resume_inside_of_a_rollout(
   method, trained, tmp_path, monkeypatch
 ):
-  config = settings(trained, method, **OF_TEXTS)
+  config = settings(trained, method)
   whole, killed = tmp_path / "whole", tmp_path / "killed"
   assert train(config, str(whole))
   first, second = [x for x in log_of(whole) if "loss/text" in x]

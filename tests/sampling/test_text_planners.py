@@ -1,5 +1,7 @@
 """Which positions each order opens, against loops over Python lists."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -183,3 +185,32 @@ def test_choice_temperature_mixes_the_order_early_and_not_late():
 def test_no_order_takes_more_steps_than_it_says(order):
   trace, calls = trace_of(TextSampling(order=order, num_steps=4), 6)
   assert calls <= len(trace) and (trace[-1] != MASK).all()
+
+
+@pytest.mark.parametrize(
+  ("order", "choice_temperature"),
+  [*((order, 1.0) for order in ORDERS), ("confidence", 0.0)],
+)
+def test_an_order_is_deterministic_if_its_planner_draws_nothing(
+  order, choice_temperature
+):
+  sampling = TextSampling(
+    order=order,
+    num_steps=4,
+    temperature=0.0,
+    choice_temperature=choice_temperature,
+  )
+  planner, is_open = ORDERS[order](sampling), jnp.ones(8, bool)
+  beliefs = Beliefs(
+    jnp.zeros(8, jnp.int32), *jnp.linspace(-3, -1, 24).reshape(3, 8)
+  )
+
+  def first_route(key):
+    plan = planner.start(is_open, key)
+    return planner.route(plan, beliefs, Row(is_open, is_open, is_open), key)[0]
+
+  keys = jax.random.split(jax.random.key(0), 16)
+  routes = np.asarray(jax.vmap(first_route)(keys))
+  assert (routes == routes[0]).all() == sampling.is_deterministic
+  drawn = dataclasses.replace(sampling, temperature=1.0)
+  assert not drawn.is_deterministic
