@@ -94,13 +94,19 @@ class CompiledStep:
     variant = train.trains_mask_embedding(step), has_norms
     kind = variant, *(leaf.shape for leaf in jax.tree.leaves(batch))
     is_new = kind not in self._programs
-    if is_new:
-      self._watchdog.waits_for(f"the program of step {step}", is_slow=True)
     inputs, scalars = (state, batch, self._null_tokens), {}
+    if is_new:
+      self._times.end_phase("data")
     if self._rollouts is not None:
+      what = f"the draws and rewards of step {step}"
+      self._watchdog.waits_for(what, is_slow=is_new)
       scored, scalars = self._rollouts(state, batch)
       inputs = state, scored
+      self._watchdog.waits_for(f"step {step}")
     if is_new:
+      if self._rollouts is not None:
+        self._times.end_phase("rollout")
+      self._watchdog.waits_for(f"the program of step {step}", is_slow=True)
       self._programs[kind] = self._compile(*variant, inputs)
     program = self._programs[kind]
     state, metrics = self._profile.run(step, lambda: program(*inputs))
@@ -125,7 +131,6 @@ class CompiledStep:
       function = dataclasses.replace(step, loss=self._rollouts.loss).update
     frozen = jax.tree.map(lambda array: array.sharding, state.frozen)
     shardings = self._shardings.replace(frozen=frozen)
-    self._times.end_phase("data")
     lowered = jitted(function, shardings).lower(*inputs)
     self._times.end_phase("lower")
     options = self._config.train.compiler_options

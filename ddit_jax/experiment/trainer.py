@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Int
+from jaxtyping import Array, Int, Key
 
 from ddit_jax.batch import DualBatch
 from ddit_jax.checkpoint.manifest import raising_on_all
@@ -262,9 +262,21 @@ class Trainer:
       functools.partial(init_state, self.model.network, self.optimizer),
       out_shardings=self.shardings,
     )
-    key = key_for(root_key(self.config.seed), "initialisation")
-    state, frozen, taken = create(key), self._load_frozen(), []
-    params = state.params
+    state, frozen = create(self._initial_key), self._load_frozen()
+    params = self._start_params(state.params, frozen)
+    # A copy, because buffers shared with the EMA could not be donated.
+    ema = jax.tree.map(jnp.copy, params)
+    if self.has_reference:
+      frozen[REFERENCE] = jax.tree.map(jnp.copy, params)
+    return state.replace(params=params, ema=ema, frozen=frozen)
+
+  @property
+  def _initial_key(self) -> Key[Array, ""]:
+    return key_for(root_key(self.config.seed), "initialisation")
+
+  def _start_params(self, params: Any, frozen: dict[str, Any]) -> Any:
+    """Initialised parameters with those that were trained before."""
+    taken = []
     if self.pretrained is not None and not self.has_adapters:
       params = self.pretrained.load(params, self.shardings.params)
       taken = self.pretrained.taken
@@ -272,11 +284,7 @@ class Trainer:
       row = self.model.frozen_mask_embedding(frozen)
       place = self.shardings.params[MASK_EMBEDDING]
       params = {**params, MASK_EMBEDDING: jax.device_put(row, place)}
-    # A copy, because buffers shared with the EMA could not be donated.
-    ema = jax.tree.map(jnp.copy, params)
-    if self.has_reference:
-      frozen[REFERENCE] = jax.tree.map(jnp.copy, params)
-    return state.replace(params=params, ema=ema, frozen=frozen)
+    return params
 
   def restore(self, step: int, data_position: dict[str, Any]) -> TrainState:
     """The state of a checkpoint; the data continues at `data_position`.
@@ -288,8 +296,14 @@ class Trainer:
     abstract = abstract_state(
       self.model.network, self.optimizer, self.shardings
     )
-    has_more = self.has_reference
-    frozen = self.initialise().frozen if has_more else self._load_frozen()
+    frozen = self._load_frozen()
+    if self.has_reference:
+      create = jax.jit(
+        lambda key: self.model.network.init(key)["params"],
+        out_shardings=self.shardings.params,
+      )
+      params = create(self._initial_key)
+      frozen[REFERENCE] = self._start_params(params, frozen)
     items = self.store.restore(step, abstract.items())
     check_finite(f"the checkpoint of step {step}", items | {"opt_state": None})
     self.loader.seek(data_position)
@@ -487,7 +501,7 @@ class Trainer:
   @property
   def has_reference(self) -> bool:
     """True if the state holds the weights of post-training's reference."""
-    return self.rollouts is not None and not self.has_adapters
+    return self.config.post_training.needs_reference and not self.has_adapters
 
   def log_report(self) -> None:
     """Logs what is trained, on which devices, and where it continues."""

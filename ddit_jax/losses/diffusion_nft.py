@@ -32,13 +32,14 @@ class RewardedImages:
   Attributes:
     noisy: of the images that were drawn; `velocity` leads from them to noise.
     old_velocity: of the policy that drew them.
-    reference_velocity: of the policy that training started from.
+    reference_velocity: of the policy that training started from; None if its
+      distance has no weight.
     optimality: r, in [0, 1]; 1/2 is an image like the others of its caption.
   """
 
   noisy: NoisyImages
   old_velocity: Float[Array, "*lead height width channels"]
-  reference_velocity: Float[Array, "*lead height width channels"]
+  reference_velocity: Float[Array, "*lead height width channels"] | None
   optimality: Float[Array, "*lead"]
 
 
@@ -82,7 +83,8 @@ class DiffusionNft:
       images: a global batch, or a part: sums over the parts add up.
 
     Returns:
-      {"image": ..., "image_kl": ...}, before `kl_weight`.
+      {"image": ..., "image_kl": ...}, before `kl_weight`; the latter only with
+      a reference.
     """
     old, noisy = images.old_velocity, images.noisy
     toward = self.beta * velocity + (1 - self.beta) * old
@@ -90,11 +92,11 @@ class DiffusionNft:
     share = images.optimality
     policy = share * _normalised_errors(toward, noisy)
     policy += (1 - share) * _normalised_errors(away, noisy)
-    distance = squared_errors(velocity, images.reference_velocity)
-    return {
-      "image": (noisy.weight * policy).sum(),
-      "image_kl": (noisy.weight * distance).sum(),
-    }
+    losses = {"image": (noisy.weight * policy).sum()}
+    if images.reference_velocity is not None:
+      distance = squared_errors(velocity, images.reference_velocity)
+      losses["image_kl"] = (noisy.weight * distance).sum()
+    return losses
 
 
 def _normalised_errors(

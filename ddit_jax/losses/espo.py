@@ -21,14 +21,15 @@ class RewardedTexts:
   Attributes:
     drawn: the texts.
     old_log_p: bound under the policy that drew them.
-    reference_log_p: bound under the policy that training started from.
+    reference_log_p: bound under the policy that training started from; None if
+      the distance to it has no weight.
     advantage: how much better a text is than the others of its prompt.
     weight: of each row; sums over a global batch's parts add up.
   """
 
   drawn: DrawnTexts
   old_log_p: Float[Array, "*lead"]
-  reference_log_p: Float[Array, "*lead"]
+  reference_log_p: Float[Array, "*lead"] | None
   advantage: Float[Array, "*lead"]
   weight: Float[Array, "*lead"]
 
@@ -56,6 +57,8 @@ class Espo:
   ) -> dict[str, Float[Array, ""]]:
     """{"text": the policy's loss, "text_kl": ...}, before `kl_weight`.
 
+    The latter only with a reference.
+
     Args:
       log_p: bound under the trained policy.
       texts: a global batch, or a part: sums over the parts add up.
@@ -64,11 +67,11 @@ class Espo:
     ratio = jnp.exp((log_p - texts.old_log_p) / length)
     clipped = jnp.clip(ratio, 1 - self.clip, 1 + self.clip)
     gain = jnp.minimum(ratio * texts.advantage, clipped * texts.advantage)
-    distance = squared_log_ratio(log_p, texts.reference_log_p, length)
-    return {
-      "text": -(texts.weight * gain).sum(),
-      "text_kl": (texts.weight * distance).sum(),
-    }
+    losses = {"text": -(texts.weight * gain).sum()}
+    if texts.reference_log_p is not None:
+      distance = squared_log_ratio(log_p, texts.reference_log_p, length)
+      losses["text_kl"] = (texts.weight * distance).sum()
+    return losses
 
 
 def squared_log_ratio(

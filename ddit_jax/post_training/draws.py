@@ -5,8 +5,9 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
+from ddit_jax.batch import TextToImageBatch
 from ddit_jax.losses.advantages import group_advantages
 from ddit_jax.losses.flow_matching import NoisyImages
 from ddit_jax.post_training.config import RewardsConfig
@@ -27,6 +28,14 @@ def reference_policy(state: TrainState) -> dict[str, Any]:
     return state.variables(state.frozen[REFERENCE])
   # New adapters change nothing because one of their factors is zero.
   return state.variables(jax.tree.map(jnp.zeros_like, state.params))
+
+
+def encoded_captions(
+  model, variables: dict[str, Any], batch: TextToImageBatch
+) -> Shaped[Array, "batch length *features"]:
+  """The captions as the network takes them, before their rows are repeated."""
+  text = batch.tokens if batch.features is None else batch.features
+  return model.condition(variables, text, is_text_clean=True)
 
 
 def predicted_velocity(

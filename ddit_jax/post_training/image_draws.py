@@ -16,6 +16,7 @@ from ddit_jax.post_training.config import ImagePolicy
 from ddit_jax.post_training.draws import (
   Shown,
   advantages_of,
+  encoded_captions,
   old_policy,
   predicted_velocity,
   reference_policy,
@@ -53,7 +54,7 @@ class ImageDraws:
   ) -> tuple[tuple[jax.Array, jax.Array], Shown]:
     """(clean latents, texts) of `group_size` images a caption; their pixels."""
     variables = old_policy(state)
-    text = batch.tokens if batch.features is None else batch.features
+    text = encoded_captions(self.model, variables, batch)
     text = repeated_rows(text, group_size)
     shape = jax.eval_shape(self.model.encode, variables, batch.images).shape
     noise_key = key_for(root, "rollout_noise", step)
@@ -82,10 +83,13 @@ class ImageDraws:
     noisy, nft = self._noised(*drawn, root, state.step), self.policy.nft
     velocity = functools.partial(predicted_velocity, self.model, noisy=noisy)
     advantages = advantages_of(self.policy, rewards, is_scaled=True)
+    reference = None
+    if self.policy.needs_reference:
+      reference = velocity(reference_policy(state))
     return RewardedImages(
       noisy=noisy,
       old_velocity=velocity(old_policy(state)),
-      reference_velocity=velocity(reference_policy(state)),
+      reference_velocity=reference,
       optimality=repeated_rows(nft.optimality(advantages), nft.times_per_image),
     )
 

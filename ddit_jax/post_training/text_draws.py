@@ -112,11 +112,13 @@ class TextDraws:
     advantages = advantages_of(self.policy, rewards, is_scaled=False)
     if self.policy.method == "vrpo":
       return self._pairs(state, drawn, advantages)
-    num_rows = len(advantages)
+    num_rows, reference = len(advantages), None
+    if self.policy.needs_reference:
+      reference = self._bound(reference_policy(state), drawn)
     return RewardedTexts(
       drawn=drawn,
       old_log_p=self._bound(old_policy(state), drawn),
-      reference_log_p=self._bound(reference_policy(state), drawn),
+      reference_log_p=reference,
       advantage=advantages,
       weight=jnp.full(num_rows, 1 / num_rows),
     )

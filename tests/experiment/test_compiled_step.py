@@ -1,7 +1,6 @@
 """A program for each shape of the batch and each kind of step."""
 
 import numpy as np
-import pytest
 
 from ddit_jax.batch import DualBatch, TextToImageBatch
 from ddit_jax.experiment.compiled_step import CompiledStep
@@ -13,8 +12,7 @@ from tests import tiny_run
 NULL = np.zeros(3, np.int32)
 
 
-@pytest.fixture
-def step(tmp_path):
+def step_of(folder, watchdog=NO_WATCHDOG, rollouts=None):
   return CompiledStep(
     tiny_run.settings(
       train__mask_embedding_steps="2",
@@ -24,9 +22,10 @@ def step(tmp_path):
     None,
     NULL,
     None,
-    watchdog=NO_WATCHDOG,
+    watchdog=watchdog,
     times=StartTimes(),
-    profile=ProfileWindow(tmp_path, range(0)),
+    profile=ProfileWindow(folder, range(0)),
+    rollouts=rollouts,
   )
 
 
@@ -37,9 +36,9 @@ def batch(height, width):
 
 
 def test_programs_are_compiled_once_and_run_what_they_were_made_for(
-  step, monkeypatch
+  tmp_path, monkeypatch
 ):
-  compiled = []
+  step, compiled = step_of(tmp_path), []
 
   def compile_for(self, is_trained, has_task_norms, inputs):
     made_for = (
@@ -66,3 +65,42 @@ def test_programs_are_compiled_once_and_run_what_they_were_made_for(
   want = [(i < 2, i == 4, shape) for i, shape in enumerate(shapes)]
   assert ran == want
   assert compiled == ran[:5] and state == 6
+
+
+class Waits:
+  """A watchdog that writes down what the run waits for."""
+
+  def __init__(self):
+    self.names = []
+
+  def waits_for(self, what, **_):
+    self.names.append(what)
+
+
+def test_draws_and_rewards_are_a_phase_and_a_wait_of_their_own(
+  tmp_path, monkeypatch, caplog
+):
+  def rollouts(state, batch):
+    assert waits.names[-1].startswith("the draws and rewards of step")
+    return "scored", {"reward": 1.0}
+
+  waits = Waits()
+  step = step_of(tmp_path, waits, rollouts)
+
+  def program(state, scored):
+    return state + 1, {"seen": scored}
+
+  monkeypatch.setattr(CompiledStep, "_compile", lambda *_: program)
+  with caplog.at_level("INFO"):
+    for number in (1, 2):
+      _, metrics = step(number, 0, batch(16, 16))
+  assert metrics == {"seen": "scored", "reward": 1.0}
+  assert waits.names == [
+    "the draws and rewards of step 1",
+    "step 1",
+    "the program of step 1",
+    "the draws and rewards of step 2",
+    "step 2",
+  ]
+  phases = [line for line in caplog.messages if "first step after" in line]
+  assert len(phases) == 1 and "rollout" in phases[0]

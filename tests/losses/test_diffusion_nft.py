@@ -93,3 +93,10 @@ def test_optimality_is_a_share():
 def test_bad_settings_are_refused(name, value):
   with pytest.raises(ValueError, match=name):
     DiffusionNft(**{name: value})
+
+
+def test_without_a_reference_there_is_no_distance_to_it():
+  scored, new, _ = draws()
+  whole = DiffusionNft().losses(new, scored)
+  alone = DiffusionNft().losses(new, scored.replace(reference_velocity=None))
+  assert alone == {"image": whole["image"]}

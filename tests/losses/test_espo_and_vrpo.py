@@ -58,6 +58,9 @@ def test_espo_clips_the_ratio_of_whole_texts_per_token():
   losses = Espo(clip=0.1).losses(jnp.asarray(NEW), scored())
   np.testing.assert_allclose(losses["text"], -np.mean(gains), rtol=1e-6)
   np.testing.assert_allclose(losses["text_kl"], np.mean(distances), rtol=1e-6)
+  alone = scored().replace(reference_log_p=None)
+  found = Espo(clip=0.1).losses(jnp.asarray(NEW), alone)
+  assert found == {"text": losses["text"]}
 
 
 def test_espo_raises_good_texts_and_lets_go_of_those_that_moved_enough():
