@@ -39,6 +39,7 @@ from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model_config import OF_ENCODERS
 from ddit_jax.files import local_path
 from ddit_jax.models.config import size
+from ddit_jax.post_training.pairs import check_has_pairs
 
 TEXT_TO_IMAGE = "text_to_image"
 
@@ -390,9 +391,13 @@ def open_data(
     workdir: where unreadable records are listed.
 
   Raises:
-    ValueError: a mixture names unknown sources or is invalid; a cache is
-      missing or was made from something else.
+    ValueError: a mixture names unknown sources or is invalid; it has
+      preference pairs and post-training takes none, or the other way round; a
+      cache is missing or was made from something else.
   """
+  for name, task in config.data.tasks_on().items():
+    mixed = mixed_sources(name, task, sources) if sources else {}
+    check_has_pairs(name, getattr(config.post_training, name).method, mixed)
   # Each process lists its own bad records.
   name = f"bad_records.{jax.process_index()}.jsonl"
   log = ReadLog(workdir / name, config.data)

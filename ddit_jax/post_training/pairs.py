@@ -1,6 +1,7 @@
 """Preference pairs of the data, in place of draws and rewards."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key
 
 from ddit_jax.batch import ImageToTextBatch, TextToImageBatch
+from ddit_jax.data.example import Source, has_pairs
 from ddit_jax.diffusion.flow_matching import FlowMatching
 from ddit_jax.errors import InputError
 from ddit_jax.losses.diffusion_dpo import PreferredImages
@@ -19,20 +21,32 @@ from ddit_jax.losses.drawn_texts import (
 )
 from ddit_jax.losses.flow_matching import noisy_images
 from ddit_jax.losses.vrpo import PreferredTexts
-from ddit_jax.post_training.config import TextPolicy
-from ddit_jax.post_training.draws import predicted_velocity, reference_policy
+from ddit_jax.post_training.config import DRAWING, TextPolicy
+from ddit_jax.post_training.draws import (
+  encoded_captions,
+  predicted_velocity,
+  reference_policy,
+)
 from ddit_jax.prng import key_for, row_keys
 from ddit_jax.train.state import TrainState
 
 
 def check_has_pairs(
-  task: str, batch: TextToImageBatch | ImageToTextBatch
+  task: str, method: str, sources: Mapping[str, Source]
 ) -> None:
-  """Raises InputError unless the batch has rejected images or texts."""
-  if batch.rejected is None:
+  """Raises InputError unless a task's sources have what its method takes."""
+  pairs = [name for name, source in sources.items() if has_pairs(source)]
+  takes_pairs = bool(method) and method not in DRAWING
+  if takes_pairs and not pairs:
     raise InputError(
       f"post_training.{task}.method takes preference pairs, but the records of "
       f"data.{task}.mixture have none: name sources of the kind pairs"
+    )
+  if pairs and not takes_pairs:
+    raise InputError(
+      f"data.{task}.mixture has preference pairs ({', '.join(pairs)}), but "
+      f"post_training.{task}.method is {method!r}: set one that takes them "
+      "(dpo, vrpo_pairs), or name other sources"
     )
 
 
@@ -52,7 +66,6 @@ class ImagePairs:
     self, state: TrainState, batch: TextToImageBatch, root, step, **_
   ) -> tuple[TextToImageBatch, None]:
     """The batch itself; rewards see nothing."""
-    check_has_pairs("text_to_image", batch)
     del state, root, step
     return batch, None
 
@@ -66,7 +79,7 @@ class ImagePairs:
     """Both images at the same time with the same noise."""
     del rewards
     variables = state.variables(state.params)
-    text = batch.tokens if batch.features is None else batch.features
+    text = encoded_captions(self.model, variables, batch)
     key = key_for(root, "image_posterior", state.step)
     chosen, rejected = (
       self.model.encode(variables, images, one)
@@ -120,7 +133,6 @@ class TextPairs:
     self, state: TrainState, batch: ImageToTextBatch, root, step, **_
   ) -> tuple[ImageToTextBatch, None]:
     """The batch itself; rewards see nothing."""
-    check_has_pairs("image_to_text", batch)
     del state, root, step
     return batch, None
 

@@ -1,15 +1,18 @@
-"""What counts of two texts, and of drawn ones, with words that have no id."""
+"""Which sources have pairs; what counts of texts with words that have no id."""
 
 import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ddit_jax.batch import ImageToTextBatch
+from ddit_jax.data.sources.digits import open_digits
+from ddit_jax.errors import InputError
 from ddit_jax.post_training.config import TextPolicy
 from ddit_jax.post_training.draws import REFERENCE
-from ddit_jax.post_training.pairs import TextPairs
+from ddit_jax.post_training.pairs import TextPairs, check_has_pairs
 from ddit_jax.post_training.text_draws import TextDraws
 
 END, UNKNOWN, MASK, VOCAB = 0, 1, 9, 10
@@ -75,3 +78,18 @@ def test_a_word_without_an_id_in_the_reference_is_not_given_to_the_policy():
   np.testing.assert_array_equal(drawn.is_given[0], [1, 1, 0, 0, 0, 0])
   np.testing.assert_array_equal(shown.is_prompt, drawn.is_given)
   assert len(np.unique(drawn.tokens[:, 3])) > 1
+
+
+def test_pairs_are_for_the_methods_that_take_them():
+  task = "image_to_text"
+  pairs = {"p": open_digits("p", texts="pairs")}
+  questions = {"q": open_digits("q", texts="questions")}
+  check_has_pairs(task, "vrpo_pairs", pairs)
+  for method in ("", "vrpo"):
+    check_has_pairs(task, method, questions)
+    with pytest.raises(InputError, match=f"method is '{method}'"):
+      check_has_pairs(task, method, pairs)
+  # Of the digit world there are no sources.
+  for sources in (questions, {}):
+    with pytest.raises(InputError, match="name sources of the kind pairs"):
+      check_has_pairs(task, "vrpo_pairs", sources)

@@ -56,7 +56,11 @@ def paired(chosen: Example, rejected: Example) -> Pair:
 
 
 def open_pairs(
-  name: str, *, path: str, images: str, follow_links: bool = False
+  name: str,
+  *,
+  path: str,
+  images: str | None = None,
+  follow_links: bool = False,
 ) -> PairSource:
   """Opens a file of preference pairs.
 
@@ -69,14 +73,14 @@ def open_pairs(
   Args:
     name: name in the config.
     path: a JSON list, JSON lines, CSV or Parquet.
-    images: folder that image paths start from.
+    images: folder that image paths start from; by default the file's own.
     follow_links: True reads images through links that leave the folder.
 
   Raises:
     ValueError: a file is missing or no list, or no pair can be used.
   """
   file = existing_file(path, what="path")
-  folder = images_folder(images, follow_links=follow_links)
+  folder = images_folder(images or file.parent, follow_links=follow_links)
   tables, skipped = (RecordTable(), RecordTable()), Skipped()
   for record_id, entry in entries(file):
     try:

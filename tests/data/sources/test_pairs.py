@@ -34,7 +34,7 @@ def write(folder, *lines):
   text = "".join(json.dumps(line) + "\n" for line in lines)
   (folder / "pairs.jsonl").write_text(text)
   spec = {"kind": "pairs", "path": str(folder / "pairs.jsonl")}
-  return open_source("mine", spec | {"images": str(folder)})
+  return open_source("mine", spec)
 
 
 def read(source, kind, index=0):
