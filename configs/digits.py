@@ -34,11 +34,26 @@ def get_config(variant: str = "cpu"):
   return dry(config) if is_dry else config
 
 
-def _cpu(config):
-  config.name = "digits:cpu"
+def one_digit(config):
+  """What trainings on one digit have in common, also post_training.py's."""
   config.model.size = "tiny"
   config.model.execution.scan_unroll = 4
   config.data.world = "one_digit"
+  config.loss.flow_matching.sigma_draw = "stratified"
+  config.optimizer.beta2 = 0.99
+  config.optimizer.clip_norm = 1.0
+  config.sample.image.num_inference_steps = 20
+  config.sample.image.guidance_scale = 3.0
+  config.sample.image.shift = 1.0
+  config.sample.text.num_steps = 10
+  config.sample.text.order = "confidence"
+  config.sample.text.temperature = 0.0
+  config.sample.batch_size = 200
+
+
+def _cpu(config):
+  config.name = "digits:cpu"
+  one_digit(config)
   config.data.pool_size = 40_000
   config.data.text_to_image.batch_size = 30
   config.data.image_to_text.batch_size = 56
@@ -51,7 +66,6 @@ def _cpu(config):
     "2000": {"caption": 5.0, "what_number": 3.8, "color_yes_no": 0.8, **rare},
   }
   config.loss.flow_matching.logit_mean = 0.7
-  config.loss.flow_matching.sigma_draw = "stratified"
   config.loss.is_merged = True
   config.loss.masked_diffusion.mask_count = "exact"
   config.loss.text_weight = 2.5
@@ -59,20 +73,11 @@ def _cpu(config):
   config.optimizer.warmup_steps = 50
   config.optimizer.decay = "linear"
   config.optimizer.decay_fraction = 0.3
-  config.optimizer.beta2 = 0.99
   config.optimizer.weight_decay = 0.05
-  config.optimizer.clip_norm = 1.0
   config.optimizer.ema_decay = 0.998
   config.train.num_steps = 3900
   config.train.checkpoint_every = 1950
   config.train.validate_every = 1950
-  config.sample.image.num_inference_steps = 20
-  config.sample.image.guidance_scale = 3.0
-  config.sample.image.shift = 1.0
-  config.sample.text.num_steps = 10
-  config.sample.text.order = "confidence"
-  config.sample.text.temperature = 0.0
-  config.sample.batch_size = 200
 
 
 def _gpu(config):

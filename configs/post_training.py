@@ -16,8 +16,13 @@ Variants:
   dry is nft_dry.
 """
 
+import pathlib
+
 from ddit_jax.config.dry_run import chosen_variant, dry
+from ddit_jax.config.load import config_module
 from ddit_jax.experiment.config import default_config
+
+_DIGITS = pathlib.Path(__file__).parent / "digits.py"
 
 
 def get_config(variant: str = "nft"):
@@ -44,28 +49,16 @@ def get_config(variant: str = "nft"):
 
 
 def _common(config):
-  config.model.size = "tiny"
-  config.model.execution.scan_unroll = 4
-  config.data.world = "one_digit"
+  config_module(_DIGITS).one_digit(config)
   config.data.pool_size = 4_000
-  config.loss.flow_matching.sigma_draw = "stratified"
   config.optimizer.learning_rate = 3e-4
   config.optimizer.warmup_steps = 10
-  config.optimizer.beta2 = 0.99
   config.optimizer.weight_decay = 0.0
-  config.optimizer.clip_norm = 1.0
   config.optimizer.ema_decay = 0.9
   config.train.num_steps = 200
   config.train.log_every = 5
   config.train.validate_every = 20
   config.train.checkpoint_every = 100
-  config.sample.image.num_inference_steps = 20
-  config.sample.image.guidance_scale = 3.0
-  config.sample.image.shift = 1.0
-  config.sample.text.num_steps = 10
-  config.sample.text.order = "confidence"
-  config.sample.text.temperature = 0.0
-  config.sample.batch_size = 200
 
 
 def _nft(config):
