@@ -3,8 +3,8 @@
   ddit train --config=configs/post_training.py --workdir=runs/nft \\
     --config.init_from=runs/digits
 
-Hardware: two CPU cores. The settings are first choices: no variant has been
-trained to its end yet. docs/post_training.md says what the methods do.
+Hardware: two CPU cores. The settings are first choices; docs/post_training.md
+says what the methods do, and has short runs of nft and vrpo.
 
 Variants:
   nft (default): images, by DiffusionNFT and the digit checker.
