@@ -49,7 +49,7 @@ def test_each_token_is_predicted_from_the_image_and_the_tokens_before(
 
 def test_token_by_token_gives_the_same_logits(captioner):
   module, variables, features, tokens = captioner
-  whole = module.apply(variables, tokens, features)
+  whole = jax.jit(module.apply)(variables, tokens, features)
 
   @jax.jit
   def one_by_one(tokens):

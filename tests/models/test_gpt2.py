@@ -21,7 +21,7 @@ def test_a_text_in_parts_is_computed_as_a_whole(variables):
   """Parts of 4, 1 and 3 tokens behind each other, through the cache."""
   ids = jax.random.randint(jax.random.key(1), (2, 8), 0, 50)
   model = gpt2(TINY)
-  whole = model.apply(variables, ids)
+  whole = jax.jit(model.apply)(variables, ids)
 
   @jax.jit
   def in_parts(ids):

@@ -14,10 +14,11 @@ from ddit_jax.sharding.mesh import MeshConfig
 from tests.models import oracles
 
 NETWORK = Network(size("tiny", depth=2, width=32, num_heads=4, vocab_size=8))
+INIT = jax.jit(NETWORK.init)
 
 
 def test_fresh_variables_are_float32_and_as_announced():
-  variables = jax.jit(NETWORK.init)(jax.random.key(0))
+  variables = INIT(jax.random.key(0))
   abstract = NETWORK.abstract_variables()
   assert sorted(variables) == ["constants", "params"]
   assert jax.tree.structure(variables) == jax.tree.structure(abstract)
@@ -29,7 +30,7 @@ def test_fresh_variables_are_float32_and_as_announced():
 
 
 def test_a_fresh_networks_table_is_the_sine_cosine_one():
-  table = jax.jit(NETWORK.init)(jax.random.key(0))["constants"]
+  table = INIT(jax.random.key(0))["constants"]
   # Measured 3e-8.
   np.testing.assert_allclose(
     table["position_table"], oracles.position_table(4, 32, 4), atol=2e-7
@@ -37,8 +38,7 @@ def test_a_fresh_networks_table_is_the_sine_cosine_one():
 
 
 def test_blocks_start_different_and_keys_matter():
-  init = jax.jit(NETWORK.init)
-  first, other = (init(jax.random.key(i))["params"] for i in (0, 1))
+  first, other = (INIT(jax.random.key(i))["params"] for i in (0, 1))
   kernel = first["blocks"]["image"]["qkv"]["kernel"]
   assert kernel.shape == (2, 32, 3, 4, 8)
   assert jnp.abs(kernel[0] - kernel[1]).max() > 0.1
@@ -48,7 +48,7 @@ def test_blocks_start_different_and_keys_matter():
 
 
 def test_a_fresh_network_predicts_nothing():
-  variables = jax.jit(NETWORK.init)(jax.random.key(0))
+  variables = INIT(jax.random.key(0))
   prediction = jax.jit(NETWORK.apply)(
     variables,
     jnp.ones((2, 16, 16, 3)),
@@ -64,7 +64,7 @@ def test_a_fresh_network_predicts_nothing():
 def test_created_on_a_mesh_the_numbers_are_the_same():
   mesh = MeshConfig(fsdp=4, tensor=2).make()
   key = jax.random.key(3)
-  plain = jax.jit(NETWORK.init)(key)
+  plain = INIT(key)
   spread = NETWORK.init_sharded(key, mesh)
   layout = NETWORK.shardings(mesh)
   for ours, theirs, where in zip(
