@@ -17,7 +17,8 @@
 - `step_log`: the scalars of a run's steps.
 - `processes`: the processes of one job: equal settings, and no endless wait.
 - `compiled_step`: the step, lowered, compiled, timed and profiled.
-- `trainer`: `ddit train`: build the parts, restore or initialise, loop.
+- `state_source`: initialises a run's train state, or restores it.
+- `trainer`: `ddit train`: build the parts, loop, roll back.
 - `validation`: validation losses and sample grids.
 - `run_report`: the page of a run's curves, samples and config.
 - `stages`: several stages of training, each started from the one before.

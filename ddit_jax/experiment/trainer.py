@@ -1,4 +1,4 @@
-"""`ddit train`: build the parts, restore or initialise, loop, roll back."""
+"""`ddit train`: build the parts, loop, roll back."""
 
 import contextlib
 import dataclasses
@@ -8,16 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int, Key
+from jaxtyping import Int
 
 from ddit_jax.batch import DualBatch
 from ddit_jax.checkpoint.manifest import raising_on_all
 from ddit_jax.checkpoint.store import CheckpointStore
-from ddit_jax.checkpoint.tree_match import check_finite
 from ddit_jax.config.load import as_json
 from ddit_jax.data.loader import DualLoader
 from ddit_jax.data.prefetch import DeviceFeed, rows_of_process, to_mesh
@@ -35,29 +32,25 @@ from ddit_jax.experiment.compiled_step import CompiledStep
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import open_data, open_sources
 from ddit_jax.experiment.model import DualModel
-from ddit_jax.experiment.pretrained import PretrainedModel, PretrainedParams
+from ddit_jax.experiment.pretrained import PretrainedParams
+from ddit_jax.experiment.state_source import StateSource
 from ddit_jax.experiment.step_log import step_log
 from ddit_jax.experiment.validation import Validator, sample_grid
 from ddit_jax.experiment.vocabulary import new_tokenizer, resumed_tokenizer
 from ddit_jax.experiment.workdir import RunFolder, explaining_stops
 from ddit_jax.files import check_free_space
-from ddit_jax.lora.lora import LoraNetwork
-from ddit_jax.models.module import MASK_EMBEDDING
 from ddit_jax.monitor.metric_writer import MetricWriter
 from ddit_jax.monitor.progress import progress_bar
 from ddit_jax.monitor.start_times import StartTimes, seconds_since_begin
 from ddit_jax.planning.compiler_options import check_compiler_knows
-from ddit_jax.post_training.draws import REFERENCE
 from ddit_jax.post_training.held_out import HeldOutRewards
 from ddit_jax.post_training.rollouts import Rollouts
-from ddit_jax.prng import key_for, root_key
 from ddit_jax.train import loop
 from ddit_jax.train.hooks import LossGuard, LossSpike, StepLog, TooManySkipped
 from ddit_jax.train.profile import ProfileWindow, parse_window
 from ddit_jax.train.state import (
   TrainState,
   abstract_state,
-  init_state,
   state_shardings,
 )
 from ddit_jax.train.watchdog import NO_WATCHDOG, Watchdog
@@ -125,7 +118,7 @@ def train(
     stop = stack.enter_context(loop.StopSignal(steps_before=steps_before))
     stack.enter_context(explaining_stops(store, folder))
     if state is None:
-      state = trainer.initialise()
+      state = trainer.states.initialise()
       times.end_phase("initialise")
     return trainer.fit(state, stop, times)
 
@@ -142,12 +135,10 @@ class Trainer:
     mesh: all devices.
     tokenizer: of all texts.
     model: the trained network and the frozen parts around it.
-    encoders: source of the encoders, if there are any.
     pretrained: parameters that a new run starts from, or that stay frozen
       under adapters or a captioner; None if there are none.
     null_tokens: the empty caption, int32.
-    optimizer: the optax chain.
-    shardings: of the state, without frozen parameters.
+    states: makes or restores the train state.
     data: the training batches, the validation batch, and reading statistics.
     loader: of the batches of both tasks.
     source_files: what the sources hold, for checkpoints.
@@ -163,11 +154,9 @@ class Trainer:
   mesh: Mesh
   tokenizer: Tokenizer
   model: DualModel | CaptionerModel
-  encoders: PretrainedModel | None
   pretrained: PretrainedParams | CaptionerWeights | None
   null_tokens: Int[np.ndarray, " length"]
-  optimizer: optax.GradientTransformation
-  shardings: TrainState
+  states: StateSource
   data: TrainingData
   loader: DualLoader
   source_files: dict[str, bytes]
@@ -226,11 +215,19 @@ class Trainer:
       mesh=mesh,
       tokenizer=tokenizer,
       model=model,
-      encoders=encoders,
       pretrained=pretrained,
       null_tokens=null_tokens,
-      optimizer=optimizer,
-      shardings=state_shardings(model.network, optimizer, mesh),
+      states=StateSource(
+        config=config,
+        mesh=mesh,
+        model=model,
+        encoders=encoders,
+        pretrained=pretrained,
+        optimizer=optimizer,
+        shardings=state_shardings(model.network, optimizer, mesh),
+        store=store,
+        watchdog=watchdog,
+      ),
       data=data,
       loader=data.training_loader(functools.partial(rows_of_process, mesh)),
       source_files=held,
@@ -255,74 +252,15 @@ class Trainer:
       )
     return dataclasses.replace(self, evaluation=evaluation_of(self))
 
-  def initialise(self) -> TrainState:
-    """The state of step 0, created on its devices."""
-    self.watchdog.waits_for("the initial state", is_slow=True)
-    create = jax.jit(
-      functools.partial(init_state, self.model.network, self.optimizer),
-      out_shardings=self.shardings,
-    )
-    state, frozen = create(self._initial_key), self._load_frozen()
-    params = self._start_params(state.params, frozen)
-    # A copy, because buffers shared with the EMA could not be donated.
-    ema = jax.tree.map(jnp.copy, params)
-    if self.has_reference:
-      frozen[REFERENCE] = jax.tree.map(jnp.copy, params)
-    return state.replace(params=params, ema=ema, frozen=frozen)
-
-  @property
-  def _initial_key(self) -> Key[Array, ""]:
-    return key_for(root_key(self.config.seed), "initialisation")
-
-  def _start_params(self, params: Any, frozen: dict[str, Any]) -> Any:
-    """Initialised parameters with those that were trained before."""
-    taken = []
-    if self.pretrained is not None and not self.has_adapters:
-      params = self.pretrained.load(params, self.shardings.params)
-      taken = self.pretrained.taken
-    if MASK_EMBEDDING in params and MASK_EMBEDDING not in taken:
-      row = self.model.frozen_mask_embedding(frozen)
-      place = self.shardings.params[MASK_EMBEDDING]
-      params = {**params, MASK_EMBEDDING: jax.device_put(row, place)}
-    return params
-
   def restore(self, step: int, data_position: dict[str, Any]) -> TrainState:
     """The state of a checkpoint; the data continues at `data_position`.
 
     Raises:
       ValueError: the checkpoint is damaged or of another model.
     """
-    self.watchdog.waits_for(f"the checkpoint of step {step}", is_slow=True)
-    abstract = abstract_state(
-      self.model.network, self.optimizer, self.shardings
-    )
-    frozen = self._load_frozen()
-    if self.has_reference:
-      create = jax.jit(
-        lambda key: self.model.network.init(key)["params"],
-        out_shardings=self.shardings.params,
-      )
-      params = create(self._initial_key)
-      frozen[REFERENCE] = self._start_params(params, frozen)
-    items = self.store.restore(step, abstract.items())
-    check_finite(f"the checkpoint of step {step}", items | {"opt_state": None})
+    state = self.states.restore(step)
     self.loader.seek(data_position)
-    return TrainState.from_items(items).replace(frozen=frozen)
-
-  def _load_frozen(self) -> dict[str, Any]:
-    """Encoders, and the network below adapters, on their devices."""
-    frozen = self.config.model.restore_encoders(
-      self.model, self.encoders, self.mesh
-    )
-    if isinstance(self.pretrained, CaptionerWeights):
-      frozen = self.pretrained.frozen(frozen, self.mesh)
-    if self.has_adapters:
-      base = self.model.network.network
-      params = self.pretrained.load(
-        base.abstract_variables()["params"], base.shardings(self.mesh)["params"]
-      )
-      frozen["network"] = {"base": params}
-    return frozen
+    return state
 
   def fit(
     self, state: TrainState, stop: loop.StopSignal, times: StartTimes
@@ -348,7 +286,7 @@ class Trainer:
       self.config,
       self.model,
       self.null_tokens,
-      self.shardings,
+      self.states.shardings,
       watchdog=self.watchdog,
       times=times,
       profile=profile,
@@ -493,21 +431,11 @@ class Trainer:
       metrics=losses,
     )
 
-  @property
-  def has_adapters(self) -> bool:
-    """True if adapters are trained on a frozen network."""
-    return isinstance(self.model.network, LoraNetwork)
-
-  @property
-  def has_reference(self) -> bool:
-    """True if the state holds the weights of post-training's reference."""
-    return self.config.post_training.needs_reference and not self.has_adapters
-
   def log_report(self) -> None:
     """Logs what is trained, on which devices, and where it continues."""
     _log.info("%s: %s", self.config.name, self.model.report(self.mesh))
     if self.pretrained is not None:
-      prefix = "frozen " if self.has_adapters else ""
+      prefix = "frozen " if self.states.has_adapters else ""
       _log.info("%s%s", prefix, self.pretrained.report())
     if (options := self.config.train.compiler_options) != "none":
       _log.info("compiler options: %s", options)

@@ -21,6 +21,7 @@ from PIL import Image
 from ddit_jax.cli.main import VERBS, main
 from ddit_jax.experiment.abstract_step import AbstractStep
 from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.state_source import StateSource
 from ddit_jax.experiment.trainer import Trainer
 from ddit_jax.pipelines.abstract_sampling import AbstractSampling
 from ddit_jax.pipelines.image_batches import ImageSampler
@@ -190,7 +191,8 @@ def stopped(monkeypatch, on_one_device, unchecked_shapes):
     raise ValueError("no cluster")
 
   for kind, names in (
-    (Trainer, ("initialise", "restore", "fit")),
+    (StateSource, ("initialise", "restore")),
+    (Trainer, ("fit",)),
     (Sampler, ("tokens",)),
     (ImageSampler, ("draw", "magnitude_ratios")),
     (AbstractStep, ("trace",)),

@@ -14,6 +14,7 @@ import pytest
 from ddit_jax.config.load import from_dict
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
+from ddit_jax.experiment.state_source import StateSource
 from ddit_jax.experiment.trainer import Trainer, train
 from ddit_jax.train.loop import StopSignal
 from tests import tiny_run
@@ -59,8 +60,8 @@ def no_compute(monkeypatch):
   def compiled(*_, **__):
     raise AssertionError("compiled something")
 
-  for name in ("initialise", "fit"):
-    monkeypatch.setattr(Trainer, name, compiled)
+  monkeypatch.setattr(StateSource, "initialise", compiled)
+  monkeypatch.setattr(Trainer, "fit", compiled)
 
 
 @pytest.fixture

@@ -207,7 +207,7 @@ def test_a_resumed_run_refuses_other_texts_unless_they_are_named(
   )
   with caplog.at_level(logging.WARNING), RunFolder(copy) as opened:
     with opened.open_store(2) as store:
-      assert Trainer.build(config, opened, store).start == 1
+      assert Trainer.build(config, opened, store).resumed_step == 1
   assert [line.split(",")[0] for line in warnings_of(caplog)] == [
     "from step 1 on"
   ] * 2
