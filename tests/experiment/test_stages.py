@@ -49,7 +49,7 @@ def two_stages(**overrides):
   first = tiny_run.settings(
     train__num_steps="4", data__image_to_text__batch_size="0", **overrides
   )
-  second = tiny_run.settings(init_from="stage:images", seed="1", **overrides)
+  second = tiny_run.settings(init_from="stage:images", **overrides)
   return {"images": first, "both": second}
 
 
@@ -112,7 +112,7 @@ def test_a_stage_whose_weights_are_damaged_is_trained_to_its_end_again(
 ):
   trained = []
 
-  def train(config, workdir, *, steps_before):
+  def train(config, workdir, **_):
     trained.append(pathlib.Path(workdir).name)
     return True
 
