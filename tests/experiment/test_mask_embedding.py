@@ -38,7 +38,7 @@ def variables():
     for name, part in MODEL.parts().items()
     if name != "network"
   }
-  network = MODEL.network.init(jax.random.key(0))
+  network = jax.jit(MODEL.network.init)(jax.random.key(0))
   row = MODEL.frozen_mask_embedding(frozen)
   network["params"][MASK_EMBEDDING] = row
   return {**frozen, "network": network}

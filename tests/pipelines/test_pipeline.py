@@ -9,7 +9,6 @@ import pytest
 import ddit_jax
 from ddit_jax.errors import InputError
 from ddit_jax.pipelines.load import load
-from ddit_jax.pipelines.pipeline import Pipeline
 from ddit_jax.sampling.step_cache import StepCache
 from ddit_jax.sharding.mesh import MeshConfig
 from tests import tiny_run
@@ -17,7 +16,8 @@ from tests import tiny_run
 
 @pytest.fixture(scope="module")
 def pipeline(trained):
-  return load(str(trained))
+  """On one device, so that batches may have one row."""
+  return load(str(trained), mesh=MeshConfig().make(jax.devices()[:1]))
 
 
 @pytest.fixture(scope="module")
@@ -35,53 +35,36 @@ def test_images_are_drawn_from_prompts_alike_for_a_seed(pipeline):
   assert (images[0] != images[2]).any()  # every row has noise of its own
 
 
-def one_at_a_time(pipeline):
-  """The same pipeline on one device, so that batches may have one row."""
-  return Pipeline(
-    pipeline.config,
-    pipeline.tokenizer,
-    pipeline.model,
-    jax.device_get(pipeline.variables),
-    mesh=MeshConfig().make(jax.devices()[:1]),
-    step=pipeline.step,
-    image_size=16,
-    input_size=16,
-    instructions=(),
-  )
-
-
 def test_an_image_does_not_depend_on_the_batch_or_the_list(pipeline):
-  one = one_at_a_time(pipeline)
   prompts = ["a red seven", "a blue two", "a red seven"]
-  want = one.text_to_image(prompts, seed=1).images
-  small = one.text_to_image(prompts, seed=1, sample={"batch_size": 1})
+  want = pipeline.text_to_image(prompts, seed=1).images
+  small = pipeline.text_to_image(prompts, seed=1, sample={"batch_size": 1})
   np.testing.assert_array_equal(small, want)
-  alone = one.text_to_image(prompts[2:], seed=1, indices=[2])
+  alone = pipeline.text_to_image(prompts[2:], seed=1, indices=[2])
   np.testing.assert_array_equal(alone, want[2:])
-  some = one.text_to_image(
+  some = pipeline.text_to_image(
     [prompts[2], prompts[0]], seed=1, indices=np.array([2, 0])
   )
   np.testing.assert_array_equal(some, want[[2, 0]])
-  assert (one.text_to_image(prompts[2:], seed=1).images != want[2:]).any()
+  assert (pipeline.text_to_image(prompts[2:], seed=1).images != want[2:]).any()
 
 
 @pytest.mark.parametrize("order", ["ancestral", "confidence"])
 def test_tokens_do_not_depend_on_the_batch_or_the_list(pipeline, order):
-  one = one_at_a_time(pipeline)
   rng = np.random.default_rng(1)
   images = rng.integers(0, 256, (5, 16, 16, 3), np.uint8)
   tokens = np.full((5, 10), 5, np.int32)
   prompt_mask = np.arange(10) < rng.integers(0, 4, (5, 1))
   rows = images, tokens, prompt_mask
   sample = {"text.order": order, "text.temperature": 1.0}
-  texts = one.infill(*rows, sample=sample, keeps_trace=True)
+  texts = pipeline.infill(*rows, sample=sample, keeps_trace=True)
   for batch_size in (1, 2):
-    small = one.infill(
+    small = pipeline.infill(
       *rows, sample={**sample, "batch_size": batch_size}, keeps_trace=True
     )
     np.testing.assert_array_equal(small.tokens, texts.tokens)
     np.testing.assert_array_equal(small.trace, texts.trace)
-  alone = one.infill(
+  alone = pipeline.infill(
     *(x[3:4] for x in rows), sample=sample, indices=[3], keeps_trace=True
   )
   np.testing.assert_array_equal(alone.trace, texts.trace[3:4])
@@ -194,15 +177,17 @@ def test_prompts_that_would_be_garbled_are_refused(
     pipeline.text_to_image(["a red seven"], negative_prompt=prompt)
 
 
-def test_questions_are_put_with_the_instruction_of_training(pipeline, images):
-  pipeline = one_at_a_time(pipeline)
-  pipeline.instructions = ("red",)
+def test_questions_are_put_with_the_instruction_of_training(
+  pipeline, images, monkeypatch
+):
+  monkeypatch.setattr(pipeline, "instructions", ("red",))
   asked = pipeline.answer(images, ["what color is it?"] * 3)
   prompt = "Q: what color is it? red A: "
   assert asked == pipeline.complete(images, [prompt] * 3)
   plain = pipeline.answer(images, ["what color is it?"] * 3, instruction="")
   assert plain == pipeline.complete(images, ["Q: what color is it? A: "] * 3)
-  pipeline.instructions = ("briefly", "in a word")
+  choices = ("briefly", "in a word")
+  monkeypatch.setattr(pipeline, "instructions", choices)
   with pytest.raises(InputError, match="'briefly' or 'in a word': choose"):
     pipeline.answer(images, ["what color is it?"] * 3)
 
@@ -282,7 +267,6 @@ def test_an_image_may_have_any_size_of_whole_patches(pipeline):
 
 
 def test_results_say_what_draws_them_again(pipeline):
-  pipeline = one_at_a_time(pipeline)
   drawn = pipeline.text_to_image(
     ["a red seven", "a blue two"],
     negative_prompt=["a blue two", ""],
@@ -311,7 +295,6 @@ def test_results_say_what_draws_them_again(pipeline):
 
 @pytest.mark.parametrize("solver", ["euler", "heun", "euler_stochastic"])
 def test_a_callback_sees_every_step_and_may_change_it(pipeline, solver):
-  pipeline = one_at_a_time(pipeline)
   options = {"solver": solver, "num_inference_steps": 3, "seed": 1}
   want = pipeline.text_to_image(["a red seven", ""], **options)
   seen = []
@@ -337,7 +320,6 @@ def test_a_callback_sees_every_step_and_may_change_it(pipeline, solver):
 
 
 def test_an_image_is_changed_where_the_mask_says(pipeline, images):
-  pipeline = one_at_a_time(pipeline)
   mask = np.zeros((16, 16), bool)
   mask[:, 8:] = True
   drawn = pipeline.text_to_image(
@@ -403,6 +385,6 @@ def test_the_example_of_the_documentation_runs(pipeline, monkeypatch):
   names = {"ddit_jax": ddit_jax}
   exec(compile(code, "docs/library.md", "exec"), names)
   assert len(names["answers"]) == 2
-  # Rounded otherwise on another of the eight devices.
+  # Rounded otherwise in a batch of another size.
   again, images = (np.asarray(names[x], int) for x in ("again", "images"))
   assert np.abs(again - images[1:]).max() <= 1

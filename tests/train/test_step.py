@@ -78,9 +78,7 @@ def train_step(num_microbatches: int, gathering: str) -> TrainStep:
 
 
 @functools.cache
-def five_steps(
-  mesh_name: str, num_microbatches: int = 1, gathering: str = "per_use"
-):
+def five_steps(mesh_name: str, num_microbatches: int, gathering: str):
   """(losses of each step, final state as numpy)."""
   sizes = MESHES[mesh_name]
   devices = jax.devices()[: 8 if sizes else 1]
@@ -104,6 +102,15 @@ def five_steps(
     return losses, jax.tree.map(np.asarray, state), specs
 
 
+def one_device():
+  return five_steps("one_device", 1, "per_use")
+
+
+@functools.cache
+def fresh_params():
+  return jax.jit(NETWORK.init)(jax.random.key(0))["params"]
+
+
 @pytest.mark.parametrize(
   ("mesh_name", "num_microbatches", "gathering"),
   [
@@ -114,7 +121,7 @@ def five_steps(
 def test_every_mesh_and_split_gives_the_same_run(
   mesh_name, num_microbatches, gathering
 ):
-  want_losses, want, _ = five_steps("one_device")
+  want_losses, want, _ = one_device()
   losses, got, _ = five_steps(mesh_name, num_microbatches, gathering)
   for mine, theirs in zip(losses, want_losses, strict=True):
     for name in theirs:
@@ -128,16 +135,17 @@ def test_every_mesh_and_split_gives_the_same_run(
 
 def test_the_run_did_learn_something():
   """Else equal parameters would prove nothing."""
-  losses, state, _ = five_steps("one_device")
-  fresh = NETWORK.init(jax.random.key(0))["params"]
-  changes = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.params, fresh)
+  losses, state, _ = one_device()
+  changes = jax.tree.map(
+    lambda a, b: np.abs(a - b).max(), state.params, fresh_params()
+  )
   assert max(jax.tree.leaves(changes)) > 1e-3
   assert int(state.step) == STEPS
   assert len({loss["loss/total"] for loss in losses}) == STEPS
 
 
 def test_moments_lie_where_their_parameters_lie():
-  _, _, specs = five_steps("fsdp_2_context_2_tensor_2", 4)
+  _, _, specs = five_steps("fsdp_2_context_2_tensor_2", 4, "per_use")
   kernel = specs.params["blocks"]["image"]["mlp"]["in"]["kernel"]
   assert kernel == PartitionSpec(None, "fsdp", "tensor")
   moments = optax.tree.get(specs.opt_state, "mu")
@@ -153,8 +161,7 @@ def test_the_average_starts_quickly_and_ends_slow():
 
 
 def test_the_null_image_is_neither_trained_nor_decayed():
-  _, state, _ = five_steps("one_device")
-  fresh = NETWORK.init(jax.random.key(0))["params"]["null_image"]
-  # One rounding apart, since only the run was initialised under jit; decay
-  # would have moved it by 5e-6.
+  _, state, _ = one_device()
+  fresh = fresh_params()["null_image"]
+  # At most one rounding apart; decay would have moved it by 5e-6.
   np.testing.assert_allclose(state.params["null_image"], fresh, atol=1e-7)
