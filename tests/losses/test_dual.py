@@ -50,12 +50,14 @@ def dual_loss(**changes) -> DualLoss:
 MODEL = DualModel(network=NETWORK, mask_id=VOCAB - 1)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def weighed(loss: DualLoss, variables, examples):
   """(total loss, each stream's)."""
   losses, _ = loss.losses(MODEL, {"network": variables}, examples)
   return loss.total(losses), losses
 
 
+@functools.cache
 def corrupted(loss: DualLoss):
   return loss.corrupt(
     batch(),
@@ -101,13 +103,12 @@ def fresh_variables():
 def trained_like_variables():
   """Parameters away from zero, so that both heads answer."""
   variables = fresh_variables()
-  leaves, tree = jax.tree.flatten(variables["params"])
-  keys = jax.random.split(jax.random.key(2), len(leaves))
-  moved = [
-    leaf + 0.1 * jax.random.normal(key, leaf.shape)
-    for leaf, key in zip(leaves, keys, strict=True)
-  ]
-  return {**variables, "params": jax.tree.unflatten(tree, moved)}
+  draw = np.random.default_rng(2)
+
+  def moved(leaf):
+    return leaf + np.float32(0.1) * draw.normal(size=leaf.shape).astype("f4")
+
+  return {**variables, "params": jax.tree.map(moved, variables["params"])}
 
 
 @pytest.mark.parametrize("num_texts", [BATCH, 2])
