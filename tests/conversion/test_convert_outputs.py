@@ -1,6 +1,7 @@
 """Converted networks compute what PyTorch's own classes compute."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -42,7 +43,7 @@ def inputs():
 @pytest.fixture(scope="module")
 def sd3_velocity(converted, inputs):
   """Our velocity of the converted SD3, with and without the pooled vector."""
-  latents, text, pooled, sigma = inputs
+  latents, text, pooled, sigma = map(jnp.asarray, inputs)
   network = Network(read_record(converted / "a_sd3").configs["network"])
   variables = float32(stored_arrays(converted / "a_sd3", "network"))
   with jax.default_matmul_precision("highest"):
@@ -63,7 +64,7 @@ def test_sd3_velocity_is_that_of_diffusers(sd3_velocity, sd3_folder, inputs):
 
 
 def test_ddit_starts_with_sd3s_velocity(converted, sd3_velocity, inputs):
-  latents, text, _, sigma = inputs
+  latents, text, _, sigma = map(jnp.asarray, inputs)
   network = Network(read_record(converted / "a_ddit").configs["network"])
   variables = float32(stored_arrays(converted / "a_ddit", "network"))
   found = network.apply(variables, latents, text, sigma)
@@ -90,7 +91,7 @@ def test_encoders_are_those_of_pytorch(converted, sd3_folder):
     decoded = vae.decode(stored).sample
     moments = vae.encode(torch.tensor(pixels.transpose(0, 3, 1, 2))).latent_dist
   found = t5_encoder(configs["text_encoder"]).apply(
-    float32(stored_arrays(folder, "text_encoder")), ids % 16
+    float32(stored_arrays(folder, "text_encoder")), jnp.asarray(ids % 16)
   )
   np.testing.assert_allclose(found, t5.numpy(), atol=2e-5)
   for name, width in (("clip_l", 64), ("clip_g", 128)):
@@ -98,13 +99,15 @@ def test_encoders_are_those_of_pytorch(converted, sd3_folder):
     with torch.no_grad():
       pooled = model(torch.tensor(ids)).text_embeds.numpy()
     clip = clip_text_encoder(configs[name])
-    ours = clip.apply(float32(stored_arrays(folder, name)), ids).pooled
+    ours = clip.apply(
+      float32(stored_arrays(folder, name)), jnp.asarray(ids)
+    ).pooled
     np.testing.assert_allclose(ours, pooled, atol=2e-5)
   variables = float32(stored_arrays(folder, "vae"))
   network = autoencoder(configs["vae"])
-  posterior = network.apply(variables, pixels, method="encode")
+  posterior = network.apply(variables, jnp.asarray(pixels), method="encode")
   expected = moments.mean.numpy().transpose(0, 2, 3, 1)
   np.testing.assert_allclose(posterior.mean, expected, atol=2e-5)
-  images = network.apply(variables, latents, method="decode")
+  images = network.apply(variables, jnp.asarray(latents), method="decode")
   expected = decoded.numpy().transpose(0, 2, 3, 1)
   np.testing.assert_allclose(images, expected, atol=2e-5)

@@ -26,6 +26,7 @@ def secret(tmp_path):
 
 @pytest.mark.parametrize("place", ["tokenizer", "scheduler", "vae"])
 def test_links_out_of_a_source_are_refused(source, secret, tmp_path, place):
+  (source / place).mkdir(exist_ok=True)
   (source / place / "notes.txt").symlink_to(secret)
   with pytest.raises(InputError, match=r"notes.txt is a link to .*secret, out"):
     plan_import(source, ConvertOptions())
