@@ -207,7 +207,9 @@ def test_an_order_is_deterministic_if_its_planner_draws_nothing(
 
   def first_route(key):
     plan = planner.start(is_open, key)
-    return planner.route(plan, beliefs, Row(is_open, is_open, is_open), key)[0]
+    return planner.route(
+      plan, beliefs, RowView(is_open, is_open, is_open), key
+    )[0]
 
   keys = jax.random.split(jax.random.key(0), 16)
   routes = np.asarray(jax.vmap(first_route)(keys))
