@@ -64,6 +64,18 @@ def test_two_processes_share_batches_and_resume_as_one_does(trained, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_sit_the_digits_exam_as_one_does(trained, tmp_path):
+  small = tiny_run.flags(
+    evaluate__questions_per_kind="2", evaluate__num_pope_images="2"
+  )
+  alone, together = tmp_path / "alone", tmp_path / "together"
+  for out, count in ((alone, 1), (together, 2)):
+    argv = (f"--checkpoint={trained}", f"--out={out}", *small)
+    ddit_together("evaluate", *argv, count=count)
+  assert metrics(together) == metrics(alone)
+
+
+@pytest.mark.slow
 def test_two_processes_evaluate_at_validations(tmp_path):
   official_files.gqa(tmp_path / "gqa", COUNT)
   workdir = tmp_path / "run"
