@@ -105,6 +105,21 @@ def made_once(
   return folder
 
 
+def ddit_together(*argv, count: int) -> None:
+  """`ddit argv` in so many processes, with eight devices in all."""
+  command = [sys.executable, "-m", "ddit_jax", *map(str, argv)]
+  result = subprocess.run(
+    ["bash", "launch/local.sh", str(count), *command],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    timeout=600,
+    env=os.environ | {"XLA_FLAGS": devices.xla_flags(8 // count)},
+  )
+  assert result.returncode == 0, result.stdout
+
+
 def stored_arrays(workdir, step: int) -> dict[str, np.ndarray]:
   """Every array of a checkpoint by name, read by Orbax alone."""
   handler = ocp.PyTreeCheckpointHandler()

@@ -3,6 +3,7 @@
 import ast
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_it_is_stored_without_outputs_or_paths_of_a_machine(cells):
   assert len({cell["id"] for cell in cells}) == len(cells)
   for cell in cells:
     text = "".join(cell["source"])
-    assert not [x for x in ("/home/", "/root/", "/tmp/") if x in text]
+    assert not re.search("/(home|root|tmp)/", text)
     if cell["cell_type"] == "code":
       assert cell["outputs"] == [] and cell["execution_count"] is None
       assert all(len(line.rstrip("\n")) <= 80 for line in cell["source"])

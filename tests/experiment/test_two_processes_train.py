@@ -1,13 +1,9 @@
 """One training job of two real processes against the same job of one."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
-from tests import devices, tiny_run
+from tests import tiny_run
 
 
 def run_together(workdir, *, count: int, num_steps: int) -> None:
@@ -18,17 +14,7 @@ def run_together(workdir, *, count: int, num_steps: int) -> None:
     train__validate_every="2",
     optimizer__decay="constant",
   )
-  command = [sys.executable, "-m", "ddit_jax", "train", f"--workdir={workdir}"]
-  result = subprocess.run(
-    ["bash", "launch/local.sh", str(count), *command, *flags],
-    cwd=tiny_run.ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    timeout=300,
-    env=os.environ | {"XLA_FLAGS": devices.xla_flags(8 // count)},
-  )
-  assert result.returncode == 0, result.stdout
+  tiny_run.ddit_together("train", f"--workdir={workdir}", *flags, count=count)
 
 
 @pytest.mark.slow

@@ -1,36 +1,18 @@
 """`ddit evaluate` in two real processes against the same in one."""
 
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests import devices, tiny_run
+from tests import tiny_run
 from tests.pipelines.test_benchmarks import CONFIG, flags, journal
 from tests.protocols import official_files
 
 TASKS = ("gqa", "mjhq")
 COUNT = 6
 FIGURE = "evaluation/gqa/accuracy"
-
-
-def ddit_together(*argv, count: int) -> None:
-  """Eight devices in all."""
-  command = [sys.executable, "-m", "ddit_jax", *map(str, argv)]
-  result = subprocess.run(
-    ["bash", "launch/local.sh", str(count), *command],
-    cwd=tiny_run.ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-    timeout=600,
-    env=os.environ | {"XLA_FLAGS": devices.xla_flags(8 // count)},
-  )
-  assert result.returncode == 0, result.stdout
 
 
 def metrics(folder) -> dict:
@@ -45,7 +27,7 @@ def test_two_processes_share_batches_and_resume_as_one_does(trained, tmp_path):
   changes = {"sample__text__canvas_length": 4, "sample__batch_size": 8}
   for folder, count in ((alone, 1), (together, 2)):
     argv = flags(trained, tmp_path, folder, TASKS, **changes)
-    ddit_together(*argv, count=count)
+    tiny_run.ddit_together(*argv, count=count)
   assert metrics(together) == metrics(alone)
   assert journal(together / "gqa") == journal(alone / "gqa")
   for want in sorted((alone / "mjhq").rglob("*.png")):
@@ -59,7 +41,7 @@ def test_two_processes_share_batches_and_resume_as_one_does(trained, tmp_path):
   path = together / "gqa" / "outputs.jsonl"
   lines = path.read_text().splitlines(keepends=True)
   path.write_text("".join(lines[:4]) + lines[4][:9])
-  ddit_together(*argv, count=2)
+  tiny_run.ddit_together(*argv, count=2)
   assert path.read_text().splitlines(keepends=True) == lines
 
 
@@ -71,7 +53,7 @@ def test_two_processes_sit_the_digits_exam_as_one_does(trained, tmp_path):
   alone, together = tmp_path / "alone", tmp_path / "together"
   for out, count in ((alone, 1), (together, 2)):
     argv = (f"--checkpoint={trained}", f"--out={out}", *small)
-    ddit_together("evaluate", *argv, count=count)
+    tiny_run.ddit_together("evaluate", *argv, count=count)
   assert metrics(together) == metrics(alone)
 
 
@@ -87,7 +69,7 @@ def test_two_processes_evaluate_at_validations(tmp_path):
     benchmarks__prompt="trained",
     benchmarks__sampling="config",
   )
-  ddit_together("train", f"--workdir={workdir}", *argv, count=2)
+  tiny_run.ddit_together("train", f"--workdir={workdir}", *argv, count=2)
   lines = (workdir / "scalars.jsonl").read_text().splitlines()
   rows = [row for row in map(json.loads, lines) if FIGURE in row]
   assert [row["step"] for row in rows] == [2]
@@ -101,4 +83,4 @@ def test_what_stops_the_first_process_stops_both(trained, tmp_path):
   official_files.gqa(tmp_path / "gqa", 2)
   (tmp_path / "file").touch()
   with pytest.raises(AssertionError, match=r"--out=.*file cannot be written"):
-    ddit_together(*argv, f"--out={tmp_path / 'file'}", count=2)
+    tiny_run.ddit_together(*argv, f"--out={tmp_path / 'file'}", count=2)
