@@ -93,14 +93,10 @@ def evaluate_benchmarks(
   with preparing():
     planned = [planned_task(config, name) for name in tasks]
   features = image_features(config, planned, config.mesh.make())
-  purpose = f"--tasks={','.join(tasks)}"
   check_weights(weights)
-  refuse_captioner(checkpoint, step, purpose)
+  _check_model(checkpoint, step, planned)
   if baseline is not None:
-    refuse_captioner(baseline, None, purpose)
-  for path in filter(None, (checkpoint, baseline)):
-    if any(task.protocol.kind != "image" for task in planned):
-      refuse_sd3(path, purpose)
+    _check_model(baseline, None, planned)
   facts, results = run_facts.program_facts(config), {}
   with _writing(out) as folder:
     facts["checkpoint"], results["checkpoint"] = _evaluated(
@@ -127,6 +123,16 @@ def evaluate_benchmarks(
         write_results(folder, facts, results, config)
         _check_scored(results.values(), out)
   return 0
+
+
+def _check_model(
+  path: str, step: int | None, planned: Sequence[EvaluationTask]
+) -> None:
+  """Raises InputError if a task is none that the checkpoint can do."""
+  purpose = f"--tasks={','.join(task.name for task in planned)}"
+  refuse_captioner(path, step, purpose)
+  if any(task.protocol.kind != "image" for task in planned):
+    refuse_sd3(path, purpose)
 
 
 def _check_scored(results: Iterable[Sequence[TaskResult]], out: str) -> None:
@@ -180,10 +186,7 @@ def image_features(
 ) -> ImageFeatures | None:
   """What scores drawn images of one's own, if tasks and config have that."""
   path = config.benchmarks.image_features
-  is_used = any(
-    task.protocol.kind == "image" and task.read is not None for task in planned
-  )
-  if not path or not is_used:
+  if not path or not any(task.draws_own_images for task in planned):
     return None
   return ImageFeatures(path, config.data.text_to_image.square_crop, mesh)
 
@@ -292,26 +295,36 @@ def run_task(
     sample(pipeline, task, journal, sampling)
   if jax.process_index() != 0:
     return None
-  predictions = folder
-  if task.protocol.kind == "image":
-    predictions = task.protocol.write(folder, task.items)
-    if features is not None and task.read is not None:
-      task = features.with_files(task, folder, is_baseline=is_baseline)
-  elif task.protocol.kind not in _ESTIMATES:
-    predictions = task.protocol.write(folder, task.items, journal.outputs)
-    rows = llava_answers(
-      task.items, journal.outputs, sampling.prompts, pipeline.config.name
-    )
-    write_lines(folder / "answers.jsonl", rows)
+  if features is not None and task.draws_own_images:
+    task = features.with_files(task, folder, is_baseline=is_baseline)
   return scored_result(
     task,
     folder=folder,
     outputs=journal.outputs,
     prompts=sampling.prompts,
     settings=settings,
-    predictions=predictions,
+    predictions=_predictions(task, pipeline, sampling, journal, folder),
     is_baseline=is_baseline,
   )
+
+
+def _predictions(
+  task: EvaluationTask,
+  pipeline: Pipeline | Sd3Pipeline,
+  sampling: Sampling,
+  journal: Journal,
+  folder: pathlib.Path,
+) -> pathlib.Path:
+  """What is scored of the outputs, written in the official form."""
+  if task.protocol.kind == "image":
+    return task.protocol.write(folder, task.items)
+  if task.protocol.kind in _ESTIMATES:
+    return folder
+  rows = llava_answers(
+    task.items, journal.outputs, sampling.prompts, pipeline.config.name
+  )
+  write_lines(folder / "answers.jsonl", rows)
+  return task.protocol.write(folder, task.items, journal.outputs)
 
 
 def _shared_journal(path: pathlib.Path, facts: dict[str, Any]) -> Journal:

@@ -54,6 +54,11 @@ class EvaluationTask:
   ) = None
 
   @property
+  def draws_own_images(self) -> bool:
+    """True if images of one's own records are drawn anew."""
+    return self.protocol.kind == "image" and self.read is not None
+
+  @property
   def folder_name(self) -> str:
     """Below the folder of the results."""
     return self.name.replace(":", "_")

@@ -50,7 +50,7 @@ class ValidationTasks:
     tasks = [planned_task(config, name) for name in names]
     self._features = image_features(config, tasks, pipeline.mesh)
     for task in tasks:
-      is_scored = self._features is not None and task.read is not None
+      is_scored = self._features is not None and task.draws_own_images
       if task.protocol.kind == "image" and not is_scored:
         raise InputError(
           f"benchmarks.at_validation has {task.name}, whose images are scored "
