@@ -153,9 +153,10 @@ def _sample_changes(
   for key in overrides:
     if key.partition(".")[0] == unused:
       raise InputError(f"--task={task} does not use --sample.{key}")
+  fields = {key.rpartition(".")[2]: key for key in FLAG_FIELDS[task]}
   changes = dict(overrides)
   for name in sorted(values.given & _FIELD_FLAGS.keys()):
-    key = FLAG_FIELDS[task].get(name)
+    key = fields.get(name)
     if key is None:
       raise InputError(f"--task={task} does not take --{name}")
     if key in changes:

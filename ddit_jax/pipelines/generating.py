@@ -27,24 +27,24 @@ from ddit_jax.sampling.step_cache import StepCache
 
 _log = logging.getLogger(__name__)
 
-# The fields of `SampleConfig` that `ddit sample` also takes as flags named like
-# them, by task; all others are set by their dotted names.
-_OF_TEXTS = {
-  "batch_size": "batch_size",
-  "num_steps": "text.num_steps",
-  "order": "text.order",
-  "preset": "text.preset",
-  "temperature": "text.temperature",
-}
+# The fields of `SampleConfig` that `ddit sample` also takes as flags, by task,
+# named by their last part; all others are set by their dotted names.
+_OF_TEXTS = (
+  "batch_size",
+  "text.num_steps",
+  "text.order",
+  "text.preset",
+  "text.temperature",
+)
 FLAG_FIELDS = {
-  "t2i": {
-    "batch_size": "batch_size",
-    "guidance_scale": "image.guidance_scale",
-    "num_inference_steps": "image.num_inference_steps",
-    "shift": "image.shift",
-    "solver": "image.solver",
-    "strength": "image.strength",
-  },
+  "t2i": (
+    "batch_size",
+    "image.guidance_scale",
+    "image.num_inference_steps",
+    "image.shift",
+    "image.solver",
+    "image.strength",
+  ),
   "caption": _OF_TEXTS,
   "vqa": _OF_TEXTS,
 }

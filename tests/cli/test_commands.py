@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import pathlib
-import sys
 
 import pytest
 
@@ -47,13 +46,11 @@ def test_the_config_is_checked_before_the_workdir_is_touched(tmp_path):
 
 def use_trainer(monkeypatch, train, *, is_done=True):
   """In place of the trainer, `train` takes (settings, workdir)."""
-  fake = type(sys)("training")
-  fake.train = lambda settings, workdir, **_: (
-    train(settings, workdir) or is_done
-  )
-  monkeypatch.setitem(sys.modules, "ddit_jax.experiment.trainer", fake)
-  monkeypatch.setattr("ddit_jax.experiment.trainer", fake, raising=False)
-  monkeypatch.setattr("ddit_jax.experiment.stages.trainer", fake)
+
+  def taken(settings, workdir, **_):
+    return train(settings, workdir) or is_done
+
+  monkeypatch.setattr("ddit_jax.experiment.trainer.train", taken)
 
 
 def log_one_step(settings, workdir):
@@ -171,8 +168,8 @@ def test_every_sampling_field_can_be_set(monkeypatch):
       flag = f"--sample.{section}.{name}={value}"
       sample("--checkpoint=c", f"--task={rows}", what, flag)
       assert calls.pop().sample == {f"{section}.{name}": str(value)}
-  for task, names in generating.FLAG_FIELDS.items():
-    for name, key in names.items():
+  for task, keys in generating.FLAG_FIELDS.items():
+    for key in keys:
       *sections, last = key.split(".")
       part = functools.reduce(getattr, sections, SampleConfig())
       rows = {
@@ -181,7 +178,7 @@ def test_every_sampling_field_can_be_set(monkeypatch):
         "vqa": ["--image=a", "--question=b"],
       }[task]
       value = str(getattr(part, last))
-      sample("--checkpoint=c", f"--task={task}", *rows, f"--{name}={value}")
+      sample("--checkpoint=c", f"--task={task}", *rows, f"--{last}={value}")
       assert calls.pop().sample == {key: value}
 
 
