@@ -106,16 +106,13 @@ def features_origin(
     name: hashlib.blake2b(data).hexdigest()
     for name, data in tokenizer.files().items()
   }
-  origin = {
+  return {
     "text_encoder": _encoder_digest(config, "text_encoder"),
     "encoder_dtype": config.model.encoder_dtype,
+    "has_int8_text_encoder": config.model.has_int8_text_encoder,
     "tokenizer": _digest(files),
     "text_length": config.data.tasks()[task].text_length,
   }
-  # Left out where it changes nothing, so that caches of before remain valid.
-  if config.model.has_int8_text_encoder:
-    origin["has_int8_text_encoder"] = True
-  return origin
 
 
 def _encoder_digest(config: Config, name: str) -> str:

@@ -92,11 +92,11 @@ def evaluate_benchmarks(
   """
   with preparing():
     planned = [planned_task(config, name) for name in tasks]
-  features = image_features(config, planned, config.mesh.make())
   check_weights(weights)
   _check_model(checkpoint, step, planned)
   if baseline is not None:
     _check_model(baseline, None, planned)
+  features = image_features(config, planned, config.mesh.make())
   facts, results = run_facts.program_facts(config), {}
   with _writing(out) as folder:
     facts["checkpoint"], results["checkpoint"] = _evaluated(
