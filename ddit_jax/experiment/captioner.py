@@ -27,6 +27,7 @@ from ddit_jax.lora.lora import LoraConfig
 from ddit_jax.models.captioner import Captioner
 from ddit_jax.models.config import SIZES
 from ddit_jax.models.gpt2 import GPT2_SIZES, empty_cache
+from ddit_jax.models.mmdit import Execution
 from ddit_jax.models.module import Network, PureModule, Variables
 from ddit_jax.sampling.beam_search import FoundTexts, beam_search
 from ddit_jax.sharding.placement import Placement
@@ -389,30 +390,39 @@ class CaptionerConfig:
       reader = self._mmdit_reader(whole, null, placement)
     else:
       reader = self._clip_reader(model.execution.dtype, placement)
+    return CaptionerModel(
+      network=self._network(model.execution, tokenizer, reader, placement),
+      reader=reader,
+      is_reader_trained=self.is_reader_trained,
+      end_id=tokenizer.end_id,
+    )
+
+  def _network(
+    self,
+    execution: Execution,
+    tokenizer: Tokenizer,
+    reader: "MMDiTReader | CLIPReader",
+    placement: Placement,
+  ) -> PureModule:
+    """What is trained: the decoder, with the image encoder or without."""
+    encoder = reader.encoder if self.is_reader_trained else None
+    image = (jax.ShapeDtypeStruct((1, 1, reader.width), jnp.float32),)
+    if encoder is not None:
+      image = encoder.example_inputs
     decoder = dataclasses.replace(
       GPT2_SIZES[self.decoder],
       # The mask, the last id, is never written.
       vocab_size=tokenizer.mask_id,
     )
-    captioner = Captioner(
-      decoder,
-      reader.encoder.module if self.is_reader_trained else None,
-      model.execution.dtype,
-      model.execution.remat != "none",
-    )
-    features = jax.ShapeDtypeStruct((1, 1, reader.width), jnp.float32)
-    image = (features,)
-    if self.is_reader_trained:
-      image = reader.encoder.example_inputs
-    return CaptionerModel(
-      network=PureModule(
-        module=captioner,
-        example_inputs=(jax.ShapeDtypeStruct((1, 1), jnp.int32), *image),
-        placement=placement,
+    return PureModule(
+      module=Captioner(
+        decoder,
+        None if encoder is None else encoder.module,
+        execution.dtype,
+        execution.remat != "none",
       ),
-      reader=reader,
-      is_reader_trained=self.is_reader_trained,
-      end_id=tokenizer.end_id,
+      example_inputs=(jax.ShapeDtypeStruct((1, 1), jnp.int32), *image),
+      placement=placement,
     )
 
   def _mmdit_reader(
