@@ -50,11 +50,11 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     if out is not None:
       report = comparison_report(first, second, differences)
       write_json(out, report, indent=1)
-  print(printable(summary(first, second, differences)))
+  print(printable(_summary(first, second, differences)))
   return 0
 
 
-def summary(
+def _summary(
   first: "ScoreFile",
   second: "ScoreFile",
   differences: Mapping[str, "PairedDifference"],

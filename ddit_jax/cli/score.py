@@ -36,11 +36,11 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     result = report(values.benchmark, scored, predictions, references)
     if out is not None:
       write_json(out, result, indent=1)
-  print(printable(summary(result)))
+  print(printable(_summary(result)))
   return 0
 
 
-def summary(result: Mapping[str, Any]) -> str:
+def _summary(result: Mapping[str, Any]) -> str:
   """The figures of a result, one a line, and its notes."""
   lines = [f"{result['title']}, by {result['scorer']}"]
   for name, value in result["figures"].items():

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from ddit_jax.errors import InputError, suggest
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 # Whole numbers below it are floating-point numbers, too.
 _LARGE = 2**1000
@@ -42,10 +42,10 @@ def as_json(part: Any) -> dict[str, Any]:
 
 
 def from_dict(
-  cls: type[T],
+  cls: type[_T],
   values: ConfigDict | Mapping[str, Any],
   source: str = "this config",
-) -> T:
+) -> _T:
   """Builds a part and the parts inside; missing fields take defaults.
 
   Args:
@@ -114,7 +114,9 @@ def split_overrides(
   return rest, overrides
 
 
-def load_config(cls: type[T], argument: str, overrides: Mapping[str, str]) -> T:
+def load_config(
+  cls: type[_T], argument: str, overrides: Mapping[str, str]
+) -> _T:
   """The config of FILE.py[:variant] with overrides applied.
 
   The file and its variants follow `ml_collections.config_flags`; they are
@@ -139,8 +141,8 @@ def load_config(cls: type[T], argument: str, overrides: Mapping[str, str]) -> T:
 
 
 def load_job(
-  cls: type[T], argument: str, overrides: Mapping[str, str]
-) -> T | dict[str, T]:
+  cls: type[_T], argument: str, overrides: Mapping[str, str]
+) -> _T | dict[str, _T]:
   """Like `load_config`, but returns all stages of a job, in order.
 
   Overrides that begin with "stages.NAME." apply to one stage, "order" is the
@@ -182,11 +184,11 @@ def _check_stages(names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def _overridden(
-  cls: type[T],
+  cls: type[_T],
   config: ConfigDict,
   overrides: Mapping[str, str],
   where: str = "",
-) -> T:
+) -> _T:
   values = dataclasses.asdict(from_dict(cls, config))
   try:
     for key, text in overrides.items():
@@ -196,7 +198,7 @@ def _overridden(
     raise InputError(f"{where}{error}") from error
 
 
-def overridden(part: T, changes: Mapping[str, Any], name: str) -> T:
+def overridden(part: _T, changes: Mapping[str, Any], name: str) -> _T:
   """A part with some fields of it, and of the parts inside, replaced.
 
   Args:
@@ -328,7 +330,7 @@ def _place_and_cause(path: pathlib.Path, error: Exception) -> str:
   return f"{where} fails: {type(error).__name__}: {cause}"
 
 
-def _part(default: T, values: Mapping[str, Any], path: str) -> T:
+def _part(default: _T, values: Mapping[str, Any], path: str) -> _T:
   """The default part with some values replaced."""
   kinds = typing.get_type_hints(type(default))
   given = {}

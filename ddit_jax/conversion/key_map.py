@@ -378,7 +378,7 @@ KEY_SCHEMES: dict[str, _KeyScheme] = {
 }
 
 
-class CheckpointFormat(NamedTuple):
+class _CheckpointFormat(NamedTuple):
   """Where one published format stores each network.
 
   Attributes:
@@ -397,8 +397,8 @@ class CheckpointFormat(NamedTuple):
   model_types: tuple[str, ...] = ()
 
 
-FORMATS: dict[str, CheckpointFormat] = {
-  "sd3_folder": CheckpointFormat(
+FORMATS: dict[str, _CheckpointFormat] = {
+  "sd3_folder": _CheckpointFormat(
     "a",
     "diffusers folder of SD3",
     {
@@ -415,7 +415,7 @@ FORMATS: dict[str, CheckpointFormat] = {
       "scheduler": "scheduler",
     },
   ),
-  "single_file": CheckpointFormat(
+  "single_file": _CheckpointFormat(
     "b",
     "Stability's single file of SD3",
     {
@@ -428,7 +428,7 @@ FORMATS: dict[str, CheckpointFormat] = {
     },
     {},
   ),
-  "ddit_folder": CheckpointFormat(
+  "ddit_folder": _CheckpointFormat(
     "c",
     "D-DiT folder",
     {
@@ -438,11 +438,11 @@ FORMATS: dict[str, CheckpointFormat] = {
     },
     {"tokenizer": "tokenizer", "scheduler": "scheduler"},
   ),
-  "gpt2": CheckpointFormat(
+  "gpt2": _CheckpointFormat(
     *("g", "transformers folder of GPT-2", {"decoder": ("", "gpt2")}, {}),
     model_types=("gpt2",),
   ),
-  "clip_vision": CheckpointFormat(
+  "clip_vision": _CheckpointFormat(
     *("v", "transformers folder of CLIP"),
     *({"image_encoder": ("", "clip_vision")}, {}),
     model_types=("clip", "clip_vision_model"),

@@ -20,7 +20,7 @@ from ddit_jax.errors import check_known
 MAX_PIXELS = 89_478_485
 
 # (offset, count) -> bytes there; fewer at the end of the file.
-ReadAt = Callable[[int, int], bytes]
+_ReadAt = Callable[[int, int], bytes]
 
 # Real files have a few dozen; a malicious one may have millions.
 _MAX_PARTS = 4096
@@ -67,7 +67,7 @@ class HeaderError(ValueError):
     self.reason = reason
 
 
-def image_size(read_at: ReadAt) -> ImageSize:
+def image_size(read_at: _ReadAt) -> ImageSize:
   """Size of an image, reading only its header.
 
   A PNG's orientation is looked for before its pixels only.
@@ -105,7 +105,7 @@ def image_size_of_file(descriptor: int) -> ImageSize:
   return image_size(lambda offset, count: os.pread(descriptor, count, offset))
 
 
-def _unpack(layout: str, read_at: ReadAt, offset: int) -> tuple:
+def _unpack(layout: str, read_at: _ReadAt, offset: int) -> tuple:
   """Unpacks values at an offset.
 
   Raises:
@@ -128,7 +128,7 @@ def _checked(height: int, width: int, orientation: int = 1) -> ImageSize:
   return ImageSize(height, width)
 
 
-def _jpeg_size(read_at: ReadAt) -> ImageSize:
+def _jpeg_size(read_at: _ReadAt) -> ImageSize:
   offset, sides, orientation = 2, None, 1
   for _ in range(_MAX_PARTS):
     marker, offset = _next_marker(read_at, offset)
@@ -148,7 +148,7 @@ def _jpeg_size(read_at: ReadAt) -> ImageSize:
   return _checked(*sides, orientation)
 
 
-def _next_marker(read_at: ReadAt, offset: int) -> tuple[int, int]:
+def _next_marker(read_at: _ReadAt, offset: int) -> tuple[int, int]:
   """(marker, where it is) from an offset on.
 
   Bytes between the parts of a JPEG are passed over, as decoders do.
@@ -165,7 +165,7 @@ def _next_marker(read_at: ReadAt, offset: int) -> tuple[int, int]:
   raise HeaderError("truncated_image", f"no part of a JPEG follows {start}")
 
 
-def _png_size(read_at: ReadAt) -> ImageSize:
+def _png_size(read_at: _ReadAt) -> ImageSize:
   _, kind, width, height = _unpack(">I4sII", read_at, 8)
   if kind != b"IHDR":
     raise HeaderError("not_an_image", f"a PNG that starts with {kind!r}")
@@ -181,7 +181,7 @@ def _png_size(read_at: ReadAt) -> ImageSize:
   return _checked(height, width)
 
 
-def _webp_size(read_at: ReadAt) -> ImageSize:
+def _webp_size(read_at: _ReadAt) -> ImageSize:
   (kind,) = _unpack("4s", read_at, 12)
   if kind == b"VP8 ":
     mark, width, height = _unpack("<3sHH", read_at, 23)
@@ -203,7 +203,7 @@ def _webp_size(read_at: ReadAt) -> ImageSize:
   raise HeaderError("not_an_image", f"a WebP that starts with {kind!r}")
 
 
-def _webp_orientation(read_at: ReadAt) -> int:
+def _webp_orientation(read_at: _ReadAt) -> int:
   offset = 12
   for _ in range(_MAX_PARTS):
     header = read_at(offset, 8)

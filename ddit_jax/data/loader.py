@@ -22,7 +22,7 @@ from ddit_jax.data.mixture import Mixture
 
 # Bytes of prefetched records; the batch being assembled comes on top, and so do
 # undecoded files and images, one per thread.
-READ_AHEAD_BYTES = 2**28
+_READ_AHEAD_BYTES = 2**28
 ONE_PER_CORE = -1
 
 # More would only use memory; far less already hides slow records.
@@ -37,7 +37,7 @@ _MIN_SHARED_BYTES = 2**14
 # The name in Grain's ElasticIterator, so that their states are compatible.
 _STATE = "global_next_index"
 
-Position = dict[str, int]
+_Position = dict[str, int]
 _Arrays = dict[str, np.ndarray]
 # Global batch size -> the rows that this process reads.
 RowsOf = Callable[[int], Sequence[int]]
@@ -67,7 +67,7 @@ def plan_reading(
   *,
   num_workers: int = 0,
   num_threads: int = ONE_PER_CORE,
-  num_bytes: int = READ_AHEAD_BYTES,
+  num_bytes: int = _READ_AHEAD_BYTES,
 ) -> ReadPlan:
   """Plans to prefetch some batches, within `num_bytes`.
 
@@ -186,11 +186,11 @@ class TaskLoader:
     self._position += self.mixture.batch_size
     return arrays
 
-  def get_state(self) -> Position:
+  def get_state(self) -> _Position:
     """Number of records yielded by all processes together."""
     return {_STATE: self._position}
 
-  def set_state(self, state: Position) -> None:
+  def set_state(self, state: _Position) -> None:
     """Continues at a state from `get_state`.
 
     Raises:
@@ -206,7 +206,7 @@ class TaskLoader:
     self._failure = None
     self._position = position
 
-  def record_ids(self, state: Position) -> list[str]:
+  def record_ids(self, state: _Position) -> list[str]:
     """The record ids of the global batch before a state."""
     end = state[_STATE]
     positions = range(end - self.mixture.batch_size, end)
@@ -244,17 +244,17 @@ class TaskLoader:
     )
 
 
-Stacked = tuple[_Arrays, list[TrainingRecord]]
+_Stacked = tuple[_Arrays, list[TrainingRecord]]
 
 
-def stack_records(records: Sequence[TrainingRecord]) -> Stacked:
+def stack_records(records: Sequence[TrainingRecord]) -> _Stacked:
   """Stacks records into arrays; also returns the records without arrays."""
   names = records[0].arrays
   arrays = {name: np.stack([r.arrays[name] for r in records]) for name in names}
   return arrays, [dataclasses.replace(r, arrays={}) for r in records]
 
 
-def _join(chunks: Sequence[Stacked]) -> Stacked:
+def _join(chunks: Sequence[_Stacked]) -> _Stacked:
   """Chunks of one batch, one after the other."""
   if len(chunks) == 1:
     return chunks[0]
@@ -298,23 +298,23 @@ class DualLoader:
       raise ValueError("both tasks are off: give one of them a batch_size")
     self._loaders = dict(loaders)
 
-  def __next__(self) -> tuple[DualBatch, dict[str, Position]]:
+  def __next__(self) -> tuple[DualBatch, dict[str, _Position]]:
     """(this process's rows of the next batches, position after them)."""
     rows = {name: next(loader) for name, loader in self._loaders.items()}
     return dual_batch(**rows), self.position()
 
-  def position(self) -> dict[str, Position]:
+  def position(self) -> dict[str, _Position]:
     """Number of records yielded so far, for each active task."""
     return {name: one.get_state() for name, one in self._loaders.items()}
 
-  def record_ids(self, position: dict[str, Position]) -> dict[str, list[str]]:
+  def record_ids(self, position: dict[str, _Position]) -> dict[str, list[str]]:
     """The record ids of the global batch before a position, by task."""
     return {
       name: self._loaders[name].record_ids(state)
       for name, state in position.items()
     }
 
-  def seek(self, position: dict[str, Position]) -> None:
+  def seek(self, position: dict[str, _Position]) -> None:
     """Continues at a position from `position` or `__next__`.
 
     Raises:

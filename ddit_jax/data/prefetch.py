@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from ddit_jax.sharding.rules import partition_spec
 
-DEPTH = 2
+_DEPTH = 2
 
 
 def to_mesh(batch, mesh: Mesh):
@@ -53,14 +53,14 @@ def rows_of_process(mesh: Mesh, batch_size: int) -> list[int]:
 class DeviceFeed:
   """An iterator of (batch on the mesh, data position after it).
 
-  A thread stays `DEPTH` batches ahead. The position belongs to the batch, so
+  A thread stays `_DEPTH` batches ahead. The position belongs to the batch, so
   batches that were prepared but never used are not counted as read.
   """
 
   def __init__(self, loader, mesh: Mesh):
     self._loader = loader
     self._mesh = mesh
-    self._queue: queue.Queue = queue.Queue(maxsize=DEPTH)
+    self._queue: queue.Queue = queue.Queue(maxsize=_DEPTH)
     self._is_closed = threading.Event()
     self._thread = threading.Thread(target=self._fill, daemon=True)
     self._thread.start()

@@ -17,11 +17,11 @@ from ddit_jax.json_files import read_json_object
 
 # Either names the special tokens; the first is the newer one.
 _MAX_BYTES = 2**24
-CONFIG_NAMES = ("tokenizer_config.json", "special_tokens_map.json")
+_CONFIG_NAMES = ("tokenizer_config.json", "special_tokens_map.json")
 
 
 @dataclasses.dataclass(frozen=True)
-class PromptIds:
+class _PromptIds:
   """One prompt of fixed length.
 
   Attributes:
@@ -55,14 +55,14 @@ class PromptTokenizer:
   length: int
   unknown_id: int | None = None
 
-  def encode(self, text: str) -> PromptIds:
+  def encode(self, text: str) -> _PromptIds:
     """A prompt; the empty one is start, end and padding."""
     text_ids = self.backend.encode(text, add_special_tokens=False).ids
     room = self.length - len(self.start_ids) - 1
     kept = [*self.start_ids, *text_ids[:room], self.end_id]
     ids = np.full(self.length, self.pad_id, np.int32)
     ids[: len(kept)] = kept
-    return PromptIds(
+    return _PromptIds(
       ids,
       num_truncated=max(len(text_ids) - room, 0),
       num_unknown=text_ids.count(self.unknown_id),
@@ -110,7 +110,7 @@ def pad_token(folder: pathlib.Path) -> str:
     ValueError: its configs are not JSON, lack a pad token, or disagree.
   """
   named = {}
-  for name in CONFIG_NAMES:
+  for name in _CONFIG_NAMES:
     path = folder / name
     if not path.is_file():
       continue
@@ -124,7 +124,7 @@ def pad_token(folder: pathlib.Path) -> str:
       named[name] = token
   if not named:
     raise ValueError(
-      f"tokenizer {folder}: neither of {CONFIG_NAMES} names a pad_token: copy "
+      f"tokenizer {folder}: neither of {_CONFIG_NAMES} names a pad_token: copy "
       "the folder with all its files"
     )
   if len(set(named.values())) > 1:

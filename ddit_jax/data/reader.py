@@ -9,7 +9,7 @@ import numpy as np
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.data.example import BadRecord, Example, Source, TrainingRecord
 
-NUM_REPLACEMENTS = 8
+_NUM_REPLACEMENTS = 8
 
 # Far from the bad record, because damage comes in runs. Two primes: at least
 # one of them leads to other records for any number of records.
@@ -87,7 +87,7 @@ class RecordReader:
     count, index = len(self), int(index)
     stride = _STRIDES[0] if count % _STRIDES[0] else _STRIDES[1]
     bad: list[BadRecord] = []
-    for attempt in range(1 + NUM_REPLACEMENTS):
+    for attempt in range(1 + _NUM_REPLACEMENTS):
       rng = np.random.default_rng((*self._seed, visit))
       try:
         example = self._source[(index + attempt * stride) % count]
@@ -98,7 +98,7 @@ class RecordReader:
       else:
         return dataclasses.replace(record, source=self.name, bad=tuple(bad))
     failure = TooManyBadRecords(
-      f"record {index} of {self.name!r} and {NUM_REPLACEMENTS} replacements "
+      f"record {index} of {self.name!r} and {_NUM_REPLACEMENTS} replacements "
       f"could not be read, the last for {bad[-1].reason} ({bad[-1]}): correct "
       "the source"
     )

@@ -15,7 +15,7 @@ MAX_CYCLE = 1_000_000
 _SUGGESTED_TOTAL = 1000
 
 # {"0": {"web": 3, "art": 1}, "60000": {"web": 1, "art": 1}}
-ScheduleConfig = Mapping[str | int, Mapping[str, float]]
+_ScheduleConfig = Mapping[str | int, Mapping[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class WeightSchedule:
 
 
 def parse_schedule(
-  config: ScheduleConfig, known_names: Collection[str] | None = None
+  config: _ScheduleConfig, known_names: Collection[str] | None = None
 ) -> WeightSchedule:
   """Checks a schedule's config form.
 
@@ -87,7 +87,7 @@ def parse_schedule(
 
 
 def check_schedule_edit(
-  saved: ScheduleConfig, new: ScheduleConfig, step: int
+  saved: _ScheduleConfig, new: _ScheduleConfig, step: int
 ) -> None:
   """Raises if the weights of steps already trained have changed.
 

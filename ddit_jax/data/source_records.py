@@ -17,14 +17,14 @@ from ddit_jax.data.transforms import (
 )
 from ddit_jax.errors import check_known
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 # Name and rows of a source -> some of its rows.
 PartOf = Callable[[str, Any], Any]
 
 
 def mixed_sources(
-  name: str, config: TaskConfig, sources: Mapping[str, T]
-) -> dict[str, T]:
+  name: str, config: TaskConfig, sources: Mapping[str, _T]
+) -> dict[str, _T]:
   """The sources of a task's mixture, by name.
 
   Args:

@@ -9,8 +9,8 @@ from ddit_jax.data.tokenizers import (
   word_tokenizer,
 )
 
-MAX_RECORDS = 100_000
-MAX_WORDS = 20_000
+_MAX_RECORDS = 100_000
+_MAX_WORDS = 20_000
 
 
 def tokenizer_of_sources(sources: Iterable[Source]) -> Tokenizer:
@@ -36,9 +36,9 @@ def words_of_sources(
   """
   sources = list(sources)
   num_records = sum(map(len, sources))
-  if num_records > MAX_RECORDS:
+  if num_records > _MAX_RECORDS:
     raise ValueError(
-      f"a word tokenizer is made of at most {MAX_RECORDS} records, these "
+      f"a word tokenizer is made of at most {_MAX_RECORDS} records, these "
       f"sources have {num_records}: set data.tokenizer to gpt2:FOLDER or "
       "t5:FOLDER"
     )
@@ -48,10 +48,10 @@ def words_of_sources(
       for word in tokenizer.words(text):
         if word not in SPECIAL_TOKENS:
           counts[word] = counts.get(word, 0) + 1
-  if not 0 < len(counts) <= MAX_WORDS:
+  if not 0 < len(counts) <= _MAX_WORDS:
     raise ValueError(
       f"these sources have {len(counts)} words and a word tokenizer takes 1 to "
-      f"{MAX_WORDS}: set data.tokenizer to gpt2:FOLDER or t5:FOLDER"
+      f"{_MAX_WORDS}: set data.tokenizer to gpt2:FOLDER or t5:FOLDER"
     )
   return sorted(counts, key=lambda word: (-counts[word], word))
 
@@ -63,7 +63,7 @@ def unknown_words(
 
   Of a large source, evenly spaced records are read.
   """
-  stride = -(-len(source) // MAX_RECORDS)
+  stride = -(-len(source) // _MAX_RECORDS)
   num_texts, num_unknown, words = 0, 0, {}
   for text in _texts(source, range(0, len(source), stride)):
     found = tokenizer.unknown_pieces(text)

@@ -14,11 +14,11 @@ from ddit_jax.files import local_path, read_regular
 from ddit_jax.json_files import read_json_object
 
 PAD, END, UNKNOWN, MASK = "<pad>", "</s>", "<unk>", "<extra_id_0>"
-GPT2_END = "<|endoftext|>"
+_GPT2_END = "<|endoftext|>"
 # A tokenizer has exactly one of them.
-END_TOKENS = (END, GPT2_END)
+_END_TOKENS = (END, _GPT2_END)
 # Texts must not contain any of them.
-SPECIAL_TOKENS = (PAD, *END_TOKENS, UNKNOWN, MASK)
+SPECIAL_TOKENS = (PAD, *_END_TOKENS, UNKNOWN, MASK)
 TOKENIZER_FILE = "tokenizer.json"
 _MAX_BYTES = 2**26
 
@@ -144,13 +144,13 @@ def from_backend(backend) -> Tokenizer:
     ValueError: a special token is missing, there are two end tokens, or the
       mask is not the last id.
   """
-  ends = [t for t in END_TOKENS if backend.token_to_id(t) is not None]
+  ends = [t for t in _END_TOKENS if backend.token_to_id(t) is not None]
   mask_id = backend.token_to_id(MASK)
   if len(ends) != 1 or mask_id is None:
     raise ValueError(
-      f"the tokenizer needs one of the end tokens {END_TOKENS} and has {ends}, "
-      f"and the mask token {MASK}, whose id is {mask_id}: use T5's, GPT-2's or "
-      "one made by ddit_jax"
+      f"the tokenizer needs one of the end tokens {_END_TOKENS} and has "
+      f"{ends}, and the mask token {MASK}, whose id is {mask_id}: use T5's, "
+      "GPT-2's or one made by ddit_jax"
     )
   vocab_size = backend.get_vocab_size(with_added_tokens=True)
   if mask_id != vocab_size - 1:
@@ -262,7 +262,7 @@ class _Kind:
 
 _KINDS = {
   "t5": _Kind("T5Tokenizer", (_SPIECE,), END),
-  "gpt2": _Kind("GPT2Tokenizer", (_VOCABULARY, _MERGES), GPT2_END),
+  "gpt2": _Kind("GPT2Tokenizer", (_VOCABULARY, _MERGES), _GPT2_END),
 }
 _KIND_NAMES = tuple(_KINDS)
 

@@ -16,7 +16,7 @@ from ddit_jax.digits.world import (
   RELATIONS,
 )
 
-UNKNOWN = "unknown"
+_UNKNOWN = "unknown"
 _DIGIT, _COLOR, _PLURAL, _RELATION = (
   f"({'|'.join(words)})" for words in (DIGIT_WORDS, COLORS, PLURALS, RELATIONS)
 )
@@ -36,12 +36,12 @@ def answer(question: str, caption: str) -> str:
   for pattern, rule in _RULES:
     if found := re.fullmatch(pattern, question):
       return rule(facts, *found.groups())
-  return UNKNOWN
+  return _UNKNOWN
 
 
 def _only(answers: Sequence[str]) -> str:
   """The only answer, or "unknown"."""
-  return answers[0] if len(answers) == 1 else UNKNOWN
+  return answers[0] if len(answers) == 1 else _UNKNOWN
 
 
 def _yes_no(is_so: bool) -> str:
@@ -96,7 +96,7 @@ def _how_many(facts: Facts, name: str) -> str:
 
 def _how_many_numbers(facts: Facts) -> str:
   total = sum(_count(facts, digit) for digit in _digits(facts))
-  return DIGIT_WORDS[total] if total < len(DIGIT_WORDS) else UNKNOWN
+  return DIGIT_WORDS[total] if total < len(DIGIT_WORDS) else _UNKNOWN
 
 
 def _is_relation(facts: Facts, first: str, relation: str, second: str) -> str:

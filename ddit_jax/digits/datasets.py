@@ -97,7 +97,7 @@ _BALANCE_SLACK = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class TextToImagePool:
+class _TextToImagePool:
   """Captions and matching images.
 
   Attributes:
@@ -128,7 +128,7 @@ class ImageToTextPool:
 
 def text_to_image_pool(
   world: World, split: str, size: int, seed: int
-) -> TextToImagePool:
+) -> _TextToImagePool:
   """`size` random scenes in the handwriting of `split`, with captions.
 
   Raises:
@@ -140,7 +140,7 @@ def text_to_image_pool(
     sample_scene(world, rng, writing=writing, held_out=False)
     for _ in range(size)
   ]
-  return TextToImagePool(
+  return _TextToImagePool(
     images=render_all(sampled, world, writing),
     captions=[grammar.caption(scene, rng) for scene in sampled],
   )
@@ -148,7 +148,7 @@ def text_to_image_pool(
 
 def prompt_pool(
   world: World, split: str, size: int, seed: int
-) -> TextToImagePool:
+) -> _TextToImagePool:
   """`size` generation prompts, each equally often, and a real scene of each.
 
   Those of "train" are the prompts whose composition training shows, those of
@@ -163,7 +163,7 @@ def prompt_pool(
   known = [p for p in prompts(world) if p.is_held_out == is_held_out]
   chosen = [known[row % len(known)] for row in range(size)]
   scenes = [scene_for(p, world, rng, writing=writing) for p in chosen]
-  return TextToImagePool(
+  return _TextToImagePool(
     images=render_all(scenes, world, writing),
     captions=[prompt.text for prompt in chosen],
   )

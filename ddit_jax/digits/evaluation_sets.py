@@ -17,7 +17,7 @@ from ddit_jax.digits.rendering import render_all
 from ddit_jax.digits.scenes import Scene, sample_scene
 from ddit_jax.digits.world import DIGIT_WORDS, World, handwriting
 
-POPE_SETS = ("random", "popular", "adversarial")
+_POPE_SETS = ("random", "popular", "adversarial")
 _POPE_YES = 3  # questions per image with the answer "yes", and as many "no"
 _NUM_COUNTED_SCENES = 4000
 _NUM_DIGITS = len(DIGIT_WORDS)
@@ -135,7 +135,7 @@ def pope_items(
     for flag in is_held_out
   ]
   rendered = render_all(scenes, world, writing)
-  found: dict[str, list[QuestionItem]] = {name: [] for name in POPE_SETS}
+  found: dict[str, list[QuestionItem]] = {name: [] for name in _POPE_SETS}
   for image, scene, flag in zip(rendered, scenes, is_held_out, strict=True):
     present = np.array(sorted({obj.digit for obj in scene.objects}))
     yes = rng.permutation(present)[:_POPE_YES]

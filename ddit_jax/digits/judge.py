@@ -12,7 +12,7 @@ from ddit_jax.digits.segmentation import Segment, find_segments
 from ddit_jax.digits.world import DIGIT_WORDS, World
 from ddit_jax.evaluation import geneval
 
-UNREADABLE = "unreadable"
+_UNREADABLE = "unreadable"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Findings:
     )
 
 
-class Judge:
+class _Judge:
   """Finds and classifies the digits in images of one world.
 
   Construction takes about two seconds; `judge_for` caches instances.
@@ -97,9 +97,9 @@ class Judge:
 
 
 @functools.cache
-def judge_for(world: World) -> Judge:
+def judge_for(world: World) -> _Judge:
   """The judge of this world, built by the first call."""
-  return Judge(world)
+  return _Judge(world)
 
 
 def _findings(
@@ -109,11 +109,11 @@ def _findings(
   first, agreed = [], []
   for row, segment in enumerate(segments, first_row):
     digit = predictions.digits[row]
-    name = DIGIT_WORDS[digit] if predictions.is_digit[row] else UNREADABLE
+    name = DIGIT_WORDS[digit] if predictions.is_digit[row] else _UNREADABLE
     is_agreed = digit == predictions.second_opinions[row]
     for objects, class_name in (
       (first, name),
-      (agreed, name if is_agreed else UNREADABLE),
+      (agreed, name if is_agreed else _UNREADABLE),
     ):
       objects.append(
         geneval.Detection(

@@ -20,7 +20,7 @@ from ddit_jax.digits.world import (
 )
 
 YES_NO = ("yes", "no")
-PLACES = (
+_PLACES = (
   *("top left", "top", "top right"),
   *("left", "center", "right"),
   *("bottom left", "bottom", "bottom right"),
@@ -46,7 +46,7 @@ class Question:
 
 def kinds(world: World) -> tuple[str, ...]:
   """The kinds of question that make sense in the world."""
-  return ONE_DIGIT_KINDS if world.is_one_digit else SEVERAL_DIGITS_KINDS
+  return ONE_DIGIT_KINDS if world.is_one_digit else _SEVERAL_DIGITS_KINDS
 
 
 def ask(
@@ -87,9 +87,9 @@ def possible_answers(kind: str, world: World) -> tuple[str, ...]:
   """All answers a question of this kind can have in the world."""
   if _ANSWER_TYPES[kind] == "yes/no":
     return YES_NO
-  if kind in COUNT_KINDS:
+  if kind in _COUNT_KINDS:
     return DIGIT_WORDS[1 : world.max_objects + 1]
-  return {"what_color": COLORS, "where": PLACES}.get(kind, DIGIT_WORDS)
+  return {"what_color": COLORS, "where": _PLACES}.get(kind, DIGIT_WORDS)
 
 
 def prompt_text(question: Question) -> str:
@@ -254,7 +254,7 @@ def _ask_where(scene, world, rng):
     return None
   obj = _pick(objects, rng)
   column, row = (int(3 * at / world.canvas) for at in (obj.x, obj.y))
-  return f"where is the {DIGIT_WORDS[obj.digit]}?", PLACES[3 * row + column]
+  return f"where is the {DIGIT_WORDS[obj.digit]}?", _PLACES[3 * row + column]
 
 
 def _ask_what_relation(scene, world, rng):
@@ -300,10 +300,10 @@ _ANSWER_TYPES = {
   "where": "other",
   "what_relation": "number",
 }
-COUNT_KINDS = ("how_many", "how_many_numbers")
+_COUNT_KINDS = ("how_many", "how_many_numbers")
 QUESTION_KINDS = tuple(_ASKERS)
 ONE_DIGIT_KINDS = QUESTION_KINDS[:5]
-SEVERAL_DIGITS_KINDS = tuple(
+_SEVERAL_DIGITS_KINDS = tuple(
   kind for kind in QUESTION_KINDS if kind != "color_yes_no"
 )
 
@@ -372,7 +372,7 @@ def _plausible_errors(question: Question) -> list[str]:
   answer = question.answer
   if question.answer_type == "yes/no":
     return ["no" if answer == "yes" else "yes"]
-  if question.kind in COUNT_KINDS:
+  if question.kind in _COUNT_KINDS:
     count = DIGIT_WORDS.index(answer)
     return [DIGIT_WORDS[count - 1], DIGIT_WORDS[count + 1]]
   if answer in DIGIT_WORDS:
@@ -386,9 +386,9 @@ def _plausible_errors(question: Question) -> list[str]:
 
 def _next_places(place: str) -> list[str]:
   """The places one step away along one axis."""
-  row, column = divmod(PLACES.index(place), 3)
+  row, column = divmod(_PLACES.index(place), 3)
   return [
-    PLACES[3 * r + c]
+    _PLACES[3 * r + c]
     for r in range(3)
     for c in range(3)
     if abs(r - row) + abs(c - column) == 1

@@ -24,7 +24,7 @@ from ddit_jax.digits.world import (
   is_held_out_pair,
 )
 
-Contents = list[tuple[int, int]]  # (digit, colour index) of every object
+_Contents = list[tuple[int, int]]  # (digit, colour index) of every object
 
 # The kinds of scene and the smallest number of objects each needs.
 _MIN_OBJECTS = {
@@ -38,7 +38,7 @@ _MIN_OBJECTS = {
 SCENE_KINDS = tuple(_MIN_OBJECTS)
 ANY_RELATION = "any"
 # Of the multi-object scenes, how many show a digit k beside (k + 3) mod 10.
-PARTNER_FRACTION = 0.4
+_PARTNER_FRACTION = 0.4
 _SINGLE_FRACTION = 0.2
 _NUM_DIGITS = len(DIGIT_WORDS)
 # Candidate layouts sampled at once, by number of objects. About one in 3, 30 or
@@ -173,7 +173,7 @@ def draw_contents(
   max_objects: int,
   is_held_out: bool,
   are_partners: bool | None = None,
-) -> Contents:
+) -> _Contents:
   """Digits and colours for one scene of this kind.
 
   Args:
@@ -258,7 +258,7 @@ def _partner_probability(world: World) -> float:
   overall in PARTNER_FRACTION of the multi-object scenes.
   """
   num_kinds = len(scene_kinds(world)[1:])
-  return PARTNER_FRACTION * num_kinds / (num_kinds - 1)
+  return _PARTNER_FRACTION * num_kinds / (num_kinds - 1)
 
 
 def _draw(choices: Sequence, rng: np.random.Generator):
@@ -266,7 +266,7 @@ def _draw(choices: Sequence, rng: np.random.Generator):
 
 
 @functools.cache
-def _colored_digits(is_held_out: bool) -> Contents:
+def _colored_digits(is_held_out: bool) -> _Contents:
   return [pair for pair in PAIRS if is_held_out_pair(*pair) == is_held_out]
 
 
@@ -303,7 +303,7 @@ def _draw_digit_pair(rng, is_held_out, are_partners) -> tuple[int, ...]:
   return (first, second) if rng.random() < 0.5 else (second, first)
 
 
-def _draw_color_attr(rng, is_held_out, are_partners) -> Contents:
+def _draw_color_attr(rng, is_held_out, are_partners) -> _Contents:
   """Two digits of a seen pair in two different colours, in random order."""
   while True:
     digits = _draw_digit_pair(rng, False, are_partners)

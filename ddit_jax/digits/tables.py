@@ -48,10 +48,10 @@ def as_markdown(metrics: Mapping[str, Mapping[str, Any]]) -> str:
   )
 
 
-Rows = dict[str, list[str]]
+_Rows = dict[str, list[str]]
 
 
-def _generation(metrics: Metrics) -> tuple[list[str], Rows]:
+def _generation(metrics: Metrics) -> tuple[list[str], _Rows]:
   """The tasks, of all prompts and by what training has seen."""
   tags = [tag for tag in TAGS if f"generation/{tag}" in metrics]
   names = [*tags, "overall", "strict", "soft_tifa"]
@@ -83,7 +83,7 @@ def _reference(metrics: Metrics, name: str, kind: str) -> str:
   return f"{100 * metrics[f'generation/{name}'][kind]:.1f}"
 
 
-def _understanding(metrics: Metrics) -> tuple[list[str], Rows]:
+def _understanding(metrics: Metrics) -> tuple[list[str], _Rows]:
   there = {
     title: (metrics[name], scale)
     for title, (name, scale) in _UNDERSTANDING.items()
@@ -98,7 +98,7 @@ def _understanding(metrics: Metrics) -> tuple[list[str], Rows]:
   return list(there), rows
 
 
-def _cells(metrics: Metrics) -> tuple[list[str], Rows]:
+def _cells(metrics: Metrics) -> tuple[list[str], _Rows]:
   rows = {
     f"{writers}, {composition} compositions": [
       _cell(metrics.get(f"{name}{cell}{suffix}")) for name in _BY_CELL
@@ -114,7 +114,7 @@ def _cells(metrics: Metrics) -> tuple[list[str], Rows]:
   return ["VQA", "captions right"], rows
 
 
-def _section(title: str, table: tuple[Sequence[str], Rows]) -> list[str]:
+def _section(title: str, table: tuple[Sequence[str], _Rows]) -> list[str]:
   columns, rows = table
   return [
     f"### {title}",

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int8, Shaped
 
-LARGEST = 127
+_LARGEST = 127
 
 
 class Int8Linear(nn.Module):
@@ -74,7 +74,7 @@ def quantised(
   inputs = tuple(range(num_stacked, num_stacked + num_inputs))
   largest = jnp.max(jnp.abs(kernel), axis=inputs, keepdims=True)
   # A kernel of zeros has any scale.
-  scale = jnp.where(largest == 0, 1.0, largest / LARGEST)
+  scale = jnp.where(largest == 0, 1.0, largest / _LARGEST)
   return jnp.round(kernel / scale).astype(jnp.int8), jnp.squeeze(scale, inputs)
 
 
@@ -101,4 +101,4 @@ def quantised_like(variables: Any, abstract: Any) -> Any:
 
 
 def _random_int8(key, shape) -> Int8[Array, "*dims"]:
-  return jax.random.randint(key, shape, -LARGEST, LARGEST + 1, jnp.int8)
+  return jax.random.randint(key, shape, -_LARGEST, _LARGEST + 1, jnp.int8)

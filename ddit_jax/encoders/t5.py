@@ -23,12 +23,12 @@ from ddit_jax.models.layers import (
 from ddit_jax.models.module import PureModule
 from ddit_jax.sharding.rules import constrain
 
-Offsets = Int[np.ndarray, "*dims"]
+_Offsets = Int[np.ndarray, "*dims"]
 
 
 def relative_buckets(
-  offset: Offsets, *, num_buckets: int, max_distance: int
-) -> Offsets:
+  offset: _Offsets, *, num_buckets: int, max_distance: int
+) -> _Offsets:
   """Bidirectional buckets of key minus query positions (T5, section 2.1).
 
   The upper half of the buckets is for keys after the query. Within a half,
@@ -54,7 +54,7 @@ def relative_buckets(
 
 
 _Tokens = Float[Array, "batch length width"]
-Bias = Float[Array, "1 heads queries keys"]
+_Bias = Float[Array, "1 heads queries keys"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ class _Block(nn.Module):
   has_int8_kernels: bool = False
 
   @nn.compact
-  def __call__(self, tokens: _Tokens, bias: Bias) -> tuple[_Tokens, None]:
+  def __call__(self, tokens: _Tokens, bias: _Bias) -> tuple[_Tokens, None]:
     """Tokens to tokens; the None is for `nn.scan`."""
     normed = self._norm("attention_norm")(tokens)
     attended = self._attention(for_products(normed), bias)
@@ -152,7 +152,7 @@ class _Block(nn.Module):
   def _norm(self, name: str) -> RMSNorm:
     return RMSNorm(axis_name="width", epsilon=self.config.epsilon, name=name)
 
-  def _attention(self, tokens: _Tokens, bias: Bias) -> _Tokens:
+  def _attention(self, tokens: _Tokens, bias: _Bias) -> _Tokens:
     cfg = self.config
     project = self._linear(
       "qkv",
@@ -281,7 +281,7 @@ class T5Encoder(nn.Module):
     tokens, _ = self.blocks(tokens, self._scores_bias(tokens.shape[1]))
     return self.final_norm(tokens)
 
-  def _scores_bias(self, length: int) -> Bias:
+  def _scores_bias(self, length: int) -> _Bias:
     """The bias of all blocks' attention scores, float32."""
     cfg = self.config
     positions = np.arange(length)

@@ -16,7 +16,7 @@ from ddit_jax.models.layers import checked_dtype, linear
 from ddit_jax.models.module import PureModule
 from ddit_jax.sharding.rules import constrain
 
-Latents = Float[Array, "batch rows columns channels"]
+_Latents = Float[Array, "batch rows columns channels"]
 _Images = Float[Array, "batch height width colours"]
 
 
@@ -29,8 +29,8 @@ class Posterior:
     logvar: logarithm of the variance, in [-30, 20].
   """
 
-  mean: Latents
-  logvar: Latents
+  mean: _Latents
+  logvar: _Latents
 
   @classmethod
   def from_moments(
@@ -44,18 +44,18 @@ class Posterior:
     """Mean and log variance, concatenated along the channels."""
     return jnp.concatenate([self.mean, self.logvar], axis=-1)
 
-  def at(self, noise: Latents) -> Latents:
+  def at(self, noise: _Latents) -> _Latents:
     """mean + standard deviation * noise."""
     return self.mean + jnp.exp(0.5 * self.logvar) * noise
 
-  def sample(self, key: Key[Array, ""]) -> Latents:
+  def sample(self, key: Key[Array, ""]) -> _Latents:
     """Random latents."""
     return self.at(jax.random.normal(key, self.mean.shape))
 
 
 # Features of any resolution; a stage changes all but the batch.
-Image = Float[Array, "batch rows columns channels"]
-NewImage = Float[Array, "batch new_rows new_columns new_channels"]
+_Image = Float[Array, "batch rows columns channels"]
+_NewImage = Float[Array, "batch new_rows new_columns new_channels"]
 
 
 def _conv(
@@ -117,7 +117,7 @@ def group_norm(
   )
 
 
-def _spread(x: Image) -> Image:
+def _spread(x: _Image) -> _Image:
   """Splits the examples over all devices, which hold the same weights."""
   return constrain(x, "images", None, None, "width")
 
@@ -138,7 +138,7 @@ class ResnetBlock(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Image
+    self, x: _Image
   ) -> Float[Array, "batch rows columns new_channels"]:
     hidden = x
     for i in (1, 2):
@@ -162,7 +162,7 @@ class PixelAttention(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Image) -> Image:
+  def __call__(self, x: _Image) -> _Image:
     batch, rows, columns, width = x.shape
     normed = group_norm(self.num_groups, name="norm", dtype=self.dtype)(x)
     project = linear(
@@ -189,7 +189,7 @@ class MiddleBlock(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Image) -> Image:
+  def __call__(self, x: _Image) -> _Image:
     args = (x.shape[-1], self.num_groups, self.dtype)
     x = ResnetBlock(*args, name="resnet_0")(x)
     x = PixelAttention(self.num_groups, self.dtype, name="attention")(x)
@@ -214,7 +214,7 @@ class Stage(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Image) -> NewImage:
+  def __call__(self, x: _Image) -> _NewImage:
     args = (self.width, self.num_groups, self.dtype)
     for i in range(self.num_layers):
       x = ResnetBlock(*args, name=f"resnet_{i}")(x)
@@ -268,11 +268,11 @@ class AutoencoderConfig:
     """Side of an image divided by the side of its latents."""
     return 2 ** (len(self.block_widths) - 1)
 
-  def to_network(self, latents: Latents) -> Latents:
+  def to_network(self, latents: _Latents) -> _Latents:
     """The autoencoder's latents to the MM-DiT's."""
     return (latents - self.shift) * self.scale
 
-  def from_network(self, latents: Latents) -> Latents:
+  def from_network(self, latents: _Latents) -> _Latents:
     """The MM-DiT's latents to the autoencoder's."""
     return latents / self.scale + self.shift
 
@@ -322,7 +322,7 @@ class Decoder(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, latents: Latents) -> _Images:
+  def __call__(self, latents: _Latents) -> _Images:
     cfg, dtype = self.config, self.dtype
     widths = cfg.block_widths[::-1]
     x = _conv(
@@ -355,7 +355,7 @@ def _rounded(
   )
 
 
-def _output(x: Image, channels: int, num_groups: int, dtype) -> NewImage:
+def _output(x: _Image, channels: int, num_groups: int, dtype) -> _NewImage:
   """Norm, SiLU, convolution: the end of the encoder and of the decoder."""
   x = nn.silu(group_norm(num_groups, name="norm_out", dtype=dtype)(x))
   convolve = _conv(
@@ -407,7 +407,7 @@ class Autoencoder(nn.Module):
     mean, logvar = jnp.split(moments, 2, axis=-1)
     return Posterior(mean=mean, logvar=jnp.clip(logvar, -30.0, 20.0))
 
-  def decode(self, latents: Latents) -> _Images:
+  def decode(self, latents: _Latents) -> _Images:
     """Images of the MM-DiT's latents; float32, not clipped to [-1, 1].
 
     Raises:

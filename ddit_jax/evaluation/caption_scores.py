@@ -18,14 +18,14 @@ _ROUGE_BETA = 1.2
 _SMALL = 1e-9
 _TINY = 1e-15
 
-NGram = tuple[str, ...]
-NGramCounts = list[dict[NGram, int]]
-PerImage = Float64[np.ndarray, " images"]
+_NGram = tuple[str, ...]
+_NGramCounts = list[dict[_NGram, int]]
+_PerImage = Float64[np.ndarray, " images"]
 
 
 def cider(
   candidates: Sequence[str], references: Sequence[Sequence[str]]
-) -> PerImage:
+) -> _PerImage:
   """CIDEr-D of each image; the corpus's score is the mean.
 
   N-grams are weighted by their frequency among the references given here, so
@@ -81,7 +81,7 @@ def bleu(
 
 def rouge_l(
   candidates: Sequence[str], references: Sequence[Sequence[str]]
-) -> PerImage:
+) -> _PerImage:
   """ROUGE-L of each image with beta 1.2; the corpus's score is the mean.
 
   Precision and recall are each the best over the references.
@@ -110,7 +110,7 @@ def _check(
     raise ValueError("every image needs at least one reference caption")
 
 
-def _ngrams(text: str) -> NGramCounts:
+def _ngrams(text: str) -> _NGramCounts:
   """Counts of the n-grams of each order, in order of appearance."""
   words = text.split()
   later = [words[skip:] for skip in range(_MAX_ORDER)]
@@ -121,9 +121,9 @@ def _ngrams(text: str) -> NGramCounts:
 
 
 def _cider_of_image(
-  candidate: NGramCounts,
-  references: Sequence[NGramCounts],
-  idf: Mapping[NGram, float],
+  candidate: _NGramCounts,
+  references: Sequence[_NGramCounts],
+  idf: Mapping[_NGram, float],
   unseen: float,
 ) -> float:
   weights, norms, length = _weighted(candidate, idf, unseen)
@@ -149,8 +149,8 @@ def _cider_of_image(
 
 
 def _weighted(
-  counts: NGramCounts, idf: Mapping[NGram, float], unseen: float
-) -> tuple[list[dict[NGram, float]], list[float], int]:
+  counts: _NGramCounts, idf: Mapping[_NGram, float], unseen: float
+) -> tuple[list[dict[_NGram, float]], list[float], int]:
   """(tf-idf weights, norms, number of bigrams) of one caption."""
   weights = [
     {gram: count * idf.get(gram, unseen) for gram, count in table.items()}
@@ -169,7 +169,7 @@ def _bleu_counts(
   candidate: str, references: Sequence[str]
 ) -> tuple[list[int], list[int], int, int]:
   """(matched n-grams, n-grams, length, reference length) of an image."""
-  best: list[dict[NGram, int]] = [{} for _ in range(_MAX_ORDER)]
+  best: list[dict[_NGram, int]] = [{} for _ in range(_MAX_ORDER)]
   for text in references:
     for table, counts in zip(best, _ngrams(text), strict=True):
       for gram, count in counts.items():

@@ -11,11 +11,11 @@ from jaxtyping import Float
 
 _WEIGHT = 2.5
 
-Features = Float[np.ndarray, "items dims"]
-Scores = Float[np.ndarray, " items"]
+_Features = Float[np.ndarray, "items dims"]
+_Scores = Float[np.ndarray, " items"]
 
 
-def cosines(first: Features, second: Features) -> Scores:
+def cosines(first: _Features, second: _Features) -> _Scores:
   """Cosine of each pair of rows.
 
   Raises:
@@ -33,12 +33,12 @@ def cosines(first: Features, second: Features) -> Scores:
   )
 
 
-def clipscore(images: Features, texts: Features) -> Scores:
+def clipscore(images: _Features, texts: _Features) -> _Scores:
   """2.5 x max(cosine, 0) of each pair."""
   return _WEIGHT * np.maximum(cosines(images, texts), 0)
 
 
-def text_scores(texts: Features, references: Sequence[Features]) -> Scores:
+def text_scores(texts: _Features, references: Sequence[_Features]) -> _Scores:
   """The largest cosine, at least 0, of each text with its references."""
   return np.array(
     [
@@ -49,8 +49,8 @@ def text_scores(texts: Features, references: Sequence[Features]) -> Scores:
 
 
 def ref_clipscore(
-  images: Features, texts: Features, references: Sequence[Features]
-) -> Scores:
+  images: _Features, texts: _Features, references: Sequence[_Features]
+) -> _Scores:
   """Harmonic mean of `clipscore` and `text_scores`; 0 if both are."""
   of_image, of_text = clipscore(images, texts), text_scores(texts, references)
   total = of_image + of_text
@@ -59,6 +59,6 @@ def ref_clipscore(
   )
 
 
-def scaled_cosines(images: Features, texts: Features) -> Scores:
+def scaled_cosines(images: _Features, texts: _Features) -> _Scores:
   """100 x cosine of each pair; torchmetrics takes max(mean, 0) of them."""
   return 100 * cosines(images, texts)

@@ -34,14 +34,14 @@ def tile_score(
   Raises:
     KeyError: a parent is no proposition of the prompt.
   """
-  holds = plain_scores(propositions, answers)
+  holds = _plain_scores(propositions, answers)
   for one in propositions:
     if any(holds[parent] == 0 for parent in one.parents):
       holds[one.number] = 0.0
   return mean(holds.values())
 
 
-def plain_scores(
+def _plain_scores(
   propositions: Sequence[Proposition], answers: Mapping[int, str]
 ) -> dict[int, float]:
   """1 for exactly "yes", whatever the parents: "Yes" and "yes " are 0."""
@@ -68,7 +68,7 @@ def category_scores(
   """
   levels = defaultdict(list), defaultdict(list)
   for propositions, tiles in images:
-    scores = plain_scores(propositions, tiles[-1])
+    scores = _plain_scores(propositions, tiles[-1])
     for one in propositions:
       levels[0][one.category.split("-")[0].strip()].append(scores[one.number])
       levels[1][one.category].append(scores[one.number])

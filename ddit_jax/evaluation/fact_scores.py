@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-Fact = tuple[Hashable, ...]  # kind first: ("digit", 7), ("pair", 7, "red")
+_Fact = tuple[Hashable, ...]  # kind first: ("digit", 7), ("pair", 7, "red")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class FactScore:
 
 
 def fact_scores(
-  stated: Sequence[AbstractSet[Fact]], true: Sequence[AbstractSet[Fact]]
+  stated: Sequence[AbstractSet[_Fact]], true: Sequence[AbstractSet[_Fact]]
 ) -> dict[str, FactScore]:
   """Scores of each kind of fact, and "total" over all kinds.
 
@@ -76,5 +76,5 @@ def fact_scores(
   return scores | {"total": total}
 
 
-def _count_by_kind(sets: Sequence[AbstractSet[Fact]]) -> Counter[str]:
+def _count_by_kind(sets: Sequence[AbstractSet[_Fact]]) -> Counter[str]:
   return Counter(str(fact[0]) for facts in sets for fact in facts)

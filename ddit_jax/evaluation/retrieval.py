@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int64
 
-CUTOFFS = (1, 5, 10)
+_CUTOFFS = (1, 5, 10)
 
 
 def retrieval_recalls(
@@ -50,7 +50,7 @@ def retrieval_recalls(
       ("text_to_image", of_captions),
       ("image_to_text", of_images),
     )
-    for cutoff in CUTOFFS
+    for cutoff in _CUTOFFS
   }
 
 

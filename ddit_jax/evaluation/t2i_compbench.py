@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-MAX_CHUNKS = 8
+_MAX_CHUNKS = 8
 
 
 def image_score(probabilities: Sequence[float]) -> str:
@@ -22,9 +22,10 @@ def image_score(probabilities: Sequence[float]) -> str:
   Raises:
     ValueError: more than eight.
   """
-  if len(probabilities) > MAX_CHUNKS:
+  if len(probabilities) > _MAX_CHUNKS:
     raise ValueError(
-      f"{len(probabilities)} noun phrases: the score takes at most {MAX_CHUNKS}"
+      f"{len(probabilities)} noun phrases: the score takes at most "
+      f"{_MAX_CHUNKS}"
     )
   product = np.float32(1)
   for probability in probabilities:

@@ -34,13 +34,13 @@ _BLOCKS = "blocks."
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstBlocks(PretrainedParams):
+class _FirstBlocks(PretrainedParams):
   """Stored parameters of a network, of which the first blocks are needed."""
 
   @classmethod
   def in_folder(
     cls, folder: pathlib.Path, params: Any, *, key: str
-  ) -> "FirstBlocks":
+  ) -> "_FirstBlocks":
     """Checks stored parameters.
 
     Args:
@@ -96,8 +96,8 @@ class CaptionerWeights:
   """
 
   model: CaptionerModel
-  features: FirstBlocks | None
-  decoder: FirstBlocks | None
+  features: _FirstBlocks | None
+  decoder: _FirstBlocks | None
 
   @classmethod
   def of_run(
@@ -147,7 +147,7 @@ class CaptionerWeights:
     return list(self._of_trained)
 
   @property
-  def _of_trained(self) -> dict[str, FirstBlocks]:
+  def _of_trained(self) -> dict[str, _FirstBlocks]:
     """The stored weights of parts of the trained network."""
     parts = {_DECODER: self.decoder}
     if self.model.is_reader_trained:
@@ -235,7 +235,7 @@ def start_weights(
 
 def _whole_encoder(
   config: CaptionerConfig, weights: str, model: CaptionerModel
-) -> FirstBlocks:
+) -> _FirstBlocks:
   """The encoder's stored parameters, of all its blocks."""
   shapes = model.reader.encoder.abstract_variables()["params"]
   if isinstance(model.reader, CLIPReader):
@@ -245,7 +245,7 @@ def _whole_encoder(
       equal=("num_heads", "activation", "epsilon"),
     )
   folder = item_folder(config.features_from, weights)
-  return FirstBlocks.in_folder(folder, shapes, key="captioner.features_from")
+  return _FirstBlocks.in_folder(folder, shapes, key="captioner.features_from")
 
 
 def _converted(
@@ -256,7 +256,7 @@ def _converted(
   *,
   of: PreNormConfig,
   equal: tuple[str, ...],
-) -> FirstBlocks:
+) -> _FirstBlocks:
   """The parameters of a part of converted weights.
 
   Args:
@@ -282,4 +282,4 @@ def _converted(
         f"captioner's {here!r}: choose another captioner.clip or decoder, or "
         "another folder"
       )
-  return FirstBlocks.in_folder(model.folder / name / "params", shapes, key=key)
+  return _FirstBlocks.in_folder(model.folder / name / "params", shapes, key=key)

@@ -41,7 +41,7 @@ from ddit_jax.files import local_path
 from ddit_jax.models.config import size
 from ddit_jax.post_training.pairs import check_has_pairs
 
-TEXT_TO_IMAGE = "text_to_image"
+_TEXT_TO_IMAGE = "text_to_image"
 
 # Change it together with `ImageTransform`, so older caches are rejected.
 _IMAGE_TRANSFORMS = {
@@ -51,7 +51,7 @@ _IMAGE_TRANSFORMS = {
 _DIGEST_BYTES = 16
 
 
-def check_can_be_cached(config: Config, task: str) -> None:
+def _check_can_be_cached(config: Config, task: str) -> None:
   """Raises ValueError unless the task's images are deterministic."""
   given = config.data.tasks()[task]
   if not config.data.sources:
@@ -79,7 +79,7 @@ def takes_features(config: Config, task: str) -> bool:
   Masked texts need the text encoder at each step, and some networks embed
   their tokens themselves.
   """
-  if task != TEXT_TO_IMAGE:
+  if task != _TEXT_TO_IMAGE:
     return False
   if config.model.size != OF_ENCODERS:
     return size(config.model.size).context_dim is not None
@@ -166,7 +166,7 @@ class CacheRequest:
     """Raises ValueError unless the config's task supports this cache."""
     check_known([self.task], config.data.tasks(), what="--task has no")
     check_known(self.parts, (LATENTS, T5), what="--cache has no part")
-    check_can_be_cached(config, self.task)
+    _check_can_be_cached(config, self.task)
     if LATENTS not in self.parts:
       raise ValueError(
         f"--cache={','.join(self.parts)} lacks latents, which every cache "
@@ -231,7 +231,7 @@ def open_caches(
     ValueError: the task cannot be cached, a source has no cache, or one was
       made from something else; the message names the difference.
   """
-  check_can_be_cached(config, task)
+  _check_can_be_cached(config, task)
   section = config.data.tasks()[task]
   folder = local_path(section.cache)
   opened = mixed_sources(task, section, sources)
@@ -245,7 +245,7 @@ def open_caches(
   return opened
 
 
-def task_transform(
+def _task_transform(
   config: Config, task: str, cache: Mapping[str, Source], tokenizer: Tokenizer
 ) -> Transform:
   """Examples of a task to records.
@@ -258,7 +258,7 @@ def task_transform(
   """
   section = config.data.tasks()[task]
   texts = TextTransform(tokenizer=tokenizer, config=section)
-  is_image_loss = task == TEXT_TO_IMAGE
+  is_image_loss = task == _TEXT_TO_IMAGE
   caches = [s for s in cache.values() if isinstance(s, CachedSource)]
   if not caches:
     kind = TextToImageTransform if is_image_loss else ImageToTextTransform
@@ -410,7 +410,7 @@ def open_data(
     if task.cache
   }
   transforms = {
-    name: task_transform(config, name, caches.get(name, {}), tokenizer)
+    name: _task_transform(config, name, caches.get(name, {}), tokenizer)
     for name in config.data.tasks_on()
   }
   data = TrainingData.of_sources(

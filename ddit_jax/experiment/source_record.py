@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from ddit_jax.data.example import BadRecord, Source
 from ddit_jax.errors import InputError
 
-SOURCES_FILE = "sources.json"
-SHAPES_FILE = "image_shapes.json"
+_SOURCES_FILE = "sources.json"
+_SHAPES_FILE = "image_shapes.json"
 # Images read of a source, evenly spaced.
 _NUM_IMAGES = 512
 
@@ -28,7 +28,7 @@ def source_files(sources: Mapping[str, Source]) -> dict[str, bytes]:
     }
     for name, source in sources.items()
   }
-  return {SOURCES_FILE: json.dumps(facts, indent=2).encode()}
+  return {_SOURCES_FILE: json.dumps(facts, indent=2).encode()}
 
 
 def shape_files(
@@ -37,7 +37,7 @@ def shape_files(
   """A checkpoint's metadata about `TrainingData.shape_digests`, if any."""
   if not digests:
     return {}
-  return {SHAPES_FILE: json.dumps(digests, indent=2).encode()}
+  return {_SHAPES_FILE: json.dumps(digests, indent=2).encode()}
 
 
 def _images_digest(source: Source) -> str:
@@ -77,7 +77,7 @@ def changed_sources(
     InputError: a source has changed that must not.
   """
   before, after = (
-    json.loads(files.get(SOURCES_FILE, b"{}")) for files in (saved, now)
+    json.loads(files.get(_SOURCES_FILE, b"{}")) for files in (saved, now)
   )
   changed = []
   for name, facts in after.items():
@@ -110,7 +110,7 @@ def check_shapes(
     InputError: a shape has changed that must not.
   """
   before, after = (
-    json.loads(files.get(SHAPES_FILE, b"{}")) for files in (saved, now)
+    json.loads(files.get(_SHAPES_FILE, b"{}")) for files in (saved, now)
   )
   for task, digests in after.items():
     for name, digest in digests.items():

@@ -17,11 +17,11 @@ from ddit_jax.files import local_path
 
 _log = logging.getLogger(__name__)
 
-Stages = Mapping[str, Config]
+_Stages = Mapping[str, Config]
 
 
 def train_stages(
-  stages: Stages,
+  stages: _Stages,
   workdir: str,
   *,
   evaluation_of: Callable[[trainer.Trainer], trainer.Evaluation] | None = None,
@@ -72,7 +72,7 @@ def train_stages(
   return True
 
 
-def _check_references(stages: Stages) -> None:
+def _check_references(stages: _Stages) -> None:
   """Raises InputError unless stages start from earlier stages only."""
   before: list[str] = []
   for name, config in stages.items():
@@ -85,7 +85,7 @@ def _check_references(stages: Stages) -> None:
     before.append(name)
 
 
-def _check_can_start(names: list[str], stages: Stages) -> None:
+def _check_can_start(names: list[str], stages: _Stages) -> None:
   """Checks later stages as far as possible; raises InputError.
 
   The first one opens its data and weights before any compute.
@@ -122,7 +122,7 @@ def _is_complete(config: Config, folder: pathlib.Path) -> bool:
 
 
 def _can_be_followed(
-  name: str, stages: Stages, folders: Mapping[str, pathlib.Path]
+  name: str, stages: _Stages, folders: Mapping[str, pathlib.Path]
 ) -> bool:
   """False if the next stage would start from damaged weights of this one."""
   later = [n for n in stages if stages[n].init_from == STAGE + name]

@@ -83,7 +83,7 @@ class Validator:
     return scalars
 
 
-class CaptionGrid:
+class _CaptionGrid:
   """Captions of the batch's images, by a captioner.
 
   Args:
@@ -139,7 +139,7 @@ class CaptionGrid:
     return found.tokens, rows.tokens, images
 
 
-class SampleGrid:
+class _SampleGrid:
   """Images generated from the batch's captions, and texts from its images.
 
   Uses the run's sampling config, and the same noise at every call.
@@ -257,12 +257,14 @@ def sample_grid(
   null_tokens: Int32[np.ndarray, " length"],
   batch: DualBatch,
   writer: MetricWriter,
-) -> SampleGrid | CaptionGrid:
+) -> _SampleGrid | _CaptionGrid:
   """The grid of what a run's model samples; see the classes."""
   size, sample = config.train.sample_grid_size, config.sample
   if isinstance(model, CaptionerModel):
-    return CaptionGrid(model, tokenizer, batch, size, sample.beam_width, writer)
-  return SampleGrid(model, tokenizer, null_tokens, batch, size, sample, writer)
+    return _CaptionGrid(
+      model, tokenizer, batch, size, sample.beam_width, writer
+    )
+  return _SampleGrid(model, tokenizer, null_tokens, batch, size, sample, writer)
 
 
 def answer_label(

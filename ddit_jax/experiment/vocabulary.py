@@ -62,7 +62,7 @@ def new_tokenizer(
     *(stored, config.data, encoders, sources),
     may_extend=not (config.lora.rank or config.captioner.is_on),
   )
-  log_unknown_words(tokenizer, sources)
+  _log_unknown_words(tokenizer, sources)
   return tokenizer
 
 
@@ -85,7 +85,7 @@ def resumed_tokenizer(
   """
   tokenizer = from_files(files)
   changed = changed_sources(files, held, changeable=config.changeable_keys)
-  log_unknown_words(tokenizer, {name: sources[name] for name in changed})
+  _log_unknown_words(tokenizer, {name: sources[name] for name in changed})
   return tokenizer
 
 
@@ -197,7 +197,7 @@ def _check_same_ids(tokenizer: Tokenizer, stored: Tokenizer) -> None:
   )
 
 
-def log_unknown_words(
+def _log_unknown_words(
   tokenizer: Tokenizer, sources: Mapping[str, Source]
 ) -> None:
   """Logs how many texts hold words without an id, if any do.

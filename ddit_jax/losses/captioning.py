@@ -42,7 +42,7 @@ class CaptioningModel(Protocol):
 
 
 @flax.struct.dataclass
-class ReadTexts:
+class _ReadTexts:
   """Examples of a captioner's loss, ready for the network.
 
   Attributes:
@@ -70,7 +70,7 @@ class CaptionLoss:
     model: CaptioningModel,
     variables: Any,
     null_tokens: jax.typing.ArrayLike,
-  ) -> ReadTexts:
+  ) -> _ReadTexts:
     """Reads the images, with noise of this step.
 
     Raises:
@@ -89,25 +89,25 @@ class CaptionLoss:
     is_target = scored_positions(texts.tokens, ~texts.loss_mask, model.end_id)
     if texts.has_image is not None:
       is_target &= texts.has_image[:, None]
-    return ReadTexts(
+    return _ReadTexts(
       read=model.read(variables, texts.images, keys),
       tokens=texts.tokens,
       weight=is_target / jnp.maximum(is_target.sum(), 1),
     )
 
   def losses(
-    self, model: CaptioningModel, variables: Any, corrupted: ReadTexts
+    self, model: CaptioningModel, variables: Any, corrupted: _ReadTexts
   ) -> tuple[dict[str, jax.Array], dict[str, Buckets]]:
     """{"text": the loss}, and no buckets; see `Objective.losses`."""
     logits = model.caption_logits(variables, corrupted.read, corrupted.tokens)
-    likelihoods = next_token_log_likelihoods(logits, corrupted.tokens)
+    likelihoods = _next_token_log_likelihoods(logits, corrupted.tokens)
     return {"text": -(corrupted.weight * likelihoods).sum()}, {}
 
   def total(self, losses: dict[str, jax.Array]) -> jax.Array:
     """The only loss."""
     return losses["text"]
 
-  def alone(self, corrupted: ReadTexts) -> dict[str, ReadTexts]:
+  def alone(self, corrupted: _ReadTexts) -> dict[str, _ReadTexts]:
     """There is one task."""
     return {"both": corrupted}
 
@@ -116,7 +116,7 @@ class CaptionLoss:
     return self
 
 
-def next_token_log_likelihoods(
+def _next_token_log_likelihoods(
   logits: Float[Array, "batch length vocab"], tokens: Int[Array, "batch length"]
 ) -> Float[Array, "batch length"]:
   """log p of each token, float32."""

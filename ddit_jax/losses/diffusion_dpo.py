@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from ddit_jax.losses.flow_matching import NoisyImages, squared_errors
 
-Velocity = Float[Array, "rows height width channels"]
+_Velocity = Float[Array, "rows height width channels"]
 
 
 @flax.struct.dataclass
@@ -49,7 +49,7 @@ class DiffusionDpo:
       raise ValueError(f"beta must be positive, got {self.beta}")
 
   def losses(
-    self, chosen: Velocity, rejected: Velocity, pairs: PreferredImages
+    self, chosen: _Velocity, rejected: _Velocity, pairs: PreferredImages
   ) -> dict[str, Float[Array, ""]]:
     """{"image": -log sigmoid(beta * margin), "image_kl": of the chosen ones}.
 

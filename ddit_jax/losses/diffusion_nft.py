@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from ddit_jax.losses.flow_matching import NoisyImages, squared_errors
 
-Velocity = Float[Array, "rows height width channels"]
+_Velocity = Float[Array, "rows height width channels"]
 # Keeps a quotient finite.
 _SMALLEST_ERROR = 1e-5
 
@@ -74,7 +74,7 @@ class DiffusionNft:
     return jnp.clip(advantages / self.advantage_clip / 2 + 0.5, 0.0, 1.0)
 
   def losses(
-    self, velocity: Velocity, images: RewardedImages
+    self, velocity: _Velocity, images: RewardedImages
   ) -> dict[str, Float[Array, ""]]:
     """The policy's loss, and the squared distance to the reference.
 
@@ -100,7 +100,7 @@ class DiffusionNft:
 
 
 def _normalised_errors(
-  velocity: Velocity, noisy: NoisyImages
+  velocity: _Velocity, noisy: NoisyImages
 ) -> Float[Array, " rows"]:
   """Mean squared error of the predicted clean latents, over its mean size.
 

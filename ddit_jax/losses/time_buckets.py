@@ -8,7 +8,7 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-NUM_BUCKETS = 5
+_NUM_BUCKETS = 5
 # Prefixes of the names of losses in buckets.
 BUCKETED = "loss_by_"
 
@@ -40,8 +40,8 @@ def sort_into_buckets(
   """
   if counts is None:
     counts = jnp.ones(times.shape, int)
-  number = jnp.clip((times * NUM_BUCKETS).astype(int), 0, NUM_BUCKETS - 1)
-  is_in = number[:, None] == jnp.arange(NUM_BUCKETS)[None]
+  number = jnp.clip((times * _NUM_BUCKETS).astype(int), 0, _NUM_BUCKETS - 1)
+  is_in = number[:, None] == jnp.arange(_NUM_BUCKETS)[None]
   return Buckets(
     total=jnp.where(is_in, values[:, None], 0.0).sum(axis=0),
     count=jnp.where(is_in, counts[:, None].astype(jnp.float32), 0.0).sum(
@@ -62,7 +62,7 @@ def without_empty(scalars: Mapping[str, float]) -> dict[str, float]:
 def bucket_means(name: str, buckets: Buckets) -> dict[str, Float[Array, ""]]:
   """{"NAME/0.2-0.4": mean}; NaN for empty buckets."""
   means = buckets.total / buckets.count
-  edges = [number / NUM_BUCKETS for number in range(NUM_BUCKETS + 1)]
+  edges = [number / _NUM_BUCKETS for number in range(_NUM_BUCKETS + 1)]
   return {
     f"{name}/{low:.1f}-{high:.1f}": means[number]
     for number, (low, high) in enumerate(itertools.pairwise(edges))

@@ -14,22 +14,22 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-TokenHeads = Float[Array, "batch tokens heads head_dim"]
-Mask = Bool[Array, "batch tokens"] | None
+_TokenHeads = Float[Array, "batch tokens heads head_dim"]
+_Mask = Bool[Array, "batch tokens"] | None
 
 # Far below any score, and finite: a block of keys may be hidden as a whole.
 _HIDDEN = -1e30
 
 
 def all_to_all_attention(
-  query: TokenHeads,
-  key: TokenHeads,
-  value: TokenHeads,
-  key_mask: Mask,
+  query: _TokenHeads,
+  key: _TokenHeads,
+  value: _TokenHeads,
+  key_mask: _Mask,
   *,
   axis: str,
-  attend: Callable[[TokenHeads, TokenHeads, TokenHeads, Mask], TokenHeads],
-) -> TokenHeads:
+  attend: Callable[[_TokenHeads, _TokenHeads, _TokenHeads, _Mask], _TokenHeads],
+) -> _TokenHeads:
   """Attention of all tokens, for a part of the heads on each device.
 
   Args:
@@ -51,13 +51,13 @@ def all_to_all_attention(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def ring_attention(
-  query: TokenHeads,
-  key: TokenHeads,
-  value: TokenHeads,
-  key_mask: Mask,
+  query: _TokenHeads,
+  key: _TokenHeads,
+  value: _TokenHeads,
+  key_mask: _Mask,
   axis: str,
   remat_name: str,
-) -> TokenHeads:
+) -> _TokenHeads:
   """Attention of this device's queries to the keys of all devices of `axis`.
 
   Keys and values travel round the ring while the softmax is accumulated, in
@@ -149,12 +149,12 @@ def _backward(axis: str, remat_name: str, kept, gradient):
 ring_attention.defvjp(_forward, _backward)
 
 
-def _scale(query: TokenHeads) -> float:
+def _scale(query: _TokenHeads) -> float:
   return query.shape[-1] ** -0.5
 
 
 def _scores(
-  query: TokenHeads, key: Float[Array, "batch keys heads head_dim"], key_mask
+  query: _TokenHeads, key: Float[Array, "batch keys heads head_dim"], key_mask
 ) -> Float[Array, "batch heads tokens keys"]:
   scores = _product("bqhd,bkhd->bhqk", query, key) * _scale(query)
   if key_mask is None:

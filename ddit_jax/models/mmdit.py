@@ -145,7 +145,7 @@ class Prediction:
   image_hidden: Float[Array, "batch patches hidden"] | None = None
 
 
-def skipped_by_layer(
+def _skipped_by_layer(
   layers: tuple[int, ...], rows: Bool[Array, " batch"] | None, depth: int
 ) -> Bool[Array, "depth batch"] | None:
   """True where a row leaves a block out; None if no row does.
@@ -216,7 +216,7 @@ class MMDiT(nn.Module):
       image_tokens, is_image_key = self._or_null_image(image_tokens, has_image)
       is_text_key = jnp.ones(text_tokens.shape[:2], bool)
       key_mask = jnp.concatenate([is_image_key, is_text_key], axis=1)
-    skipped = skipped_by_layer(skip_layers, is_skipping, self.config.depth)
+    skipped = _skipped_by_layer(skip_layers, is_skipping, self.config.depth)
     before = image_tokens
     image_tokens, text_tokens = self._run_blocks(
       image_tokens, text_tokens, vector, key_mask, skipped, dtype

@@ -22,19 +22,19 @@ _LANES, _SUBLANES = 128, 16
 # Added to the scores of keys that none may see; exp of it is zero.
 _HIDDEN = -1e30
 
-Heads = Float[Array, "batch tokens heads head_dim"]
-Rows = Float[Array, "batch tokens features"]
-Bias = Float[Array, "batch 1 tokens"]
+_Heads = Float[Array, "batch tokens heads head_dim"]
+_Rows = Float[Array, "batch tokens features"]
+_Bias = Float[Array, "batch 1 tokens"]
 
 
 def single_block_attention(
-  query: Heads,
-  key: Heads,
-  value: Heads,
+  query: _Heads,
+  key: _Heads,
+  value: _Heads,
   *,
   key_mask: Bool[Array, "batch tokens"] | None = None,
   is_interpreted: bool = False,
-) -> Heads:
+) -> _Heads:
   """Softmax attention on one TPU core, scaled by 1 / sqrt(head_dim).
 
   Scores and softmax are in float32, products in the dtype of the queries.
@@ -61,13 +61,13 @@ def single_block_attention(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _attend(
-  query: Rows,
-  key: Rows,
-  value: Rows,
-  bias: Bias,
+  query: _Rows,
+  key: _Rows,
+  value: _Rows,
+  bias: _Bias,
   num_heads: int,
   is_interpreted: bool,
-) -> Rows:
+) -> _Rows:
   run = _kernel(_forward, query, num_heads, is_interpreted)
   return run(query, key, value, bias)
 
@@ -86,7 +86,7 @@ def _pull(num_heads, is_interpreted, kept, gradient):
 _attend.defvjp(_keep, _pull)
 
 
-def _kernel(body, like: Rows, num_heads: int, is_interpreted, num_results=1):
+def _kernel(body, like: _Rows, num_heads: int, is_interpreted, num_results=1):
   """A call of `body` for each example and as many heads as fill the lanes."""
   batch, num_tokens, features = like.shape
   head_dim = features // num_heads

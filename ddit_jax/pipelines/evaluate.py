@@ -92,14 +92,14 @@ def evaluate(
 
 def _opened(
   config: Config, checkpoint: str, weights: str, step: int | None
-) -> tuple["Evaluator", list[dict]]:
+) -> tuple["_Evaluator", list[dict]]:
   """The evaluator of a checkpoint, and what its training logged."""
   refuse_sd3(checkpoint, "ddit evaluate")
   _check_data(config, checkpoint, step)
   pipeline = load(checkpoint, weights=weights, step=step)
   path = checkpoints_in(checkpoint).parent / "scalars.jsonl"
   scalars = read_scalars(path) if path.is_file() else []
-  evaluator = Evaluator(config, pipeline)
+  evaluator = _Evaluator(config, pipeline)
   evaluator.seconds["train"] = train_seconds(scalars)
   return evaluator, scalars
 
@@ -128,7 +128,7 @@ def _check_data(config: Config, checkpoint: str, step: int | None) -> None:
     )
 
 
-class Evaluator:
+class _Evaluator:
   """Samples and scores of one checkpoint, collected task by task.
 
   Attributes:

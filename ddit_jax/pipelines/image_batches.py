@@ -30,7 +30,7 @@ from ddit_jax.sampling.step_cache import magnitude_ratios
 
 # (step, time from `num_train_timesteps` to 0, values) -> changed values; see
 # `ImagePipeline.text_to_image`.
-OnStepEnd = Callable[[int, float, dict[str, Any]], Mapping[str, Any] | None]
+_OnStepEnd = Callable[[int, float, dict[str, Any]], Mapping[str, Any] | None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class ImageSampler(ModelOnMesh):
     seed: int,
     size: tuple[int, int],
     config: SampleConfig,
-    on_step_end: OnStepEnd | None = None,
+    on_step_end: _OnStepEnd | None = None,
   ) -> UInt8[np.ndarray, "rows height width 3"]:
     """One image per row.
 
@@ -227,7 +227,7 @@ class ImageSampler(ModelOnMesh):
     *,
     latent_shape: tuple[int, int, int],
     sampling: ImageSampling,
-    on_step_end: OnStepEnd,
+    on_step_end: _OnStepEnd,
   ) -> jax.Array:
     """As `_drawn`, one program a step."""
     inputs = self._inputs(

@@ -107,7 +107,7 @@ def stored_config(path: str, step: int | None) -> Config | None:
   if PretrainedModel.is_at(path):
     return None
   with open_store(path) as store:
-    return _read_config(store, stored_step(store, step))
+    return _read_config(store, _stored_step(store, step))
 
 
 def _from_store(
@@ -264,7 +264,7 @@ def refuse_captioner(path: str, step: int | None, purpose: str) -> None:
     )
 
 
-def stored_step(store: CheckpointStore, step: int | None) -> int:
+def _stored_step(store: CheckpointStore, step: int | None) -> int:
   """A finished step of a store, the newest if None; InputError if not there."""
   steps = store.steps()
   if not steps:
@@ -311,7 +311,7 @@ class StoredRun:
     Raises:
       ValueError: the step does not exist or is damaged.
     """
-    step = stored_step(store, step)
+    step = _stored_step(store, step)
     config = _read_config(store, step)
     files = store.files(step)
     tokenizer = from_files(files)

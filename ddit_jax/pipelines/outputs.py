@@ -26,7 +26,7 @@ from ddit_jax.protocols.journal import Journal
 from ddit_jax.protocols.layouts import save_png
 
 _NUM_READERS = 8
-Pixels = UInt8[np.ndarray, "height width 3"]
+_Pixels = UInt8[np.ndarray, "height width 3"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -108,7 +108,7 @@ def sample_texts(
 ) -> None:
   """Answers or captions of all items that the journal lacks."""
 
-  def sample(batch: Sequence[Item], images: Sequence[Pixels]):
+  def sample(batch: Sequence[Item], images: Sequence[_Pixels]):
     return pipeline.complete(
       np.stack(images),
       [sampling.prompts[item.key] for item in batch],
@@ -127,7 +127,7 @@ def estimate_likelihoods(
 ) -> None:
   """Bounds of every item's first text and of its image, in nats."""
 
-  def estimate(batch: Sequence[Item], images: Sequence[Pixels]):
+  def estimate(batch: Sequence[Item], images: Sequence[_Pixels]):
     pixels = np.stack(images)
     texts = [item.facts["texts"][0] for item in batch]
     options = {
@@ -162,7 +162,7 @@ def estimate_pairs(
     [item.facts["texts"][0] for item in task.items]
   )
 
-  def estimate(_: Sequence[Item], images: Sequence[Pixels]):
+  def estimate(_: Sequence[Item], images: Sequence[_Pixels]):
     return pair_nats(
       pipeline,
       np.stack(images),
@@ -178,10 +178,10 @@ def estimate_pairs(
 
 def _reader(
   pipeline: Pipeline, task: EvaluationTask
-) -> Callable[[Item], Pixels]:
+) -> Callable[[Item], _Pixels]:
   side, crop = pipeline.input_size, pipeline.input_crop
 
-  def read(item: Item) -> Pixels:
+  def read(item: Item) -> _Pixels:
     if task.read is not None:
       return task.read(item, side, crop)
     return read_square_image(str(item.image), side, crop)
@@ -222,7 +222,7 @@ def sample_images(
       indices=[item.draw for item in batch],
     )
 
-  def keep(item: Item, image: Pixels) -> str:
+  def keep(item: Item, image: _Pixels) -> str:
     if is_first:
       save_png(folder / item.path, Image.fromarray(image))
     return item.path

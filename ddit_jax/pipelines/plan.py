@@ -36,7 +36,7 @@ _LIBRARIES = ("jax", "jaxlib", "libtpu")
 # (backward) to 73 % (forward): Dao 2023, arXiv 2307.08691, section 4.1.
 KERNEL_EFFICIENCY = 0.34
 _NUM_LARGEST = 10
-Program = AbstractStep | AbstractSampling
+_Program = AbstractStep | AbstractSampling
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,7 +181,7 @@ def _before_compiling(
   config: Config,
   topology: Topology,
   mesh: Mesh,
-  program: Program,
+  program: _Program,
   step: str,
 ) -> StepPlan:
   """What follows from shapes alone."""
@@ -207,7 +207,7 @@ def _before_compiling(
   )
 
 
-def _from_shapes(plan: StepPlan, program: Program) -> StepPlan:
+def _from_shapes(plan: StepPlan, program: _Program) -> StepPlan:
   """The plan of devices that are not compiled for."""
   memory = _argument_bytes(program)
   limit, held = plan.hbm_limit_bytes, sum(memory.values())
@@ -223,7 +223,7 @@ def _from_shapes(plan: StepPlan, program: Program) -> StepPlan:
   )
 
 
-def _argument_bytes(program: Program) -> dict[str, int]:
+def _argument_bytes(program: _Program) -> dict[str, int]:
   return {k: tree_bytes(tree) for k, tree in program.arguments.items()}
 
 
@@ -243,7 +243,7 @@ def _too_large(plan: StepPlan, message: str) -> StepPlan:
 
 
 def _with_memory(
-  plan: StepPlan, compiled: jax.stages.Compiled, program: Program
+  plan: StepPlan, compiled: jax.stages.Compiled, program: _Program
 ) -> StepPlan:
   memory = memory_by_kind(compiled, _argument_bytes(program))
   if memory is None:

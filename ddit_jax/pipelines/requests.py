@@ -28,7 +28,7 @@ NEEDED = {
   "caption": ("image",),
   "vqa": ("image", "question"),
 }
-OPTIONAL = {
+_OPTIONAL = {
   "t2i": ("negative_prompt", "image", "mask_image"),
   "caption": (),
   "vqa": (),
@@ -51,12 +51,12 @@ def read(
 
   Returns:
     For each request, the values of `NEEDED[task]` and of those of
-    `OPTIONAL[task]` that it has.
+    `_OPTIONAL[task]` that it has.
 
   Raises:
     InputError: there is no request, a key is missing, or the file is damaged.
   """
-  needed, optional = NEEDED[task], OPTIONAL[task]
+  needed, optional = NEEDED[task], _OPTIONAL[task]
   extra = [k for k, v in given.items() if v and k not in (*needed, *optional)]
   if extra:
     raise InputError(f"--task={task} does not take --{extra[0]}")

@@ -32,7 +32,7 @@ _LIBRARIES = (
 )
 
 
-def weights_hash(
+def _weights_hash(
   path: str, pipeline: Pipeline | Sd3Pipeline, weights: str
 ) -> str:
   """BLAKE2b of the network's files, as their manifest lists them.
@@ -56,7 +56,7 @@ def checkpoint_facts(
   facts = {"path": str(local_path(path)), "weights": weights}
   if isinstance(pipeline, Pipeline):
     facts |= {"step": pipeline.step, "seed": pipeline.config.seed}
-  return facts | {"blake2b": weights_hash(path, pipeline, weights)}
+  return facts | {"blake2b": _weights_hash(path, pipeline, weights)}
 
 
 def program_facts(config: Config) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ddit_jax.sampling.text_sampler import (
 from ddit_jax.sharding.mesh import batch_ways
 
 # (places of the rows, their texts so far); see `Pipeline.infill`.
-OnCallEnd = Callable[[np.ndarray, Texts], None]
+_OnCallEnd = Callable[[np.ndarray, Texts], None]
 
 
 class Sampler(ModelOnMesh):
@@ -54,7 +54,7 @@ class Sampler(ModelOnMesh):
     indices: UInt32[np.ndarray, " rows"],
     seed: int,
     config: SampleConfig,
-    on_call_end: OnCallEnd | None = None,
+    on_call_end: _OnCallEnd | None = None,
   ) -> Texts:
     """Fills the tokens where `prompt_mask` is False.
 
@@ -96,7 +96,7 @@ class Sampler(ModelOnMesh):
     batch,
     *,
     keeps_trace: bool,
-    on_call_end: OnCallEnd | None,
+    on_call_end: _OnCallEnd | None,
   ) -> Texts:
     """The texts of one batch."""
     places, rows = batch

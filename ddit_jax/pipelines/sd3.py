@@ -21,7 +21,7 @@ from ddit_jax.pipelines.image_pipeline import ImagePipeline
 _log = logging.getLogger(__name__)
 _MAX_SHOWN_CHARACTERS = 40
 # Encoder -> ids [batch, length] of the same prompts.
-Ids = Mapping[str, Int[Array, "batch length"]]
+_Ids = Mapping[str, Int[Array, "batch length"]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class Sd3Model(DualModel):
       )
 
   def encode_text(
-    self, variables, ids: Ids
+    self, variables, ids: _Ids
   ) -> tuple[
     Float[Array, "batch joint_length context"], Float[Array, "batch pooled"]
   ]:
@@ -84,7 +84,7 @@ class Sd3Model(DualModel):
     return join_context(clip_l, clip_g, t5)
 
   def condition(
-    self, variables, ids: Ids
+    self, variables, ids: _Ids
   ) -> Float[Array, "batch packed_length context"]:
     """Context and pooled vector in one array; `predict` splits it."""
     context, pooled = self.encode_text(variables, ids)

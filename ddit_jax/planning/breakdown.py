@@ -8,7 +8,7 @@ from ddit_jax.planning.hlo import (
   is_product,
 )
 
-WORK_KINDS = (
+_WORK_KINDS = (
   "matrix_products",
   "attention",
   "norms_and_modulation",
@@ -44,7 +44,7 @@ _MOVES = frozenset(
 
 
 def cycles_by_kind(program: HloText) -> dict[str, int] | None:
-  """Estimated cycles of one run, by a name of `WORK_KINDS`.
+  """Estimated cycles of one run, by a name of `_WORK_KINDS`.
 
   Collectives and custom kernels have no estimate and count nothing, see
   `collectives` and `kernel_flops`.
@@ -54,7 +54,7 @@ def cycles_by_kind(program: HloText) -> dict[str, int] | None:
   """
   if not program.has_cycles:
     return None
-  totals = dict.fromkeys(WORK_KINDS, 0)
+  totals = dict.fromkeys(_WORK_KINDS, 0)
   for one in program.schedule:
     if one.line.cycles:
       totals[_kind(program, one)] += one.line.cycles * one.runs

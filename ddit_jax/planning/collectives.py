@@ -13,7 +13,7 @@ from ddit_jax.planning.hlo import (
   type_bytes,
 )
 
-COLLECTIVE_KINDS = (
+_COLLECTIVE_KINDS = (
   "all-gather",
   "reduce-scatter",
   "all-reduce",
@@ -45,7 +45,7 @@ class Collective:
   """One collective of a program.
 
   Attributes:
-    kind: a name of `COLLECTIVE_KINDS`.
+    kind: a name of `_COLLECTIVE_KINDS`.
     runs: how often the program executes it; in a loop, once per iteration.
     bytes: of the whole array in one run: the output of a gather, the input of
       a reduction.
@@ -103,7 +103,7 @@ def by_kind(found: Iterable[Collective]) -> dict[str, Traffic]:
         one.runs * one.bytes for one in ones if not one.is_overlapped
       ),
     )
-    for kind in COLLECTIVE_KINDS
+    for kind in _COLLECTIVE_KINDS
     if (ones := [one for one in found if one.kind == kind])
   }
 
@@ -196,7 +196,7 @@ def _ended(program: HloText, one: Executed, held) -> list[tuple]:
 
 def _kind(line: Instruction, computation: str | None) -> str | None:
   kind = line.opcode.removesuffix("-start")
-  if kind not in COLLECTIVE_KINDS:
+  if kind not in _COLLECTIVE_KINDS:
     return None
   if kind == "all-reduce" and (computation or "").startswith(
     _REDUCE_SCATTER_NAME

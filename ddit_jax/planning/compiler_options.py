@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 import jax
 
-OptionValue = bool | int | float | str
+_OptionValue = bool | int | float | str
 
 
 @dataclasses.dataclass(frozen=True)
-class Option:
+class _Option:
   """One option of the compiler and why it is set."""
 
   name: str
-  value: OptionValue
+  value: _OptionValue
   reason: str
 
 
@@ -30,24 +30,24 @@ _GATHERS_STAY = (
   "two, but nothing overlaps with it (compiled with libtpu 0.0.42)"
 )
 _ASYNC_GATHERS = (
-  Option(
+  _Option(
     "xla_tpu_enable_async_collective_fusion_fuse_all_gather", True, _OVERLAP
   ),
-  Option("xla_enable_async_all_gather", True, _OVERLAP),
+  _Option("xla_enable_async_all_gather", True, _OVERLAP),
 )
 
 # By `device_kind`. A chip that is absent, and v5e ("TPU v5 lite"), where the
 # compiler overlaps gathers by itself and seven published options changed no
 # line of the program, needs none.
-OPTIONS: dict[str, tuple[Option, ...]] = {
+OPTIONS: dict[str, tuple[_Option, ...]] = {
   "TPU v5": (
-    Option("xla_tpu_enable_async_collective_fusion", True, _OVERLAP),
+    _Option("xla_tpu_enable_async_collective_fusion", True, _OVERLAP),
     *_ASYNC_GATHERS,
-    Option(
+    _Option(
       "xla_tpu_enable_async_collective_fusion_multiple_steps", True, _OVERLAP
     ),
-    Option("xla_tpu_overlap_compute_collective_tc", True, _OVERLAP),
-    Option("xla_tpu_prefer_async_allgather_to_allreduce", True, _GATHERS_STAY),
+    _Option("xla_tpu_overlap_compute_collective_tc", True, _OVERLAP),
+    _Option("xla_tpu_prefer_async_allgather_to_allreduce", True, _GATHERS_STAY),
   ),
   "TPU v6 lite": _ASYNC_GATHERS,
 }
@@ -55,7 +55,7 @@ OPTIONS: dict[str, tuple[Option, ...]] = {
 _OF_CHIP, _NONE = "chip", "none"
 
 
-def compiler_options(setting: str, device_kind: str) -> dict[str, OptionValue]:
+def compiler_options(setting: str, device_kind: str) -> dict[str, _OptionValue]:
   """The options that a setting asks for on a chip.
 
   Args:
@@ -102,13 +102,13 @@ def check_compiler_knows(setting: str) -> None:
     ) from error
 
 
-def as_setting(options: Mapping[str, OptionValue]) -> str:
+def as_setting(options: Mapping[str, _OptionValue]) -> str:
   """The setting that gives exactly these options on every chip."""
   items = [f"{name}={value}" for name, value in options.items()]
   return ",".join(items) or _NONE
 
 
-def _parsed(text: str) -> OptionValue:
+def _parsed(text: str) -> _OptionValue:
   """A boolean or a number if it is one, else the text."""
   try:
     value = ast.literal_eval(

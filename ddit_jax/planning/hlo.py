@@ -65,7 +65,7 @@ class Instruction:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Frame:
+class _Frame:
   """A line of Python that an instruction comes from."""
 
   file: str
@@ -207,7 +207,7 @@ class HloText:
         yield callee, inner
         yield from self.inside(inner)
 
-  def frames(self, line: Instruction) -> list[Frame]:
+  def frames(self, line: Instruction) -> list[_Frame]:
     """The lines of Python that wrote an instruction, innermost first."""
     found, frames = _FRAME.search(line.rest), []
     number = int(found[1]) if found and self.tables else 0
@@ -217,7 +217,7 @@ class HloText:
         int, _NUMBER.findall(self.tables["FileLocations"][location])[:3]
       )
       frames.append(
-        Frame(
+        _Frame(
           file=self.tables["FileNames"][file],
           function=self.tables["FunctionNames"][function],
           line=at,

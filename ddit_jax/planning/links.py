@@ -12,7 +12,7 @@ _CLOSED = {2: 16, 3: 4}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LinkTimes:
+class _LinkTimes:
   """Seconds that the collectives of one step take.
 
   Attributes:
@@ -29,7 +29,7 @@ class LinkTimes:
 
 def link_times(
   found: Iterable[Collective], chip: Chip, shape: Sequence[int]
-) -> LinkTimes | None:
+) -> _LinkTimes | None:
   """Times of a program's collectives on a slice of TPUs.
 
   Args:
@@ -50,7 +50,7 @@ def link_times(
     exposed += one.runs * left
     if seconds:
       exposed_bytes += one.runs * one.bytes * left / seconds
-  return LinkTimes(total=total, exposed=exposed, exposed_bytes=exposed_bytes)
+  return _LinkTimes(total=total, exposed=exposed, exposed_bytes=exposed_bytes)
 
 
 def _rate(one: Collective, chip: Chip, shape: Sequence[int]) -> float:

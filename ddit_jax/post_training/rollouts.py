@@ -37,7 +37,7 @@ _HALF_WIDTH = 1.96
 # Task -> its stream of a corrupted batch.
 _STREAMS = {"text_to_image": "images", "image_to_text": "texts"}
 
-Scalars = dict[str, Any]
+_Scalars = dict[str, Any]
 
 
 class Rollouts:
@@ -124,7 +124,7 @@ class Rollouts:
 
   def __call__(
     self, state: TrainState, batch: DualBatch
-  ) -> tuple[CorruptedBatch, Scalars]:
+  ) -> tuple[CorruptedBatch, _Scalars]:
     """The batch that `TrainStep.update` takes, and scalars for the log.
 
     Args:
@@ -138,7 +138,7 @@ class Rollouts:
       scalars |= self._named(f"{TRAINING}{task}", task, values, size)
     return self._compare(state, batch, drawn, rewards), scalars
 
-  def held_out(self, state: TrainState, batch: DualBatch) -> Scalars:
+  def held_out(self, state: TrainState, batch: DualBatch) -> _Scalars:
     """Rewards of one draw for each prompt of `batch`, the same noise always."""
     rewards, scalars = self._scored(self._draw_held_out(state, batch))
     for task, values in rewards.items():
@@ -156,7 +156,7 @@ class Rollouts:
         scalars[f"reward_seconds/{task}/{_as_scalar(name)}"] = cost
     return rewards, scalars
 
-  def _named(self, prefix: str, task: str, values, group_size: int) -> Scalars:
+  def _named(self, prefix: str, task: str, values, group_size: int) -> _Scalars:
     names = tuple(f"{prefix}/{_as_scalar(n)}" for n in self._rewards[task])
     return self._summarise(values, names=names, group_size=group_size)
 

@@ -12,7 +12,7 @@ from ddit_jax.errors import InputError, first_few
 from ddit_jax.protocols.item import Item
 from ddit_jax.scoring.records import TEXT, no_repeats, read_lines
 
-INSTRUCTION = (
+_INSTRUCTION = (
   "Each image is known from its description alone. Answer the question about "
   "it with a single word or a short phrase."
 )
@@ -87,7 +87,7 @@ def judge_prompts(
       "key": item.key,
       "prompt": "\n\n".join(
         [
-          INSTRUCTION,
+          _INSTRUCTION,
           *examples,
           _QUESTION.format(
             caption=captions[item.image.name], question=item.text

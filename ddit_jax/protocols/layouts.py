@@ -13,10 +13,10 @@ from ddit_jax.json_files import write_json, write_lines
 from ddit_jax.protocols.item import Item
 from ddit_jax.scoring import submissions
 
-Answers = Mapping[str, str]
+_Answers = Mapping[str, str]
 
 
-def write_vqa(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
+def write_vqa(folder: pathlib.Path, items: Sequence[Item], answers: _Answers):
   """VQA's result list, and the same in the server's form; its path."""
   ids = [item.facts["id"] for item in items]
   of_id = {item.facts["id"]: answers[item.key] for item in items}
@@ -26,7 +26,9 @@ def write_vqa(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   return write_json(folder / "results.json", results)
 
 
-def write_vizwiz(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
+def write_vizwiz(
+  folder: pathlib.Path, items: Sequence[Item], answers: _Answers
+):
   """VizWiz's result list, and the same in the server's form; its path.
 
   As in the D-DiT release, an answer that contains "unanswer" is
@@ -42,7 +44,7 @@ def _answerable(answer: str) -> str:
   return "unanswerable" if "unanswer" in answer else answer
 
 
-def write_gqa(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
+def write_gqa(folder: pathlib.Path, items: Sequence[Item], answers: _Answers):
   """GQA's predictions as LLaVA makes them; their path."""
   pairs = [(item.facts["id"], answers[item.key]) for item in items]
   return write_json(
@@ -50,7 +52,7 @@ def write_gqa(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   )
 
 
-def write_pope(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
+def write_pope(folder: pathlib.Path, items: Sequence[Item], answers: _Answers):
   """A folder with an answer file for each split, in its order."""
   out = _emptied(folder / "answers", "coco_pope_*.json")
   lines: dict[str, list[dict]] = {}
@@ -62,7 +64,7 @@ def write_pope(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
   return out
 
 
-def write_mme(folder: pathlib.Path, items: Sequence[Item], answers: Answers):
+def write_mme(folder: pathlib.Path, items: Sequence[Item], answers: _Answers):
   """A folder with SUBTASK.txt: image, question, label, response."""
   out = _emptied(folder / "results", "*.txt")
   lines: dict[str, list[str]] = {}
@@ -93,7 +95,7 @@ def _emptied(folder: pathlib.Path, pattern: str) -> pathlib.Path:
 
 
 def write_captions(
-  folder: pathlib.Path, items: Sequence[Item], answers: Answers
+  folder: pathlib.Path, items: Sequence[Item], answers: _Answers
 ):
   """COCO's result list; its path."""
   results = [
@@ -105,7 +107,7 @@ def write_captions(
 
 def llava_answers(
   items: Sequence[Item],
-  answers: Answers,
+  answers: _Answers,
   prompts: Mapping[str, str],
   model_id: str,
 ) -> list[dict[str, Any]]:

@@ -375,7 +375,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
 }
 
 # Task -> role -> BLAKE2b of the published file, and where it is from.
-PUBLISHED_FILES: Mapping[str, Mapping[str, tuple[str, str]]] = {
+_PUBLISHED_FILES: Mapping[str, Mapping[str, tuple[str, str]]] = {
   "geneval": {
     "prompts": (
       "db9310c8d5fc6c2c86745c164390b91e",
@@ -432,7 +432,7 @@ def file_notes(
     num_items: read from them.
   """
   notes = []
-  for role, (wanted, version) in PUBLISHED_FILES.get(name, {}).items():
+  for role, (wanted, version) in _PUBLISHED_FILES.get(name, {}).items():
     is_published = hashes.get(files[role]) == wanted
     notes.append(
       f"{role} is the file of {version}"

@@ -140,7 +140,7 @@ def write_report(path: str | os.PathLike, report: Report) -> None:
     "number": number,
     "duration": duration,
     "image": image_source,
-    "name": breakable,
+    "name": _breakable,
   }
   rows = {name: _metric_row(name, m) for name, m in report.metrics.items()}
   charted = curves(report.scalars)
@@ -171,7 +171,7 @@ def write_report(path: str | os.PathLike, report: Report) -> None:
   replace_file(path, page.encode())
 
 
-def breakable(name: str) -> Markup:
+def _breakable(name: str) -> Markup:
   """A name that a narrow column breaks after its signs, never in a word."""
   return Markup(re.sub(r"(?<=[/_.])(?=\w)", "<wbr>", str(escape(name))))
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 # (cache, the newest token of each row, how many there are) -> (logits of the
 # token after it, cache). A cache is a tree of arrays [blocks, rows, ...].
-Continue = Callable[
+_Continue = Callable[
   [Any, Int[Array, " rows"], Int[Array, ""]],
   tuple[Float[Array, "rows vocab"], Any],
 ]
@@ -43,7 +43,7 @@ class FoundTexts:
 def beam_search(
   first_logits: Float[Array, "batch vocab"],
   cache: Any,
-  continue_text: Continue,
+  continue_text: _Continue,
   *,
   length: int,
   width: int,

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 Latents = Float[Array, "batch height width channels"]
-Times = Float[Array | np.ndarray, " grid"]
+_Times = Float[Array | np.ndarray, " grid"]
 
 
 class Calls(NamedTuple):
@@ -54,20 +54,20 @@ class State(NamedTuple):
 
 
 # Standard normal noise of a call; only stochastic solvers draw it.
-Draw = Callable[[], Latents]
+_Draw = Callable[[], Latents]
 
 
 class Solver(Protocol):
   """One method; see the module."""
 
-  def calls(self, sigmas: Times) -> Calls:
+  def calls(self, sigmas: _Times) -> Calls:
     """The table of calls for descending times that end with 0."""
 
   def begin(self, latents: Latents) -> State:
     """The state before the first call."""
 
   def step(
-    self, state: State, velocity: Latents, call: Calls, draw: Draw
+    self, state: State, velocity: Latents, call: Calls, draw: _Draw
   ) -> State:
     """The state after a call, given one row of the table."""
 
@@ -75,7 +75,7 @@ class Solver(Protocol):
 class Euler:
   """First order; diffusers' FlowMatchEulerDiscreteScheduler."""
 
-  def calls(self, sigmas: Times) -> Calls:
+  def calls(self, sigmas: _Times) -> Calls:
     """One call a step."""
     return Calls(sigmas[:-1], sigmas[1:], np.arange(len(sigmas) - 1))
 
@@ -84,7 +84,7 @@ class Euler:
     return State(latents)
 
   def step(
-    self, state: State, velocity: Latents, call: Calls, draw: Draw
+    self, state: State, velocity: Latents, call: Calls, draw: _Draw
   ) -> State:
     """Moves along the velocity."""
     del draw
@@ -96,7 +96,7 @@ class StochasticEuler(Euler):
   """Euler with new noise at each step (`stochastic_sampling` in diffusers)."""
 
   def step(
-    self, state: State, velocity: Latents, call: Calls, draw: Draw
+    self, state: State, velocity: Latents, call: Calls, draw: _Draw
   ) -> State:
     """Takes the predicted clean latents, and noises them again."""
     clean = state.latents - call.sigma * velocity
@@ -110,7 +110,7 @@ class Heun:
   The last step is Euler's.
   """
 
-  def calls(self, sigmas: Times) -> Calls:
+  def calls(self, sigmas: _Times) -> Calls:
     """Predictor and corrector of each step, alternately."""
     rows = []
     for step, (now, after) in enumerate(itertools.pairwise(sigmas)):
@@ -127,7 +127,7 @@ class Heun:
     return State(latents, (latents, jnp.zeros_like(latents)))
 
   def step(
-    self, state: State, velocity: Latents, call: Calls, draw: Draw
+    self, state: State, velocity: Latents, call: Calls, draw: _Draw
   ) -> State:
     """Corrects from the mean of both velocities, or predicts."""
     del draw
@@ -146,7 +146,7 @@ class DpmSolver2M:
   latents; the first and the last step are of first order.
   """
 
-  def calls(self, sigmas: Times) -> Calls:
+  def calls(self, sigmas: _Times) -> Calls:
     """One call a step, with the weights of x and of both predictions."""
     times = np.asarray(sigmas, np.float64)
     # At the ends, log(alpha / sigma) is infinite; both limits are finite.
@@ -165,7 +165,7 @@ class DpmSolver2M:
     return State(latents, jnp.zeros_like(latents))
 
   def step(
-    self, state: State, velocity: Latents, call: Calls, draw: Draw
+    self, state: State, velocity: Latents, call: Calls, draw: _Draw
   ) -> State:
     """Extrapolates both predictions of the clean latents."""
     del draw

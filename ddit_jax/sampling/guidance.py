@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from ddit_jax.diffusion.flow_matching import classifier_free_guidance
 from ddit_jax.errors import check_choices
 
-Velocity = Float[Array, "batch height width channels"]
+_Velocity = Float[Array, "batch height width channels"]
 # The inputs of a call: the empty (or negative) prompt, the prompt, and the
 # prompt with some blocks left out.
 Branch = Literal["null", "text", "skip"]
@@ -100,7 +100,7 @@ class Guidance:
       return ("null", "text", "skip")
     return ("null", "text")
 
-  def combined(self, velocities: dict[Branch, Velocity]) -> Velocity:
+  def combined(self, velocities: dict[Branch, _Velocity]) -> _Velocity:
     """The guided velocity of the branches of one step."""
     text = velocities["text"]
     if "null" not in velocities:
@@ -115,14 +115,14 @@ class Guidance:
       guided = share * (guided * ratio) + (1 - share) * guided
     return guided
 
-  def _guided(self, text: Velocity, null: Velocity) -> Velocity:
+  def _guided(self, text: _Velocity, null: _Velocity) -> _Velocity:
     if self.guider == "cfg_zero_star":
       null = null * _dot(text, null) / (_dot(null, null) + _TINY)
     elif self.guider == "apg":
       return null + self.guidance_scale * self._projected(text - null, text)
     return classifier_free_guidance(text, null, self.guidance_scale)
 
-  def _projected(self, change: Velocity, text: Velocity) -> Velocity:
+  def _projected(self, change: _Velocity, text: _Velocity) -> _Velocity:
     """The difference, shortened, with its parallel part weighed."""
     if self.apg_norm_threshold:
       norm = jnp.sqrt(_dot(change, change))
@@ -140,9 +140,9 @@ def _check_window(part: Guidance, first: str, last: str) -> None:
     )
 
 
-def _dot(a: Velocity, b: Velocity) -> Float[Array, "batch 1 1 1"]:
+def _dot(a: _Velocity, b: _Velocity) -> Float[Array, "batch 1 1 1"]:
   return jnp.sum(a * b, axis=(1, 2, 3), keepdims=True)
 
 
-def _deviation(velocity: Velocity) -> Float[Array, "batch 1 1 1"]:
+def _deviation(velocity: _Velocity) -> Float[Array, "batch 1 1 1"]:
   return jnp.std(velocity, axis=(1, 2, 3), keepdims=True)

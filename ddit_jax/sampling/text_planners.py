@@ -18,11 +18,11 @@ from ddit_jax.diffusion.masked_diffusion import nucleus, tempered
 from ddit_jax.sampling.text_options import TextSampling
 
 STAY, TAKE, REMASK = 0, 1, 2
-MAX_INT = jnp.iinfo(jnp.int32).max
+_MAX_INT = jnp.iinfo(jnp.int32).max
 
-Route = Int[Array, " length"]
+_Route = Int[Array, " length"]
 # What a planner remembers of a row, any tree of arrays.
-Plan = Any
+_Plan = Any
 
 
 class Beliefs(NamedTuple):
@@ -92,18 +92,20 @@ class Planner(abc.ABC):
     """The most steps of a row of so many tokens."""
     return length
 
-  def start(self, is_free: Bool[Array, " length"], key: Key[Array, ""]) -> Plan:
+  def start(
+    self, is_free: Bool[Array, " length"], key: Key[Array, ""]
+  ) -> _Plan:
     """The plan of a row in which all that is free is masked."""
     del key
     return is_free.sum()
 
   @abc.abstractmethod
   def route(
-    self, plan: Plan, beliefs: Beliefs, row: RowView, key: Key[Array, ""]
-  ) -> tuple[Route, Plan]:
+    self, plan: _Plan, beliefs: Beliefs, row: RowView, key: Key[Array, ""]
+  ) -> tuple[_Route, _Plan]:
     """(what becomes of each position, the plan after this step)."""
 
-  def is_done(self, plan: Plan, is_masked: Bool[Array, " length"]) -> Array:
+  def is_done(self, plan: _Plan, is_masked: Bool[Array, " length"]) -> Array:
     """Whether the row needs no other step."""
     del plan
     return ~is_masked.any()
@@ -129,7 +131,7 @@ class Ancestral(Planner):
 
   def route(self, plan, beliefs, row, key):
     del beliefs, key
-    now = jnp.where(row.is_open, plan, MAX_INT).min()
+    now = jnp.where(row.is_open, plan, _MAX_INT).min()
     return jnp.where(row.is_open & (plan == now), TAKE, STAY), plan
 
 
@@ -161,7 +163,7 @@ class Confidence(Planner):
       share = row.is_masked.sum() / jnp.maximum(plan, 1)
       noise = jax.random.gumbel(key, score.shape, jnp.float32)
       score += self.sampling.choice_temperature * share * noise
-    is_taken = ranks(score, row.is_open) < self._count(plan, num_known)
+    is_taken = _ranks(score, row.is_open) < self._count(plan, num_known)
     return jnp.where(row.is_open & is_taken, TAKE, STAY), plan
 
   def score(self, beliefs: Beliefs) -> Float[Array, " length"]:
@@ -200,7 +202,7 @@ class Threshold(Planner):
   def route(self, plan, beliefs, row, key):
     del key
     is_probable = beliefs.log_p >= jnp.log(self.sampling.threshold)
-    is_taken = is_probable | (ranks(beliefs.log_p, row.is_open) == 0)
+    is_taken = is_probable | (_ranks(beliefs.log_p, row.is_open) == 0)
     return jnp.where(row.is_open & is_taken, TAKE, STAY), plan
 
 
@@ -213,7 +215,7 @@ class EntropyBound(Planner):
 
   def route(self, plan, beliefs, row, key):
     del key
-    rank = ranks(beliefs.log_p, row.is_open)
+    rank = _ranks(beliefs.log_p, row.is_open)
     surest_first = jnp.argsort(rank)
     entropy = jnp.where(row.is_open, beliefs.entropy, 0)[surest_first]
     excess = jnp.cumsum(entropy) - jax.lax.cummax(entropy)
@@ -267,7 +269,7 @@ ORDERS: dict[str, type[Planner]] = {
 }
 
 
-def ranks(
+def _ranks(
   score: Float[Array, " length"], is_open: Bool[Array, " length"]
 ) -> Int[Array, " length"]:
   """The place of each position in descending order; closed ones are last.

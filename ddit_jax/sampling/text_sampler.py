@@ -26,7 +26,7 @@ from ddit_jax.sampling.text_planners import (
 )
 from ddit_jax.sharding.rules import repeated_rows
 
-Predict = Callable[
+_Predict = Callable[
   [Int[Array, "states length"]], Float[Array, "states length vocab"]
 ]
 
@@ -130,7 +130,7 @@ class TextSampler(NamedTuple):
 
   def advance(
     self,
-    predict: Predict,
+    predict: _Predict,
     progress: PartialTexts,
     keys: Key[Array, " batch"],
     *,
@@ -154,7 +154,7 @@ class TextSampler(NamedTuple):
     return jax.lax.while_loop(is_running, call, progress)
 
   def call(
-    self, predict: Predict, progress: PartialTexts, keys: Key[Array, " batch"]
+    self, predict: _Predict, progress: PartialTexts, keys: Key[Array, " batch"]
   ) -> PartialTexts:
     """Calls the network once; arguments as in `advance`."""
     drafts = progress.drafts
@@ -274,7 +274,7 @@ class TextSampler(NamedTuple):
 
 
 def infill(
-  predict: Predict,
+  predict: _Predict,
   tokens: Int[Array, "batch length"],
   prompt_mask: Bool[Array, "batch length"],
   keys: Key[Array, " batch"],
@@ -309,7 +309,7 @@ def text_predictor(
   latents: Float[Array, "batch height width channels"] | None,
   sampling: TextSampling,
   has_image: Bool[Array, " batch"] | None = None,
-) -> Predict:
+) -> _Predict:
   """Logits of texts about images, guided by them; see `generate_tokens`."""
 
   def predict(states):

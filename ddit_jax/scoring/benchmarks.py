@@ -38,7 +38,7 @@ from ddit_jax.scoring.scored import ItemScores, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benchmark:
+class _Benchmark:
   """How one benchmark is scored.
 
   Attributes:
@@ -73,8 +73,8 @@ _DPG_TABLE = "dpg_bench.csv"
 _FEATURES = '.npy, or .npz with "features" and "network"'
 _VQAV2_ANNOTATIONS = "v2_mscoco_*_annotations.json"
 
-BENCHMARKS: Mapping[str, Benchmark] = {
-  "vqav2": Benchmark(
+BENCHMARKS: Mapping[str, _Benchmark] = {
+  "vqav2": _Benchmark(
     title="VQA v2",
     source=_VQA_SOURCE,
     predictions=_VQA_RESULTS,
@@ -82,7 +82,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="accuracy",
     score=vqa.vqav2,
   ),
-  "vqav2_ddit_release": Benchmark(
+  "vqav2_ddit_release": _Benchmark(
     title="VQA v2 by the D-DiT release",
     source="scripts/vqa.py of the D-DiT release",
     predictions=_VQA_RESULTS,
@@ -90,7 +90,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="accuracy",
     score=vqa.vqav2_ddit_release,
   ),
-  "textvqa": Benchmark(
+  "textvqa": _Benchmark(
     title="TextVQA",
     source="the TextVQA evaluator in haotian-liu/LLaVA at c121f04",
     predictions=_VQA_RESULTS,
@@ -98,7 +98,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="accuracy",
     score=vqa.textvqa,
   ),
-  "okvqa": Benchmark(
+  "okvqa": _Benchmark(
     title="OK-VQA",
     source=_VQA_SOURCE,
     predictions=_VQA_RESULTS,
@@ -106,7 +106,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="accuracy",
     score=vqa.okvqa,
   ),
-  "vizwiz": Benchmark(
+  "vizwiz": _Benchmark(
     title="VizWiz",
     source="the VizWiz VQA API, later release",
     predictions="results JSON, [{image, answer, answerable?}]",
@@ -114,7 +114,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="accuracy",
     score=vizwiz.vizwiz,
   ),
-  "gqa": Benchmark(
+  "gqa": _Benchmark(
     title="GQA",
     source="eval.py v1.1 of GQA",
     predictions="predictions JSON, [{questionId, prediction}]",
@@ -122,7 +122,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="accuracy",
     score=gqa.gqa_files,
   ),
-  "pope": Benchmark(
+  "pope": _Benchmark(
     title="POPE",
     source="evaluate.py of AoiDragon/POPE at 08d957b",
     predictions="folder of one JSONL file a split, {question, answer} a line; "
@@ -134,7 +134,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="accuracy",
     score=pope.pope,
   ),
-  "mme": Benchmark(
+  "mme": _Benchmark(
     title="MME",
     source="calculation.py of MME's eval_tool",
     predictions="folder of SUBTASK.txt, image, question, label and response "
@@ -143,7 +143,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="perception",
     score=mme.mme_folder,
   ),
-  "coco_captions": Benchmark(
+  "coco_captions": _Benchmark(
     title="COCO captions",
     source="salaniz/pycocoevalcap at ad63453, with an own tokenizer",
     predictions="results JSON, [{image_id, caption}]",
@@ -151,7 +151,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="cider",
     score=captions.coco_captions,
   ),
-  "geneval": Benchmark(
+  "geneval": _Benchmark(
     title="GenEval",
     source="djghosh13/geneval at af4902f",
     predictions="JSONL, {filename, detections} a line, or results.jsonl of "
@@ -160,7 +160,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="overall",
     score=geneval.geneval_files,
   ),
-  "t2i_compbench": Benchmark(
+  "t2i_compbench": _Benchmark(
     title="T2I-CompBench, BLIP-VQA",
     source="BLIPvqa_eval of T2I-CompBench at 1b70949",
     predictions="{images: [{file, questions, p_yes}]}, or vqa_result.json",
@@ -168,7 +168,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="blip_vqa",
     score=t2i_compbench.t2i_compbench,
   ),
-  "dpg": Benchmark(
+  "dpg": _Benchmark(
     title="DPG-Bench, every row",
     source="DPG-Bench in ELLA at 3c228f1, without skipping the first row",
     predictions=_DPG_ANSWERS,
@@ -176,7 +176,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="score",
     score=dpg.dpg_files,
   ),
-  "dpg_official_bugs": Benchmark(
+  "dpg_official_bugs": _Benchmark(
     title="DPG-Bench as published",
     source="DPG-Bench in ELLA at 3c228f1",
     predictions=_DPG_ANSWERS,
@@ -184,7 +184,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="score",
     score=dpg.dpg_official_bugs,
   ),
-  "fid": Benchmark(
+  "fid": _Benchmark(
     title="Fréchet and kernel distance",
     source="clean-fid's functions of features",
     predictions=_FEATURES,
@@ -192,7 +192,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     headline="frechet_distance",
     score=features.fid,
   ),
-  "clip_score": Benchmark(
+  "clip_score": _Benchmark(
     title="CLIP score",
     source="jmhessel/clipscore, and torchmetrics (scaled_cosine)",
     predictions=_FEATURES,

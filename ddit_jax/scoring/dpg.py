@@ -17,14 +17,14 @@ _TILES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class _Row:
   """One line of the CSV: a proposition of an image's prompt."""
 
   item: str
   proposition: dpg.Proposition
 
 
-PropositionAnswers = Mapping[str, Sequence[Mapping[int, str]]]
+_PropositionAnswers = Mapping[str, Sequence[Mapping[int, str]]]
 
 
 def dpg_files(
@@ -37,7 +37,7 @@ def dpg_files(
       tile]}}.
     references: one file, dpg_bench.csv.
   """
-  return score_dpg(read_rows(references[0]), read_answers(predictions))
+  return _score_dpg(read_rows(references[0]), read_answers(predictions))
 
 
 def dpg_official_bugs(
@@ -48,12 +48,12 @@ def dpg_official_bugs(
   The first image then lacks a parent, and it is dropped from the score.
   """
   rows = read_rows(references[0])
-  return score_dpg(rows, read_answers(predictions), official_bugs=True)
+  return _score_dpg(rows, read_answers(predictions), official_bugs=True)
 
 
-def score_dpg(
-  rows: Sequence[Row],
-  answers: PropositionAnswers,
+def _score_dpg(
+  rows: Sequence[_Row],
+  answers: _PropositionAnswers,
   *,
   official_bugs: bool = False,
 ) -> Scored:
@@ -92,7 +92,7 @@ def score_dpg(
   )
 
 
-def read_rows(path: pathlib.Path) -> list[Row]:
+def read_rows(path: pathlib.Path) -> list[_Row]:
   """The rows of dpg_bench.csv."""
   reader = csv.DictReader(io.StringIO(records.read_text(path), newline=""))
   try:
@@ -114,7 +114,7 @@ def read_rows(path: pathlib.Path) -> list[Row]:
   return rows
 
 
-def read_answers(path: pathlib.Path) -> PropositionAnswers:
+def read_answers(path: pathlib.Path) -> _PropositionAnswers:
   """The answers of each item's tiles by proposition."""
   body = records.read_any(path)
   if not isinstance(body, dict) or not isinstance(body.get("answers"), dict):
@@ -132,13 +132,13 @@ def read_answers(path: pathlib.Path) -> PropositionAnswers:
   return found
 
 
-def _row(line: Mapping[str, str | None], where: str) -> Row:
+def _row(line: Mapping[str, str | None], where: str) -> _Row:
   values = {name: line[name] for name in _COLUMNS}
   if None in values.values():
     raise InputError(f"{where} has too few columns")
   parents = values["dependency"].split(",")
   try:
-    return Row(
+    return _Row(
       item=values["item_id"],
       proposition=dpg.Proposition(
         number=int(values["proposition_id"]),
@@ -167,7 +167,7 @@ def _tile(tile: Mapping[str, object], where: str) -> dict[int, str]:
 
 
 def _image_scores(
-  prompts: Mapping[str, Sequence[dpg.Proposition]], answers: PropositionAnswers
+  prompts: Mapping[str, Sequence[dpg.Proposition]], answers: _PropositionAnswers
 ) -> tuple[dict[str, float], list[str]]:
   """(scores, items that lack a parent where it is looked for)."""
   scores, dropped = {}, []
@@ -181,7 +181,7 @@ def _image_scores(
 
 def _notes(
   prompts: Mapping[str, Sequence[dpg.Proposition]],
-  answers: PropositionAnswers,
+  answers: _PropositionAnswers,
   dropped: Sequence[str],
 ) -> tuple[str, ...]:
   notes = []
@@ -201,7 +201,7 @@ def _notes(
 
 
 def _check_answers(
-  prompts: Mapping[str, Sequence[dpg.Proposition]], answers: PropositionAnswers
+  prompts: Mapping[str, Sequence[dpg.Proposition]], answers: _PropositionAnswers
 ) -> None:
   if missing := [key for key in prompts if key not in answers]:
     raise InputError(

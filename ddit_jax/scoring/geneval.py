@@ -21,7 +21,7 @@ _RELATIONS = ("left of", "right of", "above", "below")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class _Judged:
   """One image and the verdict on it.
 
   Attributes:
@@ -62,14 +62,16 @@ def geneval_files(
   if any(has_verdicts) != all(has_verdicts):
     raise InputError(f"{predictions}: some lines have a verdict, others do not")
   if all(has_verdicts):
-    return score_verdicts([_verdict(one, predictions) for one in lines])
+    return _score_verdicts([_verdict(one, predictions) for one in lines])
   if not references:
     raise InputError(
       "detections are judged by evaluation_metadata.jsonl: give it with "
       "--references"
     )
   prompts = _read_prompts(references[0])
-  scored = score_verdicts([_judged(one, prompts, predictions) for one in lines])
+  scored = _score_verdicts(
+    [_judged(one, prompts, predictions) for one in lines]
+  )
   return Scored(
     figures=scored.figures,
     items=scored.items,
@@ -92,7 +94,7 @@ def _read_prompts(path: pathlib.Path) -> dict[int, Mapping[str, Any]]:
   return prompts
 
 
-def score_verdicts(images: Sequence[Judged]) -> Scored:
+def _score_verdicts(images: Sequence[_Judged]) -> Scored:
   """Task scores, overall, and the shares of images and of prompts.
 
   "prompts" is the share of prompts with any correct image.
@@ -188,11 +190,11 @@ def _is_box(row: Any) -> bool:
   )
 
 
-def _verdict(line: Mapping[str, Any], path: pathlib.Path) -> Judged:
+def _verdict(line: Mapping[str, Any], path: pathlib.Path) -> _Judged:
   fields = {"tag": records.TEXT, "correct": (bool,), "metadata": (str, dict)}
   records.check_fields(line, fields, where=f"{path}, {line['filename']!r}")
   metadata = line["metadata"]
-  return Judged(
+  return _Judged(
     filename=line["filename"],
     tag=line["tag"],
     prompt=metadata if isinstance(metadata, str) else json.dumps(metadata),
@@ -204,7 +206,7 @@ def _judged(
   line: Mapping[str, Any],
   prompts: Mapping[int, Mapping[str, Any]],
   path: pathlib.Path,
-) -> Judged:
+) -> _Judged:
   where = f"{path}, {line['filename']!r}"
   records.check_fields(line, {"detections": (dict,)}, where=where)
   number = _prompt_number(line["filename"])
@@ -215,7 +217,7 @@ def _judged(
     )
   metadata = prompts[number]
   verdict = geneval.judge(metadata, detections_of(line["detections"], where))
-  return Judged(
+  return _Judged(
     filename=line["filename"],
     tag=metadata["tag"],
     prompt=json.dumps(metadata),

@@ -37,12 +37,12 @@ def mme_folder(
       f"{predictions} has no SUBTASK.txt, e.g. existence.txt: the official "
       "tool stops without any of the 14"
     )
-  return score_mme(
+  return _score_mme(
     {name: _mme_lines(files[name]) for name in mme.SUBTASKS if name in files}
   )
 
 
-def score_mme(subtasks: Mapping[str, Sequence[mme.Line]]) -> Scored:
+def _score_mme(subtasks: Mapping[str, Sequence[mme.Line]]) -> Scored:
   """Scores the subtasks; a total only where all of its subtasks are there."""
   pairs = {name: mme.image_pairs(lines) for name, lines in subtasks.items()}
   figures = {

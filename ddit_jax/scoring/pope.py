@@ -16,7 +16,7 @@ _MEANS = ("accuracy", "precision", "recall", "f1", "yes_ratio")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PopeSplit:
+class _PopeSplit:
   """The answers to one of POPE's three files, in its order.
 
   Attributes:
@@ -64,12 +64,12 @@ def pope(
     official="the official script scores one file at a time; give a label file "
     "and an answer file for each split, whose names end in the split's",
   )
-  return score_pope(
+  return _score_pope(
     {split: _split(labels[split], answers[split], split) for split in labels}
   )
 
 
-def score_pope(splits: Mapping[str, PopeSplit]) -> Scored:
+def _score_pope(splits: Mapping[str, _PopeSplit]) -> Scored:
   """Scores the splits, and the mean of each figure over them."""
   figures, notes, rows = {}, [], []
   for name, split in splits.items():
@@ -168,7 +168,7 @@ def _llava_answers(
 
 def _split(
   labels: pathlib.Path, answers: Sequence[_Answer], name: str
-) -> PopeSplit:
+) -> _PopeSplit:
   lines = records.read_lines(
     labels,
     {"image": records.TEXT, "text": records.TEXT, "label": records.TEXT},
@@ -183,7 +183,7 @@ def _split(
       f"{labels}: labels must be yes or no, got {sorted(wrong)[0]!r}; the "
       "official script counts any other label as yes"
     )
-  return PopeSplit(
+  return _PopeSplit(
     labels=tuple(one["label"] for one in lines),
     images=tuple(one["image"] for one in lines),
     questions=tuple(one["text"] for one in lines),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-Number = float | int
+_Number = float | int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,6 @@ class Scored:
       repeated predictions that were replaced.
   """
 
-  figures: Mapping[str, Number | Mapping[str, Number]]
+  figures: Mapping[str, _Number | Mapping[str, _Number]]
   items: Mapping[str, ItemScores] = field(default_factory=dict)
   notes: tuple[str, ...] = ()

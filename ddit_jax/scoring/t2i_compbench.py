@@ -42,7 +42,7 @@ def t2i_compbench(
     what="files",
     official="the official script has one entry an image",
   )
-  return score_t2i_compbench(
+  return _score_t2i_compbench(
     [
       (one["file"], _probabilities(one, f"{predictions}, {one['file']!r}"))
       for one in images
@@ -50,7 +50,7 @@ def t2i_compbench(
   )
 
 
-def score_t2i_compbench(
+def _score_t2i_compbench(
   images: Sequence[tuple[str, Sequence[float]]],
 ) -> Scored:
   """The mean of the images' scores, each rounded to four decimals.

@@ -20,7 +20,7 @@ class Unwanted(Exception):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Job:
+class _Job:
   """Rows of one request.
 
   Attributes:
@@ -54,7 +54,7 @@ class Batcher:
     self._run = run
     self.batch_size = batch_size
     self.max_waiting = max_waiting
-    self._jobs: collections.deque[Job] = collections.deque()
+    self._jobs: collections.deque[_Job] = collections.deque()
     self._changed = threading.Condition()
     self._is_closed = False
     self._thread = threading.Thread(target=self._work, daemon=True)
@@ -77,7 +77,7 @@ class Batcher:
           f"{waiting} images and texts wait already, at most "
           f"{self.max_waiting} may: try again later"
         )
-      job = Job(group, rows, concurrent.futures.Future())
+      job = _Job(group, rows, concurrent.futures.Future())
       self._jobs.append(job)
       self._changed.notify()
     return job.future
@@ -115,14 +115,14 @@ class Batcher:
           except Exception as own_error:
             job.future.set_exception(own_error)
 
-  def _run_batch(self, batch: list[Job]) -> None:
+  def _run_batch(self, batch: list[_Job]) -> None:
     rows = [row for job in batch for row in job.rows]
     results = list(self._run(batch[0].group, rows))
     for job in batch:
       mine, results = results[: len(job.rows)], results[len(job.rows) :]
       job.future.set_result(mine)
 
-  def _next_batch(self) -> list[Job]:
+  def _next_batch(self) -> list[_Job]:
     """The first job and later ones that fit to it; [] when closed."""
     with self._changed:
       while True:
@@ -133,9 +133,9 @@ class Batcher:
           return batch
         self._changed.wait()
 
-  def _take(self) -> list[Job]:
-    batch: list[Job] = []
-    left: collections.deque[Job] = collections.deque()
+  def _take(self) -> list[_Job]:
+    batch: list[_Job] = []
+    left: collections.deque[_Job] = collections.deque()
     size = 0
     for job in self._jobs:
       is_fit = not batch or (

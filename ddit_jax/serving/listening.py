@@ -10,7 +10,7 @@ import uvicorn
 from ddit_jax.serving.batcher import Batcher
 
 
-class Served(Protocol):
+class _Served(Protocol):
   """What is served.
 
   Attributes:
@@ -37,7 +37,7 @@ class Listener(uvicorn.Server):
   """
 
   def __init__(
-    self, server: Served, host: str, port: int, grace: int | None = None
+    self, server: _Served, host: str, port: int, grace: int | None = None
   ):
     super().__init__(
       uvicorn.Config(
@@ -57,7 +57,7 @@ class Listener(uvicorn.Server):
 
 
 def listen(
-  server: Served, host: str, port: int, grace: int | None = None
+  server: _Served, host: str, port: int, grace: int | None = None
 ) -> int:
   """Serves until a signal; the exit code. Arguments as of `Listener`."""
   listener = Listener(server, host, port, grace)

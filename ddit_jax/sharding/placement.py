@@ -20,7 +20,7 @@ from ddit_jax.sharding.rules import (
   partition_spec,
 )
 
-MIB = 2**20
+_MIB = 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -144,7 +144,7 @@ def placement_summary(rows: Iterable[PlacedLeaf]) -> str:
   """
   rows = list(rows)
   total = sum(row.bytes_per_device for row in rows)
-  lines = [f"{len(rows)} arrays, {total / MIB:,.2f} MiB per device"]
+  lines = [f"{len(rows)} arrays, {total / _MIB:,.2f} MiB per device"]
   groups: dict[str, list[PlacedLeaf]] = collections.defaultdict(list)
   for row in rows:
     if row.is_refused:
@@ -152,7 +152,7 @@ def placement_summary(rows: Iterable[PlacedLeaf]) -> str:
     elif row.reason:
       groups[row.reason].append(row)
   for reason, group in groups.items():
-    whole = sum(row.bytes_per_device for row in group) / MIB
+    whole = sum(row.bytes_per_device for row in group) / _MIB
     lines.append(f"  replicated, {reason}: {len(group)}, {whole:,.2f} MiB")
   return "\n".join(lines)
 

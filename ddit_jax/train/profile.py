@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import jax
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
@@ -41,7 +41,7 @@ class ProfileWindow:
   def __init__(self, folder: str | os.PathLike, steps: range):
     self._folder, self._steps, self._is_open = folder, steps, False
 
-  def run(self, step: int, function: Callable[[], T]) -> T:
+  def run(self, step: int, function: Callable[[], _T]) -> _T:
     """The outputs of the function, which dispatches this step."""
     if step in self._steps and not self._is_open:
       jax.profiler.start_trace(self._folder)

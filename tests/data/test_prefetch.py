@@ -49,7 +49,7 @@ def wait_until(condition):
 def test_order_and_positions_do_not_depend_on_the_depth(
   monkeypatch, mesh, depth
 ):
-  monkeypatch.setattr(prefetch, "DEPTH", depth)
+  monkeypatch.setattr(prefetch, "_DEPTH", depth)
   stream = Counting()
   feed = DeviceFeed(stream, mesh)
   seen = [next(feed) for _ in range(20)]

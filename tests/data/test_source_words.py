@@ -96,6 +96,6 @@ def test_words_without_an_id_are_counted_by_text():
 def test_large_or_empty_sets_are_refused(monkeypatch):
   with pytest.raises(ValueError, match="have 0 words"):
     tokenizer_of_sources([Texts([None])])
-  monkeypatch.setattr(source_words, "MAX_RECORDS", 1)
+  monkeypatch.setattr(source_words, "_MAX_RECORDS", 1)
   with pytest.raises(ValueError, match=r"at most 1 records, .* have 2: set"):
     tokenizer_of_sources([Texts(["a", "b"])])

@@ -34,7 +34,7 @@ from ddit_jax.data.transforms import num_lost_tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CacheRow:
+class _CacheRow:
   """One record to be written to a cache.
 
   Attributes:
@@ -74,7 +74,7 @@ class RowReader:
   images: ImageTransform
   texts: TextTransform | None
 
-  def __call__(self, index: int) -> CacheRow:
+  def __call__(self, index: int) -> _CacheRow:
     """The row of one record.
 
     Raises:
@@ -85,7 +85,7 @@ class RowReader:
     except BadRecord as error:
       reason = error.reason, error.detail
       record = CachedRecord(record_id=error.record_id, bad_record=reason)
-      return CacheRow(index=index, record=record)
+      return _CacheRow(index=index, record=record)
     record = CachedRecord(
       record_id=example.record_id,
       prompt=example.prompt,
@@ -100,10 +100,10 @@ class RowReader:
       reason = error.reason, error.detail
       record = dataclasses.replace(record, bad_image=reason)
     return self._with_tokens(
-      CacheRow(index=index, record=record, pixels=pixels)
+      _CacheRow(index=index, record=record, pixels=pixels)
     )
 
-  def _with_tokens(self, row: CacheRow) -> CacheRow:
+  def _with_tokens(self, row: _CacheRow) -> _CacheRow:
     """Tokens of each text, as in training."""
     if self.texts is None:
       return row
@@ -137,7 +137,7 @@ class RowReader:
 
 
 # Rows to at least as many rows (the excess is dropped); may be asynchronous.
-Encode = Callable[[np.ndarray], Any]
+_Encode = Callable[[np.ndarray], Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -150,8 +150,8 @@ class RowEncoders:
     num_rows: most rows in one call.
   """
 
-  images: Encode
-  texts: Encode | None
+  images: _Encode
+  texts: _Encode | None
   num_rows: int
 
 
@@ -247,8 +247,8 @@ class CacheEncoder:
     return size
 
   def _encoded(
-    self, rows: list[CacheRow]
-  ) -> tuple[list[CacheRow], Iterator[np.ndarray], Iterator[np.ndarray]]:
+    self, rows: list[_CacheRow]
+  ) -> tuple[list[_CacheRow], Iterator[np.ndarray], Iterator[np.ndarray]]:
     """Rows, and their moments and features, which may still be computed."""
     pixels = [row.pixels for row in rows if row.pixels is not None]
     tokens = [t for row in rows for t in row.tokens if t is not None]
@@ -257,7 +257,7 @@ class CacheEncoder:
     return rows, _each(moments), _each(features)
 
   def _batches(
-    self, encode_rows: Encode, rows: list[np.ndarray]
+    self, encode_rows: _Encode, rows: list[np.ndarray]
   ) -> list[tuple[Any, int]]:
     """(arrays being computed, how many of them count) of all rows."""
     size = self.encoders.num_rows
@@ -266,7 +266,7 @@ class CacheEncoder:
 
   def _write_row(
     self,
-    row: CacheRow,
+    row: _CacheRow,
     moments: Iterator[np.ndarray],
     features: Iterator[np.ndarray],
     files: Sequence[ShardFile],
@@ -290,7 +290,7 @@ def _read_chunks(
   indices: Sequence[int],
   size: int,
   pool: concurrent.futures.Executor,
-) -> Iterator[list[CacheRow]]:
+) -> Iterator[list[_CacheRow]]:
   """Rows in order, `size` at a time, while the next ones are being read."""
   waiting: collections.deque[list[concurrent.futures.Future]] = (
     collections.deque()

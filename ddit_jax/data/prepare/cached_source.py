@@ -27,7 +27,7 @@ from ddit_jax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CachedExample(CachedRecord):
+class _CachedExample(CachedRecord):
   """One record as `TextTransform` and the cached transforms read it.
 
   Attributes:
@@ -103,7 +103,7 @@ class CachedSource:
   def __len__(self) -> int:
     return len(self._latents)
 
-  def __getitem__(self, index: int) -> CachedExample:
+  def __getitem__(self, index: int) -> _CachedExample:
     """One example.
 
     Raises:
@@ -119,7 +119,7 @@ class CachedSource:
       data = self._features.read(self._features.start(part) + entry, where)
       return self.feature.unpack(data, where)
 
-    return CachedExample(**vars(record), read_feature=read_feature)
+    return _CachedExample(**vars(record), read_feature=read_feature)
 
   def fingerprint(self) -> str:
     """That of the source."""
@@ -177,7 +177,7 @@ class CachedTextToImageTransform(TextToImageTransform):
     return held + _moments_and_tokens_bytes(self)
 
   def more_arrays(
-    self, example: CachedExample, text: str
+    self, example: _CachedExample, text: str
   ) -> dict[str, np.ndarray]:
     """The text's features, [length, width]; raises BadRecord."""
     if self.feature is None:

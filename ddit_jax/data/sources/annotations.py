@@ -148,7 +148,7 @@ def _shown(value: Any) -> str:
   return f"{type(value).__name__} {value!r:.40}"
 
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+_SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 
 # Parsing a JSON file takes several times its size in memory.
 _MAX_JSON_BYTES = 2**34
@@ -194,11 +194,11 @@ def _list(path: str | os.PathLike, value: Any) -> list:
 
 
 # Reads an object with the lists "images" and "annotations".
-CocoReader = Callable[[Mapping[str, Any]], Iterator[Entry | TextError]]
+_CocoReader = Callable[[Mapping[str, Any]], Iterator[Entry | TextError]]
 
 
 def entries(
-  path: pathlib.Path, *, coco: CocoReader | None = None
+  path: pathlib.Path, *, coco: _CocoReader | None = None
 ) -> Iterator[tuple[str, Entry | TextError]]:
   """(record_id, entry or the reason there is none) of each record.
 
@@ -226,7 +226,7 @@ def entries(
   elif suffix == ".parquet":
     numbered = parquet_files.rows(path)
   else:
-    raise ValueError(f"{path} must end in one of {', '.join(SUFFIXES)}")
+    raise ValueError(f"{path} must end in one of {', '.join(_SUFFIXES)}")
   for number, entry in numbered:
     yield f"{path.name}:{number}", entry
 

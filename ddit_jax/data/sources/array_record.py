@@ -22,7 +22,7 @@ from ddit_jax.files import local_path
 from ddit_jax.json_files import file_hash
 
 
-class ArrayRecordSource:
+class _ArrayRecordSource:
   """The examples of shards, one after the other."""
 
   def __init__(
@@ -69,7 +69,7 @@ class ArrayRecordSource:
 
 def open_array_record(
   name: str, *, path: str, check_hashes: bool = False
-) -> ArrayRecordSource:
+) -> _ArrayRecordSource:
   """Opens what `ddit prepare` wrote.
 
   Args:
@@ -102,7 +102,7 @@ def open_array_record(
     instructions.add(manifest.source.get("instruction"))
   if not sum(shard.num_records for _, shard in shards):
     raise ValueError(f"the shards of {path} hold no records")
-  return ArrayRecordSource(
+  return _ArrayRecordSource(
     name,
     shards,
     removed=removed,

@@ -18,7 +18,7 @@ from ddit_jax.data.sources.image_lists import (
 from ddit_jax.data.sources.image_table import FileRecord
 from ddit_jax.data.sources.paths import SafeFolder, is_hidden
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp")
 _OTHER_SUFFIXES = (".gif", ".bmp", ".tif", ".tiff", ".heic", ".avif")
 
 _log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def side_by_side(
         continue
     for stem, name in images:
       image = os.path.join(below, name)
-      if not name.lower().endswith(IMAGE_SUFFIXES):
+      if not name.lower().endswith(_IMAGE_SUFFIXES):
         yield "other_format"
       elif stem in texts:
         yield _with_text(folder, image, os.path.join(below, texts[stem]))
@@ -82,7 +82,7 @@ def _paired(names: list[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
     stem = unicodedata.normalize("NFC", stem)
     if suffix.lower() == ".txt":
       texts.setdefault(stem, name)
-    elif suffix.lower() in IMAGE_SUFFIXES + _OTHER_SUFFIXES:
+    elif suffix.lower() in _IMAGE_SUFFIXES + _OTHER_SUFFIXES:
       images.append((stem, name))
   return texts, images
 
@@ -95,7 +95,7 @@ def _num_hidden_images(place: str, folders: list[str], names: list[str]) -> int:
       hidden += inside
   for entries in (folders, names):
     entries[:] = [name for name in entries if not is_hidden(name)]
-  return sum(name.lower().endswith(IMAGE_SUFFIXES) for name in hidden)
+  return sum(name.lower().endswith(_IMAGE_SUFFIXES) for name in hidden)
 
 
 def _choose_folders(

@@ -38,7 +38,7 @@ _POOLS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class DigitRecords:
+class _DigitRecords:
   """Records in memory, one row of every array each; see `mixture.Reader`.
 
   Attributes:
@@ -75,7 +75,7 @@ def text_to_image_records(
   captions: list[str],
   tokenizer: Tokenizer,
   length: int,
-) -> DigitRecords:
+) -> _DigitRecords:
   """Records {"images", "tokens"} of the image loss.
 
   Raises:
@@ -83,7 +83,7 @@ def text_to_image_records(
   """
   known = {c: caption_tokens(tokenizer, c, length) for c in set(captions)}
   tokens = np.stack([known[caption] for caption in captions])
-  return DigitRecords({"images": images, "tokens": tokens})
+  return _DigitRecords({"images": images, "tokens": tokens})
 
 
 def image_to_text_records(
@@ -92,14 +92,14 @@ def image_to_text_records(
   texts: list[str],
   tokenizer: Tokenizer,
   length: int,
-) -> DigitRecords:
+) -> _DigitRecords:
   """Records {"images", "tokens", "loss_mask"} of the text loss.
 
   Texts that do not fit are cut.
   """
   pairs = list(zip(prompts, texts, strict=True))
   known = {p: tokenize_and_pad(tokenizer, *p, length) for p in set(pairs)}
-  return DigitRecords(
+  return _DigitRecords(
     {
       "images": images,
       "tokens": np.stack([known[pair].tokens for pair in pairs]),
@@ -190,7 +190,7 @@ class DigitTask:
       seed_of=seed_of,
     )
 
-  def validation(self) -> DigitRecords:
+  def validation(self) -> _DigitRecords:
     """`data.validation_size` scenes by the validation writers.
 
     They are the same for every seed. Kinds of text have their weights at the
@@ -207,13 +207,13 @@ class DigitTask:
     parts = dict(self._schedule.phases[-1].parts)
     return self._images(max(parts, key=parts.get), **sampling)
 
-  def _images(self, kind: str, **sampling) -> DigitRecords:
+  def _images(self, kind: str, **sampling) -> _DigitRecords:
     pool = _POOLS[kind](self._world, **sampling)
     return text_to_image_records(
       pool.images, pool.captions, self._tokenizer, self._config.text_length
     )
 
-  def _texts(self, weights: Mapping[str, float], **sampling) -> DigitRecords:
+  def _texts(self, weights: Mapping[str, float], **sampling) -> _DigitRecords:
     pool = datasets.image_to_text_pool(self._world, weights=weights, **sampling)
     return image_to_text_records(
       pool.images,
@@ -251,7 +251,7 @@ _NUM_SCENES = 64
 _CAPTIONS_IN_DOCUMENT = 4
 
 
-class DigitExamples:
+class _DigitExamples:
   """64 images with captions, questions or pairs, or texts; a `Source`."""
 
   removed: Mapping[str, int] = {}
@@ -309,7 +309,7 @@ def open_digits(name: str, *, texts: str = "captions") -> Source:
   """
   if texts not in _KINDS:
     raise ValueError(f"unknown texts {texts!r}: {suggest(texts, _KINDS)}")
-  examples = DigitExamples(name, texts)
+  examples = _DigitExamples(name, texts)
   if texts != "documents":
     return examples
   return PackedDocuments(

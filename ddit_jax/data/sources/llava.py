@@ -7,7 +7,7 @@ from ddit_jax.data.sources.annotations import TextError, entries
 from ddit_jax.data.sources.image_table import FileSource, QuestionRows
 from ddit_jax.data.sources.paths import existing_file, images_folder
 
-LLAVA_TURNS = ("first", "all")
+_LLAVA_TURNS = ("first", "all")
 
 _IMAGE_MARKS = ("<image>", "<video>")
 # LLaVA's names and those of other exports of conversations.
@@ -51,8 +51,8 @@ def open_llava(
   Raises:
     ValueError: a file is missing or no list, or no question can be used.
   """
-  if turns not in LLAVA_TURNS:
-    raise ValueError(f"turns must be one of {LLAVA_TURNS}, not {turns!r}")
+  if turns not in _LLAVA_TURNS:
+    raise ValueError(f"turns must be one of {_LLAVA_TURNS}, not {turns!r}")
   file = existing_file(path, what="path")
   folder = images_folder(images, follow_links=follow_links)
   rows = QuestionRows(name)

@@ -14,7 +14,7 @@ from ddit_jax.data.sources.paths import existing_file, images_folder, is_unsafe
 from ddit_jax.data.text import question_prompt
 
 
-class PairSource:
+class _PairSource:
   """Pairs whose images are files; a `Source` of `Pair`s.
 
   Attributes:
@@ -61,7 +61,7 @@ def open_pairs(
   path: str,
   images: str | None = None,
   follow_links: bool = False,
-) -> PairSource:
+) -> _PairSource:
   """Opens a file of preference pairs.
 
   A record is {"caption", "chosen", "rejected"} with two paths of images, or
@@ -93,7 +93,7 @@ def open_pairs(
     for table, record in zip(tables, records, strict=True):
       table.append(record)
   # What was skipped is said and counted once for both.
-  return PairSource(
+  return _PairSource(
     FileSource(name, tables[0], images=folder, skipped=skipped),
     FileSource(name, tables[1], images=folder, skipped=Skipped()),
   )

@@ -129,7 +129,7 @@ def _holds_texts(kind) -> bool:
 _SPLITS = {"train", "test", "validation", "val", "dev"}
 
 
-class ParquetSource:
+class _ParquetSource:
   """The rows of some files, one file after the other."""
 
   def __init__(
@@ -250,7 +250,7 @@ def open_parquet(
   rewritten_column: str | None = None,
   question_column: str | None = None,
   cached_row_groups: int = 16,
-) -> ParquetSource:
+) -> _ParquetSource:
   """Opens local parquet files.
 
   Args:
@@ -267,7 +267,7 @@ def open_parquet(
 
   Raises:
     ValueError: no such file, splits mixed in a folder, or what
-      `ParquetSource` raises.
+      `_ParquetSource` raises.
   """
   if type(cached_row_groups) is not int or cached_row_groups < 1:
     raise ValueError(
@@ -282,7 +282,7 @@ def open_parquet(
     rewritten=rewritten_column,
     question=question_column,
   )
-  return ParquetSource(
+  return _ParquetSource(
     name, files, columns=columns, cached_row_groups=cached_row_groups
   )
 

@@ -15,7 +15,7 @@ from ddit_jax.data.sources.parquet import open_parquet
 from ddit_jax.data.sources.paths import ChangedFile, OpenFiles, PathSpec
 from ddit_jax.json_files import text_encoding
 
-DOCUMENTS = ("file", "line")
+_DOCUMENTS = ("file", "line")
 
 _SUFFIXES = (".txt", ".jsonl", ".parquet")
 _MAX_DOCUMENT_BYTES = 2**28
@@ -23,7 +23,7 @@ _CHUNK_BYTES = 2**24
 _LINE_FEED, _CARRIAGE_RETURN = b"\n\r"
 
 
-class PlainTexts:
+class _PlainTexts:
   """Documents, read in place; 16 bytes of memory each.
 
   Attributes:
@@ -152,8 +152,10 @@ def open_plain_text(
     raise ValueError(f"is_packed is True or False, not {is_packed!r}")
   if index_folder is not None and not is_packed:
     raise ValueError("index_folder is only used where is_packed is True")
-  if documents not in DOCUMENTS:
-    raise ValueError(f"documents must be one of {DOCUMENTS}, not {documents!r}")
+  if documents not in _DOCUMENTS:
+    raise ValueError(
+      f"documents must be one of {_DOCUMENTS}, not {documents!r}"
+    )
   files = paths.list_files(path, suffixes=_SUFFIXES)
   suffixes = sorted({file.suffix.lower() for file in files})
   if len(suffixes) != 1 or suffixes[0] not in _SUFFIXES:
@@ -165,7 +167,7 @@ def open_plain_text(
   if suffixes[0] == ".parquet":
     found = _parquet(name, files, path, text_key)
   else:
-    found = PlainTexts(
+    found = _PlainTexts(
       name,
       files,
       documents="line" if is_json else documents,

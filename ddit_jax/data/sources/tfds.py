@@ -22,7 +22,7 @@ _PATH = re.compile(
 _DETAIL_LENGTH = 200
 
 
-class TfdsSource:
+class _TfdsSource:
   """The examples of one split."""
 
   def __init__(
@@ -144,7 +144,7 @@ def open_tfds(
   text_key: str,
   image_key: str | None = "image",
   data_dir: str | None = None,
-) -> TfdsSource:
+) -> _TfdsSource:
   """Opens a data set that TFDS prepared with file_format="array_record".
 
   Args:
@@ -158,7 +158,7 @@ def open_tfds(
 
   Raises:
     ValueError: a path of another form, tensorflow-datasets is absent, data
-      that is not on disk or of another format, or what `TfdsSource` raises.
+      that is not on disk or of another format, or what `_TfdsSource` raises.
   """
   match = _PATH.fullmatch(path) if isinstance(path, str) else None
   if match is None:
@@ -182,7 +182,7 @@ def open_tfds(
       f"{match['name']} has no split {split!r}: it has "
       f"{sorted(builder.info.splits)}"
     ) from error
-  return TfdsSource(
+  return _TfdsSource(
     name, builder, split=split, image_key=image_key, text_key=text_key
   )
 

@@ -26,10 +26,10 @@ SHORT_ANSWER = "Answer the question using a single word or phrase."
 MAY_BE_UNANSWERABLE = (
   "Reply unanswerable if information is not present in the image."
 )
-COCO_PATTERN = "COCO_{subset}_{image_id:012d}.jpg"
-ID_PATTERN = "{image_id}.jpg"
-OKVQA_ANSWERS = ("answer", "raw_answer")
-EASY_VQA_SPLITS = ("train", "test")
+_COCO_PATTERN = "COCO_{subset}_{image_id:012d}.jpg"
+_ID_PATTERN = "{image_id}.jpg"
+_OKVQA_ANSWERS = ("answer", "raw_answer")
+_EASY_VQA_SPLITS = ("train", "test")
 # Characters of a bad id in messages.
 _SHOWN = 80
 
@@ -44,9 +44,9 @@ def open_vqav2(
   questions: str,
   annotations: str,
   images: str,
-  image_pattern: str = COCO_PATTERN,
+  image_pattern: str = _COCO_PATTERN,
   instruction: str = SHORT_ANSWER,
-  answer_key: str = OKVQA_ANSWERS[0],
+  answer_key: str = _OKVQA_ANSWERS[0],
   follow_links: bool = False,
 ) -> FileSource:
   """Opens VQA v2 or OK-VQA: official questions and their annotations.
@@ -70,9 +70,9 @@ def open_vqav2(
     ValueError: a file is missing or of another form, the pattern is wrong, or
       no question can be used.
   """
-  if answer_key not in OKVQA_ANSWERS:
+  if answer_key not in _OKVQA_ANSWERS:
     raise ValueError(
-      f"answer_key must be one of {OKVQA_ANSWERS}, not {answer_key!r}"
+      f"answer_key must be one of {_OKVQA_ANSWERS}, not {answer_key!r}"
     )
   header = _header(questions, what="questions")
   return _source(
@@ -93,7 +93,7 @@ def open_textvqa(
   *,
   path: str,
   images: str,
-  image_pattern: str = ID_PATTERN,
+  image_pattern: str = _ID_PATTERN,
   instruction: str = SHORT_ANSWER,
   follow_links: bool = False,
 ) -> FileSource:
@@ -131,7 +131,7 @@ def open_gqa(
   *,
   path: PathSpec,
   images: str,
-  image_pattern: str = ID_PATTERN,
+  image_pattern: str = _ID_PATTERN,
   instruction: str = SHORT_ANSWER,
   follow_links: bool = False,
 ) -> FileSource:
@@ -170,8 +170,8 @@ def open_easy_vqa(
   Raises:
     ValueError: no such split, or the package is not installed.
   """
-  if split not in EASY_VQA_SPLITS:
-    raise ValueError(f"split must be one of {EASY_VQA_SPLITS}, not {split!r}")
+  if split not in _EASY_VQA_SPLITS:
+    raise ValueError(f"split must be one of {_EASY_VQA_SPLITS}, not {split!r}")
   try:
     import easy_vqa
   except ImportError as error:
@@ -228,8 +228,8 @@ def _source(
 ) -> FileSource:
   if _image_name(image_pattern, "subset", 1) is None:
     raise ValueError(
-      f"image_pattern {image_pattern!r} must be like {COCO_PATTERN!r} or "
-      f"{ID_PATTERN!r}"
+      f"image_pattern {image_pattern!r} must be like {_COCO_PATTERN!r} or "
+      f"{_ID_PATTERN!r}"
     )
   rows = QuestionRows(name, instruction=instruction)
   for one in asked:

@@ -32,7 +32,7 @@ _CACHE = "tar_indexes"
 _THREADS = 16
 
 
-class WebDatasetSource:
+class _WebDatasetSource:
   """The samples of tar shards, one `os.pread` for each part of a sample.
 
   The index is memory-mapped: 32 bytes per sample on disk, and in memory only
@@ -140,7 +140,7 @@ def open_webdataset(
   rewritten_key: str = SampleRules.rewritten_key,
   index_folder: str | None = None,
   workers: int | None = None,
-) -> WebDatasetSource:
+) -> _WebDatasetSource:
   """Opens tar shards; the first time, builds their index.
 
   Args:
@@ -183,7 +183,7 @@ def open_webdataset(
     raise ValueError(
       f"the index of {folder} could not be built or read: {error}"
     ) from error
-  return WebDatasetSource(
+  return _WebDatasetSource(
     name, folder=folder, shards=shards, rules=rules, index=index
   )
 
