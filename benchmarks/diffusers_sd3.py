@@ -9,10 +9,14 @@ POOLED_WIDTH = 2048
 
 
 def sd3_transformer(network: MMDiTConfig):
-  """An SD3Transformer2DModel with random weights, on torch's device."""
-  import diffusers
+  """An SD3Transformer2DModel with random weights, on torch's device.
 
-  return diffusers.SD3Transformer2DModel(
+  Its last block keeps the text stream where ours does.
+  """
+  import diffusers
+  from diffusers.models.attention import JointTransformerBlock
+
+  model = diffusers.SD3Transformer2DModel(
     sample_size=128,
     patch_size=network.patch_size,
     in_channels=network.latent_channels,
@@ -25,6 +29,11 @@ def sd3_transformer(network: MMDiTConfig):
     pooled_projection_dim=POOLED_WIDTH,
     pos_embed_max_size=network.max_grid,
   )
+  if network.is_last_text_block_full:
+    model.transformer_blocks[-1] = JointTransformerBlock(
+      network.width, network.num_heads, network.head_dim
+    )
+  return model
 
 
 def image_step(

@@ -6,6 +6,7 @@ In reading order:
 - `mmdit`: the whole network and its two heads.
 - `joint_block`: one block, two streams that attend jointly.
 - `attention`: the kernels of joint attention, on a mesh.
+- `chunked_attention`: a few heads at a time, for the caches of a CPU.
 - `single_block`: the kernel of short sequences on TPUs.
 - `splash`: that of long ones.
 - `context_attention`: attention over tokens that are split.

@@ -4,6 +4,7 @@
 heads under `jax.shard_map` and runs one of the kernels there:
 
 - "xla": two products and a float32 softmax between them, left to XLA.
+- "chunked": the same of a few heads at a time, for the caches of a CPU.
 - "cudnn": NVIDIA's fused kernel, for half precision.
 - "single_block": a Pallas kernel for short sequences on TPUs.
 - "splash": the Pallas kernel of JAX for TPUs, see `splash`.
@@ -28,6 +29,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from ddit_jax.errors import InputError
+from ddit_jax.models.chunked_attention import chunked_attention
 from ddit_jax.models.context_attention import (
   all_to_all_attention,
   ring_attention,
@@ -36,7 +38,7 @@ from ddit_jax.models.layers import pad_tokens
 from ddit_jax.sharding.rules import divisible_spec, partition_spec
 
 AttentionKernel = Literal[
-  "auto", "xla", "cudnn", "single_block", "splash", "ring"
+  "auto", "xla", "chunked", "cudnn", "single_block", "splash", "ring"
 ]
 
 # The remat name of the attention's result.
@@ -46,6 +48,8 @@ _CONTEXT = "context"
 
 # Joint tokens up to and from which "auto" takes these kernels on a TPU.
 _SINGLE_BLOCK_TOKENS, _SPLASH_TOKENS = 640, 1024
+# And on a CPU.
+_CHUNKED_TOKENS = 128
 
 # `_`: the two streams may differ in length.
 Heads = Float[Array, "batch _ heads head_dim"]
@@ -180,6 +184,9 @@ def attend(
 
     attended = single_block_attention(query, key, value, key_mask=key_mask)
     return checkpoint_name(attended, ATTENTION)
+  if kernel == "chunked":
+    attended = chunked_attention(query, key, value, key_mask=key_mask)
+    return checkpoint_name(attended, ATTENTION)
   num_queries, mask = query.shape[1], None
   if key_mask is not None and kernel == "cudnn":
     # It takes even lengths only, and a mask of every query.
@@ -209,11 +216,12 @@ def choose_kernel(
   """The kernel that "auto" stands for; any other is checked and returned.
 
   Args:
-    kernel: "xla", "cudnn" (NVIDIA, half precision only), "single_block" and
-      "splash" (TPU), "ring" (with `mesh.context` only) or "auto": the ring
-      where the heads do not split over `mesh.context`, cuDNN's kernel for half
-      precision on NVIDIA GPUs, on TPUs the Pallas kernel of short sequences for
-      half precision and that of long ones, else XLA's.
+    kernel: "xla", "chunked", "cudnn" (NVIDIA, half precision only),
+      "single_block" and "splash" (TPU), "ring" (with `mesh.context` only) or
+      "auto": the ring where the heads do not split over `mesh.context`, cuDNN's
+      kernel for half precision on NVIDIA GPUs, on TPUs the Pallas kernel of
+      short sequences for half precision and that of long ones, chunks of heads
+      for long ones on a CPU, else XLA's.
     num_tokens: keys of an example, of both streams and all devices.
     num_heads: of all devices.
     head_dim: features of a head.
@@ -236,6 +244,8 @@ def choose_kernel(
       return "splash"
     if platform == "tpu" and num_tokens <= _SINGLE_BLOCK_TOKENS and is_half:
       return "single_block"
+    if platform == "cpu" and num_tokens >= _CHUNKED_TOKENS:
+      return "chunked"
     return "xla"
   _check_platform(kernel, platform)
   if kernel == "cudnn" and not takes_cudnn:

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh
 
 from ddit_jax.errors import InputError
+from ddit_jax.models import chunked_attention
 from ddit_jax.models.attention import attend, choose_kernel
 from tests.models import oracles
 
@@ -18,12 +19,21 @@ def drawn(*shapes, seed=0, scale=1.0):
   return [jnp.float32(scale * draw.normal(size=s)) for s in shapes]
 
 
+@pytest.fixture(params=["xla", "chunked"])
+def kernel(request, monkeypatch):
+  """A kernel of the CPU; chunks have one or a few of the heads."""
+  monkeypatch.setattr(chunked_attention, "_BYTES_OF_CORE", 1)
+  monkeypatch.setattr("os.cpu_count", lambda: 2)
+  return request.param
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 3, 4), (1, 7, 1, 8)])
-def test_attention_equals_three_loops(shape):
+def test_attention_equals_three_loops(shape, kernel):
   query, key, value = drawn(shape, shape, shape)
   want = oracles.attention(*(np.asarray(x, "f8") for x in (query, key, value)))
   # Measured 2e-7.
-  np.testing.assert_allclose(attend(query, key, value), want, atol=4e-6)
+  got = attend(query, key, value, kernel=kernel)
+  np.testing.assert_allclose(got, want, atol=4e-6)
 
 
 def test_one_key_means_its_value_is_copied():
@@ -64,10 +74,10 @@ def test_huge_scores_pick_the_best_key_without_overflow():
   )
 
 
-def test_half_precision_has_a_float32_softmax():
+def test_half_precision_has_a_float32_softmax(kernel):
   query, key, value = drawn(*[(2, 64, 2, 16)] * 3)
   halves = [jnp.asarray(x, jnp.bfloat16) for x in (query, key, value)]
-  got = attend(*halves)
+  got = attend(*halves, kernel=kernel)
   assert got.dtype == jnp.bfloat16
   want = oracles.attention(*(np.asarray(x, np.float64) for x in halves))
   # Measured 0.0027 at values up to 0.7: rounding of the result and of the
@@ -76,7 +86,7 @@ def test_half_precision_has_a_float32_softmax():
 
 
 @pytest.mark.parametrize("num_tokens", [5, 77])
-def test_gradients_equal_loops_in_float64(num_tokens):
+def test_gradients_equal_loops_in_float64(num_tokens, kernel):
   *qkv, pulled = drawn(*[(2, num_tokens, 2, 4)] * 4)
   mask = np.ones((2, num_tokens), bool)
   mask[0, 1:4] = False
@@ -84,7 +94,10 @@ def test_gradients_equal_loops_in_float64(num_tokens):
   @jax.jit
   def run(qkv):
     out, pull = jax.vjp(
-      lambda q, k, v: attend(q, k, v, key_mask=jnp.asarray(mask)), *qkv
+      lambda q, k, v: attend(
+        q, k, v, key_mask=jnp.asarray(mask), kernel=kernel
+      ),
+      *qkv,
     )
     return out, pull(pulled)
 
@@ -96,6 +109,14 @@ def test_gradients_equal_loops_in_float64(num_tokens):
   np.testing.assert_allclose(out, want, atol=4e-6)
   for ours, theirs in zip(gradients, want_gradients, strict=True):
     np.testing.assert_allclose(ours, theirs, atol=6e-6)
+
+
+def test_chunks_divide_the_heads_and_fit_the_caches(monkeypatch):
+  """40 x 40 scores of 4 bytes: 6,400 bytes a head."""
+  monkeypatch.setattr("os.cpu_count", lambda: 2)
+  for num_bytes, size in ((1, 2), (7_000, 2), (10_000, 3), (20_000, 6)):
+    monkeypatch.setattr(chunked_attention, "_BYTES_OF_CORE", num_bytes)
+    assert chunked_attention._chunk_size(6, 40 * 40) == size
 
 
 def chosen(kernel, platform, *, dtype="bfloat16", num_tokens=320, head_dim=64):
@@ -115,7 +136,8 @@ def chosen(kernel, platform, *, dtype="bfloat16", num_tokens=320, head_dim=64):
 @pytest.mark.parametrize(
   ("platform", "options", "kernel"),
   [
-    ("cpu", {"num_tokens": 4352}, "xla"),
+    ("cpu", {"num_tokens": 4352}, "chunked"),
+    ("cpu", {"num_tokens": 127}, "xla"),
     # 256 pixels with 64 and with 256 tokens of text.
     ("tpu", {}, "single_block"),
     ("tpu", {"num_tokens": 512}, "single_block"),
