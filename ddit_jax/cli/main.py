@@ -46,9 +46,9 @@ VERBS: dict[str, Verb] = {
 }
 
 BAD_INPUT = 2
-INTERRUPTED = 130
+_INTERRUPTED = 130
 # As of a program that SIGPIPE ends.
-OUTPUT_CLOSED = 141
+_OUTPUT_CLOSED = 141
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,12 +69,12 @@ def main(argv: list[str] | None = None) -> int:
     return BAD_INPUT
   except KeyboardInterrupt:
     print("ddit: interrupted", file=sys.stderr)
-    return INTERRUPTED
+    return _INTERRUPTED
   except BrokenPipeError:
     # The output is read by `head`, for example, which has enough.
     if not _drop_closed_output():
       raise
-    return OUTPUT_CLOSED
+    return _OUTPUT_CLOSED
 
 
 def _drop_closed_output() -> bool:

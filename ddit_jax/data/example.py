@@ -164,7 +164,7 @@ def instruction_of(source: Source) -> str | None:
 
 
 VERSION = 1
-MAX_TEXT_BYTES = 2**24
+_MAX_TEXT_BYTES = 2**24
 
 _MAGIC = b"DDEX"
 _HEADER = struct.Struct("<4sHHIQ")
@@ -196,8 +196,8 @@ def encode(example: Example) -> bytes:
     text = compact.encode()
   except UnicodeEncodeError as error:
     raise BadRecord("bad_text", str(error), example.record_id) from error
-  if len(text) > MAX_TEXT_BYTES:
-    detail = f"texts take {len(text)} bytes, at most {MAX_TEXT_BYTES} may"
+  if len(text) > _MAX_TEXT_BYTES:
+    detail = f"texts take {len(text)} bytes, at most {_MAX_TEXT_BYTES} may"
     raise BadRecord("bad_text", detail, example.record_id)
   image = b"" if example.image is None else example.image
   flags = 0 if example.image is None else _HAS_IMAGE
@@ -245,7 +245,7 @@ def _read_header(data: bytes, record_id: str) -> tuple[int, bool]:
     detail = f"flags {flags:#x} with an image of {image} bytes"
     raise BadRecord("corrupt_shard", detail, record_id)
   expected = _HEADER.size + text + image
-  if len(data) != expected or text > MAX_TEXT_BYTES:
+  if len(data) != expected or text > _MAX_TEXT_BYTES:
     detail = f"{len(data)} bytes, the header says {expected} ({text} of text)"
     raise BadRecord("wrong_length", detail, record_id)
   return text, bool(flags)

@@ -135,7 +135,7 @@ def pad_token(folder: pathlib.Path) -> str:
   return next(iter(named.values()))
 
 
-LENGTH = 77
+_LENGTH = 77
 _WHOLE = "tokenizer.json"
 _PARTS = ("vocab.json", "merges.txt")
 # Suffix of tokens that end a word.
@@ -144,7 +144,7 @@ _NAMED_PIECES = 3
 
 
 def clip_tokenizer(
-  folder: str | pathlib.Path, length: int = LENGTH
+  folder: str | pathlib.Path, length: int = _LENGTH
 ) -> PromptTokenizer:
   """A tokenizer of CLIP, padding with the token its own config names.
 

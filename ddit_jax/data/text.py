@@ -156,7 +156,7 @@ def instructions_from(files: Mapping[str, bytes]) -> tuple[str, ...]:
 
 
 # Longer texts are not captions or answers, and take seconds to tokenize.
-MAX_CHARACTERS = 100_000
+_MAX_CHARACTERS = 100_000
 
 # Tags join words by underscores or digits ("left_hand", "facing_right2").
 _LETTER = r"[^\W\d_]"
@@ -248,10 +248,10 @@ class TextTransform:
         or end token, which training would misread).
     """
     num_characters = len(prompt) + len(text)
-    if num_characters > MAX_CHARACTERS:
+    if num_characters > _MAX_CHARACTERS:
       raise BadRecord(
         "wrong_length",
-        f"{num_characters} characters, at most {MAX_CHARACTERS} are allowed",
+        f"{num_characters} characters, at most {_MAX_CHARACTERS} are allowed",
         record_id,
       )
     try:

@@ -19,7 +19,7 @@ _GPT2_END = "<|endoftext|>"
 _END_TOKENS = (END, _GPT2_END)
 # Texts must not contain any of them.
 SPECIAL_TOKENS = (PAD, *_END_TOKENS, UNKNOWN, MASK)
-TOKENIZER_FILE = "tokenizer.json"
+_TOKENIZER_FILE = "tokenizer.json"
 _MAX_BYTES = 2**26
 
 
@@ -89,7 +89,7 @@ class Tokenizer:
   def files(self) -> dict[str, bytes]:
     """Files for a checkpoint, by name."""
     text = self.backend.to_str(pretty=True)
-    return {TOKENIZER_FILE: text.encode("utf-8")}
+    return {_TOKENIZER_FILE: text.encode("utf-8")}
 
 
 def from_files(files: dict[str, bytes]) -> Tokenizer:
@@ -98,11 +98,11 @@ def from_files(files: dict[str, bytes]) -> Tokenizer:
   Raises:
     ValueError: the file is missing, damaged, or lacks a special token.
   """
-  if TOKENIZER_FILE not in files:
+  if _TOKENIZER_FILE not in files:
     raise ValueError(
-      f"no {TOKENIZER_FILE} among the tokenizer's files {sorted(files)}"
+      f"no {_TOKENIZER_FILE} among the tokenizer's files {sorted(files)}"
     )
-  return from_backend(read_backend(files[TOKENIZER_FILE]))
+  return from_backend(read_backend(files[_TOKENIZER_FILE]))
 
 
 def read_backend(data: bytes):
@@ -122,7 +122,7 @@ def read_backend(data: bytes):
       normalizers.Precompiled(table)
     return Backend.from_str(text)
   except Exception as error:
-    raise ValueError(f"damaged {TOKENIZER_FILE}: {_line(error)}") from error
+    raise ValueError(f"damaged {_TOKENIZER_FILE}: {_line(error)}") from error
 
 
 def _character_tables(body: object) -> Iterator[bytes]:
@@ -303,9 +303,9 @@ def _read(kind: str, folder: pathlib.Path):
   """Loads a folder's files as a `tokenizers.Tokenizer`."""
   own_files = _KINDS[kind].own_files
   try:
-    if (folder / TOKENIZER_FILE).is_file():
+    if (folder / _TOKENIZER_FILE).is_file():
       # It is a complete tokenizer, which transformers would alter.
-      return read_backend(read_regular(folder / TOKENIZER_FILE))
+      return read_backend(read_regular(folder / _TOKENIZER_FILE))
     if all((folder / name).is_file() for name in own_files):
       return _read_own_files(kind, folder)
   except ValueError:
@@ -315,7 +315,7 @@ def _read(kind: str, folder: pathlib.Path):
     raise ValueError(f"damaged files: {_line(error)}") from error
   found = sorted(path.name for path in folder.iterdir())
   raise ValueError(
-    f"needs {TOKENIZER_FILE} or {' with '.join(own_files)}, found {found}"
+    f"needs {_TOKENIZER_FILE} or {' with '.join(own_files)}, found {found}"
   )
 
 
@@ -348,8 +348,8 @@ def _num_pieces(model: pathlib.Path) -> int:
     import sentencepiece
   except ImportError as error:
     raise ValueError(
-      f"{model.name} without {TOKENIZER_FILE} needs the package sentencepiece: "
-      "pip install sentencepiece"
+      f"{model.name} without {_TOKENIZER_FILE} needs the package "
+      "sentencepiece: pip install sentencepiece"
     ) from error
   processor = sentencepiece.SentencePieceProcessor(model_file=str(model))
   return processor.get_piece_size()
@@ -391,7 +391,7 @@ def _append_mask(backend) -> None:
 
 def _download(kind: str, name: str) -> pathlib.Path:
   """The folder of a tokenizer of the hub, fetched or found in its cache."""
-  files = (TOKENIZER_FILE, *_KINDS[kind].own_files)
+  files = (_TOKENIZER_FILE, *_KINDS[kind].own_files)
   if pathlib.Path(name).is_absolute() or name.count("/") > 1:
     raise ValueError(f"there is no folder {name}: give one that holds {files}")
   import huggingface_hub
@@ -403,7 +403,7 @@ def _download(kind: str, name: str) -> pathlib.Path:
   except (OSError, ValueError) as error:
     raise ValueError(
       f"{name} is not a local folder and the hub did not give it "
-      f"({_line(error)}): give a folder that holds {TOKENIZER_FILE}"
+      f"({_line(error)}): give a folder that holds {_TOKENIZER_FILE}"
     ) from error
   return pathlib.Path(folder)
 

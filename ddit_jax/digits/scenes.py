@@ -36,7 +36,7 @@ _MIN_OBJECTS = {
   "several": 3,
 }
 SCENE_KINDS = tuple(_MIN_OBJECTS)
-ANY_RELATION = "any"
+_ANY_RELATION = "any"
 # Of the multi-object scenes, how many show a digit k beside (k + 3) mod 10.
 _PARTNER_FRACTION = 0.4
 _SINGLE_FRACTION = 0.2
@@ -120,7 +120,7 @@ def sample_scene(
     is_held_out=held_out,
     are_partners=are_partners,
   )
-  relation = ANY_RELATION if kind == "position" else None
+  relation = _ANY_RELATION if kind == "position" else None
   return arrange(contents, world, rng, writing=writing, relation=relation)
 
 
@@ -240,7 +240,7 @@ def draw_centers(
 
 def _is_related(centers: Float[np.ndarray, "count 2"], relation: str) -> bool:
   found = clear_relation(*(centers[0] - centers[1]))
-  return found is not None and relation in (ANY_RELATION, found)
+  return found is not None and relation in (_ANY_RELATION, found)
 
 
 def _draw_kind(world: World, rng: np.random.Generator) -> str:

@@ -47,7 +47,7 @@ from ddit_jax.sharding.placement import Placement, with_shardings
 # The frozen parts of a D-DiT.
 ENCODER_PARTS = ("text_encoder", "vae")
 # In a checkpoint: the parameters that the run started from and keeps.
-BASE_FILE = "lora_base.json"
+_BASE_FILE = "lora_base.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -361,7 +361,7 @@ class PretrainedParams:
   def base_file(self) -> dict[str, bytes]:
     """A checkpoint's metadata about the frozen parameters."""
     body = {"folder": str(self.folder), "digest": self.digest}
-    return {BASE_FILE: json.dumps(body, indent=2).encode()}
+    return {_BASE_FILE: json.dumps(body, indent=2).encode()}
 
   def check_same_base(self, files: dict[str, bytes]) -> None:
     """Raises InputError unless a run kept these parameters.
@@ -369,7 +369,7 @@ class PretrainedParams:
     Args:
       files: those saved with its checkpoint.
     """
-    saved = json.loads(files[BASE_FILE])
+    saved = json.loads(files[_BASE_FILE])
     if saved["digest"] != self.digest:
       raise InputError(
         f"{self.key}: {self.folder} holds other parameters than "

@@ -35,7 +35,7 @@ _SECONDS_TO_LEAVE = 10.0
 _ALIVE, _STOPPED = "ddit_jax/alive/", "ddit_jax/stopped/"
 _DONE = "done"
 _BAD_INPUT, _FAILED, _INTERRUPTED = 2, 1, 130
-HUNG = 76
+_HUNG = 76
 
 
 def check_same_settings(settings: Mapping[str, Any]) -> None:
@@ -146,7 +146,7 @@ def leaving_together(
 
 
 def _end_hang_alone(line: str) -> None:
-  _End(line=f"this run {line}", code=HUNG).exit()
+  _End(line=f"this run {line}", code=_HUNG).exit()
 
 
 class _Watch(threading.Thread):
@@ -188,7 +188,7 @@ class _Watch(threading.Thread):
 
   def end_hang(self, line: str) -> None:
     """Tells the other processes that this one no longer moves, and ends it."""
-    end = _End(line=f"process {self._index} {line}", code=HUNG)
+    end = _End(line=f"process {self._index} {line}", code=_HUNG)
     with (
       _ending_after(2 * _SECONDS_TO_LEAVE, end),
       contextlib.suppress(jax.errors.JaxRuntimeError),

@@ -49,7 +49,7 @@ FLAG_FIELDS = {
   "vqa": _OF_TEXTS,
 }
 # Exit code if only some requests could be run.
-PARTIAL = 1
+_PARTIAL = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ def generate(
   A request that cannot be used gets an "error" in place of a result.
 
   Returns:
-    The exit code: 0, or `PARTIAL` if some requests could not be used.
+    The exit code: 0, or `_PARTIAL` if some requests could not be used.
 
   Raises:
     InputError: the checkpoint, options or folder are invalid, or no request can
@@ -140,7 +140,7 @@ def generate(
     lines = to_json_lines(results[index] for index in chosen)
     replace_file(folder / "results.jsonl", lines)
   print(lines.decode(), end="")
-  return PARTIAL if errors else 0
+  return _PARTIAL if errors else 0
 
 
 def _usable(

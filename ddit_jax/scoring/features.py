@@ -20,7 +20,7 @@ from ddit_jax.scoring import records
 from ddit_jax.scoring.scored import ItemScores, Scored
 
 # Only distances on these are FID and KID; the two differ by whole points.
-FID_NETWORKS = (
+_FID_NETWORKS = (
   "inception-2015-12-05 clean-fid",
   "inception-2015-12-05 pytorch-fid",
 )
@@ -128,7 +128,7 @@ def score_distances(first: FeatureFile, second: FeatureFile) -> Scored:
       f"fewer images than the {dims} dimensions: the covariance is singular, "
       "and the distance depends on the number of images"
     )
-  if first.network in FID_NETWORKS and dims == _FID_DIMS:
+  if first.network in _FID_NETWORKS and dims == _FID_DIMS:
     figures["fid"] = figures["frechet_distance"]
     if "kernel_distance" in figures:
       figures["kid"] = figures["kernel_distance"]

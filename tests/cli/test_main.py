@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ddit_jax.cli.main import OUTPUT_CLOSED, VERBS, main, overview
+from ddit_jax.cli.main import VERBS, main, overview
 from ddit_jax.data.bad_records import TooManyBadRecords
 from ddit_jax.errors import InputError
 from tests import tiny_run
@@ -211,7 +211,7 @@ def test_a_reader_that_has_enough_is_no_error(num_words):
   ) as process:
     process.stdout.close()
     assert process.stderr.read() == ""
-  assert process.returncode == OUTPUT_CLOSED
+  assert process.returncode == 141
 
 
 def test_another_broken_pipe_is_an_error(capsys, monkeypatch):

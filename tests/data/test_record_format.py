@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddit_jax.data.example import (
-  MAX_TEXT_BYTES,
   BadRecord,
   Example,
   decode_example,
@@ -120,7 +119,7 @@ def test_a_cut_record_has_the_wrong_length(length):
     (by_hand(fields(texts=[1])), "bad_json", "not a string"),
     (by_hand(fields(prompt=None)), "bad_json", "not a string"),
     (by_hand(fields(texts=["\ud800"])), "bad_text", "surrogates"),
-    (by_hand(b" " * (MAX_TEXT_BYTES + 1)), "wrong_length", "of text"),
+    (by_hand(b" " * (2**24 + 1)), "wrong_length", "of text"),
   ],
 )
 def test_what_is_wrong_is_said(data, reason, detail):
@@ -130,7 +129,7 @@ def test_what_is_wrong_is_said(data, reason, detail):
   assert detail in caught.value.detail and "\n" not in caught.value.detail
 
 
-@pytest.mark.parametrize("text", ["\ud800", "x" * MAX_TEXT_BYTES])
+@pytest.mark.parametrize("text", ["\ud800", "x" * 2**24])
 def test_texts_that_cannot_be_stored(text):
   example = Example(record_id="s:1", image=None, texts=(text,))
   with pytest.raises(BadRecord, match=r"^s:1: bad_text: "):

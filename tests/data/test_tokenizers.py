@@ -9,7 +9,6 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
 from ddit_jax.data.tokenizers import (
-  TOKENIZER_FILE,
   from_backend,
   from_files,
   word_tokenizer,
@@ -92,7 +91,8 @@ def test_no_sentence_of_the_digit_grammar_is_lost():
 
 def test_the_files_of_a_checkpoint_give_the_same_tokenizer(tokenizer):
   files = tokenizer.files()
-  assert list(files) == [TOKENIZER_FILE] and json.loads(files[TOKENIZER_FILE])
+  assert list(files) == ["tokenizer.json"]
+  assert json.loads(files["tokenizer.json"])
   again = from_files(files)
   for text in ("a red seven?", "Q: is it blue? A: "):
     assert again.encode(text) == tokenizer.encode(text)

@@ -159,7 +159,7 @@ def test_any_relation_means_every_relation_but_no_diagonal():
   rng = np.random.default_rng(3)
   found = set()
   for _ in range(100):
-    centers = scenes.draw_centers(2, LARGE, rng, relation=scenes.ANY_RELATION)
+    centers = scenes.draw_centers(2, LARGE, rng, relation="any")
     dx, dy = centers[0] - centers[1]
     assert max(abs(dx), abs(dy)) >= 2 * min(abs(dx), abs(dy))
     found.add(

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ddit_jax.checkpoint.store import CheckpointStore
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.pretrained import BASE_FILE, PretrainedParams
+from ddit_jax.experiment.pretrained import PretrainedParams
 from ddit_jax.experiment.trainer import Trainer, train
 from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.lora.lora import LoraNetwork
@@ -291,8 +291,9 @@ def test_a_checkpoint_holds_adapters_and_no_base(adapted):
   assert len(moments) in (0, len(names) // 2)
   ups = [n for n in names if n.startswith("params") and n.endswith("['up']")]
   assert all(np.abs(stored[n]).max() > 0 for n in ups)
-  plain = adapted / "checkpoints" / str(LAST) / "plain" / "files" / BASE_FILE
-  assert json.loads(plain.read_text()).keys() == {"folder", "digest"}
+  plain = adapted / "checkpoints" / str(LAST) / "plain"
+  base = (plain / "files" / "lora_base.json").read_text()
+  assert json.loads(base).keys() == {"folder", "digest"}
   losses = [value for _, _, value in tiny_run.logged_losses(adapted)]
   assert np.isfinite(losses).all()
 

@@ -35,7 +35,7 @@ EXAMPLES = FolderFormat(
   version=record_format.VERSION,
   command="ddit prepare",
 )
-MAX_THREADS = 16
+_MAX_THREADS = 16
 
 _log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ def prepare(
     options=options.as_json(len(source)),
     write_part=copier.write_part,
     num_parts=options.shards_for(len(source)),
-    threads=min(MAX_THREADS, os.cpu_count() or 1)
+    threads=min(_MAX_THREADS, os.cpu_count() or 1)
     if threads is None
     else threads,
     max_bad_rate=max_bad_rate,

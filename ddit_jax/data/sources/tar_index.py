@@ -35,7 +35,7 @@ from ddit_jax.data.sources.tar_samples import (
 from ddit_jax.files import appearing_file
 from ddit_jax.json_files import file_hash, read_sealed, sealed
 
-INDEX_SUFFIX = ".tarindex"
+_INDEX_SUFFIX = ".tarindex"
 
 _MAX_INDEX_BYTES = 2**30
 
@@ -138,7 +138,7 @@ def open_index(
     # Another folder may hold indexes of several data folders.
     names.insert(0, str(folder))
   digest = _digest([_VERSION, names, rules.as_json()])
-  path = index_folder / f"webdataset-{digest[:16]}{INDEX_SUFFIX}"
+  path = index_folder / f"webdataset-{digest[:16]}{_INDEX_SUFFIX}"
   if path.exists():
     try:
       return read_index(path, shards, rules)

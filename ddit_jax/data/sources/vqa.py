@@ -21,9 +21,9 @@ from ddit_jax.data.sources.paths import (
   list_files,
 )
 
-SHORT_ANSWER = "Answer the question using a single word or phrase."
+_SHORT_ANSWER = "Answer the question using a single word or phrase."
 # Added for VizWiz, whose photos often do not show the answer.
-MAY_BE_UNANSWERABLE = (
+_MAY_BE_UNANSWERABLE = (
   "Reply unanswerable if information is not present in the image."
 )
 _COCO_PATTERN = "COCO_{subset}_{image_id:012d}.jpg"
@@ -45,7 +45,7 @@ def open_vqav2(
   annotations: str,
   images: str,
   image_pattern: str = _COCO_PATTERN,
-  instruction: str = SHORT_ANSWER,
+  instruction: str = _SHORT_ANSWER,
   answer_key: str = _OKVQA_ANSWERS[0],
   follow_links: bool = False,
 ) -> FileSource:
@@ -94,7 +94,7 @@ def open_textvqa(
   path: str,
   images: str,
   image_pattern: str = _ID_PATTERN,
-  instruction: str = SHORT_ANSWER,
+  instruction: str = _SHORT_ANSWER,
   follow_links: bool = False,
 ) -> FileSource:
   """Opens TextVQA_0.5.1_train.json or _val.json; raises as `open_vqav2`."""
@@ -111,7 +111,7 @@ def open_vizwiz(
   *,
   path: str,
   images: str,
-  instruction: str = f"{SHORT_ANSWER} {MAY_BE_UNANSWERABLE}",
+  instruction: str = f"{_SHORT_ANSWER} {_MAY_BE_UNANSWERABLE}",
   follow_links: bool = False,
 ) -> FileSource:
   """Opens VizWiz's train.json or val.json; raises as `open_vqav2`."""
@@ -132,7 +132,7 @@ def open_gqa(
   path: PathSpec,
   images: str,
   image_pattern: str = _ID_PATTERN,
-  instruction: str = SHORT_ANSWER,
+  instruction: str = _SHORT_ANSWER,
   follow_links: bool = False,
 ) -> FileSource:
   """Opens GQA, e.g. train_balanced_questions.json; raises as `open_vqav2`.
@@ -199,7 +199,7 @@ def open_pope(
   *,
   path: str,
   images: str,
-  instruction: str = SHORT_ANSWER,
+  instruction: str = _SHORT_ANSWER,
   follow_links: bool = False,
 ) -> FileSource:
   """Opens POPE, e.g. coco_pope_random.json; raises as `open_vqav2`.

@@ -2,9 +2,11 @@
 
 import pytest
 
-from ddit_jax.data.sources.vqa import MAY_BE_UNANSWERABLE, SHORT_ANSWER
 from ddit_jax.data.text import bare_question, question_prompt
 from ddit_jax.digits.questions import presence_question, prompt_text
+
+SHORT_ANSWER = "Answer the question using a single word or phrase."
+UNANSWERABLE = "Reply unanswerable if information is not present in the image."
 
 
 @pytest.mark.parametrize(
@@ -18,7 +20,7 @@ from ddit_jax.digits.questions import presence_question, prompt_text
     ),
     (
       "What is it?",
-      f"{SHORT_ANSWER} {MAY_BE_UNANSWERABLE}",
+      f"{SHORT_ANSWER} {UNANSWERABLE}",
       "Q: What is it? Answer the question using a single word or phrase. "
       "Reply unanswerable if information is not present in the image. A: ",
     ),
