@@ -46,7 +46,7 @@ class Question:
 
 def kinds(world: World) -> tuple[str, ...]:
   """The kinds of question that make sense in the world."""
-  return ONE_DIGIT_KINDS if world.is_one_digit else _SEVERAL_DIGITS_KINDS
+  return _ONE_DIGIT_KINDS if world.is_one_digit else _SEVERAL_DIGITS_KINDS
 
 
 def ask(
@@ -302,7 +302,7 @@ _ANSWER_TYPES = {
 }
 _COUNT_KINDS = ("how_many", "how_many_numbers")
 QUESTION_KINDS = tuple(_ASKERS)
-ONE_DIGIT_KINDS = QUESTION_KINDS[:5]
+_ONE_DIGIT_KINDS = QUESTION_KINDS[:5]
 _SEVERAL_DIGITS_KINDS = tuple(
   kind for kind in QUESTION_KINDS if kind != "color_yes_no"
 )

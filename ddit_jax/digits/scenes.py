@@ -103,17 +103,17 @@ def sample_scene(
   """
   if kind is None:
     kind = _draw_kind(world, rng)
-  elif kind not in scene_kinds(world):
+  elif kind not in _scene_kinds(world):
     raise ValueError(
       f"there is no scene of kind {kind!r} with at most {world.max_objects} "
-      f"objects; choose one of {scene_kinds(world)}"
+      f"objects; choose one of {_scene_kinds(world)}"
     )
   are_partners = None
   if (
     writing.is_training and not held_out and kind not in ("single", "counting")
   ):
     are_partners = bool(rng.random() < _partner_probability(world))
-  contents = draw_contents(
+  contents = _draw_contents(
     kind,
     rng,
     max_objects=world.max_objects,
@@ -139,7 +139,7 @@ def arrange(
     world: the sizes.
     rng: source of every draw.
     writing: whose glyphs to use.
-    relation: of the first object to the second, see `draw_centers`.
+    relation: of the first object to the second, see `_draw_centers`.
 
   Raises:
     ValueError: the world has no room for so many objects.
@@ -150,7 +150,7 @@ def arrange(
       f"a scene of {count} digits was requested, but this world holds 1 to "
       f"{world.max_objects}: choose another world or another prompt"
     )
-  centers = draw_centers(count, world, rng, relation=relation).tolist()
+  centers = _draw_centers(count, world, rng, relation=relation).tolist()
   objects = []
   for (digit, color), (x, y) in zip(contents, centers, strict=True):
     rows = writing.rows[digit]
@@ -159,14 +159,14 @@ def arrange(
   return Scene(tuple(objects))
 
 
-def scene_kinds(world: World) -> tuple[str, ...]:
+def _scene_kinds(world: World) -> tuple[str, ...]:
   """The kinds of scene the world has room for."""
   return tuple(
     kind for kind, least in _MIN_OBJECTS.items() if least <= world.max_objects
   )
 
 
-def draw_contents(
+def _draw_contents(
   kind: str,
   rng: np.random.Generator,
   *,
@@ -201,7 +201,7 @@ def draw_contents(
   return [(digit, _draw(SEEN_COLORS[digit], rng)) for digit in digits]
 
 
-def draw_centers(
+def _draw_centers(
   count: int,
   world: World,
   rng: np.random.Generator,
@@ -245,7 +245,7 @@ def _is_related(centers: Float[np.ndarray, "count 2"], relation: str) -> bool:
 
 def _draw_kind(world: World, rng: np.random.Generator) -> str:
   """A kind of scene: a fifth single, the others equally often."""
-  kinds = scene_kinds(world)[1:]
+  kinds = _scene_kinds(world)[1:]
   if not kinds or rng.random() < _SINGLE_FRACTION:
     return "single"
   return _draw(kinds, rng)
@@ -257,7 +257,7 @@ def _partner_probability(world: World) -> float:
   "counting" scenes cannot have partners, so the others have them more often:
   overall in PARTNER_FRACTION of the multi-object scenes.
   """
-  num_kinds = len(scene_kinds(world)[1:])
+  num_kinds = len(_scene_kinds(world)[1:])
   return _PARTNER_FRACTION * num_kinds / (num_kinds - 1)
 
 

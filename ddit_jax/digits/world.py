@@ -164,7 +164,7 @@ def loose_relations(dx: float, dy: float) -> tuple[str, ...]:
 # First row of each of the 14 writing forms: the labels repeat one dictation of
 # about 130 digits. 906 and 1545 split two runs of double length; they are
 # exact to within two rows.
-FORM_STARTS = (
+_FORM_STARTS = (
   *(0, 130, 256, 386, 516, 646, 776, 906, 1029),
   *(1157, 1287),
   *(1415, 1545, 1667),
@@ -228,7 +228,7 @@ def handwriting(split: str) -> Handwriting:
       f"there is no split {split!r} of the digits; choose one of {SPLITS}"
     )
   table = _digits_table()
-  forms = np.searchsorted(FORM_STARTS, np.arange(len(table)), side="right")
+  forms = np.searchsorted(_FORM_STARTS, np.arange(len(table)), side="right")
   forms = (forms - 1).astype(np.int64)
   is_kept = np.isin(forms, _FORMS[split])
   arrays = {

@@ -15,7 +15,7 @@ _Features = Float[np.ndarray, "items dims"]
 _Scores = Float[np.ndarray, " items"]
 
 
-def cosines(first: _Features, second: _Features) -> _Scores:
+def _cosines(first: _Features, second: _Features) -> _Scores:
   """Cosine of each pair of rows.
 
   Raises:
@@ -35,14 +35,14 @@ def cosines(first: _Features, second: _Features) -> _Scores:
 
 def clipscore(images: _Features, texts: _Features) -> _Scores:
   """2.5 x max(cosine, 0) of each pair."""
-  return _WEIGHT * np.maximum(cosines(images, texts), 0)
+  return _WEIGHT * np.maximum(_cosines(images, texts), 0)
 
 
 def text_scores(texts: _Features, references: Sequence[_Features]) -> _Scores:
   """The largest cosine, at least 0, of each text with its references."""
   return np.array(
     [
-      max(0.0, cosines(np.broadcast_to(text, rows.shape), rows).max())
+      max(0.0, _cosines(np.broadcast_to(text, rows.shape), rows).max())
       for text, rows in zip(texts, references, strict=True)
     ]
   )
@@ -61,4 +61,4 @@ def ref_clipscore(
 
 def scaled_cosines(images: _Features, texts: _Features) -> _Scores:
   """100 x cosine of each pair; torchmetrics takes max(mean, 0) of them."""
-  return 100 * cosines(images, texts)
+  return 100 * _cosines(images, texts)

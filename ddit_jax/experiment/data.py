@@ -73,7 +73,7 @@ def _check_can_be_cached(config: Config, task: str) -> None:
     )
 
 
-def takes_features(config: Config, task: str) -> bool:
+def _takes_features(config: Config, task: str) -> bool:
   """Whether the task can use features of clean captions.
 
   Masked texts need the text encoder at each step, and some networks embed
@@ -172,7 +172,7 @@ class CacheRequest:
         f"--cache={','.join(self.parts)} lacks latents, which every cache "
         "contains: write --cache=latents,t5"
       )
-    if self.has_features and not takes_features(config, self.task):
+    if self.has_features and not _takes_features(config, self.task):
       raise ValueError(
         f"--cache requests t5, but {self.task} of this config takes no "
         "features of clean captions (masked texts are encoded at each step, "
@@ -266,7 +266,7 @@ def _task_transform(
   images = StoredMoments(moments=caches[0].moments)
   if not is_image_loss:
     return CachedImageToTextTransform(images=images, texts=texts)
-  feature = caches[0].feature if takes_features(config, task) else None
+  feature = caches[0].feature if _takes_features(config, task) else None
   return CachedTextToImageTransform(images=images, texts=texts, feature=feature)
 
 
@@ -291,7 +291,7 @@ def _check_origin(
     {"source": source.fingerprint(), "num_records": len(source)}
     | latents_origin(config, task),
   )
-  if cached.feature is not None and takes_features(config, task):
+  if cached.feature is not None and _takes_features(config, task):
     wanted = features_origin(config, task, tokenizer)
     differing += plan_differences(cached.options["features"], wanted)
   if differing:
@@ -306,7 +306,7 @@ def _check_alike(
   config: Config, task: str, sources: Mapping[str, Source]
 ) -> None:
   """Raises if only some sources have features; a batch needs all or none."""
-  if not takes_features(config, task):
+  if not _takes_features(config, task):
     return
   has_features = {
     name: source.feature is not None
@@ -322,7 +322,7 @@ def _check_alike(
 
 
 def _way_out(config: Config, task: str) -> str:
-  parts = "latents,t5" if takes_features(config, task) else "latents"
+  parts = "latents,t5" if _takes_features(config, task) else "latents"
   return (
     f"write a cache with ddit prepare --cache={parts} --task={task} "
     "--out=NEW_FOLDER and this config, or read the images with "

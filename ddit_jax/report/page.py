@@ -137,8 +137,8 @@ def write_report(path: str | os.PathLike, report: Report) -> None:
     lstrip_blocks=True,
   )
   environment.filters |= {
-    "number": number,
-    "duration": duration,
+    "number": _number,
+    "duration": _duration,
     "image": image_source,
     "name": _breakable,
   }
@@ -159,7 +159,7 @@ def write_report(path: str | os.PathLike, report: Report) -> None:
         "num_unfolded": _NUM_UNFOLDED,
         "main_curves": [c for c in charted if c["name"] in _CURVES],
         "other_curves": [c for c in charted if c["name"] not in _CURVES],
-        "config": flat_config(report.config),
+        "config": _flat_config(report.config),
       }
     )
   except jinja2.UndefinedError as error:
@@ -185,7 +185,7 @@ def _groups(rows: Mapping[str, dict]) -> dict[str, list[dict]]:
   return groups
 
 
-def number(value: float | None) -> str:
+def _number(value: float | None) -> str:
   """A short number: "0.123", "60 000", "5.6e-05"; a dash for None and NaN."""
   if value is None or not math.isfinite(value):
     return "–"
@@ -194,7 +194,7 @@ def number(value: float | None) -> str:
   return f"{value:,.0f}".replace(",", "\u202f")
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
   """Seconds in a suitable unit: "42 s", "3.5 min", "2.1 h"."""
   if seconds < 120:
     return f"{seconds:.{1 if seconds < 10 else 0}f}\u202fs"
@@ -203,13 +203,13 @@ def duration(seconds: float) -> str:
   return f"{seconds / 3600:.1f}\u202fh"
 
 
-def flat_config(config: dict[str, Any], path: str = "") -> dict[str, str]:
+def _flat_config(config: dict[str, Any], path: str = "") -> dict[str, str]:
   """Nested values by dotted name: {"model.width": "64"}; {} stays "{}"."""
   flat = {}
   for key, value in config.items():
     name = f"{path}.{key}" if path else str(key)
     if isinstance(value, dict) and value:
-      flat |= flat_config(value, name)
+      flat |= _flat_config(value, name)
     else:
       is_text = isinstance(value, str)
       flat[name] = value if is_text else json.dumps(value, default=str)
@@ -240,7 +240,7 @@ def _metric_row(name: str, metric: dict[str, Any]) -> dict[str, Any]:
   def text(x: float | None) -> str:
     if is_fraction and _finite(x):
       return f"{100 * x:.1f}\u202f%"
-    return number(x)
+    return _number(x)
 
   def mark(kind: str, *ends: float | None) -> list[tuple[str, float, float]]:
     if len(_finite(*ends)) < len(ends):
@@ -254,7 +254,7 @@ def _metric_row(name: str, metric: dict[str, Any]) -> dict[str, Any]:
     "interval": "" if low is None else f"{text(low)} to {text(high)}",
     "oracle": text(oracle),
     "prior": text(prior),
-    "n": number(n),
+    "n": _number(n),
     "controls": ", ".join(f"{k} {text(v)}" for k, v in controls.items()),
     "marks": [
       *mark("value", 0.0, value),
@@ -275,13 +275,13 @@ def run_figures(
   """The ends of the curves, and the time."""
   figures = {}
   if scalars:
-    figures["training steps"] = number(max(line["step"] for line in scalars))
+    figures["training steps"] = _number(max(line["step"] for line in scalars))
   for name, label in _LAST.items():
     values = _finite(*(line.get(name) for line in scalars))
     if values:
-      figures[label] = number(charts.running_mean(np.array(values))[-1])
+      figures[label] = _number(charts.running_mean(np.array(values))[-1])
   if seconds:
-    figures["total time"] = duration(sum(seconds.values()))
+    figures["total time"] = _duration(sum(seconds.values()))
   return figures
 
 

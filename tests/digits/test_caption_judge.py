@@ -71,5 +71,5 @@ def test_metrics_of_complete_wrong_and_shuffled_captions():
   assert 0 < wrong["judged/is_there"]["value"] < 1
   assert {name.split("/")[1] for name in right} == {
     "accuracy",
-    *questions.ONE_DIGIT_KINDS,
+    *questions._ONE_DIGIT_KINDS,
   }

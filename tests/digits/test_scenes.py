@@ -26,7 +26,7 @@ def held_out_parts(drawn):
 
 
 def contents(kind, rng, **options):
-  return scenes.draw_contents(kind, rng, max_objects=4, **options)
+  return scenes._draw_contents(kind, rng, max_objects=4, **options)
 
 
 @pytest.mark.parametrize("kind", scenes.SCENE_KINDS)
@@ -98,8 +98,8 @@ def test_color_attr_has_two_digits_in_two_colors():
 
 def test_kinds_fit_the_world():
   rng = np.random.default_rng(6)
-  assert scenes.scene_kinds(WORLDS["one_digit"]) == ("single",)
-  assert scenes.scene_kinds(WORLDS["scenes_32"]) == scenes.SCENE_KINDS
+  assert scenes._scene_kinds(WORLDS["one_digit"]) == ("single",)
+  assert scenes._scene_kinds(WORLDS["scenes_32"]) == scenes.SCENE_KINDS
   assert scenes._draw_kind(WORLDS["one_digit"], rng) == "single"
   drawn = collections.Counter(
     scenes._draw_kind(WORLDS["scenes_32"], rng) for _ in range(6000)
@@ -117,7 +117,7 @@ def test_cells_lie_on_the_canvas_with_a_gap(world, count):
   gap = {32: 3, 48: 4}[world.canvas]
   half = world.digit_size / 2
   for _ in range(60):
-    centers = scenes.draw_centers(count, world, rng)
+    centers = scenes._draw_centers(count, world, rng)
     assert centers.shape == (count, 2)
     assert (centers >= half).all() and (centers <= world.canvas - half).all()
     for i in range(count):
@@ -130,7 +130,7 @@ def test_one_digit_strays_evenly_around_the_middle():
   rng = np.random.default_rng(1)
   world = WORLDS["one_digit"]
   centers = np.array(
-    [scenes.draw_centers(1, world, rng)[0] for _ in range(4000)]
+    [scenes._draw_centers(1, world, rng)[0] for _ in range(4000)]
   )
   assert (np.abs(centers - 8) <= 0.5).all()
   # Uniform on +-0.5: deviation 0.2887, its standard error 0.0020 here.
@@ -150,7 +150,7 @@ def test_one_digit_strays_evenly_around_the_middle():
 def test_a_relation_is_kept(relation, axis, sign):
   rng = np.random.default_rng(2)
   for _ in range(50):
-    centers = scenes.draw_centers(2, LARGE, rng, relation=relation)
+    centers = scenes._draw_centers(2, LARGE, rng, relation=relation)
     offset = centers[0] - centers[1]
     assert sign * offset[axis] >= 2 * abs(offset[1 - axis])
 
@@ -159,7 +159,7 @@ def test_any_relation_means_every_relation_but_no_diagonal():
   rng = np.random.default_rng(3)
   found = set()
   for _ in range(100):
-    centers = scenes.draw_centers(2, LARGE, rng, relation="any")
+    centers = scenes._draw_centers(2, LARGE, rng, relation="any")
     dx, dy = centers[0] - centers[1]
     assert max(abs(dx), abs(dy)) >= 2 * min(abs(dx), abs(dy))
     found.add(

@@ -147,7 +147,7 @@ def test_no_form_is_in_two_splits():
 def test_each_form_begins_with_the_dictation_zero_to_nine():
   # Only starts that are exact: 906 and 1545 come from an alignment.
   whole = datasets.load_digits().target
-  for start in world.FORM_STARTS:
+  for start in world._FORM_STARTS:
     if start not in (906, 1545):
       assert whole[start : start + 10].tolist() == list(range(10)), start
 

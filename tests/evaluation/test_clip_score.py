@@ -12,7 +12,7 @@ CAPTIONS = [np.array([[1.0, 0.0], [1.0, 1.0]]), -TEXTS[1:2], TEXTS[2:]]
 
 
 def test_lengths_do_not_matter_and_negative_cosines_count_as_zero():
-  assert clip_score.cosines(IMAGES, TEXTS) == pytest.approx([ROOT, -1, 0])
+  assert clip_score._cosines(IMAGES, TEXTS) == pytest.approx([ROOT, -1, 0])
   scores = clip_score.clipscore(IMAGES, TEXTS)
   assert scores == pytest.approx([2.5 * ROOT, 0, 0])
   # torchmetrics keeps them, and clips the mean.
@@ -29,6 +29,6 @@ def test_references_take_the_nearest_and_the_harmonic_mean():
 
 def test_undefined_cosines_raise():
   with pytest.raises(ValueError, match="is zero"):
-    clip_score.cosines(np.zeros((1, 2)), np.ones((1, 2)))
+    clip_score._cosines(np.zeros((1, 2)), np.ones((1, 2)))
   with pytest.raises(ValueError, match="one row each"):
-    clip_score.cosines(IMAGES, TEXTS[:2])
+    clip_score._cosines(IMAGES, TEXTS[:2])

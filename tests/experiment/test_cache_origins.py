@@ -18,12 +18,12 @@ def run(cached_files):
 def test_only_clean_captions_of_a_network_with_a_text_encoder_take_features(
   run,
 ):
-  assert data.takes_features(run, "text_to_image")
-  assert not data.takes_features(run, "image_to_text")
+  assert data._takes_features(run, "text_to_image")
+  assert not data._takes_features(run, "image_to_text")
   for size, takes in (("end_to_end", False), ("sd3_medium", True)):
     model = dataclasses.replace(run.model, size=size)
     other = dataclasses.replace(run, model=model)
-    assert data.takes_features(other, "text_to_image") == takes
+    assert data._takes_features(other, "text_to_image") == takes
 
 
 def test_a_tokenizer_from_a_checkpoint_is_the_same(run):

@@ -420,7 +420,7 @@ def test_an_image_is_embedded_to_the_last_bit(tmp_path, channels):
   ],
 )
 def test_numbers_are_short(value, text):
-  assert page.number(value) == text
+  assert page._number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_numbers_are_short(value, text):
   ],
 )
 def test_durations_choose_their_unit(seconds, text):
-  assert page.duration(seconds) == text
+  assert page._duration(seconds) == text
 
 
 def test_the_config_is_flat_and_complete():
@@ -441,7 +441,7 @@ def test_the_config_is_flat_and_complete():
     "seed": 7,
     "model": {"width": 64, "text": {"words": ["a", "<b>"], "extra": {}}},
   }
-  assert page.flat_config(config) == {
+  assert page._flat_config(config) == {
     "seed": "7",
     "model.width": "64",
     "model.text.words": '["a", "<b>"]',

@@ -70,7 +70,7 @@ class _DigitRecords:
     return sum(array[0].nbytes for array in self.arrays.values())
 
 
-def text_to_image_records(
+def _text_to_image_records(
   images: UInt8[np.ndarray, "n canvas canvas 3"],
   captions: list[str],
   tokenizer: Tokenizer,
@@ -86,7 +86,7 @@ def text_to_image_records(
   return _DigitRecords({"images": images, "tokens": tokens})
 
 
-def image_to_text_records(
+def _image_to_text_records(
   images: UInt8[np.ndarray, "n canvas canvas 3"],
   prompts: list[str],
   texts: list[str],
@@ -209,13 +209,13 @@ class DigitTask:
 
   def _images(self, kind: str, **sampling) -> _DigitRecords:
     pool = _POOLS[kind](self._world, **sampling)
-    return text_to_image_records(
+    return _text_to_image_records(
       pool.images, pool.captions, self._tokenizer, self._config.text_length
     )
 
   def _texts(self, weights: Mapping[str, float], **sampling) -> _DigitRecords:
     pool = datasets.image_to_text_pool(self._world, weights=weights, **sampling)
-    return image_to_text_records(
+    return _image_to_text_records(
       pool.images,
       pool.prompts,
       pool.texts,

@@ -144,13 +144,13 @@ def test_a_task_may_have_a_pool_of_its_own(opened):
 def test_each_image_keeps_its_prompt_and_text():
   words = word_tokenizer(["Q:", "A:", "?", "a", "red", "seven", "is", "it"])
   images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-  found = digits.image_to_text_records(
+  found = digits._image_to_text_records(
     images, ["", "is it red?"], ["seven", "a"], words, 6
   )
   assert [r.arrays["loss_mask"].sum() for r in found] == [6, 2]
   assert words.decode(found[1].arrays["tokens"]) == "is it red? a"
   assert found.record_bytes == 4 * 4 * 3 + 6 * 4 + 6
-  captions = digits.text_to_image_records(images, ["a red", "seven"], words, 4)
+  captions = digits._text_to_image_records(images, ["a red", "seven"], words, 4)
   for index, text in enumerate(["a red", "seven"]):
     record = captions.read(7, index)
     assert words.decode(record.arrays["tokens"]) == text
