@@ -5,6 +5,8 @@ import logging
 import pathlib
 from collections.abc import Callable, Mapping
 
+import jax
+
 from ddit_jax.checkpoint.manifest import CheckpointError
 from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.errors import InputError, preparing
@@ -48,6 +50,9 @@ def train_stages(
   folders = {name: local_path(workdir) / name for name in stages}
   with preparing():
     check_same_settings({n: dataclasses.asdict(c) for n, c in stages.items()})
+    # As the stages that are done have saved them.
+    kind = jax.devices()[0].device_kind
+    stages = {name: c.for_chip(kind) for name, c in stages.items()}
     _check_references(stages)
     done = [n for n in stages if _is_complete(stages[n], folders[n])]
     _check_order(list(stages), done)

@@ -47,7 +47,11 @@ def crash_at(monkeypatch):
 def two_stages(**overrides):
   """First images only, then both; four and six steps."""
   first = tiny_run.settings(
-    train__num_steps="4", data__image_to_text__batch_size="0", **overrides
+    train__num_steps="4",
+    data__image_to_text__batch_size="0",
+    # Saved as what it means on the machine.
+    model__execution__remat="chip",
+    **overrides,
   )
   second = tiny_run.settings(init_from="stage:images", **overrides)
   return {"images": first, "both": second}
