@@ -136,7 +136,8 @@ def check_out(out: str | None, flag: str = "--out") -> pathlib.Path | None:
   """The file that a flag names, checked before the work; None if unset.
 
   Raises:
-    InputError: it is a folder, or cannot be written.
+    InputError: it cannot be written, or is no file that may be replaced: a
+      folder, a device such as /dev/null, a pipe, or a link.
   """
   if not out:
     return None
@@ -145,6 +146,8 @@ def check_out(out: str | None, flag: str = "--out") -> pathlib.Path | None:
     raise InputError(f"{flag}={out}: there is no folder {path.parent}")
   if path.is_dir():
     raise InputError(f"{flag}={out} is a folder: name a file in it")
+  if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+    raise InputError(f"{flag}={out} is not a regular file: name a new file")
   if not os.access(path.parent, os.W_OK):
     raise InputError(f"{flag}={out} cannot be written: choose another folder")
   return path

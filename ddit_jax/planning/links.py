@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from ddit_jax.planning.chips import Chip
 from ddit_jax.planning.collectives import Collective
 
+MAX_CHIPS = 2**16
+
 # Along this many chips a torus closes: cubes of four, or a whole pod's side.
 _CLOSED = {2: 16, 3: 4}
 
@@ -82,6 +84,8 @@ def torus_shape(text: str) -> tuple[int, ...]:
   if not all(side.isdecimal() and int(side) for side in sides):
     raise ValueError(f"{text!r} is no shape: write the sides, e.g. 4x4x4")
   shape = tuple(map(int, sides))
-  if math.prod(shape) > 2**16:
-    raise ValueError(f"{text!r} has {math.prod(shape)} chips, above 65,536")
+  if math.prod(shape) > MAX_CHIPS:
+    raise ValueError(
+      f"{text!r} has {math.prod(shape)} chips, above {MAX_CHIPS:,}"
+    )
   return shape

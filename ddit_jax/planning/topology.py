@@ -10,7 +10,7 @@ import jax
 
 from ddit_jax.errors import InputError, suggest
 from ddit_jax.planning.chips import CHIPS, Chip
-from ddit_jax.planning.links import torus_shape
+from ddit_jax.planning.links import MAX_CHIPS, torus_shape
 
 _TPUS = ("v2", "v3", "v4", "v5e", "v5p", "v6e", "tpu7x")
 # Chip -> device kind of its nodes' GPUs, whose compiler is not used.
@@ -92,8 +92,11 @@ def open_topology(name: str, num_slices: int = 1) -> Topology:
     shape = torus_shape(sides)
   except ValueError as error:
     raise InputError(f"--topology={name}: {error}") from error
-  if num_slices < 1:
-    raise InputError(f"--slices must be positive, got {num_slices}")
+  most = MAX_CHIPS // math.prod(shape)
+  if not 1 <= num_slices <= most:
+    raise InputError(
+      f"--slices of {name} must be in 1 to {most}, got {num_slices}"
+    )
   if chip in _GPUS and len(shape) != 2:
     raise InputError(
       f"--topology={name}: write nodes and GPUs of a node, e.g. {chip}:8x8"

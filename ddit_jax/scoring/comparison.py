@@ -1,7 +1,7 @@
 """Two results of `ddit score` on the same items."""
 
-import math
 import pathlib
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -47,7 +47,12 @@ def read_score_file(path: pathlib.Path) -> ScoreFile:
     InputError: another file.
   """
   body = read_json_object(path, max_bytes=records.MAX_BYTES)
-  records.check_fields(body, _FIELDS, where=f"{path} (from ddit score --out?)")
+  where = f"{path} (from ddit score --out?)"
+  records.check_fields(body, _FIELDS, where=where)
+  hashes = body["references"]
+  records.check_fields(
+    hashes, dict.fromkeys(hashes, records.TEXT), where=f"{where}, references"
+  )
   return ScoreFile(
     path=path,
     benchmark=body["benchmark"],
@@ -129,8 +134,10 @@ def _items(value: Any, where: str) -> ItemScores:
   ids, groups, scores, strata = (value[name] for name in _COLUMNS)
   if not all(isinstance(one, str) for one in (*ids, *groups, *strata)):
     raise InputError(f"{where}: ids, groups and strata must be texts")
+  # Also refuses NaN, and whole numbers that are too large for a float.
   if not all(
-    type(one) in records.NUMBER and math.isfinite(one) for one in scores
+    type(one) in records.NUMBER and abs(one) <= sys.float_info.max
+    for one in scores
   ):
     raise InputError(f"{where}: scores must be finite numbers")
   if not ids or len(set(ids)) != len(ids):

@@ -55,8 +55,9 @@ def read_annotations(
     InputError: another format, or a question that is annotated twice.
   """
   body = records.read_any(path)
-  names = [name for name in ("annotations", "data") if name in (body or ())]
-  if not isinstance(body, dict) or not names:
+  found = body if isinstance(body, dict) else {}
+  names = [name for name in ("annotations", "data") if name in found]
+  if not names:
     raise InputError(
       f'{path} must hold an object with the list "annotations" (VQA, OK-VQA) '
       'or "data" (TextVQA)'

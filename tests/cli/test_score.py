@@ -1,6 +1,7 @@
 """`ddit score`, from files to a result."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -109,6 +110,17 @@ def test_a_folder_that_cannot_be_written_is_refused_first(
   assert main([*ARGUMENTS, "--out=o.json"]) == 2
   assert "--out=o.json cannot be written" in capsys.readouterr().err
   assert not (files / "o.json").exists()
+
+
+@pytest.mark.parametrize("name", ["pipe", "link", "/dev/null"])
+def test_only_a_regular_file_is_replaced(files, capsys, name):
+  os.mkfifo(files / "pipe")
+  (files / "link").symlink_to("r.json")
+  before = os.lstat(name).st_ino
+  assert main([*ARGUMENTS, f"--out={name}"]) == 2
+  line = f"ddit: --out={name} is not a regular file: name a new file\n"
+  assert capsys.readouterr().err == line
+  assert os.lstat(name).st_ino == before
 
 
 def test_it_runs_where_jax_cannot_be_imported(files):

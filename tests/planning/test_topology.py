@@ -25,7 +25,8 @@ def test_virtual_devices_of_this_machine():
     ("v6:8x8", 1, "did you mean 'v6e'"),
     ("h100:8", 1, "write nodes and GPUs of a node, e.g. h100:8x8"),
     ("h100:1x4", 2, "has no slices: leave --slices=2 out"),
-    ("cpu:8", 0, "--slices must be positive, got 0"),
+    ("cpu:8", 0, "--slices of cpu:8 must be in 1 to 8192, got 0"),
+    ("v5p:4x4x4", 10**9, "must be in 1 to 1024, got 1000000000"),
     ("cpu:512", 1, "needs 512 virtual devices, but this process has 8"),
   ],
 )

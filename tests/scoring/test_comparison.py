@@ -89,6 +89,8 @@ def test_a_distance_has_no_items_to_test(read):
     (lambda b: items_of(b).update(scores=[1.0]), "one group and score"),
     (lambda b: items_of(b).update(scores=[True, 1.0]), "finite numbers"),
     (lambda b: items_of(b).update(scores=[1.0, 1e999]), "finite numbers"),
+    (lambda b: items_of(b).update(scores=[1.0, 10**400]), "finite numbers"),
+    (lambda b: b["references"].update(b=1), "references: .* must be a text"),
     (lambda b: items_of(b).update(strata=["x"]), "one group and score"),
   ],
 )

@@ -122,6 +122,14 @@ def test_bad_results_are_refused_with_their_reason(files, results, message):
     vqa.vqav2(*files(results=results))
 
 
+@pytest.mark.parametrize("body", ["5", "true", "null", "[]", '"data"', "{}"])
+def test_other_json_holds_no_annotations(files, body):
+  predictions, (references,) = files()
+  references.write_text(body)
+  with pytest.raises(InputError, match='with the list "annotations"'):
+    vqa.vqav2(predictions, [references])
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [
