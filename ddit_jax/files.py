@@ -56,6 +56,17 @@ def local_path(path: str | os.PathLike, *, what: str = "") -> pathlib.Path:
   return resolved.joinpath(*parts[num_resolved:])
 
 
+def is_unsafe(path: str) -> bool:
+  """Whether a relative path leads out of its folder, before resolving links."""
+  return (
+    not path
+    or "\0" in path
+    or os.path.isabs(path)
+    or ".." in path.split("/")
+    or path.endswith("/")
+  )
+
+
 def _open_regular(name: str | os.PathLike, flags: int) -> int:
   """A descriptor of a regular file; never waits."""
   try:
@@ -101,13 +112,17 @@ def take_lock(path: pathlib.Path) -> BinaryIO:
     OSError: it cannot be opened.
   """
   flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-  file = os.fdopen(_open_regular(path, flags), "r+b")
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except OSError:
+  while True:
+    file = os.fdopen(_open_regular(path, flags), "r+b")
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+      file.close()
+      raise
+    # A file that was removed in between locks nobody out.
+    if os.fstat(file.fileno()).st_nlink:
+      return file
     file.close()
-    raise
-  return file
 
 
 @contextlib.contextmanager

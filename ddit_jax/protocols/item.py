@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddit_jax.errors import InputError, first_few
+from ddit_jax.files import is_unsafe
 
 # Files of a benchmark by their role, e.g. "questions".
 Files = Mapping[str, pathlib.Path]
@@ -55,6 +56,13 @@ def chosen(items: Sequence[Item], num_units: int) -> list[Item]:
   parts = list(units.values())
   order = np.random.RandomState(_SUBSET_SEED).permutation(len(parts))
   return [item for number in order[:num_units] for item in parts[number]]
+
+
+def image_in(folder: pathlib.Path, name: str) -> pathlib.Path:
+  """The image that a benchmark's file names; InputError outside the folder."""
+  if is_unsafe(name):
+    raise InputError(f"the image {name!r:.200} is not a path below {folder}")
+  return folder / name
 
 
 def check_images(items: Sequence[Item]) -> None:

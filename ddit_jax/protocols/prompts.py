@@ -139,7 +139,8 @@ def _prompt_lines(path: pathlib.Path) -> list[str]:
 
 def _file_name(text: str) -> str:
   """The text, after checking that a file can have this name."""
-  if "/" in text or "\0" in text or len(text.encode()) > _LONGEST_NAME:
+  is_name = text not in (".", "..") and "/" not in text and "\0" not in text
+  if not is_name or len(text.encode()) > _LONGEST_NAME:
     raise InputError(
       f"{text[:80]!r} cannot be the name of an image file, as the benchmark's "
       "layout wants it: leave it out"

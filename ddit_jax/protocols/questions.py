@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from ddit_jax.errors import InputError
-from ddit_jax.protocols.item import Files, Item
+from ddit_jax.protocols.item import Files, Item, image_in
 from ddit_jax.scoring import gqa, records
 from ddit_jax.scoring.pope import POPE_SPLITS
 from ddit_jax.scoring.vqa import read_annotations
@@ -30,7 +30,7 @@ def read_vqa(files: Files) -> list[Item]:
     _asked(
       row["question_id"],
       row["question"],
-      files["images"] / f"COCO_{subtype}_{row['image_id']:012d}.jpg",
+      image_in(files["images"], f"COCO_{subtype}_{row['image_id']:012d}.jpg"),
       number,
       expected.get(row["question_id"]),
     )
@@ -48,7 +48,7 @@ def read_textvqa(files: Files) -> list[Item]:
     _asked(
       row["question_id"],
       row["question"],
-      files["images"] / f"{row['image_id']}.jpg",
+      image_in(files["images"], f"{row['image_id']}.jpg"),
       number,
       expected.get(row["question_id"]),
     )
@@ -63,9 +63,9 @@ def read_vizwiz(files: Files) -> list[Item]:
     _asked(
       row["image"],
       row["question"],
-      files["images"] / row["image"],
+      image_in(files["images"], row["image"]),
       number,
-      _most_common([one["answer"] for one in row.get("answers", ())]),
+      _most_common(_vizwiz_answers(row, files["questions"])),
     )
     for number, row in enumerate(
       records.read_records(files["questions"], fields)
@@ -80,7 +80,7 @@ def read_gqa(files: Files) -> list[Item]:
     _asked(
       key,
       row["question"],
-      files["images"] / f"{row['imageId']}.jpg",
+      image_in(files["images"], f"{row['imageId']}.jpg"),
       number,
       row["answer"],
     )
@@ -99,7 +99,7 @@ def read_pope(files: Files) -> list[Item]:
           key=f"{split}/{number}",
           text=row["text"],
           draw=len(items),
-          image=files["images"] / row["image"],
+          image=image_in(files["images"], row["image"]),
           facts={
             "split": split,
             "question": row["text"],
@@ -157,7 +157,7 @@ def read_captions(files: Files) -> list[Item]:
       key=str(row["id"]),
       text="",
       draw=number,
-      image=files["images"] / row["file_name"],
+      image=image_in(files["images"], row["file_name"]),
       facts={"id": row["id"], "expected": expected.get(row["id"], "")},
     )
     for number, row in enumerate(rows)
@@ -185,6 +185,16 @@ def _annotated(files: Files) -> dict[int | str, str | None]:
     one.question_id: _most_common(one.answers)
     for one in read_annotations(files["annotations"])
   }
+
+
+def _vizwiz_answers(row: records.Record, path: pathlib.Path) -> list[str]:
+  """The annotators' answers, which the test split lacks."""
+  if "answers" not in row:
+    return []
+  where = f"{path}, {row['image']!r}, answer"
+  fields = {"answer": records.TEXT}
+  found = records.checked(row["answers"], fields, where=where)
+  return [one["answer"] for one in found]
 
 
 def _most_common(answers: Sequence[str]) -> str | None:
@@ -226,6 +236,8 @@ def _lines(path: pathlib.Path) -> list[str]:
 def _split_ids(path: pathlib.Path) -> set[int]:
   body = records.read_any(path)
   if isinstance(body, list):
+    if not all(type(one) is int for one in body):
+      raise InputError(f"{path} must be a list of whole numbers, image ids")
     return set(body)
   rows = records.list_in(
     body, path, "images", {"cocoid": (int,), "split": records.TEXT}

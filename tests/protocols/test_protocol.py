@@ -231,3 +231,55 @@ def test_prompts_that_cannot_be_names_are_refused(tmp_path, prompt):
   official_files.write(folder / "shape_val.txt", prompt + "\n")
   with pytest.raises(InputError, match="cannot be the name of an image file"):
     read(tmp_path, "t2i_compbench")
+
+
+def test_a_folder_above_is_no_category(tmp_path):
+  official_files.mjhq(tmp_path / "mjhq", 1)
+  rows = {"id": {"category": "..", "prompt": "a dog"}}
+  official_files.write(tmp_path / "mjhq" / "meta_data.json", rows)
+  with pytest.raises(InputError, match="cannot be the name of an image file"):
+    read(tmp_path, "mjhq")
+
+
+# Benchmark, its file, and the key of an image's name in it.
+_NAMES = [
+  ("textvqa", "TextVQA_0.5.1_val.json", "image_id"),
+  ("vizwiz", "val.json", "image"),
+  ("gqa", "testdev_balanced_questions.json", "imageId"),
+  ("pope", "coco_pope_random.json", "image"),
+  ("coco_captions", "captions_val2014.json", "file_name"),
+]
+
+
+@pytest.mark.parametrize("image", ["/etc/a", "../a", "a/../../b", ""])
+@pytest.mark.parametrize(("name", "file", "key"), _NAMES)
+def test_images_lie_in_their_folder(tmp_path, name, file, key, image):
+  official_files.MAKERS[name](tmp_path / name, 1)
+  path = tmp_path / name / file
+  text, found = path.read_text(), f'"{key}": "'
+  assert text.count(found) == 1
+  before, after = text.split(found)
+  path.write_text(f'{before}{found}{image}"{after.partition(chr(34))[2]}')
+  if image or name not in ("textvqa", "gqa"):
+    with pytest.raises(InputError, match=r"is not a path below .*images|val"):
+      read(tmp_path, name)
+  else:
+    assert read(tmp_path, name)[2][0].image.name == ".jpg"
+
+
+@pytest.mark.parametrize("answers", [5, None, [1], [{"answer": 1}], [{}]])
+def test_answers_of_another_form_are_refused(tmp_path, answers):
+  rows = [{"image": "a.jpg", "question": "is it?", "answers": answers}]
+  official_files.vizwiz(tmp_path / "vizwiz", 1)
+  official_files.write(tmp_path / "vizwiz" / "val.json", rows)
+  with pytest.raises(InputError, match=r"val.json, .a.jpg., answer"):
+    read(tmp_path, "vizwiz")
+
+
+@pytest.mark.parametrize("split", [[[]], [{}], ["1"], [1.0], [True]])
+def test_a_split_lists_ids(tmp_path, split):
+  official_files.coco_captions(tmp_path / "coco_captions", 1)
+  path = tmp_path / "coco_captions" / "dataset_coco.json"
+  official_files.write(path, split)
+  with pytest.raises(InputError, match="list of whole numbers, image ids"):
+    read(tmp_path, "coco_captions")

@@ -240,7 +240,7 @@ class ShardWriter:
     while True:
       try:
         self._path("").mkdir(parents=True, exist_ok=True)
-        lock = take_lock(self._path("lock"))
+        return take_lock(self._path("lock"))
       except FileNotFoundError:
         # The writer before removed the folder in between.
         continue
@@ -249,10 +249,6 @@ class ShardWriter:
           f"another process is writing to {self.folder}: wait for it, or "
           "choose another folder"
         ) from error
-      # A file that was removed in between locks nobody out.
-      if os.fstat(lock.fileno()).st_nlink:
-        return lock
-      lock.close()
 
   def _source_facts(self) -> dict[str, Any]:
     source = self.source

@@ -13,7 +13,7 @@ from ddit_jax.data.image_header import ImageSize
 from ddit_jax.data.sources import annotations
 from ddit_jax.data.sources.annotations import Entry, TextError
 from ddit_jax.data.sources.image_table import FileRecord
-from ddit_jax.data.sources.paths import is_unsafe
+from ddit_jax.files import is_unsafe
 
 # Names of the lists in folders that Hugging Face's imagefolder reads.
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")

@@ -14,9 +14,10 @@ from ddit_jax.data.sources.annotations import (
   clean_text,
   clean_texts,
 )
-from ddit_jax.data.sources.paths import SafeFolder, is_unsafe
+from ddit_jax.data.sources.paths import SafeFolder
 from ddit_jax.data.text import question_prompt
 from ddit_jax.errors import first_few
+from ddit_jax.files import is_unsafe
 
 _MAX_FAULTS, _NAMED_FAULTS = 1000, 3
 _HINTS = {

@@ -10,8 +10,9 @@ from ddit_jax.data.sources.image_table import (
   RecordTable,
   Skipped,
 )
-from ddit_jax.data.sources.paths import existing_file, images_folder, is_unsafe
+from ddit_jax.data.sources.paths import existing_file, images_folder
 from ddit_jax.data.text import question_prompt
+from ddit_jax.files import is_unsafe
 
 
 class _PairSource:

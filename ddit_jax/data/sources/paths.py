@@ -20,7 +20,7 @@ from ddit_jax.data.image_header import (
   image_size_of_file,
 )
 from ddit_jax.errors import first_few
-from ddit_jax.files import local_path
+from ddit_jax.files import is_unsafe, local_path
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MAX_FILES = 10_000_000
@@ -324,17 +324,6 @@ class OpenFiles:
 MAX_IMAGE_BYTES = 2**28
 
 
-def is_unsafe(path: str) -> bool:
-  """Whether a relative path leads out of its folder, before resolving links."""
-  return (
-    not path
-    or "\0" in path
-    or os.path.isabs(path)
-    or ".." in path.split("/")
-    or path.endswith("/")
-  )
-
-
 def images_folder(
   path: str | os.PathLike, *, follow_links: bool
 ) -> "SafeFolder":
@@ -391,6 +380,10 @@ class SafeFolder:
         return file.read(MAX_IMAGE_BYTES)
     except OSError as error:
       raise BadRecord("unreadable_file", str(error), record_id) from error
+
+  def check(self, path: str) -> None:
+    """Raises BadRecord, as `read`, unless a file may be read."""
+    os.close(self._open(path, path))
 
   def image_size(self, path: str, record_id: str) -> ImageSize:
     """Size of an image from its header.

@@ -6,7 +6,8 @@ import pytest
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.sources import paths
-from ddit_jax.data.sources.paths import SafeFolder, is_unsafe
+from ddit_jax.data.sources.paths import SafeFolder
+from ddit_jax.files import is_unsafe
 from tests.source_files import encoded
 
 
