@@ -7,7 +7,6 @@ import logging
 import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -36,7 +35,7 @@ CHANGEABLE = (
 )
 # A resumed run takes these from its checkpoint, whatever its config says.
 _KEPT = ("schema_version", "data.tokenizer")
-_LOCK = ".lock"
+_LOCK, _RESULTS_LOCK = ".lock", ".results.lock"
 _log = logging.getLogger(__name__)
 _TENSORSTORE_ERROR = re.compile(r"os_error_code='(\d+)'")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -246,10 +245,12 @@ def _disk_error(error: BaseException | None) -> OSError | None:
 def output_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   """The folder for results, --out, created if it does not exist.
 
-  If the block raises before it wrote anything, the folder is removed again.
+  It has one writer at a time. If the block raises before it wrote anything, the
+  folder is removed again.
 
   Raises:
-    InputError: it cannot be written.
+    InputError: it cannot be written, or another process is writing into it; or
+      the block raised an OSError, of a full disk for instance.
   """
   local_path(path)
   with contextlib.ExitStack() as stack:
@@ -257,13 +258,29 @@ def output_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       folder = stack.enter_context(
         folder_if_used(pathlib.Path(path).expanduser())
       )
-      tempfile.TemporaryFile(dir=folder).close()
+      lock = folder / _RESULTS_LOCK
+      stack.enter_context(take_lock(lock))
+      stack.callback(lock.unlink, missing_ok=True)
+    except BlockingIOError as error:
+      raise InputError(
+        f"another process is writing into {path}: wait for it, or choose "
+        "another --out"
+      ) from error
     except OSError as error:
       raise InputError(
         f"--out={path} cannot be written ({error.strerror}): choose another "
         "folder"
       ) from error
-    yield folder
+    try:
+      yield folder
+    except BrokenPipeError:
+      # Of what is printed.
+      raise
+    except OSError as error:
+      raise InputError(
+        f"stopped by {error}: what was finished in {path} is intact; free some "
+        "space, or mend what it names, and give the same command again"
+      ) from error
 
 
 def _check_keys(keys: Iterable[str], configs: Iterable[dict]) -> None:

@@ -14,7 +14,7 @@ from ddit_jax.errors import InputError, check_known, first_few, preparing
 from ddit_jax.experiment.config import Config, SampleConfig
 from ddit_jax.experiment.processes import of_first
 from ddit_jax.experiment.workdir import output_folder
-from ddit_jax.files import local_path, take_lock
+from ddit_jax.files import local_path
 from ddit_jax.json_files import write_lines
 from ddit_jax.pipelines import own_data, run_facts
 from ddit_jax.pipelines.benchmark_report import write_results
@@ -225,33 +225,8 @@ def _writing(out: str) -> Iterator[pathlib.Path]:
   if jax.process_index() != 0:
     yield local_path(out)
     return
-  with output_folder(out) as folder, _locked(folder), _explaining_stops(out):
+  with output_folder(out) as folder:
     yield folder
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
-  try:
-    lock = take_lock(folder / ".lock")
-  except BlockingIOError as error:
-    raise InputError(
-      f"another process is evaluating into {folder}: wait for it, or choose "
-      "another --out"
-    ) from error
-  with lock:
-    yield
-
-
-@contextlib.contextmanager
-def _explaining_stops(out: str) -> Iterator[None]:
-  """Turns files that cannot be written or read into a line with the way out."""
-  try:
-    yield
-  except OSError as error:
-    raise InputError(
-      f"stopped by {error}: what was finished in {out} is intact; free some "
-      "space, or mend what it names, and give the same command again"
-    ) from error
 
 
 def run_task(

@@ -81,6 +81,29 @@ def test_what_is_refused_leaves_nothing_behind(tmp_path, place):
   assert (tmp_path / "a" / "b" / "result").exists()
 
 
+def test_results_have_one_writer_at_a_time(tmp_path):
+  with output_folder(tmp_path / "out") as folder:
+    (folder / "result").touch()
+    with (
+      pytest.raises(InputError, match="another process is writing into"),
+      output_folder(folder),
+    ):
+      pass
+  with output_folder(folder):
+    pass
+  assert [path.name for path in folder.iterdir()] == ["result"]
+
+
+def test_results_that_a_full_disk_does_not_take_are_one_line(tmp_path):
+  error = OSError(28, "No space left on device", "results.jsonl")
+  with pytest.raises(InputError, match=r"stopped by .* space .*results"):
+    with output_folder(tmp_path / "out"):
+      raise error
+  assert list(tmp_path.iterdir()) == []
+  with pytest.raises(BrokenPipeError), output_folder(tmp_path):
+    raise BrokenPipeError
+
+
 def test_a_workdir_that_disappears_hides_no_error(tmp_path):
   with pytest.raises(InputError, match=r"^no$"), RunFolder(tmp_path / "run"):
     shutil.rmtree(tmp_path / "run")
