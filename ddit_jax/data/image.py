@@ -28,6 +28,8 @@ from ddit_jax.data.image_header import (
 )
 from ddit_jax.errors import check_bounds, check_choices
 
+# As Pillow names them.
+FORMATS = ("JPEG", "PNG", "WEBP")
 _EXIF_ORIENTATION = 0x0112
 # EXIF 2.32, table 6: rotations of the stored image to upright.
 _UPRIGHT = {
@@ -40,6 +42,8 @@ _UPRIGHT = {
   8: Image.Transpose.ROTATE_90,
 }
 _DETAIL_LENGTH = 200
+# Place of the bits of a sample in a PNG.
+_PNG_BIT_DEPTH = 24
 
 
 def decode_image(
@@ -84,6 +88,8 @@ def decode_image(
     _check_size(image.size, max_pixels, record_id)
     if draft_side is not None:
       image.draft(None, (draft_side, draft_side))
+    if parser is PngImageFile:
+      _set_transparent_colour(image, data)
     image.load()
     return upright_rgb(image)
 
@@ -100,6 +106,14 @@ def decode_image(
 def upright_rgb(image: Image.Image) -> Image.Image:
   """Any image of the three formats in RGB, turned as its EXIF data says."""
   return _upright(_to_rgb(image), image)
+
+
+def _set_transparent_colour(image: Image.Image, data: bytes) -> None:
+  """Keeps the upper eight bits of it where Pillow keeps those of colours."""
+  colour = image.info.get("transparency")
+  if image.mode == "RGB" and isinstance(colour, tuple):
+    if data[_PNG_BIT_DEPTH] == 16:
+      image.info["transparency"] = tuple(value >> 8 for value in colour)
 
 
 @contextlib.contextmanager

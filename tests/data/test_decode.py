@@ -154,6 +154,11 @@ def test_transparent_colours_and_palette_entries_are_white():
   key = chunk(b"tRNS", b"\x07\x08")
   found = decoded(png(2, 1, b"\0\x07\x09\x07\x08", bits=16, colour=0, more=key))
   assert found[0].tolist() == [[7] * 3, [255] * 3]
+  # Sixteen bits, whose upper eight are kept.
+  row = b"\0" + b"\x12\x01" * 3 + b"\x34\x01" * 3
+  key = chunk(b"tRNS", b"\x34\x01" * 3)
+  found = decoded(png(2, 1, row, bits=16, colour=2, more=key))
+  assert found[0].tolist() == [[0x12] * 3, [255] * 3]
   palette = chunk(b"PLTE", bytes([*RED, *BLUE]))
   key = chunk(b"tRNS", b"\xff\0")
   found = decoded(png(2, 1, b"\0\0\x01", colour=3, more=palette + key))

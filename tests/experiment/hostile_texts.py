@@ -161,7 +161,10 @@ HOSTILE = [
     captioned(caption="a <extra_id_0> square"),
   ),
   hostile_entry(
-    "NUL bytes inside a caption", USED, "", captioned(caption="a\0red\0square")
+    "NUL bytes inside a caption",
+    LEFT_OUT,
+    "bad_text",
+    captioned(caption="a\0red\0square"),
   ),
   hostile_entry(
     "ratio NaN and side Infinity",

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image_header import ImageSize
 from ddit_jax.data.sources import parquet_files
-from ddit_jax.files import read_regular
+from ddit_jax.files import open_regular, read_regular
 from ddit_jax.json_files import parse_json, text_encoding
 
 # Far above any caption.
@@ -39,7 +39,8 @@ def _open_text(path: str | os.PathLike, *, newline: str) -> Iterator[TextIO]:
   Raises:
     ValueError: it is not in the encoding of its mark.
   """
-  with open(path, "rb") as file:
+  # Never waits for a pipe.
+  with open_regular(path) as file:
     encoding = text_encoding(file.read(4))
   errors = "surrogateescape" if encoding.startswith("utf-8") else "strict"
   with open(path, encoding=encoding, errors=errors, newline=newline) as file:
@@ -56,14 +57,18 @@ def text_of_bytes(data: bytes) -> str:
     TextError: it is not UTF-8, or not in the encoding of its mark.
   """
   try:
-    text = data.decode(text_encoding(data))
-    if "\0" in text:
-      raise TextError(
-        "bad_text", "it holds NUL: is it UTF-16 without a byte order mark?"
-      )
-    return text.strip()
+    return _without_nul(data.decode(text_encoding(data)).strip())
   except UnicodeDecodeError as error:
     raise TextError("bad_text", _not_unicode(error)) from error
+
+
+def _without_nul(text: str) -> str:
+  """The text; raises TextError if it holds NUL, as UTF-16 read as UTF-8."""
+  if "\0" in text:
+    raise TextError(
+      "bad_text", "it holds NUL: is it UTF-16 without a byte order mark?"
+    )
+  return text
 
 
 def _not_unicode(error: UnicodeDecodeError) -> str:
@@ -81,23 +86,31 @@ def clean_text(value: Any) -> str:
   """
   if not isinstance(value, str):
     raise TextError("bad_text", f"a text is {_shown(value)}, not a string")
+  check_unicode(value)
+  return value.strip()
+
+
+def check_unicode(text: str) -> None:
+  """Raises TextError for half a surrogate pair.
+
+  Names of files have them in place of bytes that are not UTF-8.
+  """
   try:
-    value.encode()
+    text.encode()
   except UnicodeEncodeError as error:
     raise TextError("bad_text", f"not Unicode: {error}") from error
-  return value.strip()
 
 
 def clean_texts(value: Any) -> tuple[str, ...]:
   """A string or a list of strings, without blank ones; None gives ().
 
   Raises:
-    TextError: it has another type.
+    TextError: it has another type, or holds NUL.
   """
   if value is None:
     return ()
   values = value if isinstance(value, list | tuple) else [value]
-  return tuple(text for text in map(clean_text, values) if text)
+  return tuple(_without_nul(text) for text in map(clean_text, values) if text)
 
 
 def parse_json_text(data: bytes | str) -> Any:
@@ -304,7 +317,7 @@ def _csv_rows(path: pathlib.Path) -> Iterator[tuple[int, Entry | TextError]]:
 
 
 def _header(path: pathlib.Path, rows: Iterator[list[str]]) -> list[str]:
-  header = next(rows, [])
+  header = [name.strip() for name in next(rows, [])]
   if len(set(header)) != len(header) or not header:
     raise ValueError(f"{path} needs a header of different names: {header}")
   return header
@@ -362,7 +375,9 @@ def optional_texts_of(value: Any, record_id: str) -> tuple[str, ...]:
   items = value if isinstance(value, list) else [value]
   try:
     texts = [
-      text_of_bytes(item) if isinstance(item, bytes) else clean_text(item)
+      text_of_bytes(item)
+      if isinstance(item, bytes)
+      else _without_nul(clean_text(item))
       for item in items
       if item is not None
     ]

@@ -54,9 +54,7 @@ def side_by_side(
       else:
         # Its paths may lead into subfolders.
         folders.clear()
-        yield from listed(
-          file, keys, needs_captions=needs_captions, below=below
-        )
+        yield from _listed_inside(folder, file, keys, needs_captions, below)
         continue
     for stem, name in images:
       image = os.path.join(below, name)
@@ -69,6 +67,22 @@ def side_by_side(
       else:
         yield UnfilteredRecord(FileRecord(image, image, "", ()), None, None)
     yield from ["no_image"] * len(set(texts) - {stem for stem, _ in images})
+
+
+def _listed_inside(
+  folder: SafeFolder,
+  file: pathlib.Path,
+  keys: ListKeys,
+  needs_captions: bool,
+  below: str,
+) -> UnfilteredRecords:
+  """`listed`, unless the list is a link out of the folder, or a pipe."""
+  try:
+    folder.check(os.path.join(below, file.name))
+  except BadRecord as error:
+    yield error
+  else:
+    yield from listed(file, keys, needs_captions=needs_captions, below=below)
 
 
 def _paired(names: list[str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
@@ -125,7 +139,6 @@ def _with_text(
   folder: SafeFolder, image: str, text: str
 ) -> UnfilteredRecord | BadRecord:
   try:
-    image = annotations.clean_text(image)
     caption = annotations.text_of_bytes(folder.read(text, image))
   except TextError as error:
     return BadRecord(error.reason, str(error), text)

@@ -8,7 +8,8 @@ from typing import Any
 
 from ddit_jax.data.example import BadRecord
 from ddit_jax.data.image_header import Filters, filters_from
-from ddit_jax.data.sources import paths
+from ddit_jax.data.sources import annotations, paths
+from ddit_jax.data.sources.annotations import TextError
 from ddit_jax.data.sources.caption_files import side_by_side
 from ddit_jax.data.sources.image_lists import (
   ListKeys,
@@ -116,6 +117,10 @@ def _filtered(
     if not isinstance(unfiltered, UnfilteredRecord):
       return unfiltered
     record = unfiltered.record
+    try:
+      annotations.check_unicode(record.image)
+    except TextError as error:
+      return BadRecord(error.reason, str(error), record.image)
     if filters.drop_empty_captions and not record.texts:
       return "empty_caption"
     refused = _refused_size(unfiltered, folder, filters)

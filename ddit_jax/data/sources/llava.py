@@ -32,9 +32,10 @@ def open_llava(
   """Opens a file of conversations.
 
   A record is {"id", "image"?, "conversations": [{"from": "human" or "gpt",
-  "value"}, ...]}; without "image", or with a blank one, it is text only, and a
-  list of one image is that image. Each question becomes a separate example,
-  without the turns before it. The marker <image> is removed. A system turn is
+  "value"}, ...]}, or has the names "messages", "role" and "content" of OpenAI's
+  format; without "image", or with a blank one, it is text only, and a list of
+  one image is that image. Each question becomes a separate example, without the
+  turns before it. The marker <image> is removed. A system turn is
   passed over, and so are answers before the first question, counted as
   "no_question". Skipped and counted besides what cannot be read: "later_turn"
   (turns is "first"), "no_answer" (a last question), "no_image" (the marker
@@ -98,7 +99,7 @@ def _add(
 
 
 def _questions(entry: dict[str, Any], rows: QuestionRows) -> Iterator[_Asked]:
-  turns = entry.get("conversations")
+  turns = entry.get("conversations", entry.get("messages"))
   if not isinstance(turns, list) or not turns:
     yield None, None
     return
@@ -120,8 +121,10 @@ def _questions(entry: dict[str, Any], rows: QuestionRows) -> Iterator[_Asked]:
 
 def _said(turn: Any) -> tuple[str | None, str | None]:
   """(speaker, text) of a turn; (None, None) if it has another form."""
-  if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
+  if not isinstance(turn, dict):
     return None, None
-  speaker = turn.get("from")
-  known = _SPEAKERS.get(speaker) if isinstance(speaker, str) else None
-  return known, turn["value"]
+  speaker = turn.get("from", turn.get("role"))
+  text = turn.get("value", turn.get("content"))
+  if not isinstance(speaker, str) or not isinstance(text, str):
+    return None, None
+  return _SPEAKERS.get(speaker), text

@@ -58,7 +58,7 @@ def check_row_groups(
 
 
 def rows(file: pathlib.Path) -> Iterator[tuple[int, dict[str, Any]]]:
-  """(number, values by column) of each row, without images and structs.
+  """(number, values by column) of each row: texts and numbers alone.
 
   Raises:
     ValueError: as `read_footer` and `check_row_groups`; or a value is damaged.
@@ -85,7 +85,10 @@ def _is_plain(kind: Any) -> bool:
 
   if types.is_list(kind) or types.is_large_list(kind):
     kind = kind.value_type
-  return not (types.is_nested(kind) or _is_binary(kind))
+  # Python has no dates as far away as files may have them.
+  return not (
+    types.is_nested(kind) or types.is_temporal(kind) or _is_binary(kind)
+  )
 
 
 def _is_binary(kind: Any) -> bool:

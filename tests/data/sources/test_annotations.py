@@ -83,7 +83,7 @@ def test_csv_is_read_with_any_line_end(newline, mark, tmp_path):
 
 
 def test_bad_rows_cost_themselves(tmp_path):
-  data = b"a,b\n1,2\n\n1,2,3\n1\n\xff,2\n3,4\n"
+  data = b"a, b\n1,2\n\n1,2,3\n1\n\xff,2\n3,4\n"
   found = read(tmp_path / "l.csv", data)
   assert [e for _, e in found] == [
     {"a": "1", "b": "2"},

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pathlib
 
 import pytest
 
@@ -245,17 +246,6 @@ def test_what_lacks_its_other_half_is_counted(tmp_path):
   }
 
 
-def test_names_that_are_not_unicode_are_counted(tmp_path):
-  for name in (b"good", b"caf\xe9"):
-    for suffix, data in ((b".jpg", IMAGE), (b".txt", b"a")):
-      with open(
-        os.path.join(os.fsencode(tmp_path), name + suffix), "wb"
-      ) as file:
-        file.write(data)
-  source = open_image_folder("set", path=str(tmp_path))
-  assert len(source) == 1 and source.removed == {"bad_text": 1}
-
-
 def test_linked_folders_are_not_entered(tmp_path):
   (tmp_path / "x.jpg").write_bytes(IMAGE)
   (tmp_path / "x.txt").write_text("a")
@@ -401,6 +391,8 @@ def test_hugging_faces_metadata_may_be_parquet(tmp_path):
     "text": ["a red square", "a circle", "nothing"],
     "objects": [{"bbox": [0.0, 1.0]}] * 3,
     "thumbnail": [IMAGE] * 3,
+    # Beyond the year 9999.
+    "taken": pyarrow.array([2**40] * 3, pyarrow.timestamp("s")),
   }
   path = tmp_path / "metadata.parquet"
   parquet.write_table(pyarrow.table(columns), path, row_group_size=2)
@@ -421,6 +413,38 @@ def test_hugging_faces_metadata_may_be_parquet(tmp_path):
   path.write_bytes(path.read_bytes()[:-9])
   with pytest.raises(ValueError, match="is not a whole parquet file"):
     open_image_folder("set", path=str(tmp_path))
+
+
+def test_names_that_are_not_utf_8_are_named_and_blanks_are_kept(tmp_path):
+  bad = os.fsencode(tmp_path) + b"/caf\xe9"
+  os.mkdir(bad)
+  for name in (bad + b"/a.jpg", bad + b".jpg", tmp_path / " b .jpg"):
+    pathlib.Path(os.fsdecode(name)).write_bytes(IMAGE)
+  filters = {"drop_empty_captions": False}
+  source = open_image_folder("set", path=str(tmp_path), filters=filters)
+  assert [source[i].record_id for i in range(len(source))] == [" b .jpg"]
+  assert source.removed == {"bad_text": 2}
+  assert all("caf\\udce9" in fault.record_id for fault in source.faults)
+  for text in (bad + b".txt", tmp_path / " b .txt"):
+    pathlib.Path(os.fsdecode(text)).write_text("a cup")
+  source = open_image_folder("set", path=str(tmp_path))
+  assert len(source) == 1 and source[0].texts == ("a cup",)
+  assert source.removed == {"no_text": 1, "bad_text": 1}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda x: x.symlink_to("../m")])
+def test_metadata_outside_of_the_folder_is_not_read(tmp_path, make):
+  (tmp_path / "m").write_text('{"file_name": "a.jpg", "text": "a secret"}\n')
+  for name in ("bad", "good"):
+    (tmp_path / "pictures" / name).mkdir(parents=True)
+    (tmp_path / "pictures" / name / "a.jpg").write_bytes(IMAGE)
+  (tmp_path / "pictures" / "good" / "a.txt").write_text("a dog")
+  make(tmp_path / "pictures" / "bad" / "metadata.jsonl")
+  source = open_image_folder("set", path=str(tmp_path / "pictures"))
+  assert len(source) == 1 and source[0].texts == ("a dog",)
+  (fault,) = source.faults
+  assert fault.record_id == "bad/metadata.jsonl"
+  assert source.removed == {fault.reason: 1}
 
 
 def test_each_split_has_its_own_metadata(tmp_path):

@@ -172,6 +172,21 @@ def test_one_image_may_be_a_list_and_none_a_blank(image, expected, images):
   assert source.removed == {}
 
 
+def test_openais_names_are_read(images):
+  messages = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "<image>\nWhat is it?"},
+    {"role": "assistant", "content": "A bus"},
+  ]
+  entry = {"messages": messages, "images": [MIX["image"]]}
+  odd = {"messages": [{"role": "user", "content": [{"type": "text"}]}]}
+  source = opened([entry, odd], images)
+  assert source[0].prompt == "Q: What is it? A: "
+  assert source[0].texts == ("A bus",)
+  assert source[0].image == MIX["id"].encode()
+  assert source.removed == {"bad_json": 1}
+
+
 def test_wrong_settings_are_refused(images):
   with pytest.raises(ValueError, match=r"turns must be one of .*, not 'last'"):
     opened([MIX], images, turns="last")

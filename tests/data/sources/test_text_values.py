@@ -26,7 +26,9 @@ def test_no_text(value):
   assert optional_texts_of(value, "r") == ()
 
 
-@pytest.mark.parametrize("value", [b"\xff", ["a", 7], {"text": "a"}, [["a"]]])
+@pytest.mark.parametrize(
+  "value", [b"\xff", b"a\0", "a\0", ["a", 7], {"text": "a"}, [["a"]]]
+)
 @pytest.mark.parametrize("function", [texts_of, optional_texts_of])
 def test_what_is_no_text(value, function):
   with pytest.raises(BadRecord, match=r"^r: bad_text: "):
