@@ -16,6 +16,7 @@ def _demo(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   serve.check_modules("demo", "gradio", "uvicorn")
   workdir = _workdir(values)
   pipeline, limits = serve.load_pipeline(values)
+  _keep_to_known_formats()
   from ddit_jax.demo.app import Demo
   from ddit_jax.serving.listening import listen
 
@@ -23,6 +24,20 @@ def _demo(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     pipeline, name=serve.name_of(values), workdir=workdir, limits=limits
   )
   return listen(demo, values.host, values.port, grace=_GRACE)
+
+
+def _keep_to_known_formats() -> None:
+  """Takes from Pillow the formats that training does not read.
+
+  Gradio opens what visitors send by any of them; that of PostScript starts
+  another program.
+  """
+  from PIL import Image
+
+  from ddit_jax.data.image import FORMATS
+
+  Image.init()
+  Image.ID[:] = [name for name in Image.ID if name in FORMATS]
 
 
 def _workdir(values: argparse.Namespace) -> pathlib.Path | None:

@@ -68,6 +68,8 @@ class WriteTab:
       elem_id="picture",
       elem_classes=[self._desk.image_class],
       type="filepath",
+      # Else Gradio decodes and converts it: any format, and other pixels.
+      image_mode=None,
       format="png",
       sources=["upload", "clipboard"],
       height=280,

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from ddit_jax.data.image import upright_rgb
+from ddit_jax.data.image import decode_image
 from ddit_jax.experiment.config import Config
+from ddit_jax.files import read_regular
 from ddit_jax.json_files import write_json
 from ddit_jax.pipelines.evaluation_task import BASELINE, TaskResult
 from ddit_jax.protocols.item import Item
@@ -274,7 +274,6 @@ def _example(
 
 
 def _thumbnail(path: pathlib.Path) -> np.ndarray:
-  with Image.open(path) as image:
-    image = upright_rgb(image)
-    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    return np.asarray(image)
+  image = decode_image(read_regular(path), str(path))
+  image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+  return np.asarray(image)

@@ -1,11 +1,14 @@
 """`ddit demo` refuses what it cannot show, before it loads a model."""
 
 import importlib.util
+import io
 
 import pytest
+from PIL import Image, UnidentifiedImageError
 
 from ddit_jax.cli import demo, serve
 from ddit_jax.cli.main import main
+from ddit_jax.data.image import FORMATS
 
 
 def refused(capsys, *flags):
@@ -35,6 +38,20 @@ def test_the_extra_is_named_where_it_is_missing(capsys, monkeypatch):
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
   line = refused(capsys)
   assert "ddit demo needs gradio: pip install 'ddit_jax[demo]'" in line
+
+
+def test_visitors_images_are_opened_in_known_formats_alone(monkeypatch):
+  Image.init()
+  monkeypatch.setattr(Image, "ID", list(Image.ID))
+  demo._keep_to_known_formats()
+  for name in ("JPEG", "PNG", "WEBP", "BMP", "GIF", "EPS", "TIFF"):
+    file = io.BytesIO()
+    Image.new("RGB", (2, 2)).save(file, name)
+    if name in FORMATS:
+      assert Image.open(file).size == (2, 2)
+    else:
+      with pytest.raises(UnidentifiedImageError):
+        Image.open(file)
 
 
 def test_the_folder_of_checkpoints_has_its_run(tmp_path):
