@@ -1,7 +1,6 @@
 """The report of a training run, made of what lies in its workdir."""
 
 import contextlib
-import json
 import logging
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -12,12 +11,13 @@ import numpy as np
 from PIL import Image
 
 from ddit_jax.files import read_regular
-from ddit_jax.json_files import parse_json
+from ddit_jax.json_files import parse_json, read_json_object
 from ddit_jax.monitor.metric_writer import read_scalars
 from ddit_jax.report.page import Report, write_report
 from ddit_jax.train.hooks import INCIDENTS_FILE
 
 _log = logging.getLogger(__name__)
+_MAX_CONFIG_BYTES = 2**24
 
 # Drawn for a run; each curve takes a tenth of a second, and a machine that
 # asked for a stop may disappear within seconds.
@@ -65,14 +65,13 @@ def run_report(workdir: pathlib.Path) -> Report:
     OSError: a file cannot be read.
     ValueError: a file is damaged.
   """
-  config = json.loads((workdir / "config.json").read_text())
+  config, name, facts = _run_facts(workdir / "config.json")
   lines = read_scalars(workdir / "scalars.jsonl")
   step = max((line["step"] for line in lines), default=0)
   shown = ("step", "time", *_CURVES)
   return Report(
-    title=config["name"],
-    summary=f"{step:,} of {config['train']['num_steps']:,} training steps, "
-    f"seed {config['seed']}.",
+    title=name,
+    summary=f"{step:,} of {facts}",
     config=config,
     scalars=[
       {k: v for k, v in line.items() if k in shown or k.startswith(EVALUATION)}
@@ -81,6 +80,17 @@ def run_report(workdir: pathlib.Path) -> Report:
     grids=_newest_grids(workdir / "images"),
     seconds={"train": train_seconds(lines)},
   )
+
+
+def _run_facts(path: pathlib.Path) -> tuple[dict[str, Any], str, str]:
+  """(config, name, steps and seed as a summary has them) of a config.json."""
+  config = read_json_object(path, max_bytes=_MAX_CONFIG_BYTES)
+  try:
+    num_steps = config["train"]["num_steps"]
+    facts = f"{num_steps:,} training steps, seed {config['seed']}."
+    return config, str(config["name"]), facts
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(f"{path} is damaged: {error!r}") from error
 
 
 def read_incidents(workdir: pathlib.Path) -> list[dict[str, Any]]:

@@ -171,9 +171,11 @@ def open_reward(name: str, known: Mapping[str, Reward]) -> Reward:
     )
   try:
     found = getattr(importlib.import_module(module), function)
-  except (ImportError, AttributeError) as error:
-    message = f"the reward {name!r} cannot be opened: {error}"
-    raise InputError(message) from error
+  # Importing a module runs it, and it may be unfinished.
+  except Exception as error:
+    raise InputError(
+      f"the reward {name!r} cannot be opened: {type(error).__name__}: {error}"
+    ) from error
   if not callable(found):
     raise InputError(f"the reward {name!r} is {found!r}: name a function")
   return found

@@ -56,6 +56,18 @@ def test_the_page_is_written_once_and_again_after_more_steps(workdir, capsys):
   assert path.read_text() == text
 
 
+@pytest.mark.parametrize(
+  "body", ["{}", "[]", '{"train": 1}', '{"train": {"num_steps": "x"}}', "[" * 9]
+)
+def test_a_damaged_config_is_said_and_stops_nothing(workdir, caplog, body):
+  (workdir / "config.json").write_text(body)
+  write_run_reports([workdir])
+  assert not report_path(workdir).exists()
+  (message,) = caplog.messages
+  assert "report.html cannot be written" in message
+  assert "config.json" in message
+
+
 def test_an_evaluations_report_is_kept(workdir):
   (workdir / "metrics.json").write_text("{}")
   (workdir / "report.html").write_text("evaluation")

@@ -95,7 +95,7 @@ def test_noise_is_larger_as_a_file_than_nothing():
   assert 0 < small < large
 
 
-def test_own_rewards_are_opened_by_name_and_checked(monkeypatch):
+def test_own_rewards_are_opened_by_name_and_checked(monkeypatch, tmp_path):
   module = types.ModuleType("my_rewards")
   module.length = lambda outputs: [len(text) for text in outputs.texts]
   module.words = lambda outputs: outputs.texts
@@ -115,7 +115,10 @@ def test_own_rewards_are_opened_by_name_and_checked(monkeypatch):
     score({"broken": opened["broken"]}, outputs)
   with pytest.raises(InputError, match="'words' gave no numbers"):
     score({"words": opened["words"]}, outputs)
+  (tmp_path / "half_written.py").write_text("def f(:")
+  monkeypatch.syspath_prepend(tmp_path)
   refused = ("my_rewards:nothing", "my_rewards:seven", "no_such_module_here:f")
+  refused += ("half_written:f",)
   for name in (*refused, ":f", ".x:f", "digit", "exact_match"):
     with pytest.raises(InputError, match=name):
       open_reward(name, IMAGE_REWARDS)
