@@ -5,10 +5,13 @@ import json
 import logging
 from collections.abc import Collection, Mapping
 
+from ddit_jax.data.config import DataConfig
 from ddit_jax.data.example import BadRecord, Source
 from ddit_jax.errors import InputError
+from ddit_jax.experiment.data import open_validation_sources
 
 _SOURCES_FILE = "sources.json"
+_VALIDATION_FILE = "validation_sources.json"
 _SHAPES_FILE = "image_shapes.json"
 # Images read of a source, evenly spaced.
 _NUM_IMAGES = 512
@@ -16,7 +19,17 @@ _NUM_IMAGES = 512
 _log = logging.getLogger(__name__)
 
 
-def source_files(sources: Mapping[str, Source]) -> dict[str, bytes]:
+def run_files(
+  data: DataConfig, sources: Mapping[str, Source]
+) -> dict[str, bytes]:
+  """`source_files` of a run's sources and of those that validate them."""
+  validation = open_validation_sources(data)
+  return source_files(sources) | source_files(validation, is_validation=True)
+
+
+def source_files(
+  sources: Mapping[str, Source], *, is_validation: bool = False
+) -> dict[str, bytes]:
   """A checkpoint's metadata about the sources; {} if there are none."""
   if not sources:
     return {}
@@ -28,7 +41,8 @@ def source_files(sources: Mapping[str, Source]) -> dict[str, bytes]:
     }
     for name, source in sources.items()
   }
-  return {_SOURCES_FILE: json.dumps(facts, indent=2).encode()}
+  file = _VALIDATION_FILE if is_validation else _SOURCES_FILE
+  return {file: json.dumps(facts, indent=2).encode()}
 
 
 def shape_files(
@@ -69,23 +83,34 @@ def changed_sources(
 
   Args:
     saved: files of the checkpoint.
-    now: from `source_files`.
+    now: from `run_files`.
     changeable: config keys that may change; "data.sources.NAME" or a section
       around it accepts other contents of that source.
 
   Raises:
-    InputError: a source has changed that must not.
+    InputError: a source, or one that validates another, has changed that must
+      not.
   """
-  before, after = (
-    json.loads(files.get(_SOURCES_FILE, b"{}")) for files in (saved, now)
-  )
+  if _VALIDATION_FILE in saved:
+    section = "data.validation_sources"
+    _changed(section, _VALIDATION_FILE, saved, now, changeable)
+  return _changed("data.sources", _SOURCES_FILE, saved, now, changeable)
+
+
+def _changed(
+  section: str,
+  file: str,
+  saved: Mapping[str, bytes],
+  now: Mapping[str, bytes],
+  changeable: Collection[str],
+) -> list[str]:
+  before, after = (json.loads(files.get(file, b"{}")) for files in (saved, now))
   changed = []
   for name, facts in after.items():
     cause = _change(before.get(name), facts)
     if cause is None:
       continue
-    key = f"data.sources.{name}"
-    _check_accepted(key, cause, changeable)
+    _check_accepted(f"{section}.{name}", cause, changeable)
     changed.append(name)
   return changed
 

@@ -187,7 +187,7 @@ class Trainer:
     watchdog.waits_for("its sources and data", is_endless=True)
     sources = open_sources(config.data)
     resumed_step = store.latest_step()
-    held = source_record.source_files(sources)
+    held = source_record.run_files(config.data, sources)
     files = {} if resumed_step is None else store.files(resumed_step)
     init_from = config.start_of(folder.path)
     if resumed_step is None:

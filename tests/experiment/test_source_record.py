@@ -69,6 +69,20 @@ def test_a_changed_source_is_refused_or_accepted_by_name(
     assert caplog.messages[0].startswith(f"{key} has changed since the checkp")
 
 
+def test_a_changed_source_of_validation_is_refused_or_accepted():
+  saved, now = (
+    source_files({"a": Texts("a", text)}, is_validation=True) for text in "xy"
+  )
+  assert changed_sources(saved, saved, changeable=()) == []
+  key = "data.validation_sources.a"
+  with pytest.raises(InputError, match=f"^{key} {BEFORE}"):
+    changed_sources(saved, now, changeable=("data.sources",))
+  # No word of training's sources has changed.
+  assert changed_sources(saved, now, changeable=(key,)) == []
+  # Checkpoints of before hold nothing about it.
+  assert changed_sources({}, now, changeable=()) == []
+
+
 def test_other_images_of_the_same_names_are_noticed(tmp_path):
   def files(height):
     (tmp_path / "x.jpg").write_bytes(encoded(height, 9))
