@@ -97,9 +97,10 @@ class DataConfig(BadRecordLimit, HeldOut):
   )
 
   def __post_init__(self):
-    check_bounds(self, pool_size=_MOST_EXAMPLES)
     BadRecordLimit.__post_init__(self)
     HeldOut.__post_init__(self)
+    sizes = ("pool_size", "validation_size")
+    check_bounds(self, **dict.fromkeys(sizes, _MOST_EXAMPLES))
     self.digit_world()
     filters_from(self.filters)
     is_few = max(self.num_workers, self.num_threads) <= _MOST_READERS

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import jax
 from jax.experimental import multihost_utils
 
-from ddit_jax.errors import check_choices
+from ddit_jax.errors import check_bounds, check_choices
 from ddit_jax.planning.compiler_options import compiler_options
 from ddit_jax.train.profile import parse_window
-from ddit_jax.train.state import TrainState
+from ddit_jax.train.state import MAX_STEPS, TrainState
 from ddit_jax.train.watchdog import NO_WATCHDOG, Watchdog
 
 
@@ -90,9 +90,7 @@ class TrainConfig:
       "checkpoint_every",
       "keep_last",
     )
-    for name in names:
-      if getattr(self, name) <= 0:
-        raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+    check_bounds(self, **dict.fromkeys(names, MAX_STEPS))
     compiler_options(self.compiler_options, device_kind="")
     if self.mask_embedding_steps < -1:
       raise ValueError(

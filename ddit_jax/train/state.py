@@ -12,6 +12,9 @@ from jaxtyping import Array, Int32, Key
 from ddit_jax.models.module import Network
 from ddit_jax.sharding.placement import with_shardings
 
+# Steps are counted in int32.
+MAX_STEPS = 2**31 - 1
+
 
 def moment_shardings(
   optimizer: optax.GradientTransformation,
