@@ -1,4 +1,4 @@
-"""Jobs of real processes, one of which is killed."""
+"""Jobs of real processes, one of which is killed, stopped, or hangs."""
 
 import os
 import signal
@@ -9,9 +9,25 @@ import time
 
 import pytest
 
+from ddit_jax.experiment.processes import HUNG
 from tests import devices, tiny_run
 
 SECONDS = 60
+# `ddit` on a process whose data never come after the third batch.
+WITHOUT_DATA = """
+import sys, time
+from ddit_jax.cli.main import main
+from ddit_jax.data.prefetch import DeviceFeed
+real, seen = DeviceFeed.__next__, []
+def halted(feed):
+  seen.append(1)
+  while len(seen) > 3:
+    time.sleep(1)
+  return real(feed)
+if "--process_id=1" in sys.argv:
+  DeviceFeed.__next__ = halted
+sys.exit(main())
+"""
 
 
 class Job:
@@ -20,9 +36,10 @@ class Job:
   Args:
     workdir: of the run; the processes' output goes beside it.
     count: number of processes.
+    program: arguments of Python.
   """
 
-  def __init__(self, workdir, count, *flags):
+  def __init__(self, workdir, count, *flags, program=("-m", "ddit_jax")):
     self._workdir, self._count = workdir, count
     with socket.socket() as free:
       free.bind(("127.0.0.1", 0))
@@ -40,13 +57,7 @@ class Job:
         self.processes.append(
           subprocess.Popen(
             [
-              *(
-                sys.executable,
-                "-m",
-                "ddit_jax",
-                "train",
-                f"--workdir={workdir}",
-              ),
+              *(sys.executable, *program, "train", f"--workdir={workdir}"),
               *("--stop_code=75", *common, *flags, place),
               *(f"--num_processes={count}", f"--process_id={number}"),
             ],
@@ -90,8 +101,8 @@ def start(tmp_path):
   """Starts a job whose processes are gone after the test."""
   jobs = []
 
-  def run(count, *flags):
-    jobs.append(Job(tmp_path / "run", count, *flags))
+  def run(count, *flags, **options):
+    jobs.append(Job(tmp_path / "run", count, *flags, **options))
     return jobs[-1]
 
   yield run
@@ -100,18 +111,43 @@ def start(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_killed_process_ends_its_job_and_is_named(start, number):
-  job = start(2)
+@pytest.mark.parametrize(
+  ("name", "number", "count"), [("SIGKILL", 1, 2), ("SIGSTOP", 0, 4)]
+)
+def test_a_lost_process_ends_its_job_and_is_named(start, count, number, name):
+  job = start(count)
   job.wait_for_steps()
-  job.processes[number].kill()
+  job.processes[number].send_signal(getattr(signal, name))
   begin = time.monotonic()
   codes = job.codes(without=number)
   print(f"all ended after {time.monotonic() - begin:.1f} s with {codes}")
   line = f"process {number} was killed or stopped, or cannot be reached\n"
   outputs = job.outputs()[:number] + job.outputs()[number + 1 :]
-  for code, output in zip(codes, outputs, strict=True):
-    # JAX does not let a process outlive the connection to the first one.
-    is_aborted = code == -signal.SIGABRT and number == 0
-    assert is_aborted or (code == 1 and line in output)
-    assert not is_aborted or "JAX distributed service detected" in output
+  assert set(codes) == {1} and all(line in output for output in outputs)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_its_job_and_is_named(start, tmp_path):
+  job = start(
+    2,
+    "--config.train.step_timeout_seconds=5",
+    program=("-c", WITHOUT_DATA),
+  )
+  codes = [process.wait(400) for process in job.processes]
+  assert codes == [HUNG, HUNG], job.outputs()
+  last = [output.splitlines()[-1] for output in job.outputs()]
+  assert any("process 1 for the batch of step 4" in line for line in last) or (
+    any("process 1 waited for the batch of step 4" in line for line in last)
+  ), last
+  stacks = [path.read_text() for path in (tmp_path / "run").glob("hang_*.txt")]
+  assert stacks and all("most recent call first" in text for text in stacks)
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_saves_and_stops_all(start, tmp_path):
+  job = start(2)
+  job.wait_for_steps()
+  job.processes[-1].send_signal(signal.SIGTERM)
+  assert job.codes() == [75, 75]
+  [saved] = (tmp_path / "run" / "checkpoints").iterdir()
+  assert (saved / "manifest.json").is_file()

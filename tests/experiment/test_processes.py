@@ -19,13 +19,15 @@ from ddit_jax.train.watchdog import NO_WATCHDOG, Watchdog
 from tests import tiny_run
 
 PROCESS = """
-import os, signal, sys, time
+import os, pathlib, signal, sys, time
 import jax
-port, index, case = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-jax.distributed.initialize(f"127.0.0.1:{port}", 2, index)
+port, count, index = map(int, sys.argv[1:4])
+case, folder = sys.argv[4:]
+jax.distributed.initialize(f"127.0.0.1:{port}", count, index)
 from ddit_jax.errors import InputError
 from ddit_jax.experiment import processes
 from ddit_jax.train.loop import StopSignal
+from ddit_jax.train.watchdog import Watchdog
 processes._SECONDS_TO_LEAVE = 3.0
 if case == "settings":
   try:
@@ -34,7 +36,12 @@ if case == "settings":
   except ValueError as error:
     print(error)
   sys.exit()
-together = processes.leaving_together(peer_timeout_seconds=3)
+path = pathlib.Path(folder, f"hang_{index}.txt")
+watchdog = Watchdog(path, 5.0 if case.startswith("hang") else 0.0)
+watchdog.waits_for("step 7")
+together = processes.leaving_together(
+  peer_timeout_seconds=10, watchdog=watchdog
+)
 with together, StopSignal() as stop:
   if case == "signal":
     for step in range(1, 1000):
@@ -48,38 +55,51 @@ with together, StopSignal() as stop:
     time.sleep(2)
     if case.startswith("kill"):
       os.kill(os.getpid(), signal.SIGKILL)
+    if case.startswith("stop"):
+      os.kill(os.getpid(), signal.SIGSTOP)
+    if case.startswith("hang"):
+      watchdog.waits_for("the batch of step 7")
+      time.sleep(100)
     raise InputError("the disk is full")
   else:
     time.sleep(100)
 """
 
 
-def run_two(case: str) -> list[tuple[int, str, str]]:
-  """(exit code, stdout, stderr) of both processes."""
+def run_together(
+  case: str, count: int = 2, *, folder: str = "."
+) -> list[tuple[int, str, str]]:
+  """(exit code, stdout, stderr) of all processes, in their order."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = str(free.getsockname()[1])
   started = [
     subprocess.Popen(
-      [sys.executable, "-c", PROCESS, port, str(index), case],
+      [
+        *(sys.executable, "-c", PROCESS),
+        *(port, str(count), str(index), case, folder),
+      ],
       cwd=tiny_run.ROOT,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
       env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
     )
-    for index in range(2)
+    for index in range(count)
   ]
-  outputs = [process.communicate(timeout=90) for process in started]
-  return [
-    (process.returncode, *output)
-    for process, output in zip(started, outputs, strict=True)
-  ]
+  results = {}
+  # One that is stopped does not end by itself.
+  for process in sorted(started, key=lambda p: str(started.index(p)) in case):
+    if len(results) == count - 1 and case.startswith("stop"):
+      process.kill()
+    output = process.communicate(timeout=90)
+    results[process] = (process.returncode, *output)
+  return [results[process] for process in started]
 
 
 @pytest.mark.slow
 def test_other_settings_are_named_where_they_are():
-  (_, first, _), (_, second, _) = run_two("settings")
+  (_, first, _), (_, second, _) = run_together("settings")
   assert "failed on process [1]: the reason is in its own output" in first
   assert second.splitlines()[-1] == (
     "process 1 was started with optimizer.rate = 0.5, the first process with "
@@ -119,7 +139,7 @@ def test_other_shapes_of_images_are_named_where_they_are(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_process_that_fails_ends_the_other_one_with_its_reason(index):
-  results = run_two(f"fail {index}")
+  results = run_together(f"fail {index}")
   code, _, errors = results[index]
   assert (code, errors.splitlines()[-1]) == (2, "ddit: the disk is full")
   code, _, errors = results[1 - index]
@@ -128,16 +148,44 @@ def test_a_process_that_fails_ends_the_other_one_with_its_reason(index):
 
 
 @pytest.mark.slow
-def test_a_killed_process_ends_the_other_one():
-  (code, _, errors), (killed, _, _) = run_two("kill 1")
-  assert killed == -signal.SIGKILL and code == 1
-  last = errors.splitlines()[-1]
-  assert last.startswith("ddit: process 1 was killed or stopped")
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("case", ["kill 1", "stop 1", "stop 0"])
+def test_a_lost_process_ends_the_others_and_is_named(case, count):
+  begin = time.monotonic()
+  results = run_together(case, count)
+  print(f"{case} of {count}: {time.monotonic() - begin:.1f} s with the start")
+  index = int(case[-1])
+  lost, *_ = results.pop(index)
+  assert lost == -signal.SIGKILL
+  for code, _, errors in results:
+    assert code == 1
+    line = f"process {index} was killed or stopped, or cannot be reached"
+    assert errors.splitlines()[-1].endswith(line)
+
+
+@pytest.mark.slow
+def test_jax_ends_the_others_when_the_first_process_is_killed():
+  _, (code, _, errors) = run_together("kill 0")
+  assert code == -signal.SIGABRT
+  assert "JAX distributed service detected fatal errors" in errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["hang 0", "hang 1"])
+def test_a_process_that_hangs_ends_all_and_is_named(case, tmp_path):
+  results = run_together(case, 3, folder=str(tmp_path))
+  index = case[-1]
+  for code, _, errors in results:
+    assert code == processes.HUNG
+    last = errors.splitlines()[-1]
+    assert f"process {index} " in last and "for the batch of step 7" in last
+  stacks = [path.read_text() for path in tmp_path.iterdir()]
+  assert stacks and all("most recent call first" in text for text in stacks)
 
 
 @pytest.mark.slow
 def test_ctrl_c_to_one_process_stops_both_at_the_same_step():
-  (code, first, errors), (_, second, _) = run_two("signal")
+  (code, first, errors), (_, second, _) = run_together("signal")
   assert code == 0, errors
   assert first == second and first.startswith("stopped at ")
 

@@ -1,4 +1,4 @@
-"""One training job of two real processes against the same job of one."""
+"""One training job of several real processes against the same job of one."""
 
 import numpy as np
 import pytest
@@ -17,12 +17,23 @@ def run_together(workdir, *, count: int, num_steps: int) -> None:
   tiny_run.ddit_together("train", f"--workdir={workdir}", *flags, count=count)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+  """The workdir of a run of one process. Not to be changed."""
+  workdir = tmp_path_factory.mktemp("alone") / "run"
+  run_together(workdir, count=1, num_steps=4)
+  return workdir
+
+
 @pytest.mark.slow
-def test_two_processes_train_and_resume_as_one_does(tmp_path):
-  alone, together = tmp_path / "alone", tmp_path / "together"
-  run_together(alone, count=1, num_steps=4)
-  run_together(together, count=2, num_steps=2)
-  run_together(together, count=2, num_steps=4)
+@pytest.mark.parametrize("counts", [(2, 2), (4, 2), (2, 4), (4, 1)])
+def test_several_processes_train_and_resume_as_one_does(
+  alone, tmp_path, counts
+):
+  """Also when there are others after the restart than before it."""
+  together = tmp_path / "together"
+  for num_steps, count in zip((2, 4), counts, strict=True):
+    run_together(together, count=count, num_steps=num_steps)
   want = tiny_run.stored_arrays(alone, 4)
   got = tiny_run.stored_arrays(together, 4)
   assert got.keys() == want.keys()
