@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from ddit_jax.conversion.json_config import JsonConfig
@@ -265,8 +265,8 @@ def _open_one_network(folder: pathlib.Path, name: str) -> Checkpoint:
   )
 
 
-def _open_folder(folder: pathlib.Path) -> Checkpoint:
-  check_source_tree(folder, _READ_PLACES)
+def _refuse_other_folders(folder: pathlib.Path) -> None:
+  """Raises unless a folder has a transformer/ of a class that is known."""
   if (folder / "model_index.json").is_file():
     index = JsonConfig.read(folder / "model_index.json")
     _refuse_other_classes(index.fields.get("_class_name"), folder)
@@ -274,17 +274,21 @@ def _open_folder(folder: pathlib.Path) -> Checkpoint:
     _refuse_other_classes("StableDiffusion", folder)
   if (folder / "network").is_dir() and (folder / _CONFIG).is_file():
     raise InputError(f"{folder} is already converted: to go back, use --export")
-  transformer = folder / "transformer"
-  if not transformer.is_dir():
+  if not (folder / "transformer").is_dir():
     what = "has no transformer/ folder" if any(folder.iterdir()) else "is empty"
     raise InputError(
       f"{folder} {what}: SRC must be a diffusers folder of SD3, Stability's "
       "single .safetensors file, a D-DiT folder, or transformers' folder of "
       "GPT-2 or CLIP"
     )
-  config = JsonConfig.read(transformer / "config.json")
+  config = JsonConfig.read(folder / "transformer" / "config.json")
   _refuse_other_classes(config.fields.get("_class_name"), folder)
-  tensors, notes = read_folder(transformer)
+
+
+def _transformers_format(
+  transformer: pathlib.Path, tensors: Collection[str]
+) -> str:
+  """The format of a folder by the tensors of its transformer."""
   refuse_other_models(tensors, transformer)
   found = [name for name, mark in _NETWORK_MARKS.items() if mark in tensors]
   if len(found) != 1:
@@ -292,8 +296,16 @@ def _open_folder(folder: pathlib.Path) -> Checkpoint:
       f"{transformer} is neither D-DiT nor SD3: of their marks "
       f"{first_few(_NETWORK_MARKS.values())} it has {len(found)}"
     )
+  return found[0]
+
+
+def _open_folder(folder: pathlib.Path) -> Checkpoint:
+  check_source_tree(folder, _READ_PLACES)
+  _refuse_other_folders(folder)
+  tensors, notes = read_folder(folder / "transformer")
+  format_name = _transformers_format(folder / "transformer", tensors)
   networks = {}
-  known = FORMATS[found[0]]
+  known = FORMATS[format_name]
   for name, (place, scheme) in known.networks.items():
     where = folder / place
     if not where.is_dir():
@@ -316,7 +328,7 @@ def _open_folder(folder: pathlib.Path) -> Checkpoint:
   ]
   return Checkpoint(
     path=folder,
-    format=found[0],
+    format=format_name,
     networks=networks,
     plain_folders={
       ours: folder / theirs

@@ -13,6 +13,7 @@ from ddit_jax.conversion.key_map import FORMATS
 from ddit_jax.encoders.clip import CLIPTextConfig
 from ddit_jax.encoders.clip_vision import CLIPVisionConfig
 from ddit_jax.encoders.t5 import T5Config
+from ddit_jax.encoders.vae import AutoencoderConfig
 from ddit_jax.errors import InputError
 from ddit_jax.json_files import write_json
 from ddit_jax.models.config import MMDiTConfig
@@ -54,6 +55,41 @@ _SD3_SCHEDULER = {
   "_diffusers_version": _VERSION,
   "num_train_timesteps": 1000,
   "shift": 3.0,
+}
+# What these classes' networks always are.
+_FIXED_FIELDS: dict[type, dict[str, Any]] = {
+  T5Config: {
+    "architectures": ["T5EncoderModel"],
+    "dense_act_fn": "gelu_new",
+    "feed_forward_proj": "gated-gelu",
+    "is_encoder_decoder": False,
+    "is_gated_act": True,
+    "model_type": "t5",
+  },
+  CLIPTextConfig: {
+    "architectures": ["CLIPTextModelWithProjection"],
+    "model_type": "clip_text_model",
+  },
+  CLIPVisionConfig: {
+    "architectures": ["CLIPVisionModelWithProjection"],
+    "model_type": "clip_vision_model",
+  },
+  GPT2Config: {
+    "activation_function": "gelu_new",
+    "architectures": ["GPT2LMHeadModel"],
+    "model_type": "gpt2",
+  },
+  AutoencoderConfig: {
+    "_class_name": "AutoencoderKL",
+    "_diffusers_version": _VERSION,
+    "act_fn": "silu",
+    "force_upcast": True,
+    "latents_mean": None,
+    "latents_std": None,
+    "sample_size": 1024,
+    "use_post_quant_conv": False,
+    "use_quant_conv": False,
+  },
 }
 # SD3's pooled vector; D-DiT's config.json has the field but not the branch.
 _POOLED_DIM = 2048
@@ -119,54 +155,29 @@ def hub_json(config: NetworkConfig) -> dict[str, Any]:
     for ours, theirs in HUB_FIELDS[type(config)].items()
     for value in [getattr(config, ours)]
   }
+  fields |= _FIXED_FIELDS.get(type(config), {})
   match config:
     case MMDiTConfig():
       return fields | _network_json(config)
-    case T5Config():
-      return fields | {
-        "architectures": ["T5EncoderModel"],
-        "dense_act_fn": "gelu_new",
-        "feed_forward_proj": "gated-gelu",
-        "is_encoder_decoder": False,
-        "is_gated_act": True,
-        "model_type": "t5",
-      }
     case CLIPTextConfig():
       return fields | {
-        "architectures": ["CLIPTextModelWithProjection"],
         "bos_token_id": config.vocab_size - 2,
         "eos_token_id": config.vocab_size - 1,
-        "model_type": "clip_text_model",
-      }
-    case CLIPVisionConfig():
-      return fields | {
-        "architectures": ["CLIPVisionModelWithProjection"],
-        "model_type": "clip_vision_model",
       }
     case GPT2Config():
       return fields | {
-        "activation_function": "gelu_new",
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
         "n_inner": config.mlp_width,
         "bos_token_id": config.vocab_size - 1,
         "eos_token_id": config.vocab_size - 1,
       }
-  num_blocks = len(config.block_widths)
-  return fields | {
-    "_class_name": "AutoencoderKL",
-    "_diffusers_version": _VERSION,
-    "act_fn": "silu",
-    "down_block_types": ["DownEncoderBlock2D"] * num_blocks,
-    "force_upcast": True,
-    "latents_mean": None,
-    "latents_std": None,
-    "out_channels": config.image_channels,
-    "sample_size": 1024,
-    "up_block_types": ["UpDecoderBlock2D"] * num_blocks,
-    "use_post_quant_conv": False,
-    "use_quant_conv": False,
-  }
+    case AutoencoderConfig():
+      num_blocks = len(config.block_widths)
+      return fields | {
+        "down_block_types": ["DownEncoderBlock2D"] * num_blocks,
+        "out_channels": config.image_channels,
+        "up_block_types": ["UpDecoderBlock2D"] * num_blocks,
+      }
+  return fields
 
 
 def _network_json(config: MMDiTConfig) -> dict[str, Any]:
