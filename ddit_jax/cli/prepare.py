@@ -5,7 +5,7 @@ import contextlib
 import math
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ddit_jax.cli import cluster, compilation_cache
@@ -102,7 +102,6 @@ def _copy(values: argparse.Namespace, given: list[str]) -> int:
   VERB.require(values, "out")
   name, spec = _source_spec(values)
   from ddit_jax.data.prepare.prepare import PrepareOptions, prepare
-  from ddit_jax.data.prepare.shard_writer import BAD_RECORDS_NAME
   from ddit_jax.data.sources.registry import keys_of, open_source
 
   optional = {"max_ratio": values.max_ratio, "num_shards": values.shards}
@@ -129,19 +128,7 @@ def _copy(values: argparse.Namespace, given: list[str]) -> int:
       )
   except OSError as error:
     raise InputError(str(error)) from error
-  num_shards = len(manifest.shards)
-  print(
-    f"{values.out}: {manifest.num_records:,} records in {num_shards} "
-    f"{'shard' if num_shards == 1 else 'shards'}, "
-    f"{manifest.num_bytes / 1e9:.3g} GB\n"
-    f"skipped by filters: {_counts(manifest.removed)}\n"
-    f"bad records skipped: {_bad_records(manifest, values.out)}"
-  )
-  if faults := getattr(source, "faults", ()):
-    print(
-      f"left out because they cannot be used: {first_few(faults)}; listed in "
-      f"{pathlib.Path(values.out) / BAD_RECORDS_NAME}"
-    )
+  print(_copy_summary(manifest, values.out, getattr(source, "faults", ())))
   return 0
 
 
@@ -180,6 +167,26 @@ def _write_caches(
     print(cache_summary(manifest, pathlib.Path(values.out) / name))
   print(f"to train on them: --config.data.{values.task}.cache={values.out}")
   return 0
+
+
+def _copy_summary(manifest, folder: str, faults: Sequence[Any]) -> str:
+  """A summary of a copy's `Manifest` and of what its source left out."""
+  from ddit_jax.data.prepare.shard_writer import BAD_RECORDS_NAME
+
+  num_shards = len(manifest.shards)
+  lines = [
+    f"{folder}: {manifest.num_records:,} records in {num_shards} "
+    f"{'shard' if num_shards == 1 else 'shards'}, "
+    f"{manifest.num_bytes / 1e9:.3g} GB",
+    f"skipped by filters: {_counts(manifest.removed)}",
+    f"bad records skipped: {_bad_records(manifest, folder)}",
+  ]
+  if faults:
+    lines.append(
+      f"left out because they cannot be used: {first_few(faults)}; listed in "
+      f"{pathlib.Path(folder) / BAD_RECORDS_NAME}"
+    )
+  return "\n".join(lines)
 
 
 def cache_summary(manifest, folder: pathlib.Path) -> str:
