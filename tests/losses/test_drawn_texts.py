@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from ddit_jax.experiment.model import DualModel
-from ddit_jax.losses.drawn_texts import DrawnTexts, log_probability
+from ddit_jax.losses.drawn_texts import (
+  DrawnTexts,
+  log_probability,
+  scored_positions,
+)
 from ddit_jax.models.config import size
 from ddit_jax.models.module import Network
 from ddit_jax.prng import row_keys
@@ -82,3 +86,12 @@ def test_the_masks_follow_from_the_rows_draws(variables):
   np.testing.assert_array_equal(again, bound(variables, first, 4))
   other = first.replace(draws=first.draws[::-1])
   assert (again != bound(variables, other, 4)).any()
+
+
+def test_a_text_is_scored_up_to_its_first_end():
+  tokens = jnp.array([[7, 9, 3, 9, 9], [7, 7, 9, 4, 9], [7, 7, 1, 2, 3]])
+  is_given = jnp.array([[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 0, 0]])
+  found = scored_positions(tokens, is_given.astype(bool), 9)
+  np.testing.assert_array_equal(
+    found, [[0, 0, 1, 1, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 1]]
+  )
