@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -143,7 +144,7 @@ def _samples(
     for member in walk(reader):
       if member.kind == FOLDER:
         continue
-      member_key, extension = split_name(member.name)
+      member_key, extension = split_name(_in_nfc(member.name))
       if member_key is None:
         if member.name.lower().endswith(_IMAGE_SUFFIXES):
           found.removed["hidden"] += 1
@@ -160,6 +161,15 @@ def _samples(
     reason = "corrupt_shard"
   if key is not None or reason:
     yield key or b"", parts, reason
+
+
+def _in_nfc(name: bytes) -> bytes:
+  """A name in Unicode's form NFC: archives mix the forms of names."""
+  if name.isascii():
+    return name
+  text = name.decode("utf-8", errors="surrogateescape")
+  normal = unicodedata.normalize("NFC", text)
+  return normal.encode("utf-8", errors="surrogateescape")
 
 
 def split_name(name: bytes) -> tuple[bytes | None, bytes | None]:

@@ -95,6 +95,12 @@ def test_image_extensions_are_known_in_any_case(suffix, tmp_path):
   assert len(records) == 1
 
 
+def test_names_in_two_unicode_forms_belong_together(tmp_path):
+  members = {"caf\u00e9.jpg": IMAGE, "cafe\u0301.txt": b"a cup"}
+  records, found = kept(write_tar(tmp_path / "a.tar", members))
+  assert len(records) == 1 and not found.removed
+
+
 LEFT_OUT = {
   "no text": ({"1.jpg": IMAGE}, {"no_text": 1}),
   "no image": ({"1.txt": b"a"}, {"no_image": 1}),
