@@ -23,12 +23,6 @@ _init_on_mesh = on_mesh.ModelOnMesh.__init__
 _programs: dict[Hashable, Any] = {}
 
 
-def forget() -> None:
-  """Drops all programs, for tests that change what is traced."""
-  _programs.clear()
-  jax.clear_caches()
-
-
 def share() -> None:
   """Lets all later runs, and pipelines that load them, share programs."""
   compiled_step.jitted = _SharedStep

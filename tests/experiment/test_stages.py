@@ -45,16 +45,12 @@ def crash_at(monkeypatch):
 
 
 def two_stages(**overrides):
-  """First images only, then both; four and six steps."""
-  first = tiny_run.settings(
-    train__num_steps="4",
-    data__image_to_text__batch_size="0",
-    # Saved as what it means on the machine.
-    model__execution__remat="chip",
-    **overrides,
-  )
-  second = tiny_run.settings(init_from="stage:images", **overrides)
-  return {"images": first, "both": second}
+  """Of six steps each, which are one program."""
+  # "chip" is saved as what it means on the machine.
+  overrides = {"model__execution__remat": "chip"} | overrides
+  first = tiny_run.settings(**overrides)
+  second = tiny_run.settings(init_from="stage:first", **overrides)
+  return {"first": first, "second": second}
 
 
 @pytest.fixture(scope="module")
@@ -70,19 +66,19 @@ def finished(tmp_path_factory):
 
 
 def test_each_stage_starts_from_the_average_of_the_one_before(finished):
-  before = tiny_run.stored_arrays(finished / "images", 4)
-  config = json.loads((finished / "both" / "config.json").read_text())
+  before = tiny_run.stored_arrays(finished / "first", 6)
+  config = json.loads((finished / "second" / "config.json").read_text())
   # Not a path: the job may be moved.
-  assert config["init_from"] == "stage:images"
-  first = tiny_run.stored_arrays(finished / "both", 2)
+  assert config["init_from"] == "stage:first"
+  second = tiny_run.stored_arrays(finished / "second", 2)
   name = next(k for k in before if k.startswith("ema") and "patch" in k)
   # Two small steps away; a fresh start would be elsewhere altogether.
-  moved = np.abs(first[name.replace("ema", "params", 1)] - before[name]).max()
+  moved = np.abs(second[name.replace("ema", "params", 1)] - before[name]).max()
   assert 0 < moved < 0.01
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [3, 7])
+@pytest.mark.parametrize("number", [3, 9])
 def test_a_job_killed_in_either_stage_ends_bit_identical(
   finished, tmp_path, crash_at, number, monkeypatch, caplog
 ):
@@ -92,20 +88,20 @@ def test_a_job_killed_in_either_stage_ends_bit_identical(
   monkeypatch.setattr(StopSignal, "is_requested", lambda self, step: False)
   caplog.set_level("INFO", "ddit_jax")
   train_stages(two_stages(), str(tmp_path))
-  is_first_done = number > 4
-  line = "images is complete: step 4 was its last"
+  is_first_done = number > 6
+  line = "first is complete: step 6 was its last"
   assert (line in caplog.messages) == is_first_done
   assert (
-    f"resuming {tmp_path / ('both' if is_first_done else 'images')} at"
+    f"resuming {tmp_path / ('second' if is_first_done else 'first')} at"
     in (caplog.text)
   )
-  for stage, last in (("images", 4), ("both", 6)):
-    tiny_run.assert_bit_identical(tmp_path / stage, finished / stage, last)
+  for stage in ("first", "second"):
+    tiny_run.assert_bit_identical(tmp_path / stage, finished / stage, 6)
 
 
 def test_a_job_may_be_moved(finished, tmp_path, caplog):
   shutil.copytree(finished, tmp_path / "moved")
-  shutil.rmtree(tmp_path / "moved" / "both" / "checkpoints" / "6")
+  shutil.rmtree(tmp_path / "moved" / "second" / "checkpoints" / "6")
   caplog.set_level("INFO", "ddit_jax")
   train_stages(two_stages(), str(tmp_path / "moved"))
   assert "at step 4 of 6" in caplog.text
@@ -121,13 +117,13 @@ def test_a_stage_whose_weights_are_damaged_is_trained_to_its_end_again(
     return True
 
   monkeypatch.setattr(trainer, "train", train)
-  shutil.copytree(finished / "images", tmp_path / "images")
+  shutil.copytree(finished / "first", tmp_path / "first")
   train_stages(two_stages(), str(tmp_path))
-  assert trained == ["both"]
-  for path in (tmp_path / "images" / "checkpoints" / "4").rglob("d/*"):
+  assert trained == ["second"]
+  for path in (tmp_path / "first" / "checkpoints" / "6").rglob("d/*"):
     path.write_bytes(bytes(path.stat().st_size))
   train_stages(two_stages(), str(tmp_path))
-  assert trained == ["both", "images", "both"]
+  assert trained == ["second", "first", "second"]
 
 
 def test_a_stop_during_the_last_step_ends_the_job(tmp_path, monkeypatch):
@@ -138,10 +134,10 @@ def test_a_stop_during_the_last_step_ends_the_job(tmp_path, monkeypatch):
     real(*args)
 
   monkeypatch.setattr(Trainer, "_save", save)
-  stages = two_stages(train__checkpoint_every="4")
+  stages = two_stages(train__checkpoint_every="6")
   assert not train_stages(stages, str(tmp_path))
-  assert (tmp_path / "images" / "checkpoints" / "4").is_dir()
-  assert not (tmp_path / "both").exists()
+  assert (tmp_path / "first" / "checkpoints" / "6").is_dir()
+  assert not (tmp_path / "second").exists()
 
 
 def test_a_later_stages_data_is_looked_at_before_the_first(
@@ -153,9 +149,10 @@ def test_a_later_stages_data_is_looked_at_before_the_first(
   monkeypatch.setattr(trainer, "train", train)
   stages = two_stages()
   sources = {"mine": {"kind": "image_folder", "path": "no/such/folder"}}
-  data = dataclasses.replace(stages["both"].data, sources=sources)
-  stages["both"] = dataclasses.replace(stages["both"], data=data)
-  with pytest.raises(InputError, match=r"stages\.both: mine: .*no/such/folder"):
+  data = dataclasses.replace(stages["second"].data, sources=sources)
+  stages["second"] = dataclasses.replace(stages["second"], data=data)
+  message = r"stages\.second: mine: .*no/such/folder"
+  with pytest.raises(InputError, match=message):
     train_stages(stages, str(tmp_path))
 
 
@@ -164,13 +161,13 @@ def test_a_stop_signal_ends_the_job_and_not_only_the_stage(
 ):
   monkeypatch.setattr(StopSignal, "is_requested", lambda self, step: step == 2)
   assert not train_stages(two_stages(), str(tmp_path))
-  assert not (tmp_path / "both").exists()
+  assert not (tmp_path / "second").exists()
 
 
 def test_a_stage_that_is_not_before_is_refused(tmp_path):
   stages = two_stages()
   with pytest.raises(InputError, match="the stages before it are none"):
-    train_stages({"both": stages["both"]}, str(tmp_path))
+    train_stages({"second": stages["second"]}, str(tmp_path))
 
 
 def test_a_change_to_a_finished_stage_is_refused(finished):
@@ -183,11 +180,9 @@ def test_more_steps_of_an_early_stage_are_refused_once_the_next_is_done(
   finished,
 ):
   stages = two_stages()
-  longer = tiny_run.settings(
-    train__num_steps="5", data__image_to_text__batch_size="0"
-  )
-  with pytest.raises(InputError, match="images before them is not"):
-    train_stages(stages | {"images": longer}, str(finished))
+  longer = tiny_run.settings(train__num_steps="7")
+  with pytest.raises(InputError, match="first before them is not"):
+    train_stages(stages | {"first": longer}, str(finished))
 
 
 @pytest.mark.slow

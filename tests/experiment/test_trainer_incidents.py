@@ -1,5 +1,6 @@
 """Runs whose losses go wrong: what is kept, listed and rolled back."""
 
+import dataclasses
 import json
 import resource
 import shutil
@@ -18,31 +19,25 @@ from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.trainer import Trainer, train
 from ddit_jax.losses.dual import DualLoss
 from ddit_jax.train.hooks import LossGuard
-from tests import shared_programs, tiny_run
+from tests import tiny_run
 
 pytestmark = pytest.mark.usefixtures("on_one_device")
 
 
-@pytest.fixture
-def break_batches(monkeypatch):
-  """Makes latents infinite where a function of the step's index says so.
+def breaking_batches(settings, is_broken):
+  """Latents become infinite where a function of the step's index says so.
 
   Validation has the index 0.
   """
 
-  def apply(is_broken):
-    real = DualLoss.corrupt
-
+  class BreakingLoss(DualLoss):
     def corrupt(self, batch, root, step, **options):
-      found = real(self, batch, root, step, **options)
+      found = super().corrupt(batch, root, step, **options)
       latents = jnp.where(is_broken(step), jnp.inf, found.images.latents)
       return found.replace(images=found.images.replace(latents=latents))
 
-    monkeypatch.setattr(DualLoss, "corrupt", corrupt)
-    shared_programs.forget()
-
-  yield apply
-  shared_programs.forget()
+  loss = BreakingLoss(**vars(settings.loss))
+  return dataclasses.replace(settings, loss=loss)
 
 
 def incidents(workdir):
@@ -55,11 +50,9 @@ def parameters(workdir, step):
   return {k: v for k, v in arrays.items() if not k.startswith("progress")}
 
 
-def test_a_broken_batch_is_left_out_and_its_records_are_listed(
-  break_batches, tmp_path
-):
-  break_batches(lambda step: step == 3)
-  assert train(tiny_run.settings(), str(tmp_path))
+def test_a_broken_batch_is_left_out_and_its_records_are_listed(tmp_path):
+  settings = breaking_batches(tiny_run.settings(), lambda step: step == 3)
+  assert train(settings, str(tmp_path))
   (event,) = incidents(tmp_path)
   assert (event["event"], event["step"]) == ("skipped_batch", 4)
   assert event["losses"]["loss/total"] in ("nan", "inf")
@@ -74,10 +67,10 @@ def test_a_broken_batch_is_left_out_and_its_records_are_listed(
 
 @pytest.mark.slow
 def test_too_many_in_a_row_stop_the_run_and_keep_what_was_learnt(
-  break_batches, tmp_path, trained
+  tmp_path, trained
 ):
-  break_batches(lambda step: step >= 3)
   settings = tiny_run.settings(train__max_skipped_in_row="1")
+  settings = breaking_batches(settings, lambda step: step >= 3)
   with pytest.raises(InputError) as caught:
     train(settings, str(tmp_path))
   line = str(caught.value)
@@ -214,10 +207,10 @@ def test_a_rollback_keeps_what_is_frozen(tmp_path, trained, start):
 
 @pytest.mark.slow
 def test_a_validation_loss_that_is_not_finite_does_not_stop_the_run(
-  break_batches, tmp_path
+  tmp_path,
 ):
-  break_batches(lambda step: step == 0)
-  assert train(tiny_run.settings(), str(tmp_path))
+  settings = breaking_batches(tiny_run.settings(), lambda step: step == 0)
+  assert train(settings, str(tmp_path))
   assert [event["step"] for event in incidents(tmp_path)] == [1]
 
 
