@@ -4,8 +4,9 @@ Shapes in signatures are checked by jaxtyping's import hook, so this file must
 run before anything imports the package or starts JAX.
 
 What takes long is made once; a new test takes from it what it can:
-- a finished run: `trained`, with the settings of `tests.tiny_run`, on one
-  device. All processes of a test run share its folder (`tiny_run.made_once`).
+- finished runs: `trained`, with the settings of `tests.tiny_run`, on one
+  device, and `adapted` from it. All processes of a test run share their folders
+  (`tiny_run.made_once`).
 - the programs of runs and pipelines: those of equal models, losses and shapes
   are traced and compiled once in a process (`tests.shared_programs`), so prefer
   the settings of `tests.tiny_run` as they are.
@@ -119,6 +120,23 @@ def trained(tmp_path_factory) -> pathlib.Path:
       assert trainer.train(tiny_run.settings(), str(workdir))
 
   return tiny_run.made_once(tmp_path_factory, "trained", train)
+
+
+@pytest.fixture(scope="session")
+def adapted(trained, tmp_path_factory) -> pathlib.Path:
+  """A stage of adapters on `trained`. Not to be changed."""
+  from ddit_jax.experiment import trainer
+  from tests import tiny_run
+
+  def train(job):
+    base = pathlib.Path("checkpoints", "4")
+    shutil.copytree(trained / base, job / "first" / base)
+    settings = tiny_run.adapter_settings("stage:first")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+      tiny_run.use_first_device(monkeypatch)
+      assert trainer.train(settings, str(job / "run"))
+
+  return tiny_run.made_once(tmp_path_factory, "adapted", train) / "run"
 
 
 # Shells let background jobs, and all that those start, ignore Ctrl-C.

@@ -57,6 +57,13 @@ def settings(**overrides: str) -> Config:
   return load_config(Config, CONFIG, OVERRIDES | dotted)
 
 
+def adapter_settings(init_from: str, **overrides: str) -> Config:
+  """Those of a run of adapters."""
+  lora = {"rank": "2", "alpha": "4.0", "targets": "attention,mlp"}
+  own = {f"lora__{name}": x for name, x in lora.items()}
+  return settings(init_from=init_from, **own | overrides)
+
+
 def use_first_device(monkeypatch) -> None:
   """Training sees the first device only."""
   make = MeshConfig.make

@@ -202,10 +202,8 @@ def test_a_run_starts_from_another_runs_checkpoint(
 
 
 def adapter_settings(trained, step=4, **changes):
-  return tiny_run.settings(
-    init_from=str(trained / "checkpoints" / str(step)),
-    **{"lora__rank": "2", "lora__alpha": "4.0"} | changes,
-  )
+  start = trained / "checkpoints" / str(step)
+  return tiny_run.adapter_settings(str(start), **changes)
 
 
 def network(settings):
@@ -273,14 +271,6 @@ def test_adapters_need_a_complete_network_below_them(converted):
     PretrainedParams.open(
       str(converted), "ema", wanted(other), is_complete=True
     )
-
-
-@pytest.fixture(scope="module")
-def adapted(trained, tmp_path_factory):
-  """The workdir of a run of adapters. Not to be changed."""
-  workdir = tmp_path_factory.mktemp("adapted") / "run"
-  assert train(adapter_settings(trained), str(workdir))
-  return workdir
 
 
 def test_a_checkpoint_holds_adapters_and_no_base(adapted):
