@@ -14,16 +14,16 @@ from jaxtyping import Array, Bool, Float
 _BYTES_OF_CORE = 1 << 20
 
 # `_`: queries and keys may differ in number.
-Heads = Float[Array, "batch _ heads head_dim"]
+_Heads = Float[Array, "batch _ heads head_dim"]
 
 
 def chunked_attention(
-  query: Heads,
-  key: Heads,
-  value: Heads,
+  query: _Heads,
+  key: _Heads,
+  value: _Heads,
   *,
   key_mask: Bool[Array, "batch keys"] | None = None,
-) -> Heads:
+) -> _Heads:
   """Softmax attention, scaled by 1 / sqrt(head_dim).
 
   Scores and softmax are in float32. The backward pass computes the scores of

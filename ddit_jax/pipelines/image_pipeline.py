@@ -324,13 +324,13 @@ class ImagePipeline(abc.ABC):
 
 
 # Images of one prompt; far more than anyone looks at.
-MAX_IMAGES = 100_000
+_MAX_IMAGES = 100_000
 
 
 def check_num_images(count: int, name: str = "num_images_per_prompt") -> None:
   """Raises InputError unless so many images of a prompt can be drawn."""
-  if type(count) is not int or not 1 <= count <= MAX_IMAGES:
-    raise InputError(f"{name} must be in 1 to {MAX_IMAGES}, got {count!r}")
+  if type(count) is not int or not 1 <= count <= _MAX_IMAGES:
+    raise InputError(f"{name} must be in 1 to {_MAX_IMAGES}, got {count!r}")
 
 
 def _negatives(
