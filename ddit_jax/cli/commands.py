@@ -158,7 +158,8 @@ def _sample_changes(
   for name in sorted(values.given & _FIELD_FLAGS.keys()):
     key = fields.get(name)
     if key is None:
-      raise InputError(f"--task={task} does not take --{name}")
+      hint = suggest(name, fields)
+      raise InputError(f"--task={task} does not take --{name}: {hint}")
     if key in changes:
       raise InputError(f"--{name} and --sample.{key} set the same: keep one")
     changes[key] = getattr(values, name)

@@ -190,6 +190,7 @@ def test_every_sampling_field_can_be_set(monkeypatch):
       "--task=caption does not take --guid",
     ),
     (["--task=caption", "--size=8"], "--task=caption does not take --size"),
+    (["--task=t2i", "--num_steps=2"], "did you mean 'num_inference_steps'"),
     (["--task=t2i", "--temperature=0"], "--task=t2i does not take --temperat"),
     (["--task=t2i", "--instruction=a"], "--task=t2i does not take --instruct"),
     (["--task=t2i", "--sample.text.order=x"], "does not use --sample.text.or"),
