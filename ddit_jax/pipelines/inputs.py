@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -144,6 +145,11 @@ def check_latents(latents: Any, channels: int) -> None:
 
 def as_array(value: Any, name: str) -> np.ndarray:
   """An array of what is meant as pixels; raises InputError."""
+  if isinstance(value, str | bytes | os.PathLike):
+    raise InputError(
+      f"{name} is {str(value)!r:.80}: give its pixels, for example "
+      "PIL.Image.open of the file"
+    )
   try:
     return np.asarray(value)
   except (TypeError, ValueError, RuntimeError) as error:

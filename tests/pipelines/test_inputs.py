@@ -1,5 +1,7 @@
 """Images, indices and sizes that Python callers give."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -100,8 +102,10 @@ def test_cropped_images_are_counted(caplog):
     ([Image.new("F", (8, 8))], r"images\[0\] has Pillow's mode F"),
     ([Image.new("I", (8, 8))], r"images\[0\] has Pillow's mode I"),
     ([Image.new("L", (1, 2 * 10**6))], "1 x 2000000 becomes 8 x 16000000"),
-    (["x.png"], r"images\[0\] has the shape \(\)"),
-    ("x.png", r"shape \(\)"),
+    (["x.png"], r"images\[0\] is 'x.png': give its pixels, .*Image.open"),
+    ([pathlib.Path("x.png")], r"images\[0\] is 'x.png': give its pixels"),
+    ("x.png", "images is 'x.png': give its pixels"),
+    (b"x.png", "give its pixels"),
     (None, r"shape \(\)"),
     ([[[0], [0, 1]]], r"images\[0\] is not an array of pixels"),
     (BATCH.astype(int), "type int64: give uint8 from 0 to 255, or floats"),
