@@ -1,5 +1,6 @@
 """Requests of `ddit sample`, from flags and files, and the images they name."""
 
+import collections
 import contextlib
 import logging
 import pathlib
@@ -18,7 +19,7 @@ from ddit_jax.data.image_header import (
 )
 from ddit_jax.data.sources.annotations import TextError, read_json_lines
 from ddit_jax.data.sources.paths import SafeFolder, file_facts
-from ddit_jax.errors import InputError
+from ddit_jax.errors import InputError, first_few
 
 _log = logging.getLogger(__name__)
 
@@ -166,16 +167,22 @@ def _from_file(path: pathlib.Path, needed, optional) -> list[dict[str, str]]:
     lines = list(read_json_lines(path))
   except (OSError, ValueError) as error:
     raise InputError(f"--inputs={path} cannot be read: {error}") from error
-  rows = []
+  rows, unread = [], collections.Counter()
   for number, row in lines:
     where = f"{path} line {number}"
     if isinstance(row, TextError):
       raise InputError(f"{where} is {row}")
+    unread.update(row.keys() - {*needed, *optional})
     keys = (*needed, *(key for key in optional if key in row))
     _check_row(row, keys, where)
     rows.append({key: row[key] for key in keys})
   if not rows:
     raise InputError(f"{path} is empty: write one JSON object per line")
+  if unread:
+    named = [f"{key!r} ({n} times)" for key, n in sorted(unread.items())]
+    _log.warning(
+      "%s has keys that this task does not read: %s", path, first_few(named)
+    )
   return rows
 
 

@@ -76,14 +76,18 @@ def test_the_empty_prompt_is_one():
   assert ask("t2i", prompt=[""]) == [{"prompt": ""}]
 
 
-def test_a_file_adds_its_lines(tmp_path):
+def test_a_file_adds_its_lines(tmp_path, caplog):
   path = tmp_path / "in.jsonl"
-  rows = [{"prompt": "ünï", "id": 1}, {"prompt": "b"}]
+  rows = [{"prompt": "ünï", "id": 1}, {"prompt": "b", "id": 2, "negative": "c"}]
   path.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
   assert ask("t2i", prompt=["a"], inputs=path) == [
     {"prompt": "a"},
     {"prompt": "ünï"},
     {"prompt": "b"},
+  ]
+  assert caplog.messages == [
+    f"{path} has keys that this task does not read: 'id' (2 times), 'negative' "
+    "(1 times)"
   ]
 
 
