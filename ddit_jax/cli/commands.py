@@ -111,6 +111,11 @@ def _sample(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     },
     values.inputs,
   )
+  if "strength" in values.given and not any("image" in row for row in rows):
+    raise InputError(
+      "--strength says how much an image is changed: give --image, or leave it "
+      "out"
+    )
   compilation_cache.use(values)
   return generating.generate(
     values.checkpoint,

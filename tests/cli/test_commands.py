@@ -173,7 +173,7 @@ def test_every_sampling_field_can_be_set(monkeypatch):
       *sections, last = key.split(".")
       part = functools.reduce(getattr, sections, SampleConfig())
       rows = {
-        "t2i": ["--prompt="],
+        "t2i": ["--prompt=", "--image=a"],
         "caption": ["--image=a"],
         "vqa": ["--image=a", "--question=b"],
       }[task]
@@ -191,6 +191,7 @@ def test_every_sampling_field_can_be_set(monkeypatch):
     ),
     (["--task=caption", "--size=8"], "--task=caption does not take --size"),
     (["--task=t2i", "--num_steps=2"], "did you mean 'num_inference_steps'"),
+    (["--task=t2i", "--strength=0.5"], "--strength says .* give --image"),
     (["--task=t2i", "--temperature=0"], "--task=t2i does not take --temperat"),
     (["--task=t2i", "--instruction=a"], "--task=t2i does not take --instruct"),
     (["--task=t2i", "--sample.text.order=x"], "does not use --sample.text.or"),
