@@ -41,6 +41,11 @@ def load_pipeline(values: argparse.Namespace, **limits: float):
   """
   if not 0 <= values.port <= 65535:
     raise InputError(f"--port must be in 0 to 65535, got {values.port}")
+  if not values.host:
+    raise InputError(
+      "--host is empty, which would open every address of this machine: name "
+      "one, such as 127.0.0.1"
+    )
   for name in ("batch_size", "max_waiting", *limits):
     # Also refuses NaN.
     if not getattr(values, name) > 0:

@@ -24,6 +24,7 @@ def refused(capsys, *flags):
   [
     (["--port=65536"], "--port must be in 0 to 65535, got 65536"),
     (["--batch_size=0"], "--batch_size must be positive, got 0"),
+    (["--host="], "--host is empty, which would open every address"),
     (["--workdir=none"], "--workdir=none holds no run that has logged a step"),
     (["--timeout=3"], "ddit demo has no flag --timeout"),
     ([], "nowhere has no checkpoints"),
