@@ -30,9 +30,12 @@ def local_path(path: str | os.PathLike, *, what: str = "") -> pathlib.Path:
     what: the flag or config key that gives it, for the message.
 
   Raises:
-    InputError: a bucket address such as gs://bucket/run, or a name that the
-      file system does not take.
+    InputError: an empty text, as of an unset shell variable, which would be
+      the current folder; a bucket address such as gs://bucket/run; or a name
+      that the file system does not take.
   """
+  if not os.fspath(path):
+    raise InputError(f"{what or 'a path'} is empty: give a file or folder")
   named = f"{what}={path}" if what else path
   if _ADDRESS.match(os.fspath(path)):
     raise InputError(

@@ -46,6 +46,12 @@ def test_a_name_that_the_system_refuses_is_no_path(
     local_path(path, what="init_from")
 
 
+def test_an_empty_text_is_not_the_current_folder():
+  with pytest.raises(InputError, match="path is empty: give a file or folder"):
+    local_path("", what="path")
+  assert local_path(".") == pathlib.Path.cwd()
+
+
 def test_paths_as_people_write_them(tmp_path, monkeypatch):
   (tmp_path / "disk" / "deep").mkdir(parents=True)
   (tmp_path / "link").symlink_to(tmp_path / "disk" / "deep")
