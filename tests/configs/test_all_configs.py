@@ -48,6 +48,7 @@ VARIANTS = {
     "divisor_target_positions",
     "text_only",
   ],
+  "future_work": ["text_beside", "long_prompts"],
   "feature_captioner": ["sd3_frozen", "sd3_trained", "clip", "ddit_features"],
 }
 # Those that are a job of several stages: the stages' names.
@@ -332,6 +333,42 @@ def test_amounts_of_generation_data_share_all_but_the_images():
       settings.train.checkpoint_every,
     )
     assert {10_000, 30_000, 50_000} <= set(kept[-settings.train.keep_last :])
+
+
+@pytest.mark.parametrize(
+  ("variant", "stage", "added"),
+  [
+    ("text_beside", "stage2", {"openwebtext": 0.2}),
+    ("long_prompts", "stage3", {"llava_history": 332.5 / 1279}),
+  ],
+)
+def test_future_work_is_a_stage_with_one_more_source(variant, stage, added):
+  before = load_config(Config, f"configs/ddit_sd3.py:{stage}", {})
+  after = load_config(Config, f"configs/future_work.py:{variant}", {})
+  assert differing(before, after) <= {
+    "name",
+    "data.sources",
+    "data.image_to_text.mixture",
+    "data.image_to_text.text_length",
+    "data.text_to_image.text_length",
+  }
+  assert after.data.sources.keys() - before.data.sources == added.keys()
+  weights = after.data.image_to_text.mixture["0"]
+  total = sum(weights.values())
+  [(name, share)] = added.items()
+  assert weights[name] / total == pytest.approx(share)
+  if "history" in name:
+    # A turn moves from a question of its own to one with what came before.
+    total_before = sum(before.data.image_to_text.mixture["0"].values())
+    assert total == pytest.approx(total_before)
+    assert after.data.image_to_text.text_length == 256
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS["future_work"][1:])
+def test_later_variants_of_future_work_train_dry(variant, tmp_path):
+  settings = load_config(Config, f"configs/future_work.py:{variant}_dry", {})
+  assert train(settings, str(tmp_path))
 
 
 @pytest.mark.slow

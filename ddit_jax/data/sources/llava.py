@@ -1,6 +1,6 @@
 """LLaVA's conversations about images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ddit_jax.data.sources.annotations import TextError, entries
@@ -27,6 +27,7 @@ def open_llava(
   path: str,
   images: str,
   turns: str = "first",
+  history_characters: int = 0,
   follow_links: bool = False,
 ) -> FileSource:
   """Opens a file of conversations.
@@ -34,18 +35,20 @@ def open_llava(
   A record is {"id", "image"?, "conversations": [{"from": "human" or "gpt",
   "value"}, ...]}, or has the names "messages", "role" and "content" of OpenAI's
   format; without "image", or with a blank one, it is text only, and a list of
-  one image is that image. Each question becomes a separate example, without the
-  turns before it. The marker <image> is removed. A system turn is
-  passed over, and so are answers before the first question, counted as
-  "no_question". Skipped and counted besides what cannot be read: "later_turn"
-  (turns is "first"), "no_answer" (a last question), "no_image" (the marker
-  without an image), and "several_images".
+  one image is that image. Each question becomes a separate example. The marker
+  <image> is removed. A system turn is passed over, and so are answers before
+  the first question, counted as "no_question". Skipped and counted besides what
+  cannot be read: "later_turn" (turns is "first"), "no_answer" (a last
+  question), "no_image" (the marker without an image), and "several_images".
 
   Args:
     name: name in the config.
     path: a JSON list, or JSON lines.
     images: folder that image paths start from.
     turns: "first", as the D-DiT release does, or "all".
+    history_characters: with turns "all", each prompt begins with as many whole
+      turns before its question as have no more characters than that, the
+      nearest ones; 0 leaves them out.
     follow_links: True reads images through links that leave the folder, e.g. a
       link from coco to another disk.
 
@@ -54,6 +57,11 @@ def open_llava(
   """
   if turns not in _LLAVA_TURNS:
     raise ValueError(f"turns must be one of {_LLAVA_TURNS}, not {turns!r}")
+  if history_characters < 0 or (history_characters and turns != "all"):
+    raise ValueError(
+      f"history_characters is {history_characters} and turns {turns!r}: write "
+      '0, or a positive number with turns="all"'
+    )
   file = existing_file(path, what="path")
   folder = images_folder(images, follow_links=follow_links)
   rows = QuestionRows(name)
@@ -61,11 +69,14 @@ def open_llava(
     if isinstance(entry, TextError):
       rows.skipped.add(entry.reason, record_id, str(entry))
       continue
+    earlier: list[_Asked] = []
     for turn, asked in enumerate(_questions(entry, rows)):
       if turn and turns == "first":
         rows.skipped.add("later_turn")
       else:
-        _add(rows, f"{record_id}:{turn}", entry, asked)
+        told = _history(earlier, history_characters)
+        _add(rows, f"{record_id}:{turn}", entry, asked, told)
+      earlier.append(asked)
   return rows.source(folder)
 
 
@@ -74,8 +85,29 @@ def open_llava(
 _Asked = tuple[str | None, str | None]
 
 
+def _history(earlier: Sequence[_Asked], most: int) -> str:
+  """The nearest of the turns before a question, as they stand in its prompt.
+
+  Args:
+    earlier: pairs of turns in order; it ends at one that is no pair.
+    most: characters.
+  """
+  told = ""
+  for question, answer in reversed(earlier):
+    is_pair = (question or "").strip() and (answer or "").strip()
+    longer = f"{question} A: {answer} Q: {told}"
+    if not is_pair or len(longer) > most:
+      break
+    told = longer
+  return told
+
+
 def _add(
-  rows: QuestionRows, record_id: str, entry: dict[str, Any], asked: _Asked
+  rows: QuestionRows,
+  record_id: str,
+  entry: dict[str, Any],
+  asked: _Asked,
+  told: str,
 ) -> None:
   question, answer = asked
   image = entry.get("image", entry.get("images"))
@@ -87,12 +119,14 @@ def _add(
     rows.skipped.add("no_answer")
   elif len(listed) > 1:
     rows.skipped.add("several_images")
-  elif not listed and any(mark in question for mark in _IMAGE_MARKS):
+  elif not listed and any(mark in told + question for mark in _IMAGE_MARKS):
     rows.skipped.add("no_image")
   else:
+    # A blank question remains one, and is counted.
+    told = told if question.strip() else ""
     rows.add(
       record_id,
-      question=question.replace(_IMAGE_MARKS[0], " "),
+      question=(told + question).replace(_IMAGE_MARKS[0], " "),
       answers=answer,
       image=listed[0] if listed else None,
     )

@@ -104,6 +104,62 @@ def test_all_turns_are_examples_of_their_own(images):
   )
 
 
+LONG = {
+  "id": "x",
+  "conversations": [
+    turn("system", "Be nice."),
+    turn("human", "a?"),
+    turn("gpt", "One."),
+    turn("human", "b?"),
+    turn("gpt", "Two\nlines."),
+    turn("human", " "),
+    turn("gpt", "Blank."),
+    turn("human", "c?"),
+    turn("gpt", "Three."),
+    turn("human", "d?"),
+    turn("gpt", "Four."),
+  ],
+}
+
+
+@pytest.mark.parametrize(
+  ("most", "prompts"),
+  [
+    (0, ["a?", "b?", "c?", "d?"]),
+    # "a? A: One. Q: " has 14 characters, "c? A: Three. Q: " 16.
+    (13, ["a?", "b?", "c?", "d?"]),
+    (14, ["a?", "a? A: One. Q: b?", "c?", "d?"]),
+    (99, ["a?", "a? A: One. Q: b?", "c?", "c? A: Three. Q: d?"]),
+  ],
+)
+def test_whole_earlier_turns_stand_in_the_prompt(most, prompts, images):
+  source = opened([LONG], images, turns="all", history_characters=most)
+  found = [source[i] for i in range(len(source))]
+  assert [example.prompt for example in found] == [
+    f"Q: {text} A: " for text in prompts
+  ]
+  texts = [example.texts for example in found]
+  assert texts == [("One.",), ("Two\nlines.",), ("Three.",), ("Four.",)]
+
+
+def test_the_nearest_turns_are_kept_and_marks_of_images_removed(images):
+  more = [turn("human", "By whom?"), turn("gpt", "Me")]
+  entry = MIX | {"conversations": MIX["conversations"] + more}
+  source = opened([entry], images, turns="all", history_characters=30)
+  assert source[2].prompt == "Q: Is it wet? A: No Q: By whom? A: "
+  source = opened([entry], images, turns="all", history_characters=200)
+  assert source[2].prompt == (
+    "Q: What color is it? Answer with one word. A: Red and white. "
+    "Q: Is it wet? A: No Q: By whom? A: "
+  )
+  without = entry | {"image": None}
+  source = opened(
+    [without, TEXT_ONLY], images, turns="all", history_characters=200
+  )
+  # Earlier turns tell of an image that is not there.
+  assert source.removed == {"no_image": 3}
+
+
 def test_json_lines_are_read(images):
   source = opened(MIX, images, name="mix.jsonl")
   assert source[0].record_id == "mix.jsonl:1:0"
@@ -190,6 +246,12 @@ def test_openais_names_are_read(images):
 def test_wrong_settings_are_refused(images):
   with pytest.raises(ValueError, match=r"turns must be one of .*, not 'last'"):
     opened([MIX], images, turns="last")
+  for options in (
+    {"history_characters": 9},
+    {"history_characters": -1, "turns": "all"},
+  ):
+    with pytest.raises(ValueError, match=r"history_characters is -?[19] and"):
+      opened([MIX], images, **options)
   with pytest.raises(ValueError, match="must hold a JSON list"):
     opened({"a": 1}, images)
   with pytest.raises(ValueError, match="images must be a folder"):
