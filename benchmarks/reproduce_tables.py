@@ -23,6 +23,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from reproduction_config import LENGTHS
 from reproduction_report import Table, write_tables
@@ -126,72 +127,28 @@ class SeedCells:
 
   Attributes:
     cells: of training and evaluation.
-    steps: sampling steps -> evaluation.
-    amounts: (amount of generation data, tuning step) -> evaluation.
-    dual: start -> evaluation after the dual stage.
-    tuned: start -> evaluation after tuning.
   """
 
   def __init__(self, grid_name: str, seed: int, out: pathlib.Path):
-    self._name, self._grid, self._seed = grid_name, GRIDS[grid_name], seed
-    self._out = out / f"seed{seed}"
-    self._last = LENGTHS[grid_name]["tuning"][0]
+    self._name, self._seed, self._out = grid_name, seed, out / f"seed{seed}"
     self.cells: list[Cell] = []
-    self.dual: dict[str, pathlib.Path] = {}
-    self.tuned: dict[str, pathlib.Path] = {}
-    first = self._train("image_first", "image_first")
-    dual, tuned = self._dual_and_tuned("scratch")
-    self.steps = self._sampling_steps(tuned)
-    self.amounts = self._amounts(dual, tuned)
-    self._dual_and_tuned("from_images", first)
 
-  def _dual_and_tuned(self, start: str, init_from: pathlib.Path | None = None):
-    """Both stages of one initialisation of Table 9; their workdirs."""
-    changes = {} if init_from is None else {"init_from": init_from}
-    dual = self._train(f"{start}_dual", "dual", changes)
-    tuned = self._train(f"{start}_tuning", "tuning", {"init_from": dual})
-    self.dual[start] = self._evaluate(f"{start}_dual", dual)
-    self.tuned[start] = self._evaluate(f"{start}_tuned", tuned, self._last)
-    return dual, tuned
-
-  def _sampling_steps(self, tuned: pathlib.Path) -> dict[int, pathlib.Path]:
-    """Table 5, with the paper's unmasking order."""
-    return {
-      steps: self._evaluate(
-        f"steps{steps}",
-        tuned,
-        self._last,
-        _TEXT_ONLY | _AS_IN_PAPER | {"sample.text.num_steps": steps},
-      )
-      for steps in self._grid.text_steps
-    }
-
-  def _amounts(self, dual: pathlib.Path, tuned: pathlib.Path):
-    """Table 10, all from one dual model; `tuned` is the largest amount."""
-    base = {"init_from": dual}
-    none = {"data.text_to_image.batch_size": 0}
-    few = {"data.text_to_image.pool_size": self._grid.small_pool}
-    tunings = {
-      "none": self._train("tuning_none", "tuning", base | none),
-      "small": self._train("tuning_small", "tuning", base | few),
-      "large": tuned,
-    }
-    return {
-      (amount, step): self._evaluate(f"{amount}{step}", run, step, _TEXT_ONLY)
-      for amount, run in tunings.items()
-      for step in tuning_steps(self._name)
-    }
-
-  def _train(self, name: str, stage: str, changes=()) -> pathlib.Path:
-    folder = self._out / name
-    flags = ["train", self._config(stage), f"--workdir={folder}"]
-    result = folder / "checkpoints" / str(LENGTHS[self._name][stage][0])
-    self._add(folder, flags, {"seed": self._seed, **dict(changes)}, result)
+  def train(self, name: str, stage: str, changes=()) -> pathlib.Path:
+    """Adds the training of a stage; its workdir."""
+    folder, num_steps = self._out / name, LENGTHS[self._name][stage][0]
+    last = dict(changes).get("train.num_steps", num_steps)
+    self._add(
+      folder,
+      ["train", self._config(stage), f"--workdir={folder}"],
+      {"seed": self._seed, **dict(changes)},
+      folder / "checkpoints" / f"{last}",
+    )
     return folder
 
-  def _evaluate(
+  def evaluate(
     self, name: str, run: pathlib.Path, step: int | None = None, changes=()
   ) -> pathlib.Path:
+    """Adds the evaluation of a run at a step, or its last; its folder."""
     folder = self._out / "evaluations" / name
     flags = ["evaluate", self._config("tuning"), f"--checkpoint={run}"]
     flags += [f"--out={folder}", *([f"--step={step}"] if step else [])]
@@ -207,13 +164,72 @@ class SeedCells:
     return f"--config={_CONFIG}:{self._name}_{stage}"
 
 
+class AblationCells(SeedCells):
+  """Those of Tables 5, 9 and 10.
+
+  Attributes:
+    steps: sampling steps -> evaluation.
+    amounts: (amount of generation data, tuning step) -> evaluation.
+    dual: start -> evaluation after the dual stage.
+    tuned: start -> evaluation after tuning.
+  """
+
+  def __init__(self, grid_name: str, seed: int, out: pathlib.Path):
+    super().__init__(grid_name, seed, out)
+    self._grid, self._last = GRIDS[grid_name], LENGTHS[grid_name]["tuning"][0]
+    self.dual: dict[str, pathlib.Path] = {}
+    self.tuned: dict[str, pathlib.Path] = {}
+    first = self.train("image_first", "image_first")
+    dual, tuned = self._dual_and_tuned("scratch")
+    self.steps = self._sampling_steps(tuned)
+    self.amounts = self._amounts(dual, tuned)
+    self._dual_and_tuned("from_images", first)
+
+  def _dual_and_tuned(self, start: str, init_from: pathlib.Path | None = None):
+    """Both stages of one initialisation of Table 9; their workdirs."""
+    changes = {} if init_from is None else {"init_from": init_from}
+    dual = self.train(f"{start}_dual", "dual", changes)
+    tuned = self.train(f"{start}_tuning", "tuning", {"init_from": dual})
+    self.dual[start] = self.evaluate(f"{start}_dual", dual)
+    self.tuned[start] = self.evaluate(f"{start}_tuned", tuned, self._last)
+    return dual, tuned
+
+  def _sampling_steps(self, tuned: pathlib.Path) -> dict[int, pathlib.Path]:
+    """Table 5, with the paper's unmasking order."""
+    return {
+      steps: self.evaluate(
+        f"steps{steps}",
+        tuned,
+        self._last,
+        _TEXT_ONLY | _AS_IN_PAPER | {"sample.text.num_steps": steps},
+      )
+      for steps in self._grid.text_steps
+    }
+
+  def _amounts(self, dual: pathlib.Path, tuned: pathlib.Path):
+    """Table 10, all from one dual model; `tuned` is the largest amount."""
+    base = {"init_from": dual}
+    none = {"data.text_to_image.batch_size": 0}
+    few = {"data.text_to_image.pool_size": self._grid.small_pool}
+    tunings = {
+      "none": self.train("tuning_none", "tuning", base | none),
+      "small": self.train("tuning_small", "tuning", base | few),
+      "large": tuned,
+    }
+    return {
+      (amount, step): self.evaluate(f"{amount}{step}", run, step, _TEXT_ONLY)
+      for amount, run in tunings.items()
+      for step in tuning_steps(self._name)
+    }
+
+
 def tuning_steps(grid_name: str) -> list[int]:
   """Steps of the checkpoints of tuning; the last is its end."""
   last, count = LENGTHS[grid_name]["tuning"]
   return [last * number // count for number in range(1, count + 1)]
 
 
-def tables(grid_name: str, seeds: list[SeedCells]) -> dict[str, Table]:
+def tables(grid_name: str, seeds: list[AblationCells]) -> dict[str, Table]:
   """The evaluations of each table."""
   grid = GRIDS[grid_name]
 
@@ -248,25 +264,31 @@ def tables(grid_name: str, seeds: list[SeedCells]) -> dict[str, Table]:
   }
 
 
-def main() -> None:
+def reproduce(
+  description: str,
+  cells_of: Callable[[str, int, pathlib.Path], SeedCells],
+  tables_of: Callable[[str, list], dict[str, Table]],
+) -> None:
+  """The command: runs the cells of all seeds and writes their tables."""
   parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    description=description,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument("--grid", choices=GRIDS, default="small")
   parser.add_argument("--out", type=pathlib.Path, required=True)
   parser.add_argument("--only_tables", action="store_true")
   arguments = parser.parse_args()
-  grid, out = GRIDS[arguments.grid], arguments.out.absolute()
+  name, out = arguments.grid, arguments.out.absolute()
   out.mkdir(parents=True, exist_ok=True)
   # The stages share their programs; most of a short run would be compilation.
   os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(out / "compiled"))
-  seeds = [SeedCells(arguments.grid, seed, out) for seed in grid.seeds]
+  seeds = [cells_of(name, seed, out) for seed in GRIDS[name].seeds]
   if not arguments.only_tables:
     for seed in seeds:
       for cell in seed.cells:
         cell.run()
-  print(write_tables(tables(arguments.grid, seeds), out))
+  print(write_tables(tables_of(name, seeds), out))
 
 
 if __name__ == "__main__":
-  main()
+  reproduce(__doc__, AblationCells, tables)

@@ -1,9 +1,10 @@
-"""The stages that `reproduce_tables.py` trains on the digit world.
+"""The stages that `reproduce_*.py` train on the digit world.
 
 Variants, each for `small` (configs/digits.py:cpu) and `full` (:gpu):
   small_image_first: the image loss alone, stands for SD3.
   small_dual: both losses, captions only (the paper's stages 1 and 2).
   small_tuning: questions and some captions beside generation (its stage 3).
+  small_captioner: GPT-2 on features of an image model (its Table 4).
 
 The dual stage has no questions, so tuning shows how they are learned.
 """
@@ -19,13 +20,17 @@ LENGTHS = {
     "image_first": (1000, 1),
     "dual": (1200, 1),
     "tuning": (400, 2),
+    "captioner": (600, 1),
   },
   "full": {
     "image_first": (8000, 1),
     "dual": (12_000, 1),
     "tuning": (6000, 3),
+    "captioner": (6000, 1),
   },
 }
+# Three quarters of the blocks, as the 18th of SD3's 24.
+_READ_LAYER = {"small": 3, "full": 6}
 # Captions and answers in tuning; the paper has somewhat more captions.
 _CAPTIONS_TO_ANSWERS = 3, 7
 
@@ -47,6 +52,11 @@ def get_config(variant: str = "small_dual"):
   config = config_module(_DIGITS).get_config(world)
   config.name = f"reproduction:{variant}"
   _stage(config, stage, *LENGTHS[grid][stage])
+  if stage == "captioner":
+    config.data.text_to_image.batch_size = 0
+    config.captioner.features = "mmdit"
+    config.captioner.decoder = "tiny"
+    config.captioner.layer = _READ_LAYER[grid]
   if grid == "small":
     config.data.pool_size = 20_000
     config.evaluate.images_per_prompt = 3

@@ -58,10 +58,21 @@ def test_seeds_that_are_not_there_are_counted_not_guessed(report, tmp_path):
   assert found["x"]["rows"]["none"] == {}
 
 
+@pytest.mark.parametrize(
+  ("script", "cells"),
+  [
+    ("reproduce_tables", "AblationCells"),
+    ("reproduce_table4", "ReaderCells"),
+  ],
+)
 @pytest.mark.parametrize("name", ["small", "full"])
-def test_all_commands_name_settings_that_exist(tables, name, tmp_path):
+def test_all_commands_name_settings_that_exist(
+  tables, script, cells, name, tmp_path
+):
+  module = importlib.import_module(script)
   seeds = [
-    tables.SeedCells(name, seed, tmp_path) for seed in tables.GRIDS[name].seeds
+    getattr(module, cells)(name, seed, tmp_path)
+    for seed in tables.GRIDS[name].seeds
   ]
   made: set[str] = set()
   for cell in itertools.chain.from_iterable(seed.cells for seed in seeds):
@@ -70,7 +81,8 @@ def test_all_commands_name_settings_that_exist(tables, name, tmp_path):
     values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
     settings = load_config(Config, values["config"], overrides)
     # What a cell starts from is made by an earlier one.
-    for needed in (settings.init_from, values.get("checkpoint", "")):
+    features = settings.captioner.features_from
+    for needed in (settings.init_from, features, values.get("checkpoint", "")):
       assert not needed or needed in made
     made.add(str(cell.folder))
     assert parse_schedule(settings.data.image_to_text.mixture).names()
@@ -82,7 +94,7 @@ def test_all_commands_name_settings_that_exist(tables, name, tmp_path):
       kept = tuning.num_steps // tuning.checkpoint_every
       assert int(values["step"]) % tuning.checkpoint_every == 0
       assert kept <= tuning.keep_last
-  wanted = tables.tables(name, seeds)
+  wanted = module.tables(name, seeds)
   rows = [
     folders for _, rows, _ in wanted.values() for folders in rows.values()
   ]
@@ -110,3 +122,30 @@ def test_cells_that_fail_or_are_stopped_are_not_done(tables, tmp_path):
   with pytest.raises(SystemExit, match="was stopped before it finished"):
     cell(tables, tmp_path, "--help").run()
   assert not (tmp_path / "done.json").exists()
+
+
+def test_readers_take_equally_many_steps_of_the_same_captions(tables, tmp_path):
+  module = importlib.import_module("reproduce_table4")
+  cells = module.ReaderCells("small", 1, tmp_path).cells
+  trained = {}
+  for cell in cells:
+    if cell.flags[0] == "train":
+      [config], overrides = split_overrides([*cell.flags[1:2], *cell.flags[3:]])
+      argument = config.removeprefix("--config=")
+      trained[cell.folder.name] = load_config(Config, argument, overrides)
+  first = trained.pop("image_first")
+  assert list(first.data.tasks_on()) == ["text_to_image"]
+  assert trained.keys() == {"random", "frozen", "trained", "dual"}
+  dual = trained["dual"]
+  for one in trained.values():
+    assert one.data.image_to_text == dual.data.image_to_text
+    assert one.train == dual.train and one.optimizer == dual.optimizer
+    assert (one.seed, one.data.pool_size) == (1, dual.data.pool_size)
+  starts = {name: one.captioner.features_from for name, one in trained.items()}
+  assert starts["random"] == "" and starts["frozen"] == starts["trained"]
+  assert (
+    dual.init_from == starts["frozen"] == str(tmp_path / "seed1/image_first")
+  )
+  assert [
+    n for n, one in trained.items() if one.captioner.is_reader_trained
+  ] == ["trained"]
