@@ -4,7 +4,8 @@
     --config.init_from=runs/digits
 
 Hardware: two CPU cores. The settings are first choices; docs/post_training.md
-says what the methods do, and has short runs of nft and vrpo.
+says what the methods do, and has short runs of nft and of vrpo, which learns
+its question and forgets all else.
 
 Variants:
   nft (default): images, by DiffusionNFT and the digit checker.
