@@ -1,12 +1,13 @@
 """A whole training step as shapes and shardings, without any arrays."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddit_jax.batch import DualBatch, ImageToTextBatch, TextToImageBatch
 from ddit_jax.config.dry_run import TOY_WEIGHTS
@@ -14,9 +15,14 @@ from ddit_jax.conversion.record import CheckpointRecord
 from ddit_jax.data.config import DataConfig, TaskConfig
 from ddit_jax.data.source_records import mixed_sources
 from ddit_jax.data.sources.registry import may_have_images
-from ddit_jax.data.tokenizers import Tokenizer
+from ddit_jax.data.tokenizers import Tokenizer, word_tokenizer
 from ddit_jax.encoders.t5 import T5_SIZES
 from ddit_jax.encoders.vae import AutoencoderConfig
+from ddit_jax.experiment.captioner import (
+  IMAGE_ENCODER,
+  NULL_TEXT,
+  CaptionerModel,
+)
 from ddit_jax.experiment.compiled_step import jitted, train_step
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.model import DualModel
@@ -25,6 +31,8 @@ from ddit_jax.experiment.step_flops import training_flops
 from ddit_jax.experiment.toy_model import ToyModel
 from ddit_jax.experiment.vocabulary import make_tokenizer
 from ddit_jax.models.config import size
+from ddit_jax.models.gpt2 import GPT2_SIZES
+from ddit_jax.sharding.placement import with_shardings
 from ddit_jax.sharding.rules import partition_spec
 from ddit_jax.train.state import TrainState, abstract_state, state_shardings
 from ddit_jax.train.step import TrainStep
@@ -41,6 +49,11 @@ class AbstractWeights(PretrainedModel):
     record = CheckpointRecord(target="ddit", configs=configs)
     super().__init__(pathlib.Path("shapes_of_sd3"), record)
 
+  @functools.cached_property
+  def tokenizer(self) -> Tokenizer:
+    """One without words: shapes do not depend on a text."""
+    return word_tokenizer(())
+
   def check_has(self, parts) -> None:
     """All parts have shapes."""
 
@@ -52,14 +65,14 @@ class AbstractStep:
   It can be compiled for a mesh of devices that are not attached.
 
   Attributes:
-    model: the network between its encoders.
+    model: the trained network and the frozen parts around it.
     step: pure function of the others.
     state: shapes and shardings, including the frozen encoders'.
     batch: shapes and shardings of the global batch.
     null_tokens: int32 [length], arbitrary values.
   """
 
-  model: DualModel
+  model: DualModel | CaptionerModel
   step: TrainStep
   state: TrainState
   batch: DualBatch
@@ -68,6 +81,8 @@ class AbstractStep:
   @property
   def is_mask_embedding_trained(self) -> bool:
     """Whether the first steps differentiate through the text encoder."""
+    if isinstance(self.model, CaptionerModel):
+      return False
     has_one = self.model.network.has_mask_embedding
     return has_one and self.step.is_mask_embedding_trained
 
@@ -83,8 +98,8 @@ class AbstractStep:
       device_kind: see `Config.make_model`.
 
     Raises:
-      ValueError: mesh and config are incompatible, or it trains adapters, a
-        captioner, or on rewards.
+      ValueError: mesh and config are incompatible, or it trains adapters or
+        on rewards.
     """
     if config.post_training.parts:
       raise ValueError(
@@ -130,9 +145,10 @@ class AbstractStep:
     )
 
   def ideal_flops(self) -> int:
-    """Of the network, forward and backward, and the text encoder, forward."""
+    """Of the network, forward and backward, and T5 or what is read, forward."""
     flops = training_flops(self.model, self.batch)
-    return sum(flops.get(part, 0) for part in ("network", "text_encoder"))
+    parts = ("network", "text_encoder", IMAGE_ENCODER)
+    return sum(flops.get(part, 0) for part in parts)
 
   def trace(self, mesh: Mesh) -> jax.stages.Traced:
     """The step traced for the mesh; its state is donated."""
@@ -142,7 +158,9 @@ class AbstractStep:
       return step.trace(self.state, self.batch, self.null_tokens)
 
 
-def abstract_model(config: Config, device_kind: str = "") -> DualModel:
+def abstract_model(
+  config: Config, device_kind: str = ""
+) -> DualModel | CaptionerModel:
   """The model of a config, whose weights and tokenizer need not be here.
 
   Args:
@@ -150,13 +168,8 @@ def abstract_model(config: Config, device_kind: str = "") -> DualModel:
     device_kind: see `Config.make_model`.
 
   Raises:
-    ValueError: it trains adapters or a captioner.
+    ValueError: it trains adapters.
   """
-  if config.captioner.is_on:
-    raise ValueError(
-      f"captioner.features is {config.captioner.features}: only steps of "
-      "D-DiT can be planned"
-    )
   if config.lora.rank:
     raise ValueError(
       f"lora.rank is {config.lora.rank}: only steps that train the whole "
@@ -181,18 +194,33 @@ def _tokenizer(config: Config, encoders: PretrainedModel | None) -> Tokenizer:
   if not config.data.sources:
     return make_tokenizer(config.data)
   rows = size(config.model.size).vocab_size
+  if config.captioner.is_on:
+    # All but the mask are GPT-2's.
+    rows = GPT2_SIZES[config.captioner.decoder].vocab_size + 1
   return Tokenizer(
     backend=None, end_id=_END_ID, mask_id=rows - 1, vocab_size=rows
   )
 
 
-def _frozen(model: DualModel, mesh: Mesh):
-  """The encoders' variables."""
+def _frozen(model: DualModel | CaptionerModel, mesh: Mesh):
+  """The encoders' variables, and what a captioner keeps in their place."""
   trees = model.abstract_variables(mesh)
-  return {name: trees[name] for name in ENCODER_PARTS if name in trees}
+  found = {name: trees[name] for name in ENCODER_PARTS if name in trees}
+  if not isinstance(model, CaptionerModel):
+    return found
+  kept = jax.eval_shape(lambda one: model.reader.frozen(one, mesh), found)
+  found = {name: trees[name] for name in found if name in kept}
+  if IMAGE_ENCODER in trees:
+    found[IMAGE_ENCODER] = trees[IMAGE_ENCODER]
+  if NULL_TEXT in kept:
+    whole = NamedSharding(mesh, PartitionSpec())
+    found[NULL_TEXT] = with_shardings(kept[NULL_TEXT], whole)
+  return found
 
 
-def _batch(config: Config, model: DualModel, mesh: Mesh) -> DualBatch:
+def _batch(
+  config: Config, model: DualModel | CaptionerModel, mesh: Mesh
+) -> DualBatch:
   """A batch as from the data pipeline."""
   data, rows = config.data, NamedSharding(mesh, partition_spec("batch"))
   sides = config.data.image_sides

@@ -35,7 +35,7 @@ from ddit_jax.sharding.placement import Placement
 # The part that reads images, frozen or below the trained network.
 IMAGE_ENCODER = "image_encoder"
 # Among the frozen variables: the empty caption as an MM-DiT reads it.
-_NULL_TEXT = "null_text"
+NULL_TEXT = "null_text"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,11 +93,11 @@ class MMDiTReader:
       out_shardings=NamedSharding(mesh, PartitionSpec()),
     )
     rest = {k: part for k, part in encoders.items() if k != "text_encoder"}
-    return rest | {_NULL_TEXT: encode(encoders)}
+    return rest | {NULL_TEXT: encode(encoders)}
 
   def inputs(self, variables, prepared) -> tuple[jax.Array, ...]:
     """The network's arguments."""
-    text, size = variables[_NULL_TEXT], len(prepared)
+    text, size = variables[NULL_TEXT], len(prepared)
     text = jnp.broadcast_to(text, (size, *text.shape[1:]))
     return prepared, text, jnp.full(size, self.sigma)
 

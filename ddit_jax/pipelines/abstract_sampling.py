@@ -49,8 +49,14 @@ class AbstractSampling:
         decoder; "i2t", one network call: the logits of partly masked texts.
 
     Raises:
-      ValueError: the mesh does not divide `sample.batch_size`.
+      ValueError: the mesh does not divide `sample.batch_size`, or the config
+        trains a captioner.
     """
+    if config.captioner.is_on:
+      raise ValueError(
+        f"captioner.features is {config.captioner.features}: only its training "
+        "step can be planned, --step=train"
+      )
     check_batch_divides(mesh, config.sample.batch_size, "sample.batch_size")
     model = abstract_model(config)
     make = _text_to_image if step == "t2i" else _image_to_text

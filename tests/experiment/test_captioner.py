@@ -2,16 +2,18 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 from ddit_jax.config.load import load_config
 from ddit_jax.data.tokenizers import Tokenizer, word_tokenizer
-from ddit_jax.digits import grammar
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.abstract_step import AbstractStep, AbstractWeights
 from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.data import open_data, open_sources
 from ddit_jax.experiment.layer_probe import probe_layers
+from ddit_jax.pipelines.abstract_sampling import AbstractSampling
+from ddit_jax.sharding.mesh import MeshConfig
 from tests import tiny_run
 
 PATH = "configs/feature_captioner.py"
@@ -27,7 +29,6 @@ def full_size(variant):
   encoders = None
   if config.model.encoders_from:
     encoders = AbstractWeights()
-    vars(encoders)["tokenizer"] = word_tokenizer(grammar.words())
   return config.make_model(GPT2, encoders)
 
 
@@ -96,10 +97,36 @@ def test_images_and_texts_too_long_for_gpt2_are_refused():
     dataclasses.replace(config, data=data).make_model(GPT2)
 
 
-def test_a_captioner_is_not_planned():
+@pytest.mark.parametrize(
+  ("variant", "frozen"),
+  [
+    ("sd3_frozen", {"image_encoder", "null_text", "vae"}),
+    pytest.param("sd3_trained", {"null_text", "vae"}, marks=pytest.mark.slow),
+    pytest.param("clip", {"image_encoder"}, marks=pytest.mark.slow),
+  ],
+)
+def test_a_captioners_step_is_planned_from_shapes(variant, frozen):
+  config = load_config(Config, f"{PATH}:{variant}_dry", {})
+  mesh = MeshConfig(fsdp=8).make()
+  step = AbstractStep.of(config, mesh)
+  # Of T5 the features of the empty caption are left.
+  assert step.state.frozen.keys() == frozen
+  before = jax.tree.map(lambda x: (x.shape, x.dtype), step.state)
+  after = step.trace(mesh).out_info[0]
+  assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == before
+  flops = step.model_flops()
+  assert flops["network"] > 0 and flops.get("text_encoder", 0) == 0
+  assert ("image_encoder" in flops) == ("image_encoder" in frozen)
+
+
+def test_sampling_of_a_captioner_is_not_planned():
   config = load_config(Config, f"{PATH}:clip", {})
-  with pytest.raises(ValueError, match="only steps of D-DiT can be planned"):
-    AbstractStep.of(config, None)
+  mesh = MeshConfig(fsdp=8).make()
+  with pytest.raises(ValueError, match="only its training step can be planned"):
+    AbstractSampling.of(config, mesh, "i2t")
+
+
+def test_only_captioners_are_probed():
   with pytest.raises(InputError, match="features is none"):
     probe_layers(tiny_run.settings(), "x", [1])
 
