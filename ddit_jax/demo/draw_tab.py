@@ -161,10 +161,13 @@ class DrawTab:
       for event in (draw.click, fields[0].submit)
     ]
     stop.click(None, cancels=drawing, **options)
-    self.images.select(_place, None, self.chosen, **options)
+    self.images.select(_place, None, self.chosen, queue=False, **options)
     # The editor takes no image while it is folded.
     change.click(
-      lambda: gr.Accordion(open=True), None, self._folded, **options
+      lambda: gr.Accordion(open=True),
+      *(None, self._folded),
+      queue=False,
+      **options,
     ).then(self._edit, [self.images, self.chosen], self._editor, **options)
 
   def _draw(

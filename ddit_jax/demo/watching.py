@@ -25,13 +25,16 @@ class Watch:
     return not self._is_gone.is_set()
 
   def follow(self, future: concurrent.futures.Future) -> Iterator[None]:
-    """Yields at news until the job ends; closed early, nobody wants the job.
+    """Yields at once, and at news until the job ends.
+
+    Closed early, nobody wants the job.
 
     Raises:
       Exception: what the job raised.
     """
     future.add_done_callback(lambda _: self.tell())
     try:
+      yield
       while not future.done():
         with contextlib.suppress(queue.Empty):
           self._news.get(timeout=_WAKE_EVERY)

@@ -97,14 +97,14 @@ class WriteTab:
         *(0, 2, 1), step=0.05, label="Temperature", buttons=[]
       )
     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
-    self._task.change(
-      self._with_task, self._task, self._text, api_visibility="private"
-    )
+    # What shows and hides fields does not queue with the jobs.
+    at_once = {"api_visibility": "private", "queue": False}
+    self._task.change(self._with_task, self._task, self._text, **at_once)
     way.change(
       lambda way: gr.Row(visible=way in ORDERS),
       way,
       self._order_settings,
-      api_visibility="private",
+      **at_once,
     )
     return [self.image, self._task, self._text, way, steps, temperature, seed]
 

@@ -30,6 +30,7 @@ def test_a_reader_is_woken_at_news_and_at_the_end(batcher):
     assert seen.wait(10)
 
   news = watch.follow(batcher.submit("a", [work]))
+  next(news)  # At once.
   next(news)
   assert states
   seen.set()
@@ -47,6 +48,7 @@ def test_nobody_wants_the_job_of_a_reader_that_has_gone(batcher):
 
   first = batcher.submit("a", [work])
   news = watch.follow(first)
+  next(news)  # At once.
   next(news)
   waiting = batcher.submit("a", [work])
   never = Watch().follow(waiting)
