@@ -52,6 +52,9 @@ SEED = 0
 GREEDY = {"temperature": 0.0}
 ONE_A_CALL = {"order": "confidence", "tokens_per_step": 1, **GREEDY}
 CAPTION = {"preset": "caption"}
+FAST = {"preset": "fast"}
+# Network calls from one reading of the image to the next.
+INTERVALS = (2, 4, 16)
 STEPS_64 = {"order": "ancestral", "num_steps": 64}
 # The paper's steps (section 4).
 STEPS = {"answer": 16, "caption": 64}
@@ -78,7 +81,12 @@ def curve_settings() -> list[dict[str, Any]]:
     *({"order": order, "num_steps": n, **GREEDY} for order, n in counts),
     {"order": "confidence", "num_steps": 4, "choice_temperature": 4.5},
     {"order": "confidence", "tokens_per_step": 2, "block_length": 4, **GREEDY},
-    *({"preset": name} for name in ("fast", "turbo")),
+    *(FAST, {"preset": "turbo"}),
+    *(
+      settings | {"image_refresh_interval": n}
+      for settings in (ONE_A_CALL, FAST)
+      for n in INTERVALS
+    ),
     *(
       {"order": "threshold", "threshold": p, **GREEDY} for p in (0.3, 0.7, 0.99)
     ),
@@ -178,11 +186,17 @@ class Ours:
     )
 
 
-def scored(pipeline: Pipeline, task: Task, texts: Texts) -> dict[str, Any]:
-  """Accuracy with its interval, and calls of a text."""
+def scored(
+  pipeline: Pipeline, task: Task, texts: Texts, interval: int = 1
+) -> dict[str, Any]:
+  """Accuracy with its interval, and calls of a text.
+
+  Every so many calls, `interval`, read the image.
+  """
   estimate = mean_interval(task.hits(pipeline, texts.tokens), seed=SEED)
   return {
     "calls": float(np.mean(texts.calls)),
+    "calls_with_image": float(np.mean(-(-texts.calls // interval))),
     "accuracy": estimate.value,
     "interval": [estimate.low, estimate.high],
   }
@@ -194,11 +208,18 @@ def curve(pipeline: Pipeline, options: argparse.Namespace) -> dict[str, Any]:
   tasks, tokens = make_tasks(pipeline, options.count), {}
   rows = {name: [] for name in tasks}
   # Both tasks have the same shapes: each setting compiles once.
-  for settings in curve_settings():
+  wanted = [
+    settings
+    for settings in curve_settings()
+    if options.only in str(settings) or settings in (ONE_A_CALL, CAPTION)
+  ]
+  for settings in wanted:
+    interval = TextSampling(**settings).image_refresh_interval
     for name, task in tasks.items():
       texts = ours.texts(task, settings, options.count)
       tokens[name, str(settings)] = texts.tokens
-      row = {"settings": settings, **scored(pipeline, task, texts)}
+      found = scored(pipeline, task, texts, interval)
+      row = {"settings": settings, **found}
       reference = tokens.get((name, str(_reference(settings))))
       if reference is not None:
         row["agreement"] = float((texts.tokens == reference).all(1).mean())
@@ -220,7 +241,8 @@ def _line(row: Mapping[str, Any]) -> str:
   low, high = row["interval"]
   agreement = f"{100 * row['agreement']:.1f}" if "agreement" in row else ""
   return (
-    f"| {settings} | {row['calls']:.2f} | {100 * row['accuracy']:.1f} "
+    f"| {settings} | {row['calls']:.2f} ({row['calls_with_image']:.2f} with "
+    f"the image) | {100 * row['accuracy']:.1f} "
     f"({100 * low:.1f} to {100 * high:.1f}) | {agreement} |"
   )
 
@@ -302,6 +324,9 @@ def main() -> None:
   parser.add_argument("mode", choices=["curve", "speed"])
   parser.add_argument("--checkpoint", required=True)
   parser.add_argument("--count", type=int, default=400, help="texts of a task")
+  parser.add_argument(
+    "--only", default="", help="settings of the curve that name this"
+  )
   parser.add_argument("--rounds", type=int, default=5)
   parser.add_argument("--t5_depth", type=int, default=6)
   parser.add_argument("--t5_width", type=int, default=160)

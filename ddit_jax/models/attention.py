@@ -62,12 +62,13 @@ def joint_attention(
   key_mask: Bool[Array, "batch keys"] | None = None,
   kernel: AttentionKernel = "auto",
 ) -> tuple[Heads, Heads]:
-  """Every token of both streams attends to all of them.
+  """Every query of both streams attends to all of their keys.
 
   Under `jax.set_mesh` each device computes its own examples and heads.
 
   Args:
-    image: queries, keys and values of the image tokens.
+    image: queries, keys and values of the image tokens; there may be no
+      queries.
     text: of the text tokens.
     key_mask: True where a key may be attended to, image tokens first; None
       means everywhere. Every example needs one such key.
@@ -79,7 +80,7 @@ def joint_attention(
   Raises:
     InputError: the kernel cannot run on the platform of the mesh.
   """
-  num_image, num_text = image[0].shape[1], text[0].shape[1]
+  num_image, num_text = image[1].shape[1], text[1].shape[1]
   mesh = jax.sharding.get_abstract_mesh()
   mesh_shape = _shape(mesh)
   num_heads, head_dim = image[0].shape[2:]
@@ -109,13 +110,16 @@ def joint_attention(
     out_specs=tuple(spec[0] for spec in specs),
     check_vma=False,
   )(*parts)
-  return image_out[:, :num_image], text_out[:, :num_text]
+  return image_out[:, : image[0].shape[1]], text_out[:, : text[0].shape[1]]
 
 
 def _padded(part, ways: int):
   """Tokens that split evenly; those added are keys that none may see."""
-  num_tokens = ways * math.ceil(part[0].shape[1] / ways)
-  return tuple(None if x is None else pad_tokens(x, num_tokens) for x in part)
+
+  def pad(array):
+    return pad_tokens(array, ways * math.ceil(array.shape[1] / ways))
+
+  return tuple(None if array is None else pad(array) for array in part)
 
 
 def _part_specs(part, mesh_shape: dict[str, int]):

@@ -19,6 +19,7 @@ from ddit_jax.sharding.rules import constrain
 
 # `_`: the two streams may differ in length.
 Tokens = Float[Array, "batch _ width"]
+_KeysValues = tuple[Heads, Heads]
 Vector = Float[Array, "batch width"]
 
 # Remat names of a block's matrix products and of its attention, but for the
@@ -172,12 +173,14 @@ class JointBlock(nn.Module):
     is_text_full: False ends the text stream at this block's attention.
     dtype: dtype of the computation.
     attention_kernel: see `attention.choose_kernel`.
+    keeps_image_keys: True also returns the image's keys and values.
   """
 
   config: MMDiTConfig
   is_text_full: bool = True
   dtype: DTypeLike = jnp.float32
   attention_kernel: str = "auto"
+  keeps_image_keys: bool = False
 
   @nn.compact
   def __call__(
@@ -186,29 +189,39 @@ class JointBlock(nn.Module):
     vector: Vector,
     key_mask: Bool[Array, "batch keys"] | None = None,
     is_skipped: Bool[Array, " batch"] | None = None,
-  ) -> tuple[tuple[Tokens, Tokens], None]:
-    """(image, text) tokens to the same; the None is for `nn.scan`.
+    image_keys: _KeysValues | None = None,
+  ) -> tuple[tuple[Tokens, Tokens], _KeysValues | None]:
+    """(image, text) tokens to the same, and the image's keys and values.
 
     Tokens where `key_mask` is False are not attended to. Rows where
-    `is_skipped` is True leave as they came.
+    `is_skipped` is True leave as they came. Where `image_keys` are given, the
+    text attends to them, and the image leaves as it came.
     """
     image, text = streams
     image_stream = Stream(self.config, dtype=self.dtype, name="image")
     text_stream = Stream(
       self.config, self.is_text_full, dtype=self.dtype, name="text"
     )
-    image_qkv, image_later = image_stream.queries_keys_values(image, vector)
+    if image_keys is None:
+      image_qkv, image_later = image_stream.queries_keys_values(image, vector)
+    else:
+      # It asks nothing.
+      image_qkv = image_keys[0][:, :0], *image_keys
     text_qkv, text_later = text_stream.queries_keys_values(text, vector)
     # Parameters are created without the devices that a kernel may need.
     kernel = "auto" if self.is_initializing() else self.attention_kernel
+    if image_keys is not None:
+      # Others want as many queries as keys.
+      kernel = "xla"
     image_attended, text_attended = joint_attention(
       image_qkv, text_qkv, key_mask=key_mask, kernel=kernel
     )
-    image = image_stream.add_results(image, image_attended, image_later)
+    if image_keys is None:
+      image = image_stream.add_results(image, image_attended, image_later)
     if self.is_text_full:
       text = text_stream.add_results(text, text_attended, text_later)
     if is_skipped is not None:
       keep = is_skipped[:, None, None]
       image = jnp.where(keep, streams[0], image)
       text = jnp.where(keep, streams[1], text)
-    return (image, text), None
+    return (image, text), image_qkv[1:] if self.keeps_image_keys else None

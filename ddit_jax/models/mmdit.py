@@ -127,6 +127,20 @@ class Execution:
 
 
 @flax.struct.dataclass
+class ImageKeys:
+  """What the text attends to of an image.
+
+  Attributes:
+    keys_values: of every block, arrays [depth, batch, patches, heads,
+      head_dim].
+    is_key: False where a token is not attended to; None if all are.
+  """
+
+  keys_values: tuple[Array, Array]
+  is_key: Bool[Array, "batch patches"] | None
+
+
+@flax.struct.dataclass
 class Prediction:
   """The network's outputs.
 
@@ -136,6 +150,7 @@ class Prediction:
     text_hidden: the text head's input.
     image_residual: what the blocks add to the image tokens.
     image_hidden: the image head's input; None if no block was run.
+    image_keys: for a later call, if asked for.
   """
 
   velocity: Float[Array, "batch height width channels"] | None
@@ -143,6 +158,7 @@ class Prediction:
   text_hidden: Float[Array, "batch length features"] | None = None
   image_residual: Float[Array, "batch patches hidden"] | None = None
   image_hidden: Float[Array, "batch patches hidden"] | None = None
+  image_keys: ImageKeys | None = None
 
 
 def _skipped_by_layer(
@@ -159,6 +175,16 @@ def _skipped_by_layer(
     return None
   is_listed = jnp.zeros(depth, bool).at[jnp.array(layers)].set(True)
   return is_listed[:, None] & rows[None]
+
+
+def _joint_mask(
+  is_image_key: Bool[Array, "batch patches"] | None, text_tokens: Tokens
+) -> Bool[Array, "batch keys"] | None:
+  """Which tokens may be attended to: those of the image, and the whole text."""
+  if is_image_key is None:
+    return None
+  is_text_key = jnp.ones(text_tokens.shape[:2], bool)
+  return jnp.concatenate([is_image_key, is_text_key], axis=1)
 
 
 class MMDiT(nn.Module):
@@ -183,6 +209,8 @@ class MMDiT(nn.Module):
     skip_layers: tuple[int, ...] = (),
     is_skipping: Bool[Array, " batch"] | None = None,
     image_residual: Float[Array, "batch patches hidden"] | None = None,
+    keeps_image_keys: bool = False,
+    image_keys: ImageKeys | None = None,
   ) -> Prediction:
     """Predicts velocity and token logits.
 
@@ -199,6 +227,10 @@ class MMDiT(nn.Module):
       image_residual: of an earlier call with latents close to these. No block
         is run then: it is added to the image tokens (an approximation), and
         there are no logits.
+      keeps_image_keys: True returns `image_keys`.
+      image_keys: of an earlier call with these latents and a text close to
+        this one. The image is not run then (an approximation), and there is no
+        velocity.
 
     Raises:
       ValueError: shapes that do not match the configuration.
@@ -206,33 +238,41 @@ class MMDiT(nn.Module):
     dtype = jnp.dtype(self.execution.dtype)
     image_tokens = self._image_tokens(latents, text.shape[0], dtype)
     vector = self._vector(sigma, pooled, dtype)
+    if image_keys is not None:
+      return self._text_alone(text, vector, image_keys, dtype)
     if image_residual is not None:
       tokens = image_tokens + image_residual.astype(dtype)
       velocity = self._velocity(latents, tokens, vector, dtype)
       return Prediction(velocity, None, image_residual=image_residual)
     text_tokens = self._text_tokens(text, dtype)
-    key_mask = None
+    is_image_key = None
     if has_image is not None:
       image_tokens, is_image_key = self._or_null_image(image_tokens, has_image)
-      is_text_key = jnp.ones(text_tokens.shape[:2], bool)
-      key_mask = jnp.concatenate([is_image_key, is_text_key], axis=1)
+    key_mask = _joint_mask(is_image_key, text_tokens)
     skipped = _skipped_by_layer(skip_layers, is_skipping, self.config.depth)
     before = image_tokens
-    image_tokens, text_tokens = self._run_blocks(
-      image_tokens, text_tokens, vector, key_mask, skipped, dtype
+    (image_tokens, text_tokens), kept = self._run_blocks(
+      *(image_tokens, text_tokens, vector, key_mask, skipped, dtype),
+      keeps_image_keys=keeps_image_keys,
     )
-    velocity = self._velocity(latents, image_tokens, vector, dtype)
-    logits = None
-    if self.config.vocab_size and self.config.has_heads:
-      head = TextHead(self.config.vocab_size, dtype, name="text_head")
-      logits = head(text_tokens)
     return Prediction(
-      velocity=velocity,
-      logits=logits,
+      velocity=self._velocity(latents, image_tokens, vector, dtype),
+      logits=self._logits(text_tokens, dtype),
       text_hidden=text_tokens,
       image_residual=image_tokens - before,
       image_hidden=image_tokens,
+      image_keys=ImageKeys(kept, is_image_key) if keeps_image_keys else None,
     )
+
+  def _text_alone(self, text, vector, image_keys: ImageKeys, dtype):
+    """The logits of a text beside an image that was run before."""
+    tokens = self._text_tokens(text, dtype)
+    key_mask = _joint_mask(image_keys.is_key, tokens)
+    (_, tokens), _ = self._run_blocks(
+      *(tokens[:, :0], tokens, vector, key_mask, None, dtype),
+      image_keys=image_keys.keys_values,
+    )
+    return Prediction(None, self._logits(tokens, dtype), text_hidden=tokens)
 
   def _image_tokens(self, latents, batch: int, dtype) -> Tokens:
     cfg = self.config
@@ -347,7 +387,10 @@ class MMDiT(nn.Module):
     key_mask,
     skipped: Bool[Array, "depth batch"] | None,
     dtype,
-  ) -> tuple[Tokens, Tokens]:
+    *,
+    keeps_image_keys: bool = False,
+    image_keys: tuple[Array, Array] | None = None,
+  ) -> tuple[tuple[Tokens, Tokens], tuple[Array, Array] | None]:
     cfg, run = self.config, self.execution
     policy = remat_policy(run.remat, run.offload)
     block = JointBlock
@@ -361,16 +404,27 @@ class MMDiT(nn.Module):
       block,
       variable_axes={"params": 0},
       split_rngs={"params": True},
-      in_axes=(nn.broadcast, nn.broadcast, 0),
+      in_axes=(nn.broadcast, nn.broadcast, 0, 0),
       length=num_scanned,
       unroll=min(run.scan_unroll, num_scanned),
       metadata_params={nn.PARTITION_NAME: "layers"},
-    )(cfg, True, dtype, run.attention_kernel, name="blocks")
-    streams, _ = scanned((image_tokens, text_tokens), vector, key_mask, first)
+    )(
+      *(cfg, True, dtype, run.attention_kernel, keeps_image_keys),
+      name="blocks",
+    )
+    streams, kept = scanned(
+      *((image_tokens, text_tokens), vector, key_mask, first), image_keys
+    )
     if not cfg.is_last_text_block_full:
       last = block(cfg, False, dtype, run.attention_kernel, name="last_block")
       streams, _ = last(streams, vector, key_mask, rest[0])
-    return streams
+    return streams, kept
+
+  def _logits(self, text_tokens: Tokens, dtype):
+    if not (self.config.vocab_size and self.config.has_heads):
+      return None
+    head = TextHead(self.config.vocab_size, dtype, name="text_head")
+    return head(text_tokens)
 
   def _velocity(self, latents, image_tokens, vector, dtype):
     cfg = self.config

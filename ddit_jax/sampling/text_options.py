@@ -62,6 +62,8 @@ class TextSampling:
       larger batches.
     guidance_scale: g of logits l_null + g (l - l_null), where l_null sees no
       image; 1 is no guidance.
+    image_refresh_interval: network calls that use the image's keys and values
+      of the first of them; 1 computes them at every call.
     stops_at_end: True finishes a text when its end token and all before are
       known, which changes no text that is cut there. Texts with a given token
       behind the end go on, and the order "remasking".
@@ -95,6 +97,7 @@ class TextSampling:
   block_length: int = 0
   num_drafts: int = 1
   guidance_scale: float = 1.0
+  image_refresh_interval: int = 1
   stops_at_end: bool = True
   canvas_length: int = 0
   drops_finished_rows: bool = False
@@ -103,7 +106,7 @@ class TextSampling:
     check_choices(self)
     self._take_preset()
     for name, largest in _LARGEST.items():
-      least = 1 if name in ("num_steps", "num_drafts") else 0
+      least = int(name in _AT_LEAST_ONE)
       if not least <= getattr(self, name) <= largest:
         raise ValueError(
           f"{name} must be in {least} to {largest}, got {getattr(self, name)}"
@@ -138,6 +141,12 @@ class TextSampling:
         f"num_drafts is {self.num_drafts}, but the order {self.order!r} draws "
         "anew at each step: set temperature=0 or num_drafts=1"
       )
+    if self.num_drafts > 1 and self.image_refresh_interval > 1:
+      raise ValueError(
+        f"num_drafts is {self.num_drafts}, which gives the tokens of one state "
+        f"a call, and image_refresh_interval is {self.image_refresh_interval}, "
+        "which does not: set one of them to 1"
+      )
     if self.order == "remasking" and (self.block_length or self.canvas_length):
       raise ValueError(
         "order is 'remasking', which keeps no block: set block_length=0 and "
@@ -165,4 +174,6 @@ _LARGEST = {
   "tokens_per_step": MAX_STEPS,
   "block_length": 2**20,
   "canvas_length": 2**20,
+  "image_refresh_interval": MAX_STEPS,
 }
+_AT_LEAST_ONE = ("num_steps", "num_drafts", "image_refresh_interval")

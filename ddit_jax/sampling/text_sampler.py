@@ -26,9 +26,10 @@ from ddit_jax.sampling.text_planners import (
 )
 from ddit_jax.sharding.rules import repeated_rows
 
-_Predict = Callable[
-  [Int[Array, "states length"]], Float[Array, "states length vocab"]
-]
+# (tokens [states, length]) -> logits [states, length, vocab]. Where not every
+# call reads the image, it also takes `keeps_image=True` and gives (logits, what
+# the next calls take as `image_keys`).
+_Predict = Callable[..., Any]
 
 
 class Texts(NamedTuple):
@@ -156,13 +157,35 @@ class TextSampler(NamedTuple):
   def call(
     self, predict: _Predict, progress: PartialTexts, keys: Key[Array, " batch"]
   ) -> PartialTexts:
-    """Calls the network once; arguments as in `advance`."""
-    drafts = progress.drafts
-    batch, states, length = drafts.shape
-    logits = predict(drafts.reshape(batch * states, length))
-    log_p = log_probabilities(logits, self.mask_id)
-    log_p = log_p.reshape(batch, states, length, -1)
-    return jax.vmap(self._settle)(progress, keys, log_p)
+    """Calls the network once, or until it is to read the image again.
+
+    Arguments as in `advance`.
+    """
+
+    def called(progress, **options):
+      batch, states, length = progress.drafts.shape
+      found = predict(
+        progress.drafts.reshape(batch * states, length), **options
+      )
+      logits, kept = found if options.get("keeps_image") else (found, None)
+      log_p = log_probabilities(logits, self.mask_id)
+      log_p = log_p.reshape(batch, states, length, -1)
+      return jax.vmap(self._settle)(progress, keys, log_p), kept
+
+    interval = self.sampling.image_refresh_interval
+    if interval == 1:
+      return called(progress)[0]
+    progress, image_keys = called(progress, keeps_image=True)
+
+    def is_running(counted):
+      count, progress = counted
+      return (count < interval) & ~progress.is_done.all()
+
+    def again(counted):
+      count, progress = counted
+      return count + 1, called(progress, image_keys=image_keys)[0]
+
+    return jax.lax.while_loop(is_running, again, (1, progress))[1]
 
   def finish(self, progress: PartialTexts) -> Texts:
     """The results of rows that are done."""
@@ -287,7 +310,7 @@ def infill(
   """Samples every token outside the prompt; prompt tokens never change.
 
   Args:
-    predict: (tokens) -> logits, with the clean images at sigma 0 bound. With
+    predict: see `_Predict`, with the clean images at sigma 0 bound. With
       `num_drafts` states a call, row i of the batch has the rows i * num_drafts
       and following.
     tokens: ids; only those of the prompt are read.
@@ -311,8 +334,9 @@ def text_predictor(
   has_image: Bool[Array, " batch"] | None = None,
 ) -> _Predict:
   """Logits of texts about images, guided by them; see `generate_tokens`."""
+  is_guided = sampling.guidance_scale != 1 and latents is not None
 
-  def predict(states):
+  def predict(states, keeps_image=False, image_keys=None):
     rows = states.shape[0]
     condition = model.condition(variables, states)
     num_copies, images, given = 1, latents, has_image
@@ -320,22 +344,22 @@ def text_predictor(
       num_copies = rows // latents.shape[0]
       images = repeated_rows(latents, num_copies)
       given = None if given is None else repeated_rows(given, num_copies)
-    if sampling.guidance_scale == 1 or latents is None:
-      clean_time = jnp.zeros(rows)
-      return model.predict(
-        variables, images, condition, clean_time, has_image=given
-      ).logits
-    sees = jnp.ones(rows, bool) if given is None else given
-    sees = jnp.stack([sees, jnp.zeros_like(sees)], axis=1).reshape(-1)
-    logits = model.predict(
-      variables,
-      repeated_rows(images, 2),
-      repeated_rows(condition, 2),
-      jnp.zeros(2 * rows),
-      has_image=sees,
-    ).logits
-    pair = logits.astype(jnp.float32).reshape(rows, 2, *logits.shape[1:])
-    return pair[:, 1] + sampling.guidance_scale * (pair[:, 0] - pair[:, 1])
+    if is_guided:
+      sees = jnp.ones(rows, bool) if given is None else given
+      given = jnp.stack([sees, jnp.zeros_like(sees)], axis=1).reshape(-1)
+      images, condition = (repeated_rows(x, 2) for x in (images, condition))
+    options = {"has_image": given}
+    if keeps_image:
+      options["keeps_image_keys"] = True
+    if image_keys is not None:
+      options["image_keys"] = image_keys
+    clean_time = jnp.zeros(2 * rows if is_guided else rows)
+    found = model.predict(variables, images, condition, clean_time, **options)
+    logits = found.logits
+    if is_guided:
+      pair = logits.astype(jnp.float32).reshape(rows, 2, *logits.shape[1:])
+      logits = pair[:, 1] + sampling.guidance_scale * (pair[:, 0] - pair[:, 1])
+    return (logits, found.image_keys) if keeps_image else logits
 
   return predict
 

@@ -91,6 +91,35 @@ def test_the_null_image_stands_in_for_a_missing_one():
   np.testing.assert_allclose(got.logits, logits, atol=3e-5)
 
 
+@pytest.mark.parametrize("has_image", [None, jnp.array([True, False])])
+def test_one_block_needs_an_image_once_for_any_text(has_image):
+  # What the text attends to in the first block is of the image alone.
+  config = dataclasses.replace(OWN_TOKENS, depth=1)
+  variables, apply = variables_of(config), Network(config).apply
+  latents, text, sigma, _ = inputs_of(config)
+  given = functools.partial(apply, variables, latents, has_image=has_image)
+  kept = given(text, sigma, keeps_image_keys=True).image_keys
+  other = inputs_of(config, seed=3)[1]
+  assert (other != text).any()
+  got, want = given(other, sigma, image_keys=kept), given(other, sigma)
+  assert got.velocity is None and want.image_keys is None
+  # Float32's rounding, at logits of order 1.
+  np.testing.assert_allclose(got.logits, want.logits, atol=1e-5)
+
+
+def test_a_kept_image_has_seen_the_text_of_its_call():
+  variables, apply = variables_of(FEATURES), Network(FEATURES).apply
+  latents, text, sigma, _ = inputs_of(FEATURES)
+  seen = apply(variables, latents, text, sigma, keeps_image_keys=True)
+  ask = functools.partial(
+    apply, variables, latents, sigma=sigma, image_keys=seen.image_keys
+  )
+  np.testing.assert_allclose(ask(text).logits, seen.logits, atol=1e-5)
+  other = inputs_of(FEATURES, seed=3)[1]
+  fresh = apply(variables, latents, other, sigma)
+  assert np.abs(ask(other).logits - fresh.logits).max() > 1e-3
+
+
 def test_the_pooled_branch_can_be_left_out():
   variables, inputs = variables_of(PLAIN_SD3), inputs_of(PLAIN_SD3)
   got = jitted(PLAIN_SD3)(variables, *inputs[:3])

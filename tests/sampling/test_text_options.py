@@ -25,6 +25,8 @@ from ddit_jax.sampling.text_planners import ORDERS
       {"num_drafts": 2, "order": "confidence"},
       "num_drafts is 2, but the order 'confidence' draws anew",
     ),
+    ({"image_refresh_interval": 0}, "image_refresh_interval must be in 1 to"),
+    ({"image_refresh_interval": 2, "num_drafts": 2}, "set one of them to 1"),
     ({"order": "remasking", "block_length": 4}, "order is 'remasking'"),
     ({"order": "random"}, "order must be one of"),
     ({"preset": "quick"}, "preset must be one of"),

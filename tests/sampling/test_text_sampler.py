@@ -193,6 +193,38 @@ def test_every_row_has_its_own_number_of_calls():
   assert len(set(np.asarray(texts.calls).tolist())) > 1
 
 
+@pytest.mark.parametrize("interval", [1, 2, LENGTH])
+def test_the_image_is_read_once_an_interval(interval):
+  def beliefs(states, keeps_image=False, image_keys=None):
+    # An image that alone says what the text is, from when it was read.
+    logits = predict(states if image_keys is None else image_keys)
+    return (logits, states) if keeps_image else logits
+
+  sampling = TextSampling(
+    order="confidence",
+    tokens_per_step=1,
+    temperature=0.0,
+    image_refresh_interval=interval,
+  )
+  texts = infill(
+    beliefs,
+    jnp.zeros((ROWS, LENGTH), jnp.int32),
+    jnp.zeros((ROWS, LENGTH), bool),
+    row_keys(jax.random.key(0), jnp.arange(ROWS)),
+    mask_id=MASK,
+    sampling=sampling,
+  )
+  state = np.full(LENGTH, MASK)
+  for call in range(LENGTH):
+    if call % interval == 0:
+      logits = np.array(predict(jnp.asarray(state)[None])[0, :, :MASK])
+      p = np.exp(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
+    where = np.where(state == MASK, p.max(-1), -1).argmax()
+    state[where] = p[where].argmax()
+  np.testing.assert_array_equal(texts.tokens, [state] * ROWS)
+  assert (np.asarray(texts.calls) == LENGTH).all()
+
+
 def test_logits_that_are_no_numbers_do_not_hang():
   for order in ("confidence", "threshold", "entropy_bound"):
     texts = infill(
