@@ -54,6 +54,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
   submod_attrs={
     "batch": ["DualBatch", "ImageToTextBatch", "TextToImageBatch"],
     "experiment.model": ["DualModel"],
+    "pipelines.generated_images": ["GeneratedImages"],
     "pipelines.load": ["load"],
     "pipelines.pipeline": ["Pipeline"],
   },

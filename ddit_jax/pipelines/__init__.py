@@ -6,6 +6,7 @@
 - `sd3`: plain SD3, text to image only.
 - `captioner`: a captioner of image features, image to text only.
 - `image_pipeline`: text to image, the part that both share.
+- `generated_images`: drawn images beside what draws them again.
 - `on_mesh`: what runs batch by batch over a mesh.
 - `image_batches`: jitted sampling of images.
 - `sampler`: the same of texts.

@@ -56,6 +56,11 @@ class CaptionerPipeline:
     self.input_crop = config.data.image_to_text.square_crop
     self._search = jax.jit(self._found, static_argnames="beam_width")
 
+  def __getattr__(self, name: str):
+    raise AttributeError(
+      f"a captioner, which only describes images, has no {name!r}: load a D-DiT"
+    )
+
   def caption(
     self,
     images: ImagesLike,

@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Int, PyTree, UInt8
-from PIL import Image
 
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
 from ddit_jax.pipelines.edit_inputs import edited_images, masks
+from ddit_jax.pipelines.generated_images import GeneratedImages
 from ddit_jax.pipelines.image_batches import ImageRows, ImageSampler
 from ddit_jax.pipelines.inputs import (
   Changes,
@@ -35,55 +35,6 @@ _log = logging.getLogger(__name__)
 Callback = Callable[
   ["ImagePipeline", int, float, dict[str, Any]], Mapping[str, Any] | None
 ]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GeneratedImages:
-  """Images with what draws them again; indexed and iterated like the pixels.
-
-  Attributes:
-    images: RGB pixels.
-    prompts: of each image.
-    negative_prompts: of each image.
-    indices: of each image; with the seed they fix its noise.
-    seed: of all.
-    settings: of the sampler.
-  """
-
-  images: UInt8[np.ndarray, "images height width 3"]
-  prompts: list[str]
-  negative_prompts: list[str]
-  indices: list[int]
-  seed: int
-  settings: SampleConfig
-
-  def __len__(self) -> int:
-    return len(self.images)
-
-  def __getitem__(self, index) -> np.ndarray:
-    return self.images[index]
-
-  def __array__(self, dtype=None, copy=None) -> np.ndarray:
-    return np.array(self.images, dtype=dtype, copy=copy)
-
-  def pil(self) -> list[Image.Image]:
-    """The images as Pillow images."""
-    return [Image.fromarray(image) for image in self.images]
-
-  def records(self) -> list[dict[str, Any]]:
-    """What draws each image again, as JSON has it."""
-    settings = dataclasses.asdict(self.settings.image)
-    columns = self.prompts, self.negative_prompts, self.indices
-    return [
-      {
-        "prompt": prompt,
-        "negative_prompt": negative,
-        "seed": self.seed,
-        "index": index,
-        "settings": settings,
-      }
-      for prompt, negative, index in zip(*columns, strict=True)
-    ]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -48,6 +48,7 @@ def load(
   step: int | None = None,
   mesh: Mesh | None = None,
   dtype: str | None = None,
+  has_int8_text_encoder: bool | None = None,
 ) -> Pipeline | Sd3Pipeline | CaptionerPipeline:
   """Loads the pipeline of a run's checkpoint or of converted weights.
 
@@ -64,6 +65,9 @@ def load(
     dtype: dtype of the weights and their computation, "float32" or
       "bfloat16" (half the memory). None is float32 for converted weights; a
       run's network computes as in training, and keeps float32 weights.
+    has_int8_text_encoder: True keeps T5's kernels as int8, half of bfloat16's
+      memory, see `encoders.int8`. None is False for converted weights; a run's
+      text encoder is as in training.
 
   Raises:
     InputError: no such checkpoint, or it is damaged or incomplete.
@@ -74,9 +78,13 @@ def load(
   mesh = mesh or MeshConfig().make()
   if PretrainedModel.is_at(path):
     with preparing():
-      return _from_converted(local_path(path), mesh, dtype or "float32")
+      return _from_converted(
+        *(local_path(path), mesh, dtype or "float32"),
+        is_int8=bool(has_int8_text_encoder),
+      )
   with open_store(path) as store:
-    return _from_store(store, weights, step, mesh, dtype)
+    run = StoredRun.open(store, step, has_int8_text_encoder)
+    return _from_store(run, weights, mesh, dtype)
 
 
 def check_weights(weights: str) -> None:
@@ -111,9 +119,8 @@ def stored_config(path: str, step: int | None) -> Config | None:
 
 
 def _from_store(
-  store, weights: str, step: int | None, mesh: Mesh, dtype: str | None
+  run: "StoredRun", weights: str, mesh: Mesh, dtype: str | None
 ) -> Pipeline | CaptionerPipeline:
-  run = StoredRun.open(store, step)
   if isinstance(run.model, CaptionerModel):
     return _captioner(run, weights, mesh, dtype)
   model, network = run.merged(weights, mesh)
@@ -175,12 +182,12 @@ def _cast(
 
 
 def _from_converted(
-  folder: pathlib.Path, mesh: Mesh, dtype: str
+  folder: pathlib.Path, mesh: Mesh, dtype: str, *, is_int8: bool
 ) -> Pipeline | Sd3Pipeline:
   weights = PretrainedModel.open(folder)
   record = weights.record
   if record.target == "sd3":
-    return load_sd3(weights, mesh, dtype=dtype)
+    return load_sd3(weights, mesh, dtype=dtype, has_int8_t5=is_int8)
   weights.check_has(_NEEDED_PARTS)
   tokenizer = weights.tokenizer
   check_text_head(tokenizer, record.configs["network"].vocab_size)
@@ -190,7 +197,9 @@ def _from_converted(
       Execution(dtype=dtype),
       parameter_dtype=dtype,
     ),
-    text_encoder=weights.encoder("text_encoder", dtype),
+    text_encoder=weights.encoder(
+      "text_encoder", dtype, has_int8_kernels=is_int8
+    ),
     autoencoder=weights.encoder("vae", dtype),
     mask_id=tokenizer.mask_id,
   )
@@ -305,14 +314,26 @@ class StoredRun:
   model: DualModel | CaptionerModel
 
   @classmethod
-  def open(cls, store: CheckpointStore, step: int | None) -> "StoredRun":
+  def open(
+    cls,
+    store: CheckpointStore,
+    step: int | None,
+    has_int8_text_encoder: bool | None = None,
+  ) -> "StoredRun":
     """Reads a step's metadata; the newest step's if None.
+
+    `has_int8_text_encoder` replaces the config's, unless it is None.
 
     Raises:
       ValueError: the step does not exist or is damaged.
     """
     step = _stored_step(store, step)
     config = _read_config(store, step)
+    if has_int8_text_encoder is not None:
+      model = dataclasses.replace(
+        config.model, has_int8_text_encoder=has_int8_text_encoder
+      )
+      config = dataclasses.replace(config, model=model)
     files = store.files(step)
     tokenizer = from_files(files)
     encoders = config.model.open_encoders()

@@ -49,7 +49,11 @@ _UNKNOWN_OPTIONS = (
 
 
 def load_sd3(
-  weights: PretrainedModel, mesh: Mesh, *, dtype: str = "float32"
+  weights: PretrainedModel,
+  mesh: Mesh,
+  *,
+  dtype: str = "float32",
+  has_int8_t5: bool = False,
 ) -> Sd3Pipeline:
   """Loads the pipeline of plain SD3.
 
@@ -57,6 +61,7 @@ def load_sd3(
     weights: converted with --target=sd3.
     mesh: the devices.
     dtype: dtype of the weights and the computation, "float32" or "bfloat16".
+    has_int8_t5: True keeps T5's kernels as int8, see `encoders.int8`.
 
   Raises:
     ValueError: parts are missing, damaged, or do not belong together.
@@ -64,7 +69,7 @@ def load_sd3(
   _check_parts(weights)
   tokenizers = _tokenizers(weights)
   sampling = scheduler_sampling(weights.folder / "scheduler")
-  model = _model(weights, dtype)
+  model = _model(weights, dtype, has_int8_t5)
   model.check_fits()
   config = model.network.config
   return Sd3Pipeline(
@@ -80,16 +85,17 @@ def load_sd3(
   )
 
 
-def _model(weights: PretrainedModel, dtype: str) -> Sd3Model:
-  configs = weights.record.configs
-  has_t5 = "text_encoder" in configs
-  if not has_t5:
+def _model(weights: PretrainedModel, dtype: str, has_int8_t5: bool) -> Sd3Model:
+  configs, t5 = weights.record.configs, None
+  if "text_encoder" in configs:
+    t5 = weights.encoder("text_encoder", dtype, has_int8_kernels=has_int8_t5)
+  else:
     _log.warning("%s has no T5: SD3 reads CLIP alone", weights.folder)
   return Sd3Model(
     network=Network(
       configs["network"], Execution(dtype=dtype), parameter_dtype=dtype
     ),
-    text_encoder=weights.encoder("text_encoder", dtype) if has_t5 else None,
+    text_encoder=t5,
     autoencoder=weights.encoder("vae", dtype),
     t5_length=_T5_LENGTH,
     **{

@@ -146,6 +146,12 @@ class Sd3Pipeline(ImagePipeline):
     )
     self.tokenizers = tokenizers
 
+  def __getattr__(self, name: str):
+    raise AttributeError(
+      f"plain SD3, which only draws images, has no {name!r}: texts need D-DiT; "
+      "convert the source with --target=ddit and train it"
+    )
+
   def prompt_ids(self, prompts: Sequence[str]) -> dict[str, np.ndarray]:
     """Ids [prompts, length] for each encoder; logs lost and unknown ids."""
     encoded = {

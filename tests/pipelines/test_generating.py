@@ -9,7 +9,7 @@ from PIL import Image
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.pipelines import generating
-from ddit_jax.pipelines.image_pipeline import GeneratedImages
+from ddit_jax.pipelines.generated_images import GeneratedImages
 
 
 def generate(trained, out, task, rows, **options):

@@ -67,6 +67,7 @@ def test_a_runs_weights_take_half_the_memory_in_bfloat16(trained, pipeline):
   [
     ({"dtype": "float16"}, "dtype must be one of"),
     ({"weights": "emma"}, r"weights must be one of .* got 'emma'"),
+    ({"has_int8_text_encoder": True}, "there is no text encoder"),
     ({"step": 3}, r"there is no checkpoint of step 3; there are \[2, 4, 6\]"),
   ],
 )

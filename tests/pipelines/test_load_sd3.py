@@ -61,6 +61,13 @@ def test_weights_can_be_held_in_bfloat16(converted):
     assert dtypes == {jnp.dtype("bfloat16")}, name
 
 
+def test_t5_can_be_held_in_int8(converted):
+  pipeline = load(str(converted), has_int8_text_encoder=True)
+  for name, part in pipeline.variables.items():
+    dtypes = {leaf.dtype for leaf in jax.tree.leaves(part["params"])}
+    assert (jnp.dtype("int8") in dtypes) == (name == "text_encoder"), name
+
+
 def test_the_schedulers_shift_is_the_default(copy):
   sd3_files.write_scheduler(copy, shift=2.0)
   write_manifest(copy)

@@ -122,3 +122,8 @@ def test_what_an_encoder_cannot_read_is_counted(pipeline, caplog):
     "text_encoder reads 256 ids: of 'a blue dog' it loses 0 at the end, and 1 "
     "are unknown",
   ]
+
+
+def test_what_needs_a_text_head_is_no_method(pipeline):
+  with pytest.raises(AttributeError, match="only draws images, has no 'capt"):
+    pipeline.caption(np.zeros((1, 16, 16, 3), np.uint8))
