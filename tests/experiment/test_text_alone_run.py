@@ -158,6 +158,7 @@ def finished(folder, tmp_path):
   return workdir
 
 
+@pytest.mark.slow
 def test_two_steps_on_texts_alone(finished):
   losses = tiny_run.logged_losses(finished)
   assert {step for step, _, _ in losses} == {1, 2}
