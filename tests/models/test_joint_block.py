@@ -27,7 +27,7 @@ def inputs(seed=0):
 
 def fresh(block, seed=0):
   streams, vector = inputs()
-  boxed = block.init(jax.random.key(seed), streams, vector)
+  boxed = jax.jit(block.init)(jax.random.key(seed), streams, vector)
   return nn.unbox(boxed)["params"]
 
 
@@ -55,7 +55,7 @@ def test_the_last_text_stream_of_sd3_passes_its_tokens_on():
   assert sorted(params["text"]) == ["modulation", "qkv"]
   assert params["text"]["modulation"]["project"]["bias"].shape == (2, 12)
   streams, vector = inputs()
-  (_, text), _ = block.apply({"params": params}, streams, vector)
+  (_, text), _ = jax.jit(block.apply)({"params": params}, streams, vector)
   np.testing.assert_array_equal(text, streams[1])
 
 
