@@ -19,6 +19,7 @@ from ddit_jax.train.step import TrainStep
 
 _jitted = compiled_step.jitted
 _init_validator = validation.Validator.__init__
+_init_grid = validation._SampleGrid.__init__
 _init_on_mesh = on_mesh.ModelOnMesh.__init__
 _programs: dict[Hashable, Any] = {}
 
@@ -27,6 +28,7 @@ def share() -> None:
   """Lets all later runs, and pipelines that load them, share programs."""
   compiled_step.jitted = _SharedStep
   validation.Validator.__init__ = _validator_with_shared_losses
+  validation._SampleGrid.__init__ = _grid_with_shared_sampler
   on_mesh.ModelOnMesh.__init__ = _model_with_shared_programs
 
 
@@ -82,6 +84,16 @@ def _validator_with_shared_losses(
   _init_validator(self, model, loss, null_tokens, batch, writer)
   key = "validation", model, loss, null_tokens.tobytes()
   self._jitted = _programs.setdefault(key, self._jitted)
+
+
+def _grid_with_shared_sampler(
+  self, model, tokenizer, null_tokens, batch, size, config, writer
+):
+  _init_grid(self, model, tokenizer, null_tokens, batch, size, config, writer)
+  words = tokenizer.mask_id, tokenizer.end_id
+  mesh = jax.tree.leaves(batch)[0].sharding.mesh
+  key = "grid", model, words, null_tokens.tobytes(), mesh, size, config
+  self._sample = _programs.setdefault(key, self._sample)
 
 
 def _model_with_shared_programs(self, model, variables, mesh):

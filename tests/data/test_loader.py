@@ -125,7 +125,8 @@ def own_threads():
 @pytest.fixture(autouse=True)
 def no_threads_are_left():
   yield
-  gc.collect()
+  if own_threads():
+    gc.collect()
   deadline = time.monotonic() + 5
   while own_threads() and time.monotonic() < deadline:
     time.sleep(0.01)

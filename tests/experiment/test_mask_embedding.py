@@ -44,8 +44,8 @@ def variables():
   return {**frozen, "network": network}
 
 
+@jax.jit
 def features(row, table=None):
-  """Summed up, so that every position counts."""
   now = variables()
   params = {**now["network"]["params"], MASK_EMBEDDING: row}
   now = now | {"network": {**now["network"], "params": params}}
@@ -55,22 +55,27 @@ def features(row, table=None):
   return MODEL.condition(now, TOKENS)
 
 
+@jax.jit
+def with_table(table):
+  """The features of T5 with another table of tokens."""
+  t5 = {**variables()["text_encoder"]["params"], "token_embedding": table}
+  return MODEL.text_encoder.apply({"params": t5}, TOKENS)
+
+
 def table_and_row():
   table = variables()["text_encoder"]["params"]["token_embedding"]
   return table, table[MASK]
 
 
 def test_with_its_own_row_t5_gives_the_same_features():
-  plain = MODEL.text_encoder.apply(variables()["text_encoder"], TOKENS)
-  np.testing.assert_array_equal(features(table_and_row()[1]), plain)
+  table, row = table_and_row()
+  np.testing.assert_array_equal(features(row), with_table(table))
 
 
 def test_another_row_is_what_another_table_would_be():
   table, row = table_and_row()
   moved = row + 0.3
-  encoder = dict(variables()["text_encoder"]["params"])
-  encoder["token_embedding"] = table.at[MASK].set(moved)
-  want = MODEL.text_encoder.apply({"params": encoder}, TOKENS)
+  want = with_table(table.at[MASK].set(moved))
   np.testing.assert_array_equal(features(moved), want)
   assert np.abs(want - features(row)).max() > 1e-3
 
@@ -78,15 +83,7 @@ def test_another_row_is_what_another_table_would_be():
 def test_the_gradient_is_that_of_the_masks_row_of_the_table():
   table, row = table_and_row()
   weights = jax.random.normal(jax.random.key(3), features(row).shape)
-
-  def by_table(table):
-    encoder = {**variables()["text_encoder"]["params"]}
-    encoder["token_embedding"] = table
-    return (
-      MODEL.text_encoder.apply({"params": encoder}, TOKENS) * weights
-    ).sum()
-
-  want = jax.grad(by_table)(table)[MASK]
+  want = jax.grad(lambda t: (with_table(t) * weights).sum())(table)[MASK]
   got = jax.grad(lambda row: (features(row) * weights).sum())(row)
   # Measured: equal, of values up to 7; compilers may differ.
   np.testing.assert_allclose(got, want, atol=1e-4)
@@ -102,7 +99,8 @@ def test_a_clean_text_does_not_move_the_row():
     now = now | {"network": {**now["network"], "params": params}}
     return MODEL.condition(now, TOKENS, is_text_clean=True).sum()
 
-  np.testing.assert_array_equal(jax.grad(of_row)(table_and_row()[1]), 0)
+  gradient = jax.jit(jax.grad(of_row))(table_and_row()[1])
+  np.testing.assert_array_equal(gradient, 0)
 
 
 @pytest.mark.parametrize("are_captions_cached", [False, True])
@@ -113,7 +111,8 @@ def test_merged_tasks_train_the_row_as_separate_ones(are_captions_cached):
   captions = jnp.asarray([[2, 3, 5, 4], [3, 4, 5, 6]])
   features = None
   if are_captions_cached:
-    features = MODEL.condition(variables(), captions, is_text_clean=True)
+    clean = functools.partial(MODEL.condition, is_text_clean=True)
+    features = jax.jit(clean)(variables(), captions)
   batch = DualBatch(
     TextToImageBatch(pixels[0], captions, features),
     ImageToTextBatch(pixels[1], captions, jnp.ones((2, 4), bool)),
@@ -121,14 +120,14 @@ def test_merged_tasks_train_the_row_as_separate_ones(are_captions_cached):
 
   def results(is_merged):
     loss = DualLoss(is_merged=is_merged)
-    corrupted = loss.corrupt(
-      *(batch, jax.random.key(0), jnp.int32(0)),
-      model=MODEL,
-      variables=variables(),
-      null_tokens=jnp.ones(4, jnp.int32),
-    )
 
     def total(row):
+      corrupted = loss.corrupt(
+        *(batch, jax.random.key(0), jnp.int32(0)),
+        model=MODEL,
+        variables=variables(),
+        null_tokens=jnp.ones(4, jnp.int32),
+      )
       now = variables()
       params = oracles.randomised(now["network"]["params"], seed=1, scale=0.1)
       params[MASK_EMBEDDING] = row

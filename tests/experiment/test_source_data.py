@@ -62,7 +62,9 @@ def settings(pictures, **changes):
 @pytest.fixture(scope="module")
 def finished(pictures, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("squares") / "run"
-  assert train(settings(pictures), str(workdir))
+  with pytest.MonkeyPatch.context() as monkeypatch:
+    tiny_run.use_first_device(monkeypatch)
+    assert train(settings(pictures), str(workdir))
   return workdir
 
 
@@ -133,6 +135,7 @@ def test_common_filters_reach_the_kinds_that_take_filters(pictures):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_one_device")
 def test_a_resumed_run_is_bit_identical(pictures, finished, tmp_path):
   early = dataclasses.replace(
     settings(pictures),

@@ -36,7 +36,8 @@ def test_one_token_under_one_mask_is_the_networks_own(pipeline, images):
   state = jnp.tile(state, (4, 1))
   model, variables = pipeline.model, pipeline.variables
   latents = pipeline.encode(images)
-  logits = model.predict(variables, latents, state, jnp.zeros(4))
+  predict = jax.jit(model.predict)
+  logits = predict(variables, latents, state, jnp.zeros(4))
   place = int(given.sum())
   logits = np.asarray(logits.logits, np.float64)[:, place]
   logits[:, tokenizer.mask_id] = -np.inf

@@ -156,7 +156,8 @@ def test_text_alone_is_seen_beside_the_null_image():
       num_null_image_tokens=2,
     )
   )
-  state = init_state(network, OPTIMIZER, jax.random.key(1))
+  create = functools.partial(init_state, network, OPTIMIZER)
+  state = jax.jit(create)(jax.random.key(1))
   # Away from the zero heads, so that the text sees the null image.
   params = jax.tree.map(lambda x: x + 0.1, state.params)
   state = state.replace(params=params)
