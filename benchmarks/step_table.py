@@ -98,7 +98,7 @@ class Step:
 
 
 def step_of(name: str, variant: str) -> Step:
-  """The step of configs/NAME.py:VARIANT."""
+  """The step of a variant of a config."""
   path = _ROOT / "configs" / f"{name}.py"
   config = load_config(Config, f"{path}:{variant}", {})
   tasks = config.data.tasks().values()

@@ -76,6 +76,11 @@ def is_defined(dotted: str) -> bool:
   if module.is_dir():
     # Packages give their names lazily.
     return last in dir(importlib.import_module(".".join(parents)))
+  if not module.with_suffix(".py").is_file():
+    # Of a class that a package gives.
+    *package, owner = parents
+    found = importlib.import_module(".".join(package))
+    return hasattr(getattr(found, owner, None), last)
   tree = ast.parse(module.with_suffix(".py").read_text())
   return last in _defined(tree.body)
 

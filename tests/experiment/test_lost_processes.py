@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from ddit_jax.experiment.processes import HUNG
+from ddit_jax.experiment import processes
 from tests import devices, tiny_run
 
 SECONDS = 60
@@ -134,7 +134,7 @@ def test_a_process_that_hangs_ends_its_job_and_is_named(start, tmp_path):
     program=("-c", WITHOUT_DATA),
   )
   codes = [process.wait(400) for process in job.processes]
-  assert codes == [HUNG, HUNG], job.outputs()
+  assert codes == [processes._HUNG] * 2, job.outputs()
   last = [output.splitlines()[-1] for output in job.outputs()]
   assert any("process 1 for the batch of step 4" in line for line in last) or (
     any("process 1 waited for the batch of step 4" in line for line in last)

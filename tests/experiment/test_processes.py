@@ -176,7 +176,7 @@ def test_a_process_that_hangs_ends_all_and_is_named(case, tmp_path):
   results = run_together(case, 3, folder=str(tmp_path))
   index = case[-1]
   for code, _, errors in results:
-    assert code == processes.HUNG
+    assert code == processes._HUNG
     last = errors.splitlines()[-1]
     assert f"process {index} " in last and "for the batch of step 7" in last
   stacks = [path.read_text() for path in tmp_path.iterdir()]

@@ -180,7 +180,7 @@ def test_more_steps_of_an_early_stage_are_refused_once_the_next_is_done(
   finished,
 ):
   stages = two_stages()
-  longer = tiny_run.settings(train__num_steps="7")
+  longer = two_stages(train__num_steps="7")["first"]
   with pytest.raises(InputError, match="first before them is not"):
     train_stages(stages | {"first": longer}, str(finished))
 

@@ -252,7 +252,7 @@ class TestRefused:
       ),
       (
         {"model__execution__attention_kernel": "fast"},
-        "attention_kernel must be one of ('auto', 'xla', 'cudnn', ",
+        "attention_kernel must be one of ('auto', 'xla', 'chunked', ",
       ),
       (
         {"model__execution__attention_kernel": "splash"},
