@@ -75,7 +75,8 @@ def image_step(
     pooled = torch.zeros(batch, POOLED_WIDTH)
   weights = list(model.parameters())
   optimizer = torch.optim.AdamW(weights, lr=5e-5, fused=True)
-  forward = torch.compile(model) if is_compiled else model
+  # For these shapes alone, after those of other sizes.
+  forward = torch.compile(model, dynamic=False) if is_compiled else model
 
   def run() -> None:
     part = sigma[:, None, None, None]
