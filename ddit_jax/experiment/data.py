@@ -342,6 +342,13 @@ def open_sources(data: DataConfig) -> dict[str, Source]:
   }
 
 
+def open_all_sources(
+  data: DataConfig,
+) -> tuple[dict[str, Source], dict[str, Source]]:
+  """(`open_sources`, `open_validation_sources`)."""
+  return open_sources(data), open_validation_sources(data)
+
+
 def open_validation_sources(data: DataConfig) -> dict[str, Source]:
   """Those of `data.validation_sources`, like `open_sources`."""
   return {
@@ -378,6 +385,7 @@ def open_data(
   tokenizer: Tokenizer,
   sources: Mapping[str, Source],
   workdir: pathlib.Path,
+  validation_sources: Mapping[str, Source] | None = None,
 ) -> TrainingData:
   """The data of both tasks and of the validation batch.
 
@@ -386,6 +394,7 @@ def open_data(
     tokenizer: of its texts.
     sources: from `open_sources`.
     workdir: where unreadable records are listed.
+    validation_sources: from `open_validation_sources`; None opens them.
 
   Raises:
     ValueError: a mixture names unknown sources or is invalid; it has
@@ -420,7 +429,9 @@ def open_data(
     caches=caches,
     seed=config.seed,
     log=log,
-    validation_sources=open_validation_sources(config.data),
+    validation_sources=open_validation_sources(config.data)
+    if validation_sources is None
+    else validation_sources,
   )
   lines = [data.description, *crop_report(config.data, sources)]
   return dataclasses.replace(data, description="\n".join(lines))

@@ -5,10 +5,8 @@ import json
 import logging
 from collections.abc import Collection, Mapping
 
-from ddit_jax.data.config import DataConfig
 from ddit_jax.data.example import BadRecord, Source
 from ddit_jax.errors import InputError
-from ddit_jax.experiment.data import open_validation_sources
 
 _SOURCES_FILE = "sources.json"
 _VALIDATION_FILE = "validation_sources.json"
@@ -20,10 +18,9 @@ _log = logging.getLogger(__name__)
 
 
 def run_files(
-  data: DataConfig, sources: Mapping[str, Source]
+  sources: Mapping[str, Source], validation: Mapping[str, Source]
 ) -> dict[str, bytes]:
   """`source_files` of a run's sources and of those that validate them."""
-  validation = open_validation_sources(data)
   return source_files(sources) | source_files(validation, is_validation=True)
 
 

@@ -12,7 +12,7 @@ from ddit_jax.checkpoint.store import CheckpointStore, checkpoints_in
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment import trainer
 from ddit_jax.experiment.config import STAGE, Config
-from ddit_jax.experiment.data import open_sources, open_validation_sources
+from ddit_jax.experiment.data import open_all_sources
 from ddit_jax.experiment.processes import check_same_settings
 from ddit_jax.experiment.workdir import RunFolder
 from ddit_jax.files import local_path
@@ -100,8 +100,7 @@ def _check_can_start(names: list[str], stages: _Stages) -> None:
     config = stages[name]
     try:
       config.make_mesh()
-      open_sources(config.data)
-      open_validation_sources(config.data)
+      open_all_sources(config.data)
       if config.model.encoders_from not in checked:
         config.model.open_encoders()
         checked.add(config.model.encoders_from)

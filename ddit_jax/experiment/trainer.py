@@ -30,7 +30,7 @@ from ddit_jax.experiment.captioner_weights import (
 )
 from ddit_jax.experiment.compiled_step import CompiledStep
 from ddit_jax.experiment.config import Config
-from ddit_jax.experiment.data import open_data, open_sources
+from ddit_jax.experiment.data import open_all_sources, open_data
 from ddit_jax.experiment.model import DualModel
 from ddit_jax.experiment.pretrained import PretrainedParams
 from ddit_jax.experiment.state_source import StateSource
@@ -185,9 +185,9 @@ class Trainer:
     encoders = config.model.open_encoders()
     # Indexes and image sizes of any number of files are read the first time.
     watchdog.waits_for("its sources and data", is_endless=True)
-    sources = open_sources(config.data)
+    sources, validation = open_all_sources(config.data)
     resumed_step = store.latest_step()
-    held = source_record.run_files(config.data, sources)
+    held = source_record.run_files(sources, validation)
     files = {} if resumed_step is None else store.files(resumed_step)
     init_from = config.start_of(folder.path)
     if resumed_step is None:
@@ -199,7 +199,7 @@ class Trainer:
     model.check_runs_on(mesh)
     pretrained = start_weights(config, init_from, model, store, tokenizer)
     optimizer = config.optimizer.make(config.train.num_steps)
-    data = open_data(config, tokenizer, sources, folder.path)
+    data = open_data(config, tokenizer, sources, folder.path, validation)
     held |= source_record.shape_files(data.shape_digests)
     source_record.check_shapes(files, held, changeable=config.changeable_keys)
     if jax.process_index() == 0:

@@ -224,9 +224,8 @@ class MMDiT(nn.Module):
         velocity of such rows is meaningless); None if all rows have an image.
       skip_layers: blocks that the rows of `is_skipping` leave out.
       is_skipping: True for those rows; None if there are none.
-      image_residual: of an earlier call with latents close to these. No block
-        is run then: it is added to the image tokens (an approximation), and
-        there are no logits.
+      image_residual: of an earlier call with latents close to these. It stands
+        for all blocks (an approximation), and there are no logits.
       keeps_image_keys: True returns `image_keys`.
       image_keys: of an earlier call with these latents and a text close to
         this one. The image is not run then (an approximation), and there is no
@@ -245,14 +244,11 @@ class MMDiT(nn.Module):
       velocity = self._velocity(latents, tokens, vector, dtype)
       return Prediction(velocity, None, image_residual=image_residual)
     text_tokens = self._text_tokens(text, dtype)
-    is_image_key = None
-    if has_image is not None:
-      image_tokens, is_image_key = self._or_null_image(image_tokens, has_image)
-    key_mask = _joint_mask(is_image_key, text_tokens)
+    image_tokens, is_image_key = self._or_null_image(image_tokens, has_image)
     skipped = _skipped_by_layer(skip_layers, is_skipping, self.config.depth)
     before = image_tokens
     (image_tokens, text_tokens), kept = self._run_blocks(
-      *(image_tokens, text_tokens, vector, key_mask, skipped, dtype),
+      *(image_tokens, text_tokens, vector, is_image_key, skipped, dtype),
       keeps_image_keys=keeps_image_keys,
     )
     return Prediction(
@@ -267,9 +263,8 @@ class MMDiT(nn.Module):
   def _text_alone(self, text, vector, image_keys: ImageKeys, dtype):
     """The logits of a text beside an image that was run before."""
     tokens = self._text_tokens(text, dtype)
-    key_mask = _joint_mask(image_keys.is_key, tokens)
     (_, tokens), _ = self._run_blocks(
-      *(tokens[:, :0], tokens, vector, key_mask, None, dtype),
+      *(tokens[:, :0], tokens, vector, image_keys.is_key, None, dtype),
       image_keys=image_keys.keys_values,
     )
     return Prediction(None, self._logits(tokens, dtype), text_hidden=tokens)
@@ -357,13 +352,16 @@ class MMDiT(nn.Module):
     return vector
 
   def _or_null_image(
-    self, image_tokens: Tokens, has_image: Bool[Array, " batch"]
-  ) -> tuple[Tokens, Bool[Array, "batch tokens"]]:
+    self, image_tokens: Tokens, has_image: Bool[Array, " batch"] | None
+  ) -> tuple[Tokens, Bool[Array, "batch tokens"] | None]:
     """Inserts the null image in rows without an image; (tokens, key mask).
 
     The null image fills the first tokens of such a row. The key mask hides the
-    others, so the text is processed exactly as without latents.
+    others, so the text is processed exactly as without latents. It is None if
+    all rows have an image.
     """
+    if has_image is None:
+      return image_tokens, None
     null_image = self.get_variable("params", "null_image")
     num_tokens = image_tokens.shape[1]
     if null_image is None or len(null_image) > num_tokens:
@@ -384,7 +382,7 @@ class MMDiT(nn.Module):
     image_tokens: Tokens,
     text_tokens: Tokens,
     vector,
-    key_mask,
+    is_image_key: Bool[Array, "batch patches"] | None,
     skipped: Bool[Array, "depth batch"] | None,
     dtype,
     *,
@@ -392,6 +390,7 @@ class MMDiT(nn.Module):
     image_keys: tuple[Array, Array] | None = None,
   ) -> tuple[tuple[Tokens, Tokens], tuple[Array, Array] | None]:
     cfg, run = self.config, self.execution
+    key_mask = _joint_mask(is_image_key, text_tokens)
     policy = remat_policy(run.remat, run.offload)
     block = JointBlock
     if policy is not None:

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from ddit_jax.errors import check_bounds, check_choices
 from ddit_jax.planning.compiler_options import compiler_options
 from ddit_jax.train.profile import parse_window
-from ddit_jax.train.state import MAX_STEPS, TrainState
+from ddit_jax.train.state import MAX_TRAIN_STEPS, TrainState
 from ddit_jax.train.watchdog import NO_WATCHDOG, Watchdog
 
 
@@ -90,7 +90,7 @@ class TrainConfig:
       "checkpoint_every",
       "keep_last",
     )
-    check_bounds(self, **dict.fromkeys(names, MAX_STEPS))
+    check_bounds(self, **dict.fromkeys(names, MAX_TRAIN_STEPS))
     compiler_options(self.compiler_options, device_kind="")
     if self.mask_embedding_steps < -1:
       raise ValueError(

@@ -8,7 +8,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers, muon
 
 from ddit_jax.errors import check_choices
-from ddit_jax.train.state import MAX_STEPS
+from ddit_jax.train.state import MAX_TRAIN_STEPS
 
 # AdamW's steps have about this root mean square, so Muon's are scaled to it
 # and both take the same learning rates (Liu et al. 2025, section 2.2).
@@ -89,9 +89,10 @@ class OptimizerConfig:
     for name in ("warmup_steps", "weight_decay"):
       if getattr(self, name) < 0:
         raise ValueError(f"{name} is negative: {getattr(self, name)}")
-    if self.warmup_steps > MAX_STEPS:
+    if self.warmup_steps > MAX_TRAIN_STEPS:
       raise ValueError(
-        f"warmup_steps must be at most {MAX_STEPS}, got {self.warmup_steps}"
+        f"warmup_steps must be at most {MAX_TRAIN_STEPS}, got "
+        f"{self.warmup_steps}"
       )
 
   def schedule(self, num_steps: int) -> optax.Schedule:

@@ -13,7 +13,7 @@ from ddit_jax.models.module import Network
 from ddit_jax.sharding.placement import with_shardings
 
 # Steps are counted in int32.
-MAX_STEPS = 2**31 - 1
+MAX_TRAIN_STEPS = 2**31 - 1
 
 
 def moment_shardings(
