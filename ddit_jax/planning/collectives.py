@@ -112,14 +112,15 @@ def collectives(program: HloText) -> list[Collective]:
   """All collectives of a program, in the order of its schedule.
 
   An asynchronous one counts once: its steps share a channel, a number and the
-  loops around them. Copies of one instruction, as in an unrolled loop, share
-  the channel alone, and count each.
+  loops around them, and may lie in further loops between its start and its
+  end. Copies of one instruction, as in an unrolled loop, share the channel
+  alone, and count each.
   """
   found: list[Collective] = []
   # What is under way: loops around it, and its name or the key of its steps.
   open_: dict[tuple, int] = {}
   for one in program.schedule:
-    held = list(_held(program, one))
+    held = [(_opened(open_, key), it) for key, it in _held(program, one)]
     ended = _ended(program, one, held)
     for key, started in held:
       if key is None:
@@ -138,6 +139,15 @@ def collectives(program: HloText) -> list[Collective]:
     for key in ended:
       open_.pop(key, None)
   return found
+
+
+def _opened(open_: dict[tuple, int], key: tuple | None) -> tuple | None:
+  """The key of the start that a step in a loop goes on with, or its own."""
+  if key is None:
+    return None
+  chain, *number = key
+  outer = ((chain[:depth], *number) for depth in range(len(chain)))
+  return next((start for start in outer if start in open_), key)
 
 
 def _computes(program: HloText, one: Executed, held) -> bool:

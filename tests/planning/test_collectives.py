@@ -201,6 +201,50 @@ replica_groups={{0,1,2,3}}
   assert hidden.sent_bytes == 64 * 3 / 4
 
 
+def test_a_gather_whose_steps_lie_in_a_loop_runs_once():
+  """It starts before the loop and ends after it; 24 products hide it."""
+  parts = {"start": "Start", "step": "", "done": "Done"}
+  fused = "".join(
+    f"""\
+%{name} (p: bf16[64,512]) -> bf16[256,512] {{
+  %p = bf16[64,512] parameter(0)
+  %g.{name} = bf16[256,512] all-gather(%p), channel_id=7, dimensions={{0}}, \
+frontend_attributes={{chain_id="0"}}
+  ROOT %c.{name} = bf16[256,512] custom-call(%g.{name}), \
+custom_call_target="AsyncCollective{target}"
+}}
+"""
+    for name, target in parts.items()
+  )
+  text = f"""\
+{fused}
+%condition (p: (s32[], bf16[64,512])) -> pred[] {{
+  %limit = s32[] constant(24)
+  %p = (s32[], bf16[64,512]) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %less = pred[] compare(%i, %limit), direction=LT
+}}
+
+%body (q: (s32[], bf16[64,512])) -> (s32[], bf16[64,512]) {{
+  %q = (s32[], bf16[64,512]) parameter(0)
+  %w = bf16[64,512] get-tuple-element(%q), index=1
+  %f = bf16[256,512] fusion(%w), calls=%step, \
+backend_config={{"estimated_cycles":"100"}}
+  ROOT %t = (s32[], bf16[64,512]) tuple(%q, %w)
+}}
+
+ENTRY %main (x: bf16[64,512]) -> bf16[256,512] {{
+  %x = bf16[64,512] parameter(0)
+  %s = bf16[256,512] fusion(%x), calls=%start
+  %w = (s32[], bf16[64,512]) while(%x), condition=%condition, body=%body
+  ROOT %d = bf16[256,512] fusion(%x), calls=%done
+}}
+"""
+  (gather,) = collectives(HloText.parse(text))
+  assert (gather.runs, gather.bytes) == (1, 256 * 512 * 2)
+  assert (gather.is_overlapped, gather.hidden_cycles) == (True, 24 * 100)
+
+
 # What libtpu 0.0.42.1 compiled for v5p 4x4x4: weights split 64 ways are
 # gathered as the sum of zero-padded shards, or, with the option
 # xla_tpu_prefer_async_allgather_to_allreduce, in one ring; of 16 devices each
