@@ -5,7 +5,6 @@ import pathlib
 from dataclasses import asdict
 
 from ddit_jax.cli.flags import Flag, Verb, check_out
-from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError, preparing, suggest
 from ddit_jax.json_files import write_json
 
@@ -25,7 +24,9 @@ A topology is a chip and the sides of a slice in chips: v4, v5e, v5p, v6e and
 tpu7x with the TPU compiler (pip install 'ddit_jax[tpu]'); cpu:N, N virtual
 devices of this machine; or h100 and h200, nodes x GPUs, with the figures that
 follow from shapes alone. A full-size step takes at least twelve minutes of one
-core, nearly all of it in the TPU compiler's code generation, and 5 GiB.
+core, nearly all of it in the TPU compiler's code generation, and 5 GiB. --quick
+stops before that, after about a minute: collectives are the same, memory lacks
+what code generation adds, and times are estimated from FLOPs and bytes.
 """
 
 _STEPS = ("train", "t2i", "i2t")
@@ -49,34 +50,27 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
       f"--sweep compares memory and time, and of {topology.device_kind} there "
       "are only figures of shapes: leave it out, or take TPUs"
     )
+  if values.quick and topology.devices[0].platform != "tpu":
+    raise InputError(
+      f"--quick stops the compiler of TPUs; {values.topology} is compiled in "
+      "seconds: leave it out"
+    )
   run = _sweep if values.sweep else _plan
-  run(values.config, overrides, topology, json_path, values.step)
+  inputs = values.config, overrides, topology, values.step, values.quick
+  run(inputs, json_path)
   return 0
 
 
-def _plan(
-  path: str,
-  overrides: dict[str, str],
-  topology,
-  json_path: pathlib.Path | None,
-  step: str,
-) -> None:
-  from ddit_jax.experiment.config import Config
-  from ddit_jax.pipelines.plan import make_plan
+def _plan(inputs: tuple, json_path: pathlib.Path | None) -> None:
+  from ddit_jax.pipelines.plan import plan_config
   from ddit_jax.pipelines.plan_text import plan_text
 
-  plan = make_plan(load_config(Config, path, overrides), topology, step)
+  plan = plan_config(*inputs)
   print(plan_text(plan))
   _write(asdict(plan), json_path)
 
 
-def _sweep(
-  path: str,
-  overrides: dict[str, str],
-  topology,
-  json_path: pathlib.Path | None,
-  step: str,
-) -> None:
+def _sweep(inputs: tuple, json_path: pathlib.Path | None) -> None:
   from ddit_jax.pipelines import plan_sweep
 
   def show(candidate: plan_sweep.Candidate) -> None:
@@ -84,7 +78,7 @@ def _sweep(
 
   found = []
   print(plan_sweep.HEADER)
-  for candidate in plan_sweep.sweep(path, overrides, topology, step):
+  for candidate in plan_sweep.sweep(*inputs):
     show(candidate)
     found = plan_sweep.mark_best([*found, candidate])
     # A sweep takes hours, and may be stopped.
@@ -141,6 +135,12 @@ VERB = Verb(
     "sweep": Flag(
       "also plan other meshes, micro-batches, remat policies and placements of "
       "the encoders, one changed at a time",
+      bool,
+      False,
+    ),
+    "quick": Flag(
+      "stop the compiler of TPUs before it generates machine code, and "
+      "estimate times",
       bool,
       False,
     ),

@@ -3,11 +3,13 @@
 import dataclasses
 import importlib.metadata
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
+from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment.abstract_step import AbstractStep
 from ddit_jax.experiment.config import Config
@@ -18,6 +20,7 @@ from ddit_jax.planning.chips import Chip
 from ddit_jax.planning.collectives import Collective, by_kind, collectives
 from ddit_jax.planning.compiler_options import compiler_options
 from ddit_jax.planning.compiler_remat import CompilerRemat, compiler_remat
+from ddit_jax.planning.early_stop import in_own_process, scheduled_program
 from ddit_jax.planning.hlo import HloText
 from ddit_jax.planning.links import link_times
 from ddit_jax.planning.memory import (
@@ -27,7 +30,8 @@ from ddit_jax.planning.memory import (
   memory_by_kind,
   tree_bytes,
 )
-from ddit_jax.planning.topology import Topology
+from ddit_jax.planning.roofline import with_cycles
+from ddit_jax.planning.topology import Topology, open_topology
 from ddit_jax.planning.traced_flops import kernel_flops
 
 _LIBRARIES = ("jax", "jaxlib", "libtpu")
@@ -82,6 +86,8 @@ class StepPlan:
     images_per_second: of both tasks, low and high.
     stage_days: of the whole training, low and high.
     stage_chip_hours: likewise.
+    is_quick: whether the compiler was stopped before it generated machine
+      code: memory lacks the code, and cycles are those of a roofline.
     compile_seconds: on this machine; None if it failed.
     compiler_remat: what the compiler repeats to save memory.
     largest_written: the largest arrays in the device's memory.
@@ -119,6 +125,7 @@ class StepPlan:
   images_per_second: tuple[float, float] | None = None
   stage_days: tuple[float, float] | None = None
   stage_chip_hours: tuple[float, float] | None = None
+  is_quick: bool = False
   compile_seconds: float | None = None
   compiler_remat: CompilerRemat | None = None
   largest_written: tuple[Written, ...] = ()
@@ -126,8 +133,45 @@ class StepPlan:
   notes: tuple[str, ...] = ()
 
 
+def plan_config(
+  path: str,
+  overrides: Mapping[str, str],
+  topology: Topology,
+  step: str = "train",
+  is_quick: bool = False,
+) -> StepPlan:
+  """`make_plan` of a config's file; a quick one in a process of its own.
+
+  Args:
+    path: FILE.py[:variant].
+    overrides: key -> value of the config.
+    topology: the devices.
+    step: see `StepPlan`.
+    is_quick: see `StepPlan`.
+
+  Raises:
+    InputError: as `make_plan`, or the config is wrong.
+  """
+  if not is_quick:
+    return make_plan(load_config(Config, path, overrides), topology, step)
+  where = topology.name, topology.num_slices
+  return in_own_process(_quick_plan, path, dict(overrides), where, step)
+
+
+def _quick_plan(
+  path: str, overrides: Mapping[str, str], where: tuple[str, int], step: str
+) -> StepPlan:
+  # The machine's own accelerators are left to others.
+  jax.config.update("jax_platforms", "cpu")
+  config = load_config(Config, path, overrides)
+  return make_plan(config, open_topology(*where), step, is_quick=True)
+
+
 def make_plan(
-  config: Config, topology: Topology, step: str = "train"
+  config: Config,
+  topology: Topology,
+  step: str = "train",
+  is_quick: bool = False,
 ) -> StepPlan:
   """Compiles a step of a config ahead of time.
 
@@ -135,6 +179,7 @@ def make_plan(
     config: of a run.
     topology: the devices.
     step: see `StepPlan`.
+    is_quick: see `StepPlan`; see also `scheduled_program`.
 
   Raises:
     InputError: mesh, batches and devices do not fit together.
@@ -155,10 +200,11 @@ def make_plan(
   platform = topology.devices[0].platform
   traced = program.trace(mesh)
   lowered = traced.lower(lowering_platforms=(platform,))
-  plan = dataclasses.replace(plan, compiler_options=options)
+  plan = dataclasses.replace(plan, compiler_options=options, is_quick=is_quick)
   start = time.perf_counter()
+  compile_ = scheduled_program if is_quick else jax.stages.Lowered.compile
   try:
-    compiled = lowered.compile(compiler_options=options)
+    compiled = compile_(lowered, compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
     return _too_large(plan, str(error))
   plan = dataclasses.replace(plan, compile_seconds=time.perf_counter() - start)
@@ -172,6 +218,8 @@ def make_plan(
       "no times and no collectives: the compiler cannot print its program, "
       f"{str(error).splitlines()[0]}",
     )
+  if is_quick:
+    plan, text = _with_roofline(plan, text, topology.chip)
   plan = _with_collectives(plan, text, topology)
   plan = _with_compute(plan, traced, text, topology.chip)
   return _with_step_time(plan, config, topology.chip)
@@ -255,6 +303,18 @@ def _with_memory(
     hbm_peak_bytes=peak,
     hbm_bytes=memory,
   )
+
+
+def _with_roofline(
+  plan: StepPlan, program: HloText, chip: Chip | None
+) -> tuple[StepPlan, HloText]:
+  if chip is None or chip.clock_hz is None or chip.hbm_rate is None:
+    return plan, program
+  note = (
+    "quick: memory lacks the machine code, and times are estimates from FLOPs "
+    "and bytes, not the compiler's"
+  )
+  return _noted(plan, note), with_cycles(program, chip)
 
 
 def _with_collectives(

@@ -8,7 +8,7 @@ from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
 from ddit_jax.monitor.device_stats import GIB
-from ddit_jax.pipelines.plan import StepPlan, make_plan
+from ddit_jax.pipelines.plan import StepPlan, plan_config
 from ddit_jax.planning.topology import Topology
 from ddit_jax.sharding.rules import MESH_AXES
 
@@ -39,6 +39,7 @@ def sweep(
   overrides: Mapping[str, str],
   topology: Topology,
   step: str = "train",
+  is_quick: bool = False,
 ) -> Iterator[Candidate]:
   """Plans the config and its neighbours, one setting changed at a time.
 
@@ -47,17 +48,20 @@ def sweep(
     overrides: key -> value of the config.
     topology: the devices.
     step: see `StepPlan`.
+    is_quick: see `StepPlan`.
 
   Raises:
     InputError: the config itself cannot be planned.
   """
+  plan = plan_config(path, overrides, topology, step, is_quick)
+  yield Candidate(changes={}, plan=plan)
   config = load_config(Config, path, overrides)
-  yield Candidate(changes={}, plan=make_plan(config, topology, step))
   config, kind = config.for_chip(topology.device_kind), topology.device_kind
   for changes in neighbours(config, len(topology.devices), kind, step):
     try:
-      changed = load_config(Config, path, {**overrides, **changes})
-      yield Candidate(changes=changes, plan=make_plan(changed, topology, step))
+      changed = {**overrides, **changes}
+      plan = plan_config(path, changed, topology, step, is_quick)
+      yield Candidate(changes=changes, plan=plan)
     except InputError as error:
       yield Candidate(changes=changes, plan=None, refusal=str(error))
 

@@ -14,6 +14,7 @@ class Chip:
     peak_flops: dense bfloat16 operations a second, without sparsity.
     source: where its figures are published.
     hbm_gib: memory in GiB; None if the table does not have it.
+    hbm_rate: of that memory in bytes a second; None likewise.
     clock_hz: of the matrix units; None if unknown. It is the peak divided by
       the operations of all matrix units in a cycle (two for each cell; 128 x
       128 cells, 256 x 256 from v6e on).
@@ -26,6 +27,7 @@ class Chip:
   peak_flops: float
   source: str
   hbm_gib: float | None = None
+  hbm_rate: float | None = None
   clock_hz: float | None = None
   torus_axes: int = 0
   link_bytes: float | None = None
@@ -39,6 +41,7 @@ CHIPS: dict[str, Chip] = {
     peak_flops=22.5e12,
     source=_TPU_DOCS + "v2",
     hbm_gib=8,
+    hbm_rate=700e9,
     clock_hz=0.7e9,
     devices_per_chip=2,
   ),
@@ -46,6 +49,7 @@ CHIPS: dict[str, Chip] = {
     peak_flops=61.5e12,
     source=_TPU_DOCS + "v3",
     hbm_gib=16,
+    hbm_rate=900e9,
     clock_hz=0.94e9,
     devices_per_chip=2,
   ),
@@ -54,6 +58,7 @@ CHIPS: dict[str, Chip] = {
     peak_flops=275e12,
     source=_TPU_DOCS + "v4",
     hbm_gib=32,
+    hbm_rate=1200e9,
     clock_hz=1.05e9,
     torus_axes=3,
     link_bytes=50e9,
@@ -62,6 +67,7 @@ CHIPS: dict[str, Chip] = {
     peak_flops=197e12,
     source=_TPU_DOCS + "v5e",
     hbm_gib=16,
+    hbm_rate=800e9,
     clock_hz=1.5e9,
     torus_axes=2,
     link_bytes=50e9,
@@ -71,6 +77,7 @@ CHIPS: dict[str, Chip] = {
     peak_flops=459e12,
     source=_TPU_DOCS + "v5p",
     hbm_gib=95,
+    hbm_rate=2765e9,
     clock_hz=1.75e9,
     torus_axes=3,
     link_bytes=100e9,
@@ -80,6 +87,7 @@ CHIPS: dict[str, Chip] = {
     peak_flops=918e12,
     source=_TPU_DOCS + "v6e",
     hbm_gib=32,
+    hbm_rate=1600e9,
     clock_hz=1.75e9,
     torus_axes=2,
     link_bytes=100e9,
@@ -90,6 +98,7 @@ CHIPS: dict[str, Chip] = {
     peak_flops=1153.5e12,
     source=_TPU_DOCS + "tpu7x",
     hbm_gib=96,
+    hbm_rate=3690e9,
     torus_axes=3,
     link_bytes=50e9,
     devices_per_chip=2,

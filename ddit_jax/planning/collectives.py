@@ -108,6 +108,12 @@ def by_kind(found: Iterable[Collective]) -> dict[str, Traffic]:
   }
 
 
+def holds_collective(program: HloText, line: Instruction) -> bool:
+  """Whether a line runs, starts or goes on with a collective."""
+  inner = [(None, line), *program.inside(line)]
+  return any(_kind(one, computation) for computation, one in inner)
+
+
 def collectives(program: HloText) -> list[Collective]:
   """All collectives of a program, in the order of its schedule.
 

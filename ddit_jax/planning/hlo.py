@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$")
 _INSTRUCTION = re.compile(
-  r"^\s+(?:ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) "
+  r"^\s+(?P<root>ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) "
   r"(?P<opcode>[a-z][\w-]*)\((?P<operands>.*)$"
 )
 _CALLEES = re.compile(
@@ -16,6 +16,9 @@ _CALLEES = re.compile(
   r"true_computation|false_computation)=(\{[^}]*\}|%?[\w.-]+)"
 )
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
+# One with its layout, and in that the mark of the chip's own fast memory.
+_PLACED = re.compile(r"[a-z]+\d*\w*\[[\d,]*\](?:\{[^}]*\})?")
+_FAST_MEMORY = re.compile(r"S\(\d+\)")
 _BITS = re.compile(r"\d+")
 _KNOWN_TRIPS = re.compile(r"known_trip_count\D+(\d+)")
 _CONDITION = re.compile(r"condition=%?([\w.-]+)")
@@ -36,12 +39,16 @@ class Instruction:
     type: of the result, as written: an array or a tuple in parentheses.
     opcode: "all-gather", "fusion", ...
     rest: operands and attributes, as written.
+    is_root: whether it is its computation's result.
+    cycles: an estimate for one run; None where there is none.
   """
 
   name: str
   type: str
   opcode: str
   rest: str
+  is_root: bool = False
+  cycles: int | None = None
 
   @property
   def operands(self) -> list[str]:
@@ -56,12 +63,6 @@ class Instruction:
       return []
     found = " ".join(_CALLEES.findall(self.rest))
     return re.findall(r"[\w.-]+", found)
-
-  @property
-  def cycles(self) -> int | None:
-    """The compiler's estimate for one run; None where it makes none."""
-    found = _CYCLES.search(self.rest)
-    return int(found[1]) if found else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,14 +121,7 @@ class HloText:
       elif line.startswith("}"):
         current = None
       elif current is not None and (found := _INSTRUCTION.match(line)):
-        current.append(
-          Instruction(
-            name=found["name"],
-            type=found["type"],
-            opcode=found["opcode"],
-            rest=found["operands"],
-          )
-        )
+        current.append(_instruction(found))
       elif _TABLE.match(line):
         table = tables.setdefault(line, {})
       elif current is None and table is not None and line[:1].isdigit():
@@ -242,6 +236,18 @@ class HloText:
     return ""
 
 
+def _instruction(found: re.Match) -> Instruction:
+  cycles = _CYCLES.search(found["operands"])
+  return Instruction(
+    name=found["name"],
+    type=found["type"],
+    opcode=found["opcode"],
+    rest=found["operands"],
+    is_root=found["root"] is not None,
+    cycles=int(cycles[1]) if cycles else None,
+  )
+
+
 def is_product(line: Instruction) -> bool:
   """A matrix product; a TPU's compiler makes a convolution of each."""
   return line.opcode in ("dot", "convolution")
@@ -250,6 +256,20 @@ def is_product(line: Instruction) -> bool:
 def is_kernel(line: Instruction) -> bool:
   """Whether it is a Pallas kernel, whose cycles the compiler does not know."""
   return line.opcode == "custom-call" and "tpu_custom_call" in line.rest
+
+
+def type_arrays(type_text: str) -> list[str]:
+  """The arrays of a type, each as written with its layout."""
+  return _PLACED.findall(type_text)
+
+
+def slow_arrays(type_text: str) -> list[str]:
+  """Those of `type_arrays` that lie in the device's memory.
+
+  The others lie in the chip's own fast memory.
+  """
+  arrays = type_arrays(type_text)
+  return [array for array in arrays if not _FAST_MEMORY.search(array)]
 
 
 def type_bytes(type_text: str) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ddit_jax.planning.hlo import HloText, type_bytes
+from ddit_jax.planning.hlo import HloText, slow_arrays, type_bytes
 
 _USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", re.I)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
@@ -24,9 +24,6 @@ _NO_ARRAYS = (
   "call",
   "conditional",
 )
-# In a layout: the chip's own fast memory.
-_FAST_MEMORY = re.compile(r"S\(\d+\)")
-_PLACED = re.compile(r"[a-z]+\d*\w*\[[\d,]*\](?:\{[^}]*\})?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -93,9 +90,8 @@ def largest_written(program: HloText, limit: int = 10) -> list[Written]:
     line = one.line
     if line.opcode in _NO_ARRAYS or line.opcode.endswith("-done"):
       continue
-    for placed in _PLACED.findall(line.type):
-      if not _FAST_MEMORY.search(placed):
-        counts[placed.partition("{")[0], line] += 1
+    for array in slow_arrays(line.type):
+      counts[array.partition("{")[0], line] += 1
   ranked = sorted(counts, key=lambda key: type_bytes(key[0]), reverse=True)
   found: dict[tuple[str, str], int] = collections.Counter()
   for text, line in ranked:
