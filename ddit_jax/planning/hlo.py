@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$")
+# A computation's last line.
+_END = re.compile(r"^\}(, execution_thread=.*)?$")
 _INSTRUCTION = re.compile(
   r"^\s+(?P<root>ROOT )?%?(?P<name>[\w.-]+) = (?P<type>.*?) "
   r"(?P<opcode>[a-z][\w-]*)\((?P<operands>.*)$"
@@ -114,7 +116,7 @@ class HloText:
     """
     computations, tables = {}, {}
     entry = current = table = None
-    for line in text.splitlines():
+    for line in _whole_lines(text):
       if header := _HEADER.match(line):
         current = computations.setdefault(header[2], [])
         entry = header[2] if header[1] else entry
@@ -234,6 +236,22 @@ class HloText:
         if package:
           return f"{package}{tail}:{frame.line}"
     return ""
+
+
+def _whole_lines(text: str) -> Iterator[str]:
+  """Lines, with those that an attribute of a custom kernel breaks joined."""
+  held = ""
+  for line in text.splitlines():
+    if held and line[:1] in ('"', "}") and not _END.match(line):
+      held += line
+      continue
+    if held:
+      yield held
+    held = line if line[:1] == " " else ""
+    if not held:
+      yield line
+  if held:
+    yield held
 
 
 def _instruction(found: re.Match) -> Instruction:

@@ -17,8 +17,10 @@ _TPUS = ("v2", "v3", "v4", "v5e", "v5p", "v6e", "tpu7x")
 _GPUS = {"h100": "NVIDIA H100 80GB HBM3", "h200": "NVIDIA H200"}
 _CPU = "cpu"
 _CPU_COUNT = "xla_force_host_platform_device_count"
-# libtpu looks for the machine's own TPUs and for other processes that use it.
+# libtpu looks for the machine's own TPUs and for other processes that use it,
+# and warns if nothing says what the machine's are; the answer changes nothing.
 _LIBTPU_ENVIRONMENT = {
+  "TPU_ACCELERATOR_TYPE": "v5p-8",
   "TPU_SKIP_MDS_QUERY": "1",
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
   "TPU_WORKER_HOSTNAMES": "localhost",

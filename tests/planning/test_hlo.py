@@ -52,6 +52,21 @@ def test_computations_and_instructions_are_found():
   assert loop.callees == ["body"]
 
 
+def test_an_attribute_with_lines_of_its_own_ends_no_computation():
+  kernel = """\
+  %k = f32[8]{0} custom-call(%x), frontend_attributes={kernel_metadata={
+"xprof_metadata":"{\\"block\\": 640}"
+}}, metadata={op_name="k" stack_frame_id=7}
+"""
+  text = PROGRAM.replace("  %w = ", f"{kernel}  %w = ")
+  found = HloText.parse(text).computations
+  plain = HloText.parse(PROGRAM).computations
+  assert len(found["main.1"]) == len(plain["main.1"]) + 1
+  assert [line.name for line in found["main.1"][-3:]] == ["k", "w", "out"]
+  assert found["main.1"][-3].rest.endswith("stack_frame_id=7}")
+  assert found["body"] == plain["body"]
+
+
 def test_a_loop_turns_as_often_as_its_condition_says():
   program = HloText.parse(PROGRAM)
   assert program.trip_count(program.computations["main.1"][2]) == 24
