@@ -20,7 +20,6 @@ from ddit_jax.planning.chips import Chip
 from ddit_jax.planning.collectives import Collective, by_kind, collectives
 from ddit_jax.planning.compiler_options import compiler_options
 from ddit_jax.planning.compiler_remat import CompilerRemat, compiler_remat
-from ddit_jax.planning.early_stop import in_own_process, scheduled_program
 from ddit_jax.planning.hlo import HloText
 from ddit_jax.planning.links import link_times
 from ddit_jax.planning.memory import (
@@ -32,6 +31,7 @@ from ddit_jax.planning.memory import (
 )
 from ddit_jax.planning.roofline import with_cycles
 from ddit_jax.planning.topology import Topology, open_topology
+from ddit_jax.planning.tpu_program import in_own_process, tpu_program
 from ddit_jax.planning.traced_flops import kernel_flops
 
 _LIBRARIES = ("jax", "jaxlib", "libtpu")
@@ -179,7 +179,7 @@ def make_plan(
     config: of a run.
     topology: the devices.
     step: see `StepPlan`.
-    is_quick: see `StepPlan`; see also `scheduled_program`.
+    is_quick: see `StepPlan`; see also `tpu_program`.
 
   Raises:
     InputError: mesh, batches and devices do not fit together.
@@ -202,22 +202,16 @@ def make_plan(
   lowered = traced.lower(lowering_platforms=(platform,))
   plan = dataclasses.replace(plan, compiler_options=options, is_quick=is_quick)
   start = time.perf_counter()
-  compile_ = scheduled_program if is_quick else jax.stages.Lowered.compile
   try:
-    compiled = compile_(lowered, compiler_options=options)
+    if platform == "tpu":
+      compiled = tpu_program(lowered, options, is_quick=is_quick)
+    else:
+      compiled = lowered.compile(compiler_options=options)
   except jax.errors.JaxRuntimeError as error:
     return _too_large(plan, str(error))
   plan = dataclasses.replace(plan, compile_seconds=time.perf_counter() - start)
   plan = _with_memory(plan, compiled, program)
-  try:
-    text = HloText.parse(compiled.as_text())
-  except jax.errors.JaxRuntimeError as error:
-    # The v6e compiler cannot print every program that it compiles.
-    return _noted(
-      plan,
-      "no times and no collectives: the compiler cannot print its program, "
-      f"{str(error).splitlines()[0]}",
-    )
+  text = HloText.parse(compiled.as_text())
   if is_quick:
     plan, text = _with_roofline(plan, text, topology.chip)
   plan = _with_collectives(plan, text, topology)

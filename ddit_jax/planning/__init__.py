@@ -6,8 +6,8 @@
 - `collectives`: their communication, exposed or overlapped.
 - `compiler_remat`: what the compiler repeats to save memory.
 - `breakdown`: their cycles by kind of work.
-- `early_stop`: programs before machine code is generated.
-- `roofline`: cycles of these, from FLOPs and bytes.
+- `tpu_program`: programs of the TPU compiler, whole or without machine code.
+- `roofline`: cycles of the latter, from FLOPs and bytes.
 - `links`: times of collectives from the rates of links.
 - `memory`: their memory by kind, and the largest arrays.
 - `traced_flops`: operations of a traced program, those of kernels apart.

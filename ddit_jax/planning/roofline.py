@@ -25,7 +25,7 @@ from ddit_jax.planning.hlo import (
 
 # Of the peak, by matrix products, and of the memory's rate. With these the sum
 # for the steps of stage 1 and stage 2b on v5p is what their compiler estimates,
-# to 2 %; single kinds of work differ by up to a third (docs/scale.md).
+# to 3 %; single kinds of work differ by up to a half (docs/scale.md).
 _PRODUCT_EFFICIENCY = 0.63
 _MEMORY_EFFICIENCY = 0.21
 # What has no work of its own: names, transfers under way, loops.

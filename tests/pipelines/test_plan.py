@@ -176,11 +176,6 @@ def test_a_quick_plan_has_the_memory_and_collectives_of_a_whole_one():
   whole = plan_config(*inputs, topology)
   assert quick.is_quick and not whole.is_quick
   assert quick.collective_bytes == whole.collective_bytes
-  # The finished program reports more temporary memory than its buffers take.
-  found = quick.hbm_bytes.pop("temporaries"), quick.hbm_bytes.pop("program")
-  code = whole.hbm_bytes.pop("program")
-  assert 0.5 * whole.hbm_bytes.pop("temporaries") < found[0]
-  assert found[1] == 0 < code
-  assert quick.hbm_bytes == whole.hbm_bytes
+  assert quick.hbm_bytes == {**whole.hbm_bytes, "program": 0}
   assert quick.compute_seconds < whole.compute_seconds
   assert "times are estimates" in plan_text(quick)

@@ -1,16 +1,17 @@
 """What is read of a compiler that does not end, and how it is ended."""
 
 import os
+import pathlib
 import threading
 
 import pytest
 
 from ddit_jax.errors import InputError
-from ddit_jax.planning import early_stop
-from ddit_jax.planning.early_stop import (
-  ScheduledProgram,
+from ddit_jax.planning import tpu_program as module
+from ddit_jax.planning.tpu_program import (
+  TpuProgram,
   in_own_process,
-  scheduled_program,
+  tpu_program,
 )
 
 HLO = "HloModule step\n\nENTRY %main (x: f32[]) -> f32[] {\n}\n"
@@ -49,18 +50,48 @@ class Lowered:
 
 
 def test_the_program_is_read_while_the_compiler_goes_on(monkeypatch):
-  monkeypatch.setattr(early_stop, "_POLL_SECONDS", 0.2)
+  monkeypatch.setattr(module, "_POLL_SECONDS", 0.2)
   ending = threading.Event()
   lowered = Lowered(ending)
-  found = scheduled_program(lowered, {"an_option": True})
+  found = tpu_program(lowered, {"an_option": True}, is_quick=True)
   ending.set()
   assert found.as_text() == HLO
   assert lowered.options["an_option"]
   assert not os.path.exists(lowered.options["xla_dump_to"])
 
 
+def test_a_whole_program_has_its_code_and_the_last_text():
+  class Whole:
+    generated_code_size_in_bytes = 55
+
+    def compile(self, compiler_options):
+      folder = pathlib.Path(compiler_options["xla_dump_to"])
+      for name, text in (
+        ("after_optimizations-buffer-assignment", BUFFERS),
+        ("after_optimizations_after_buffer_assignment", "not this"),
+        ("after_codegen", HLO),
+      ):
+        (folder / f"module_0000.jit_f.{name}.txt").write_text(text)
+      return self
+
+    def memory_analysis(self):
+      return self
+
+  found = tpu_program(Whole(), {}, is_quick=False)
+  assert (found.as_text(), found.generated_code_size_in_bytes) == (HLO, 55)
+
+
+def test_a_compiler_that_writes_nothing_is_told():
+  class Silent:
+    def compile(self, compiler_options):
+      pass
+
+  with pytest.raises(InputError, match="wrote 0 files"):
+    tpu_program(Silent(), {}, is_quick=True)
+
+
 def test_memory_is_that_of_the_default_space():
-  found = ScheduledProgram.parse(HLO, BUFFERS).memory_analysis()
+  found = TpuProgram.parse(HLO, BUFFERS).memory_analysis()
   assert found.argument_size_in_bytes == 100 + 40
   assert found.output_size_in_bytes - found.alias_size_in_bytes == 16
   assert found.temp_size_in_bytes == 8 + 7000
