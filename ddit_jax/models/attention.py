@@ -53,11 +53,14 @@ _CHUNKED_TOKENS = 128
 
 # `_`: the two streams may differ in length.
 Heads = Float[Array, "batch _ heads head_dim"]
+# And in rows: queries, keys and values; of tokens that ask nothing, keys and
+# values alone.
+StackedHeads = Float[Array, "batch _ _ heads head_dim"]
 
 
 def joint_attention(
-  image: tuple[Heads, Heads, Heads],
-  text: tuple[Heads, Heads, Heads],
+  image: StackedHeads,
+  text: StackedHeads,
   *,
   key_mask: Bool[Array, "batch keys"] | None = None,
   kernel: AttentionKernel = "auto",
@@ -67,38 +70,39 @@ def joint_attention(
   Under `jax.set_mesh` each device computes its own examples and heads.
 
   Args:
-    image: queries, keys and values of the image tokens; there may be no
-      queries.
-    text: of the text tokens.
+    image: queries, keys and values of the image tokens, or keys and values
+      alone.
+    text: queries, keys and values of the text tokens.
     key_mask: True where a key may be attended to, image tokens first; None
       means everywhere. Every example needs one such key.
     kernel: see `choose_kernel`.
 
   Returns:
-    What the queries of the image and of the text take up.
+    What the queries of the image (none, if it has none) and of the text take
+    up.
 
   Raises:
     InputError: the kernel cannot run on the platform of the mesh.
   """
-  num_image, num_text = image[1].shape[1], text[1].shape[1]
+  num_image, num_text = image.shape[1], text.shape[1]
   mesh = jax.sharding.get_abstract_mesh()
   mesh_shape = _shape(mesh)
-  num_heads, head_dim = image[0].shape[2:]
+  num_heads, head_dim = text.shape[3:]
   kernel = choose_kernel(
     kernel,
     num_tokens=num_image + num_text,
     num_heads=num_heads,
     head_dim=head_dim,
-    dtype=image[0].dtype,
+    dtype=text.dtype,
     mesh=mesh,
   )
   ways = mesh_shape.get(_CONTEXT, 1)
   if key_mask is None and (num_image % ways or num_text % ways):
-    key_mask = jnp.ones((len(image[0]), num_image + num_text), bool)
+    key_mask = jnp.ones((len(text), num_image + num_text), bool)
   masks = (None, None)
   if key_mask is not None:
     masks = key_mask[:, :num_image], key_mask[:, num_image:]
-  parts = (*image, masks[0]), (*text, masks[1])
+  parts = (image, masks[0]), (text, masks[1])
   if not mesh_shape:
     return _join_and_attend(*parts, kernel=kernel)
   parts = tuple(_padded(part, ways) for part in parts)
@@ -107,10 +111,11 @@ def joint_attention(
   image_out, text_out = jax.shard_map(
     functools.partial(_join_and_attend, kernel=kernel, ways=ways),
     in_specs=specs,
-    out_specs=tuple(spec[0] for spec in specs),
+    # Without the rows.
+    out_specs=tuple(PartitionSpec(*s[:2], *s[3:]) for s, _ in specs),
     check_vma=False,
   )(*parts)
-  return image_out[:, : image[0].shape[1]], text_out[:, : text[0].shape[1]]
+  return image_out[:, :num_image], text_out[:, :num_text]
 
 
 def _padded(part, ways: int):
@@ -123,21 +128,30 @@ def _padded(part, ways: int):
 
 
 def _part_specs(part, mesh_shape: dict[str, int]):
-  """The split of one stream's queries, keys, values and key mask."""
+  """The split of one stream's stacked heads and key mask."""
   heads = divisible_spec(
-    partition_spec("batch", "tokens", "heads", "head_dim"),
+    partition_spec("batch", "tokens", "rows", "heads", "head_dim"),
     part[0].shape,
     mesh_shape,
   )
-  mask = None if part[3] is None else PartitionSpec(*heads[:2])
-  return heads, heads, heads, mask
+  return heads, None if part[1] is None else PartitionSpec(*heads[:2])
 
 
 def _join_and_attend(image, text, *, kernel: AttentionKernel, ways: int = 1):
   """Attention of the examples, heads and queries of one device."""
-  query, key, value, mask = (
-    None if pair[0] is None else jnp.concatenate(pair, axis=1)
-    for pair in zip(image, text, strict=True)
+  streams, masks = zip(image, text, strict=True)
+  mask = None if masks[0] is None else jnp.concatenate(masks, axis=1)
+  if kernel == "single_block" and ways == 1:
+    from ddit_jax.models.single_block import single_block_attention
+
+    return single_block_attention(streams, key_mask=mask, remat_name=ATTENTION)
+  num_queries = [0 if one.shape[2] == 2 else one.shape[1] for one in streams]
+  query = jnp.concatenate(
+    [one[:, :n, 0] for one, n in zip(streams, num_queries, strict=True)], axis=1
+  )
+  key, value = (
+    jnp.concatenate([one[:, :, row] for one in streams], axis=1)
+    for row in (-2, -1)
   )
   if kernel == "ring":
     attended = ring_attention(query, key, value, mask, _CONTEXT, ATTENTION)
@@ -152,8 +166,7 @@ def _join_and_attend(image, text, *, kernel: AttentionKernel, ways: int = 1):
     )
   else:
     attended = attend(query, key, value, mask, kernel=kernel)
-  num_image = image[0].shape[1]
-  return attended[:, :num_image], attended[:, num_image:]
+  return attended[:, : num_queries[0]], attended[:, num_queries[0] :]
 
 
 def attend(
@@ -186,8 +199,10 @@ def attend(
   if kernel == "single_block":
     from ddit_jax.models.single_block import single_block_attention
 
-    attended = single_block_attention(query, key, value, key_mask=key_mask)
-    return checkpoint_name(attended, ATTENTION)
+    stacked = jnp.stack([query, key, value], axis=2)
+    return single_block_attention(
+      (stacked,), key_mask=key_mask, remat_name=ATTENTION
+    )[0]
   if kernel == "chunked":
     attended = chunked_attention(query, key, value, key_mask=key_mask)
     return checkpoint_name(attended, ATTENTION)

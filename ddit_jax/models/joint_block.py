@@ -6,12 +6,19 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from ddit_jax.models.attention import ATTENTION, Heads, joint_attention
+from ddit_jax.models.attention import (
+  ATTENTION,
+  Heads,
+  StackedHeads,
+  joint_attention,
+)
 from ddit_jax.models.config import MMDiTConfig
 from ddit_jax.models.layers import (
+  LinearToHeads,
   RMSNorm,
   for_products,
   for_stream,
+  from_heads,
   layer_norm,
   linear,
 )
@@ -19,7 +26,6 @@ from ddit_jax.sharding.rules import constrain
 
 # `_`: the two streams may differ in length.
 Tokens = Float[Array, "batch _ width"]
-_KeysValues = tuple[Heads, Heads]
 Vector = Float[Array, "batch width"]
 
 # Remat names of a block's matrix products and of its attention, but for the
@@ -115,12 +121,7 @@ class Stream(nn.Module):
       gate_init=cfg.gate_init,
       dtype=self.dtype,
     )
-    self.qkv = linear(
-      (3, cfg.num_heads, cfg.head_dim),
-      ("embed", "rows", "heads", "head_dim"),
-      name="qkv",
-      dtype=self.dtype,
-    )
+    self.qkv = LinearToHeads((3, cfg.num_heads, cfg.head_dim), dtype=self.dtype)
     if cfg.has_qk_norm:
       self.query_norm = RMSNorm(axis_name="head_dim")
       self.key_norm = RMSNorm(axis_name="head_dim")
@@ -131,6 +132,7 @@ class Stream(nn.Module):
         name="out",
         dtype=self.dtype,
         axis=(-2, -1),
+        product=from_heads,
       )
       self.mlp = Mlp(
         width=cfg.width, hidden=cfg.mlp_ratio * cfg.width, dtype=self.dtype
@@ -138,8 +140,8 @@ class Stream(nn.Module):
 
   def queries_keys_values(
     self, tokens: Tokens, vector: Vector
-  ) -> tuple[tuple[Heads, Heads, Heads], list[Vector]]:
-    """(q, k, v), and the modulation vectors still needed by `add_results`."""
+  ) -> tuple[StackedHeads, list[Vector]]:
+    """Their stack, and the modulation vectors still needed by `add_results`."""
     rows = self.modulation(vector)
     if self.is_full:
       shift, scale, *later = rows
@@ -147,10 +149,10 @@ class Stream(nn.Module):
       (scale, shift), later = rows, []
     qkv = self.qkv(for_products(modulate(tokens, shift, scale)))
     qkv = constrain(qkv, "batch", "tokens", "rows", "heads", "head_dim")
-    query, key, value = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     if self.config.has_qk_norm:
-      query, key = self.query_norm(query), self.key_norm(key)
-    return (query, key, value), later
+      query, key = self.query_norm(qkv[:, :, 0]), self.key_norm(qkv[:, :, 1])
+      qkv = jnp.stack([query, key, qkv[:, :, 2]], axis=2)
+    return qkv, later
 
   def add_results(
     self, tokens: Tokens, attended: Heads, later: list[Vector]
@@ -189,8 +191,8 @@ class JointBlock(nn.Module):
     vector: Vector,
     key_mask: Bool[Array, "batch keys"] | None = None,
     is_skipped: Bool[Array, " batch"] | None = None,
-    image_keys: _KeysValues | None = None,
-  ) -> tuple[tuple[Tokens, Tokens], _KeysValues | None]:
+    image_keys: StackedHeads | None = None,
+  ) -> tuple[tuple[Tokens, Tokens], StackedHeads | None]:
     """(image, text) tokens to the same, and the image's keys and values.
 
     Tokens where `key_mask` is False are not attended to. Rows where
@@ -206,7 +208,7 @@ class JointBlock(nn.Module):
       image_qkv, image_later = image_stream.queries_keys_values(image, vector)
     else:
       # It asks nothing.
-      image_qkv = image_keys[0][:, :0], *image_keys
+      image_qkv = image_keys
     text_qkv, text_later = text_stream.queries_keys_values(text, vector)
     # Parameters are created without the devices that a kernel may need.
     kernel = "auto" if self.is_initializing() else self.attention_kernel
@@ -224,4 +226,4 @@ class JointBlock(nn.Module):
       keep = is_skipped[:, None, None]
       image = jnp.where(keep, streams[0], image)
       text = jnp.where(keep, streams[1], text)
-    return (image, text), image_qkv[1:] if self.keeps_image_keys else None
+    return (image, text), image_qkv[:, :, 1:] if self.keeps_image_keys else None

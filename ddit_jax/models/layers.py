@@ -1,6 +1,10 @@
 """Linear layers and norms whose parameters carry logical axis names."""
 
+import math
+from collections.abc import Callable
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Shaped
@@ -18,6 +22,7 @@ def linear(
   kernel_init=None,
   bias_init=None,
   use_bias: bool = True,
+  product: Callable | None = None,
 ) -> nn.DenseGeneral:
   """A linear map with float32 parameters and named kernel dimensions.
 
@@ -30,6 +35,7 @@ def linear(
     kernel_init: default lecun-normal over the inputs.
     bias_init: default zeros.
     use_bias: whether there is a bias.
+    product: in place of `jax.lax.dot_general`.
   """
   kernel_init = kernel_init or nn.initializers.lecun_normal()
   bias_init = bias_init or nn.initializers.zeros_init()
@@ -43,6 +49,75 @@ def linear(
     kernel_init=nn.with_logical_partitioning(kernel_init, axes),
     bias_init=nn.with_logical_partitioning(bias_init, axes[-num_outputs:]),
     name=name,
+    dot_general=product,
+  )
+
+
+class LinearToHeads(nn.Module):
+  """A linear map to rows of heads: queries, keys and values.
+
+  Parameters and results have a dimension of heads and one of their features.
+  The product has one of both, which fills the lanes of a TPU's registers where
+  64 features alone fill half of them.
+
+  Attributes:
+    features: rows, heads, features of a head.
+    dtype: dtype of the computation.
+    kernel_init: of [inputs, outputs], all outputs in one dimension; default
+      lecun-normal.
+    use_bias: whether there is a bias.
+  """
+
+  features: tuple[int, int, int]
+  dtype: DTypeLike = jnp.float32
+  kernel_init: Callable | None = None
+  use_bias: bool = True
+
+  @nn.compact
+  def __call__(
+    self, tokens: Float[Array, "batch tokens width"]
+  ) -> Float[Array, "batch tokens rows heads head_dim"]:
+    width, (rows, *heads) = tokens.shape[-1], self.features
+    init = self.kernel_init or nn.initializers.lecun_normal()
+
+    def kernel_init(key, shape, dtype):
+      return init(key, (width, math.prod(self.features)), dtype).reshape(shape)
+
+    axes = ("embed", "rows", "heads", "head_dim")
+    kernel = self.param(
+      "kernel",
+      nn.with_logical_partitioning(kernel_init, axes),
+      (width, *self.features),
+      jnp.float32,
+    )
+    tokens, kernel = nn.dtypes.promote_dtype(tokens, kernel, dtype=self.dtype)
+    result = jax.lax.dot_general(
+      tokens, kernel.reshape(width, rows, -1), (((2,), (0,)), ((), ()))
+    )
+    if self.use_bias:
+      bias = self.param(
+        "bias",
+        nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[1:]),
+        self.features,
+        jnp.float32,
+      )
+      result += bias.astype(result.dtype).reshape(1, 1, rows, -1)
+    else:
+      # A TPU's compiler joins a reshape to a product that it follows.
+      result = jax.lax.optimization_barrier(result)
+    return result.reshape(*tokens.shape[:-1], rows, *heads)
+
+
+def from_heads(heads, kernel, dimension_numbers, precision=None):
+  """A `dot_general` over heads and their features, as one dimension."""
+  del dimension_numbers
+  # Without it a TPU's compiler lays out the gradient by heads, and copies it.
+  merged = jax.lax.optimization_barrier(heads.reshape(*heads.shape[:-2], -1))
+  return jax.lax.dot_general(
+    merged,
+    kernel.reshape(-1, kernel.shape[-1]),
+    (((heads.ndim - 2,), (0,)), ((), ())),
+    precision=precision,
   )
 
 

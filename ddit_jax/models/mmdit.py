@@ -126,17 +126,19 @@ class Execution:
     offloaded_names(self.remat, self.offload)
 
 
+_KeysValues = Float[Array, "depth batch patches 2 heads head_dim"]
+
+
 @flax.struct.dataclass
 class ImageKeys:
   """What the text attends to of an image.
 
   Attributes:
-    keys_values: of every block, arrays [depth, batch, patches, heads,
-      head_dim].
+    keys_values: of every block.
     is_key: False where a token is not attended to; None if all are.
   """
 
-  keys_values: tuple[Array, Array]
+  keys_values: _KeysValues
   is_key: Bool[Array, "batch patches"] | None
 
 
@@ -387,8 +389,8 @@ class MMDiT(nn.Module):
     dtype,
     *,
     keeps_image_keys: bool = False,
-    image_keys: tuple[Array, Array] | None = None,
-  ) -> tuple[tuple[Tokens, Tokens], tuple[Array, Array] | None]:
+    image_keys: _KeysValues | None = None,
+  ) -> tuple[tuple[Tokens, Tokens], _KeysValues | None]:
     cfg, run = self.config, self.execution
     key_mask = _joint_mask(is_image_key, text_tokens)
     policy = remat_policy(run.remat, run.offload)

@@ -36,6 +36,10 @@ def drawn(num_image, num_text, heads):
   return of(num_image), of(num_text)
 
 
+def stacked(part):
+  return jnp.stack(part[:3], axis=2)
+
+
 def joint(image, text):
   return [
     np.concatenate(pair, axis=1, dtype=np.float64)
@@ -80,8 +84,9 @@ def test_every_mesh_equals_loops_in_float64(
         kernel=kernel,
       )
 
-    out, pull = jax.vjp(attend, image[:3], text[:3])
-    return out, pull((image[3], text[3]))
+    out, pull = jax.vjp(attend, stacked(image), stacked(text))
+    gradients = pull((image[3], text[3]))
+    return out, [tuple(jnp.moveaxis(one, 2, 0)) for one in gradients]
 
   with jax.set_mesh(mesh_of(**sizes)):
     lowered = run.lower(image, text).as_text()
@@ -102,7 +107,7 @@ def test_half_precision_goes_round_the_ring_with_float32_sums():
     tuple(x.astype(jnp.bfloat16) for x in part[:3]) for part in (image, text)
   )
   with jax.set_mesh(mesh_of(context=4)):
-    out = jax.jit(joint_attention)(image, text)
+    out = jax.jit(joint_attention)(stacked(image), stacked(text))
   assert {x.dtype for x in out} == {jnp.dtype("bfloat16")}
   got = np.concatenate([np.asarray(x, np.float64) for x in out], axis=1)
   # Rounding of the result and of the weights of the second product.
@@ -124,4 +129,4 @@ def test_a_kernel_that_the_mesh_cannot_run_is_refused(sizes, kernel, message):
     jax.set_mesh(mesh_of(**sizes)),
     pytest.raises(InputError, match=message),
   ):
-    joint_attention(image[:3], text[:3], kernel=kernel)
+    joint_attention(stacked(image), stacked(text), kernel=kernel)

@@ -1,5 +1,7 @@
 """The TPU kernel of short sequences: its values, and that it compiles."""
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ddit_jax.models.single_block import single_block_attention
@@ -10,17 +12,35 @@ from tests.models.kernel_check import (
 )
 
 
+def over_streams(lengths):
+  """The kernel as a function of queries, keys and values of all streams."""
+
+  def attention(*qkv, **options):
+    cuts = np.cumsum(lengths)[:-1]
+    streams = jnp.split(jnp.stack(qkv, axis=2), cuts, axis=1)
+    results = single_block_attention(tuple(streams), **options)
+    assert tuple(one.shape[1] for one in results) == lengths
+    return jnp.concatenate(results, axis=1)
+
+  return attention
+
+
 @pytest.mark.parametrize(
-  ("num_tokens", "heads", "head_dim", "batch", "has_mask"),
-  # One block of all heads, with padding; two blocks of two heads.
-  [(77, 3, 8, 2, True), (32, 4, 64, 1, False)],
+  ("lengths", "heads", "head_dim", "batch", "has_mask"),
+  # One block of all heads, with padding of one stream and of both; two blocks
+  # of two heads.
+  [
+    ((77,), 3, 8, 2, True),
+    ((48, 29), 3, 8, 2, True),
+    ((21, 11), 4, 64, 1, False),
+  ],
 )
 def test_the_kernel_equals_loops_in_float64(
-  num_tokens, heads, head_dim, batch, has_mask
+  lengths, heads, head_dim, batch, has_mask
 ):
   check_kernel(
-    single_block_attention,
-    num_tokens,
+    over_streams(lengths),
+    sum(lengths),
     heads=heads,
     head_dim=head_dim,
     batch=batch,
