@@ -11,9 +11,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from ddit_jax.encoders.int8 import Int8Linear
+from ddit_jax.encoders.t5_attention import biased_attention
 from ddit_jax.errors import check_bounds
 from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
 from ddit_jax.models.layers import (
+  LinearToHeads,
   RMSNorm,
   checked_dtype,
   for_products,
@@ -154,27 +156,23 @@ class _Block(nn.Module):
 
   def _attention(self, tokens: _Tokens, bias: _Bias) -> _Tokens:
     cfg = self.config
-    project = self._linear(
-      "qkv",
-      (3, cfg.num_heads, cfg.head_dim),
-      ("embed", "rows", "heads", "head_dim"),
-      kernel_init=_qkv_init(cfg.head_dim),
-    )
-    qkv = project(tokens)
-    qkv = constrain(qkv, "batch", "tokens", "rows", "heads", "head_dim")
-    # T5 adds a bias to the scores and does not scale them.
-    attended = jax.nn.dot_product_attention(
-      qkv[:, :, 0],
-      qkv[:, :, 1],
-      qkv[:, :, 2],
-      bias,
-      scale=1.0,
-      implementation="xla",
-    )
+    axes = "rows", "heads", "head_dim"
+    features = 3, cfg.num_heads, cfg.head_dim
+    if self.has_int8_kernels:
+      project = self._linear("qkv", features, ("embed", *axes))
+    else:
+      project = LinearToHeads(
+        features,
+        dtype=self.dtype,
+        kernel_init=_qkv_init(cfg.head_dim),
+        use_bias=False,
+        name="qkv",
+      )
+    qkv = constrain(project(tokens), "batch", "tokens", *axes)
     out = self._linear(
       "out", (cfg.width,), ("heads", "head_dim", "embed"), axis=(-2, -1)
     )
-    return out(attended)
+    return out(biased_attention(qkv, bias))
 
   def _gated_mlp(self, tokens: _Tokens) -> _Tokens:
     cfg = self.config
@@ -196,7 +194,6 @@ class _Block(nn.Module):
     axes: tuple[str, ...],
     *,
     axis: tuple[int, ...] = (-1,),
-    kernel_init=None,
   ) -> nn.Module:
     """A linear map without a bias, see `linear`."""
     if self.has_int8_kernels:
@@ -207,7 +204,6 @@ class _Block(nn.Module):
       name=name,
       dtype=self.dtype,
       axis=axis,
-      kernel_init=kernel_init,
       use_bias=False,
     )
 
