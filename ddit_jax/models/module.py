@@ -92,9 +92,15 @@ class PureModule:
 
     return {**boxed, "params": jax.tree.map(stored, boxed["params"])}
 
-  @functools.cached_property
+  @property
   def _abstract_boxed(self) -> Variables:
-    return jax.eval_shape(self._boxed_init, jax.random.key(0))
+    return _abstract_boxed(self)
+
+
+@functools.lru_cache(maxsize=64)
+def _abstract_boxed(module: PureModule) -> Variables:
+  """Kept for all equal modules, since tracing an init takes a second."""
+  return jax.eval_shape(module._boxed_init, jax.random.key(0))
 
 
 # Name of the trained mask token embedding, which replaces the text encoder's

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Int32, Key
 
-from ddit_jax.models.module import Network
+from ddit_jax.models.module import Network, Variables
 from ddit_jax.sharding.placement import with_shardings
 
 # Steps are counted in int32.
@@ -151,7 +151,12 @@ def init_state(
   key: Key[Array, ""],
 ) -> TrainState:
   """The state of step 0; jit it with `state_shardings` as out_shardings."""
-  variables = network.init(key)
+  return _first_state(network.init(key), optimizer)
+
+
+def _first_state(
+  variables: Variables, optimizer: optax.GradientTransformation
+) -> TrainState:
   params = variables["params"]
   return TrainState(
     **{name: jnp.zeros((), jnp.int32) for name in _COUNTS},
@@ -191,7 +196,8 @@ def abstract_state(
 ) -> TrainState:
   """Shapes and dtypes (and shardings) of a state; nothing is allocated."""
   abstract = jax.eval_shape(
-    lambda key: init_state(network, optimizer, key), jax.random.key(0)
+    lambda variables: _first_state(variables, optimizer),
+    network.abstract_variables(),
   )
   if shardings is None:
     return abstract
