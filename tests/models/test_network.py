@@ -29,6 +29,23 @@ def test_fresh_variables_are_float32_and_as_announced():
     assert leaf.dtype == shape.dtype == jnp.float32
 
 
+def test_equal_networks_are_traced_once(monkeypatch):
+  traced, init = [], Network._boxed_init
+
+  def counted(self, key):
+    traced.append(self)
+    return init(self, key)
+
+  monkeypatch.setattr(Network, "_boxed_init", counted)
+  config = size("tiny", depth=1, width=16, num_heads=2, vocab_size=3)
+  one, other = Network(config), Network(config)
+  assert one.abstract_variables() == other.abstract_variables()
+  one.shardings(MeshConfig().make())
+  assert len(traced) == 1
+  Network(config, parameter_dtype="bfloat16").abstract_variables()
+  assert len(traced) == 2
+
+
 def test_a_fresh_networks_table_is_the_sine_cosine_one():
   table = INIT(jax.random.key(0))["constants"]
   # Measured 3e-8.
