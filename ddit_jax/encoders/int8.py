@@ -5,7 +5,6 @@ by 127 (absmax quantisation by channel; Dettmers et al. 2022, section 2). Inputs
 are not quantised. Only frozen weights can be kept so.
 """
 
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -22,8 +21,7 @@ class Int8Linear(nn.Module):
 
   Attributes:
     features: output sizes.
-    axis: the last input dimensions, which are contracted, counted from the
-      end.
+    axis: the input dimensions that are contracted, counted from the end.
     axes: a logical axis name per kernel dimension, inputs first.
     dtype: of the computation.
   """
@@ -51,21 +49,15 @@ class Int8Linear(nn.Module):
       self.features,
       jnp.float32,
     )
-    num_inputs = math.prod(inputs)
-    leading = x.shape[: x.ndim - len(inputs)]
-    # Heads and their features as one dimension, see `LinearToHeads`.
-    *rows, last = self.features
-    if rows:
-      last *= rows.pop()
+    contracted = tuple(axis % x.ndim for axis in self.axis)
     y = jax.lax.dot_general(
-      x.astype(self.dtype).reshape(*leading, num_inputs),
+      x.astype(self.dtype),
       # Exact in bfloat16. Compilers convert it where the product reads it.
-      kernel.astype(self.dtype).reshape(num_inputs, *rows, last),
-      (((len(leading),), (0,)), ((), ())),
+      kernel.astype(self.dtype),
+      ((contracted, tuple(range(len(inputs)))), ((), ())),
     )
-    ones = (1,) * len(leading)
-    y = y * scale.astype(self.dtype).reshape(*ones, *rows, last)
-    return y.reshape(*leading, *self.features)
+    scale = scale.astype(self.dtype)
+    return y * scale.reshape((1,) * (y.ndim - scale.ndim) + scale.shape)
 
 
 def quantised(

@@ -15,15 +15,15 @@ from ddit_jax.encoders.t5_attention import biased_attention
 from ddit_jax.errors import check_bounds
 from ddit_jax.models.config import MAX_DEPTH, MAX_WIDTH
 from ddit_jax.models.layers import (
-  LinearToHeads,
   RMSNorm,
   checked_dtype,
   for_products,
   for_stream,
+  from_heads,
   linear,
 )
 from ddit_jax.models.module import PureModule
-from ddit_jax.sharding.rules import constrain
+from ddit_jax.sharding.rules import constrain, num_shards
 
 _Offsets = Int[np.ndarray, "*dims"]
 
@@ -156,19 +156,21 @@ class _Block(nn.Module):
 
   def _attention(self, tokens: _Tokens, bias: _Bias) -> _Tokens:
     cfg = self.config
-    axes = "rows", "heads", "head_dim"
-    features = 3, cfg.num_heads, cfg.head_dim
-    if self.has_int8_kernels:
-      project = self._linear("qkv", features, ("embed", *axes))
+    project = self._linear(
+      "qkv",
+      (3, cfg.num_heads, cfg.head_dim),
+      ("embed", "rows", "heads", "head_dim"),
+      kernel_init=_qkv_init(cfg.head_dim),
+    )
+    if num_shards("tokens") == 1:
+      # A TPU's compiler then puts the tokens of all texts along the lanes of
+      # its registers, which the features of a head fill by half.
+      rows = project(tokens.reshape(-1, cfg.width))
+      rows = jax.lax.optimization_barrier(rows)
+      qkv = rows.reshape(*tokens.shape[:2], *rows.shape[1:])
     else:
-      project = LinearToHeads(
-        features,
-        dtype=self.dtype,
-        kernel_init=_qkv_init(cfg.head_dim),
-        use_bias=False,
-        name="qkv",
-      )
-    qkv = constrain(project(tokens), "batch", "tokens", *axes)
+      qkv = project(tokens)
+    qkv = constrain(qkv, "batch", "tokens", "rows", "heads", "head_dim")
     out = self._linear(
       "out", (cfg.width,), ("heads", "head_dim", "embed"), axis=(-2, -1)
     )
@@ -194,6 +196,7 @@ class _Block(nn.Module):
     axes: tuple[str, ...],
     *,
     axis: tuple[int, ...] = (-1,),
+    kernel_init=None,
   ) -> nn.Module:
     """A linear map without a bias, see `linear`."""
     if self.has_int8_kernels:
@@ -204,7 +207,9 @@ class _Block(nn.Module):
       name=name,
       dtype=self.dtype,
       axis=axis,
+      kernel_init=kernel_init,
       use_bias=False,
+      product=from_heads if len(axis) > 1 else None,
     )
 
 

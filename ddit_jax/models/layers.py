@@ -63,22 +63,17 @@ class LinearToHeads(nn.Module):
   Attributes:
     features: rows, heads, features of a head.
     dtype: dtype of the computation.
-    kernel_init: of [inputs, outputs], all outputs in one dimension; default
-      lecun-normal.
-    use_bias: whether there is a bias.
   """
 
   features: tuple[int, int, int]
   dtype: DTypeLike = jnp.float32
-  kernel_init: Callable | None = None
-  use_bias: bool = True
 
   @nn.compact
   def __call__(
     self, tokens: Float[Array, "batch tokens width"]
   ) -> Float[Array, "batch tokens rows heads head_dim"]:
     width, (rows, *heads) = tokens.shape[-1], self.features
-    init = self.kernel_init or nn.initializers.lecun_normal()
+    init = nn.initializers.lecun_normal()
 
     def kernel_init(key, shape, dtype):
       return init(key, (width, math.prod(self.features)), dtype).reshape(shape)
@@ -94,17 +89,13 @@ class LinearToHeads(nn.Module):
     result = jax.lax.dot_general(
       tokens, kernel.reshape(width, rows, -1), (((2,), (0,)), ((), ()))
     )
-    if self.use_bias:
-      bias = self.param(
-        "bias",
-        nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[1:]),
-        self.features,
-        jnp.float32,
-      )
-      result += bias.astype(result.dtype).reshape(1, 1, rows, -1)
-    else:
-      # A TPU's compiler joins a reshape to a product that it follows.
-      result = jax.lax.optimization_barrier(result)
+    bias = self.param(
+      "bias",
+      nn.with_logical_partitioning(nn.initializers.zeros_init(), axes[1:]),
+      self.features,
+      jnp.float32,
+    )
+    result += bias.astype(result.dtype).reshape(1, 1, rows, -1)
     return result.reshape(*tokens.shape[:-1], rows, *heads)
 
 

@@ -90,9 +90,8 @@ def single_block_with_bias(
   """
   batch, num_tokens, _, num_heads, head_dim = stream.shape
   padding = -num_tokens % _SUBLANES
-  edge = [(0, 0)] * 2 + [(0, padding)]
-  bias = jnp.pad(bias, [*edge, (0, 0)])
-  bias = jnp.pad(bias, [*edge, (0, padding)], constant_values=_HIDDEN)
+  widths = [(0, 0)] * 2 + [(0, padding)] * 2
+  bias = jnp.pad(bias, widths, constant_values=_HIDDEN)
   rows = _rows(stream, num_tokens + padding)
   run = _kernel(
     *(_forward, (rows,), bias, [rows[:, 0]], num_heads, is_interpreted),
