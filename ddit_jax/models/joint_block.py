@@ -1,6 +1,9 @@
 """One MM-DiT block: two token streams, one attention over both."""
 
+import functools
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
@@ -8,8 +11,10 @@ from jaxtyping import Array, Bool, Float
 
 from ddit_jax.models.attention import (
   ATTENTION,
+  AttentionKernel,
   Heads,
   StackedHeads,
+  choose_kernel,
   joint_attention,
 )
 from ddit_jax.models.config import MMDiTConfig
@@ -107,11 +112,13 @@ class Stream(nn.Module):
     config: shapes.
     is_full: False stops after q, k, v (SD3's last text block).
     dtype: dtype of the computation.
+    merges_heads: see `LinearToHeads`.
   """
 
   config: MMDiTConfig
   is_full: bool = True
   dtype: DTypeLike = jnp.float32
+  merges_heads: bool = False
 
   def setup(self):
     cfg = self.config
@@ -121,7 +128,11 @@ class Stream(nn.Module):
       gate_init=cfg.gate_init,
       dtype=self.dtype,
     )
-    self.qkv = LinearToHeads((3, cfg.num_heads, cfg.head_dim), dtype=self.dtype)
+    self.qkv = LinearToHeads(
+      (3, cfg.num_heads, cfg.head_dim),
+      dtype=self.dtype,
+      merges_heads=self.merges_heads,
+    )
     if cfg.has_qk_norm:
       self.query_norm = RMSNorm(axis_name="head_dim")
       self.key_norm = RMSNorm(axis_name="head_dim")
@@ -132,7 +143,7 @@ class Stream(nn.Module):
         name="out",
         dtype=self.dtype,
         axis=(-2, -1),
-        product=from_heads,
+        product=from_heads if self.merges_heads else None,
       )
       self.mlp = Mlp(
         width=cfg.width, hidden=cfg.mlp_ratio * cfg.width, dtype=self.dtype
@@ -200,21 +211,21 @@ class JointBlock(nn.Module):
     text attends to them, and the image leaves as it came.
     """
     image, text = streams
-    image_stream = Stream(self.config, dtype=self.dtype, name="image")
-    text_stream = Stream(
-      self.config, self.is_text_full, dtype=self.dtype, name="text"
+    kernel = self._kernel(image, text, image_keys)
+    make = functools.partial(
+      Stream,
+      self.config,
+      dtype=self.dtype,
+      merges_heads=kernel == "single_block",
     )
+    image_stream = make(name="image")
+    text_stream = make(is_full=self.is_text_full, name="text")
     if image_keys is None:
       image_qkv, image_later = image_stream.queries_keys_values(image, vector)
     else:
       # It asks nothing.
       image_qkv = image_keys
     text_qkv, text_later = text_stream.queries_keys_values(text, vector)
-    # Parameters are created without the devices that a kernel may need.
-    kernel = "auto" if self.is_initializing() else self.attention_kernel
-    if image_keys is not None:
-      # Others want as many queries as keys.
-      kernel = "xla"
     image_attended, text_attended = joint_attention(
       image_qkv, text_qkv, key_mask=key_mask, kernel=kernel
     )
@@ -227,3 +238,19 @@ class JointBlock(nn.Module):
       image = jnp.where(keep, streams[0], image)
       text = jnp.where(keep, streams[1], text)
     return (image, text), image_qkv[:, :, 1:] if self.keeps_image_keys else None
+
+  def _kernel(
+    self, image: Tokens, text: Tokens, image_keys: StackedHeads | None
+  ) -> AttentionKernel:
+    if image_keys is not None:
+      # Others want as many queries as keys.
+      return "xla"
+    return choose_kernel(
+      # Parameters are created without the devices that a kernel may need.
+      "auto" if self.is_initializing() else self.attention_kernel,
+      num_tokens=image.shape[1] + text.shape[1],
+      num_heads=self.config.num_heads,
+      head_dim=self.config.head_dim,
+      dtype=self.dtype,
+      mesh=jax.sharding.get_abstract_mesh(),
+    )

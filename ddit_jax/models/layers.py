@@ -57,16 +57,18 @@ class LinearToHeads(nn.Module):
   """A linear map to rows of heads: queries, keys and values.
 
   Parameters and results have a dimension of heads and one of their features.
-  The product has one of both, which fills the lanes of a TPU's registers where
-  64 features alone fill half of them.
 
   Attributes:
     features: rows, heads, features of a head.
     dtype: dtype of the computation.
+    merges_heads: whether the product has one dimension for both, as the kernel
+      of short sequences reads them: it fills the lanes of a TPU's registers,
+      where 64 features alone fill half of them.
   """
 
   features: tuple[int, int, int]
   dtype: DTypeLike = jnp.float32
+  merges_heads: bool = False
 
   @nn.compact
   def __call__(
@@ -86,8 +88,9 @@ class LinearToHeads(nn.Module):
       jnp.float32,
     )
     tokens, kernel = nn.dtypes.promote_dtype(tokens, kernel, dtype=self.dtype)
+    last = (-1,) if self.merges_heads else tuple(heads)
     result = jax.lax.dot_general(
-      tokens, kernel.reshape(width, rows, -1), (((2,), (0,)), ((), ()))
+      tokens, kernel.reshape(width, rows, *last), (((2,), (0,)), ((), ()))
     )
     bias = self.param(
       "bias",
@@ -95,7 +98,7 @@ class LinearToHeads(nn.Module):
       self.features,
       jnp.float32,
     )
-    result += bias.astype(result.dtype).reshape(1, 1, rows, -1)
+    result += bias.astype(result.dtype).reshape(1, 1, rows, *last)
     return result.reshape(*tokens.shape[:-1], rows, *heads)
 
 
