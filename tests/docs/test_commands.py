@@ -79,7 +79,7 @@ COMMANDS = {
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
   """A folder with links to what the commands name by a relative path."""
-  for name in ("configs", "tools"):
+  for name in ("benchmarks", "configs", "tools"):
     (tmp_path / name).symlink_to(ROOT / name)
   (tmp_path / "vqa.json").write_text('{"kind": "image_folder", "path": "x"}')
   monkeypatch.chdir(tmp_path)
@@ -108,7 +108,7 @@ def test_a_command_is_accepted_as_written(name, elsewhere, monkeypatch):
       monkeypatch.setattr(sys, "argv", argv)
       runpy.run_path(argv[0], run_name="__main__")
   left = {path.name for path in elsewhere.iterdir()}
-  assert left == {"configs", "tools", "vqa.json"}
+  assert left == {"benchmarks", "configs", "tools", "vqa.json"}
 
 
 def run_as_written(commands, capsys, *, toy=(), swap=None):
