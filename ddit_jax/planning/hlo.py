@@ -21,6 +21,7 @@ _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 # One with its layout, and in that the mark of the chip's own fast memory.
 _PLACED = re.compile(r"[a-z]+\d*\w*\[[\d,]*\](?:\{[^}]*\})?")
 _FAST_MEMORY = re.compile(r"S\(\d+\)")
+_BITS_OF = {"pred": 8, "token": 0}
 _BITS = re.compile(r"\d+")
 _KNOWN_TRIPS = re.compile(r"known_trip_count\D+(\d+)")
 _CONDITION = re.compile(r"condition=%?([\w.-]+)")
@@ -305,9 +306,9 @@ def type_bytes(type_text: str) -> int:
 
 
 def _bits(name: str) -> int:
-  """ "bf16" -> 16, "f8e4m3fn" -> 8, "pred" -> 8."""
-  if name == "pred":
-    return 8
+  """ "bf16" -> 16, "f8e4m3fn" -> 8, "pred" -> 8, "token" (no data) -> 0."""
+  if name in _BITS_OF:
+    return _BITS_OF[name]
   found = _BITS.search(name)
   if not found:
     raise ValueError(f"the size of the HLO type {name!r} is not known")

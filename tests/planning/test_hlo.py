@@ -107,6 +107,7 @@ def test_all_branches_and_calls_are_callees():
     ("f8e4m3fn[10]", 10),
     ("u32[]", 4),
     ("()", 0),
+    ("(f32[2], u32[], token[])", 12),
   ],
 )
 def test_bytes_of_types(text, size):
