@@ -25,8 +25,8 @@ Memory and collectives are GiB of one device, the latter of one step; ideal and
 compute times are of one step; MFU and images/s run from no overlap of
 communication to all that is possible. "-" stands for what the compiler does
 not tell; where it tells nothing, memory is above that of the arguments. Quick
-plans are estimates: their memory lacks what code generation adds, and their
-times follow from FLOPs and bytes.
+plans are estimates: their memory lacks the machine code, and their times follow
+from FLOPs and bytes.
 
 """
 _SWEEP = """
@@ -103,16 +103,21 @@ def _candidate(candidate: dict) -> list[str]:
 
 
 def _cost(plan: dict) -> list[str]:
-  sent = plan["collective_bytes"]
-  total = None if sent is None else sum(sent.values())
   return [
     _FITS[plan["fits"]],
     _memory(plan),
     _cell(plan["compute_seconds"], 1e-3),
     _span(plan["step_seconds"], 1e-3),
-    _cell(total, 2**30),
-    _cell(plan["exposed_collective_bytes"], 2**30),
+    *_collectives(plan),
   ]
+
+
+def _collectives(plan: dict) -> list[str]:
+  """What is sent, and what of it no computation hides."""
+  sent = plan["collective_bytes"]
+  total = None if sent is None else sum(sent.values())
+  exposed = plan["exposed_collective_bytes"]
+  return [_cell(total, 2**30), _cell(exposed, 2**30)]
 
 
 def _table(columns, rows: list[list[str]], num_words: int) -> str:
@@ -128,9 +133,6 @@ def _table(columns, rows: list[list[str]], num_words: int) -> str:
 def _row(path: pathlib.Path, plan: dict) -> list[str]:
   sizes = [f"{name} {n}" for name, n in plan["mesh"].items() if n > 1]
   ideal, compute = plan["ideal_seconds"], plan["compute_seconds"]
-  sent = plan["collective_bytes"]
-  total = None if sent is None else sum(sent.values())
-  exposed = plan["exposed_collective_bytes"]
   return [
     f"[{path.stem}]({path.name})" + (", quick" if plan["is_quick"] else ""),
     ", ".join(sizes),
@@ -139,8 +141,7 @@ def _row(path: pathlib.Path, plan: dict) -> list[str]:
     _cell(ideal, 1e-3),
     _cell(compute, 1e-3),
     _cell(compute, ideal, 2),
-    _cell(total, 2**30),
-    _cell(exposed, 2**30),
+    *_collectives(plan),
     _span(plan["mfu"], 0.01),
     _span(plan["images_per_second"], 1),
   ]

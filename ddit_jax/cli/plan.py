@@ -5,6 +5,7 @@ import pathlib
 from dataclasses import asdict
 
 from ddit_jax.cli.flags import Flag, Verb, check_out
+from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError, preparing, suggest
 from ddit_jax.json_files import write_json
 
@@ -26,7 +27,7 @@ devices of this machine; or h100 and h200, nodes x GPUs, with the figures that
 follow from shapes alone. A full-size step takes at least twelve minutes of one
 core, nearly all of it in the TPU compiler's code generation, and 5 GiB. --quick
 stops before that, after about a minute: collectives are the same, memory lacks
-what code generation adds, and times are estimated from FLOPs and bytes.
+the machine code, and times are estimated from FLOPs and bytes.
 """
 
 _STEPS = ("train", "t2i", "i2t")
@@ -52,25 +53,40 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
     )
   if values.quick and topology.devices[0].platform != "tpu":
     raise InputError(
-      f"--quick stops the compiler of TPUs; {values.topology} is compiled in "
-      "seconds: leave it out"
+      f"--quick stops the compiler of TPUs, and {values.topology} has none: "
+      "leave it out"
     )
   run = _sweep if values.sweep else _plan
-  inputs = values.config, overrides, topology, values.step, values.quick
-  run(inputs, json_path)
+  run(values.config, overrides, topology, json_path, values.step, values.quick)
   return 0
 
 
-def _plan(inputs: tuple, json_path: pathlib.Path | None) -> None:
-  from ddit_jax.pipelines.plan import plan_config
+def _plan(
+  path: str,
+  overrides: dict[str, str],
+  topology,
+  json_path: pathlib.Path | None,
+  step: str,
+  is_quick: bool,
+) -> None:
+  from ddit_jax.experiment.config import Config
+  from ddit_jax.pipelines.plan import make_plan
   from ddit_jax.pipelines.plan_text import plan_text
 
-  plan = plan_config(*inputs)
+  config = load_config(Config, path, overrides)
+  plan = make_plan(config, topology, step, is_quick)
   print(plan_text(plan))
   _write(asdict(plan), json_path)
 
 
-def _sweep(inputs: tuple, json_path: pathlib.Path | None) -> None:
+def _sweep(
+  path: str,
+  overrides: dict[str, str],
+  topology,
+  json_path: pathlib.Path | None,
+  step: str,
+  is_quick: bool,
+) -> None:
   from ddit_jax.pipelines import plan_sweep
 
   def show(candidate: plan_sweep.Candidate) -> None:
@@ -78,10 +94,10 @@ def _sweep(inputs: tuple, json_path: pathlib.Path | None) -> None:
 
   found = []
   print(plan_sweep.HEADER)
-  for candidate in plan_sweep.sweep(*inputs):
+  for candidate in plan_sweep.sweep(path, overrides, topology, step, is_quick):
     show(candidate)
     found = plan_sweep.mark_best([*found, candidate])
-    # A sweep takes hours, and may be stopped.
+    # A sweep takes long, and may be stopped.
     _write([asdict(one) for one in found], json_path)
   print("\nThose that no other beats in both memory and time:")
   for candidate in found:

@@ -3,13 +3,11 @@
 import dataclasses
 import importlib.metadata
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError, preparing
 from ddit_jax.experiment.abstract_step import AbstractStep
 from ddit_jax.experiment.config import Config
@@ -40,6 +38,10 @@ _LIBRARIES = ("jax", "jaxlib", "libtpu")
 # (backward) to 73 % (forward): Dao 2023, arXiv 2307.08691, section 4.1.
 KERNEL_EFFICIENCY = 0.34
 _NUM_LARGEST = 10
+_QUICK = (
+  "quick: memory lacks the machine code, and times are estimates from FLOPs "
+  "and bytes, not the compiler's"
+)
 _Program = AbstractStep | AbstractSampling
 
 
@@ -133,40 +135,6 @@ class StepPlan:
   notes: tuple[str, ...] = ()
 
 
-def plan_config(
-  path: str,
-  overrides: Mapping[str, str],
-  topology: Topology,
-  step: str = "train",
-  is_quick: bool = False,
-) -> StepPlan:
-  """`make_plan` of a config's file; a quick one in a process of its own.
-
-  Args:
-    path: FILE.py[:variant].
-    overrides: key -> value of the config.
-    topology: the devices.
-    step: see `StepPlan`.
-    is_quick: see `StepPlan`.
-
-  Raises:
-    InputError: as `make_plan`, or the config is wrong.
-  """
-  if not is_quick:
-    return make_plan(load_config(Config, path, overrides), topology, step)
-  where = topology.name, topology.num_slices
-  return in_own_process(_quick_plan, path, dict(overrides), where, step)
-
-
-def _quick_plan(
-  path: str, overrides: Mapping[str, str], where: tuple[str, int], step: str
-) -> StepPlan:
-  # The machine's own accelerators are left to others.
-  jax.config.update("jax_platforms", "cpu")
-  config = load_config(Config, path, overrides)
-  return make_plan(config, open_topology(*where), step, is_quick=True)
-
-
 def make_plan(
   config: Config,
   topology: Topology,
@@ -179,11 +147,27 @@ def make_plan(
     config: of a run.
     topology: the devices.
     step: see `StepPlan`.
-    is_quick: see `StepPlan`; see also `tpu_program`.
+    is_quick: see `StepPlan`. The compiler then runs in a process of its own,
+      because it cannot be stopped.
 
   Raises:
     InputError: mesh, batches and devices do not fit together.
   """
+  if is_quick:
+    where = topology.name, topology.num_slices
+    return in_own_process(_quick_plan, config, where, step)
+  return _compiled_plan(config, topology, step, is_quick=False)
+
+
+def _quick_plan(config: Config, where: tuple[str, int], step: str) -> StepPlan:
+  # The machine's own accelerators are left to others.
+  jax.config.update("jax_platforms", "cpu")
+  return _compiled_plan(config, open_topology(*where), step, is_quick=True)
+
+
+def _compiled_plan(
+  config: Config, topology: Topology, step: str, *, is_quick: bool
+) -> StepPlan:
   kind = topology.device_kind
   config = config.for_chip(kind)
   with preparing():
@@ -213,7 +197,8 @@ def make_plan(
   plan = _with_memory(plan, compiled, program)
   text = HloText.parse(compiled.as_text())
   if is_quick:
-    plan, text = _with_roofline(plan, text, topology.chip)
+    plan = _noted(plan, _QUICK)
+    text = with_cycles(text, topology.chip)
   plan = _with_collectives(plan, text, topology)
   plan = _with_compute(plan, traced, text, topology.chip)
   return _with_step_time(plan, config, topology.chip)
@@ -297,18 +282,6 @@ def _with_memory(
     hbm_peak_bytes=peak,
     hbm_bytes=memory,
   )
-
-
-def _with_roofline(
-  plan: StepPlan, program: HloText, chip: Chip | None
-) -> tuple[StepPlan, HloText]:
-  if chip is None or chip.clock_hz is None or chip.hbm_rate is None:
-    return plan, program
-  note = (
-    "quick: memory lacks the machine code, and times are estimates from FLOPs "
-    "and bytes, not the compiler's"
-  )
-  return _noted(plan, note), with_cycles(program, chip)
 
 
 def _with_collectives(

@@ -8,7 +8,7 @@ from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError
 from ddit_jax.experiment.config import Config
 from ddit_jax.monitor.device_stats import GIB
-from ddit_jax.pipelines.plan import StepPlan, plan_config
+from ddit_jax.pipelines.plan import StepPlan, make_plan
 from ddit_jax.planning.topology import Topology
 from ddit_jax.sharding.rules import MESH_AXES
 
@@ -53,14 +53,14 @@ def sweep(
   Raises:
     InputError: the config itself cannot be planned.
   """
-  plan = plan_config(path, overrides, topology, step, is_quick)
-  yield Candidate(changes={}, plan=plan)
   config = load_config(Config, path, overrides)
+  plan = make_plan(config, topology, step, is_quick)
+  yield Candidate(changes={}, plan=plan)
   config, kind = config.for_chip(topology.device_kind), topology.device_kind
   for changes in neighbours(config, len(topology.devices), kind, step):
     try:
-      changed = {**overrides, **changes}
-      plan = plan_config(path, changed, topology, step, is_quick)
+      changed = load_config(Config, path, {**overrides, **changes})
+      plan = make_plan(changed, topology, step, is_quick)
       yield Candidate(changes=changes, plan=plan)
     except InputError as error:
       yield Candidate(changes=changes, plan=None, refusal=str(error))

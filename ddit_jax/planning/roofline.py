@@ -25,9 +25,9 @@ from ddit_jax.planning.hlo import (
 
 # Of the peak, by matrix products, and of the memory's rate. With these the sum
 # for the steps of stage 1 and stage 2b on v5p is what their compiler estimates,
-# to 3 %; single kinds of work differ by up to a half (docs/scale.md).
-_PRODUCT_EFFICIENCY = 0.63
-_MEMORY_EFFICIENCY = 0.21
+# to 2 %; single kinds of work differ by up to a half (docs/scale.md).
+_PRODUCT_EFFICIENCY = 0.74
+_MEMORY_EFFICIENCY = 0.25
 # What has no work of its own: names, transfers under way, loops.
 _FREE = (
   "bitcast",
@@ -50,17 +50,20 @@ _WINDOW = re.compile(r"window=\{([^}]*)\}")
 _DIMS = re.compile(r"\[([\d,]*)\]")
 
 
-def with_cycles(program: HloText, chip: Chip) -> HloText:
+def with_cycles(program: HloText, chip: Chip | None) -> HloText:
   """The program with an estimate of cycles at every instruction that works.
 
   Args:
     program: scheduled.
-    chip: one with a clock and a memory's rate.
+    chip: its figures.
 
   Returns:
     A copy. Collectives and custom kernels have no cycles, as the compiler
-    gives them none.
+    gives them none; nothing has any if the clock or the memory's rate is not
+    known.
   """
+  if chip is None or chip.clock_hz is None or chip.hbm_rate is None:
+    return program
   work = _Work(program)
   cycles = {}
   for one in program.schedule:

@@ -150,7 +150,8 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
     *arguments: which travel to it.
 
   Raises:
-    InputError: as the function does, or the process died.
+    InputError: as the function does, or the process was killed.
+    RuntimeError: the function failed; the process wrote why.
   """
   context = multiprocessing.get_context("spawn")
   receiver, sender = context.Pipe(duplex=False)
@@ -163,9 +164,12 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
     result = receiver.recv()
   except EOFError:
     process.join()
+    code = process.exitcode
+    if code >= 0:
+      raise RuntimeError(f"the compiler's process ended with {code}") from None
     raise InputError(
-      f"the process of the compiler ended with {process.exitcode} and without "
-      "a plan: it may need more memory"
+      f"the compiler's process was killed by signal {-code}: it may need more "
+      "memory"
     ) from None
   finally:
     process.kill()

@@ -12,7 +12,7 @@ import pytest
 from ddit_jax.cli.main import main
 from ddit_jax.config.load import load_config
 from ddit_jax.experiment.config import Config
-from ddit_jax.pipelines.plan import StepPlan, make_plan, plan_config
+from ddit_jax.pipelines.plan import StepPlan, make_plan
 from ddit_jax.pipelines.plan_text import plan_text
 from ddit_jax.planning.topology import open_topology
 from tests import tiny_run
@@ -72,7 +72,7 @@ def test_collectives_and_arrays_come_with_their_lines(planned):
   [
     (["--topology=v5x:8x8"], "unknown chip 'v5x'"),
     (["--topology=cpu:8", "--mesh=3,-1"], "needs 6 devices but there are 8"),
-    (["--topology=cpu:8", "--quick"], "--quick stops the compiler of TPUs"),
+    (["--topology=cpu:8", "--quick"], "of TPUs, and cpu:8 has none"),
     (["--topology=cpu:8", "--mesh=2;4"], "--mesh=2;4: write sizes of"),
     (["--topology=cpu:8", "--mesh=1,1,1,1,1"], "write sizes of replica,fsdp"),
     (
@@ -170,10 +170,11 @@ def test_a_plan_for_chips_that_are_not_there():
   importlib.util.find_spec("libtpu") is None, reason="needs libtpu"
 )
 def test_a_quick_plan_has_the_memory_and_collectives_of_a_whole_one():
-  inputs = str(CONFIGS / "ddit_sd3.py:stage1_dry"), {"mesh.fsdp": "4"}
+  path = str(CONFIGS / "ddit_sd3.py:stage1_dry")
+  config = load_config(Config, path, {"mesh.fsdp": "4"})
   topology = open_topology("v5p:2x2x1")
-  quick = plan_config(*inputs, topology, is_quick=True)
-  whole = plan_config(*inputs, topology)
+  quick = make_plan(config, topology, is_quick=True)
+  whole = make_plan(config, topology)
   assert quick.is_quick and not whole.is_quick
   assert quick.collective_bytes == whole.collective_bytes
   assert quick.hbm_bytes == {**whole.hbm_bytes, "program": 0}

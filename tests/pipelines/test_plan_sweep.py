@@ -126,9 +126,7 @@ def test_meshes_of_split_tokens_have_neighbours_that_fit():
 
 
 def test_what_a_config_refuses_is_told(monkeypatch):
-  monkeypatch.setattr(
-    "ddit_jax.pipelines.plan.make_plan", lambda *_: plan(3, (1, 2))
-  )
+  monkeypatch.setattr(plan_sweep, "make_plan", lambda *_: plan(3, (1, 2)))
   monkeypatch.setattr(plan_sweep, "neighbours", lambda *_: [{"mesh.fsdp": "0"}])
   found = mark_best(list(sweep(TOY, {}, open_topology("cpu:8"))))
   assert [one.is_best for one in found] == [True, False]
