@@ -57,10 +57,10 @@ trained network; a batch is images + texts. TFLOP are the model's in one step
 ([scale.md](../scale.md)): of the network, T5, a captioner's frozen features and
 the autoencoder. Ideal is the time of all but the last, the network forward and
 backward and the others forward, at the peak of one H100, 989 TFLOP/s. Planned
-are steps of [plans](../plans/README.md) that have times, measured those of
-runs, whose images/s count both tasks' examples. Post-training draws its batches
-and cannot be planned. Variants of a config with equal steps share a row; "-" is
-not known.
+are steps of [plans](../plans/README.md) that have times (quick: estimated by a
+roofline), measured those of runs, whose images/s count both tasks' examples.
+Post-training draws its batches and cannot be planned. Variants of a config with
+equal steps share a row; "-" is not known.
 
 """
 _COLUMNS = (
@@ -158,9 +158,11 @@ def _is_of(plan: dict, step: Step) -> bool:
 
 def _planned(plan: dict) -> str:
   seconds, mfu = plan["step_seconds"], plan["mfu"]
-  rates = plan["images_per_second"]
+  rates, slices = plan["images_per_second"], plan["num_slices"]
   return (
-    f"{plan['topology']}: {_span(seconds, 1e3)} ms, MFU {_span(mfu, 100)} %, "
+    (f"{slices} x " if slices > 1 else "")
+    + (f"{plan['topology']} (quick)" if plan["is_quick"] else plan["topology"])
+    + f": {_span(seconds, 1e3)} ms, MFU {_span(mfu, 100)} %, "
     f"{_span(rates, 1)} images/s"
   )
 
@@ -207,8 +209,9 @@ def measured_run(workdir: pathlib.Path, machine: str) -> dict:
 
 
 def read_pages() -> tuple[list[dict], list[dict]]:
-  """The plans and the measured runs in docs."""
-  plans = [json.loads(x.read_text()) for x in sorted(_PLANS.glob("*.json"))]
+  """The plans, without the sweeps' lists of them, and the measured runs."""
+  found = [json.loads(x.read_text()) for x in sorted(_PLANS.glob("*.json"))]
+  plans = [plan for plan in found if isinstance(plan, dict)]
   return plans, json.loads(_MEASURED.read_text())
 
 

@@ -48,10 +48,13 @@ def test_a_row_has_work_plans_and_runs_and_equal_ones_share_it(step_table):
     "config": "b:one",
     "step": "train",
     "topology": "v5p:2x2",
+    "num_slices": 1,
+    "is_quick": False,
     "step_seconds": [0.198, 0.209],
     "mfu": [0.371, 0.374],
     "images_per_second": [4900.2, 5100.1],
   }
+  quick = plan | {"num_slices": 2, "is_quick": True}
   shapes = plan | {"config": "a:one", "step_seconds": None}
   run = {
     "config": "b:one",
@@ -60,12 +63,13 @@ def test_a_row_has_work_plans_and_runs_and_equal_ones_share_it(step_table):
     "model_tflops_per_second": 0.02589,
   }
   other = dataclasses.replace(step, config="b:one")
-  rows = step_table.page([step, same, other], [plan, shapes], [run])
+  rows = step_table.page([step, same, other], [plan, quick, shapes], [run])
   first, second = rows.splitlines()[-2:]
   common = "2,102.9 M | 512 + 256 | 1,400 | 0.0312 | - | - | 31.7 |"
   assert first == f"| `a`: `one`, `two` | {common} - | - |"
   assert second == (
     f"| `b`: `one` | {common} v5p:2x2: 198 to 209 ms, MFU 37 %, 4,900 to 5,100 "
+    "images/s; 2 x v5p:2x2 (quick): 198 to 209 ms, MFU 37 %, 4,900 to 5,100 "
     "images/s | a chip: 341 images/s, 25.9 GFLOP/s |"
   )
 
