@@ -20,8 +20,10 @@ INSTALLED_FOR_TESTS := $(VENV)/.installed_for_tests
 
 .PHONY: quickstart test slow-test parity-test lint clean
 
+# A run that a signal stops is saved but not finished: nothing to evaluate yet.
 quickstart: $(INSTALLED)
-	$(BIN)/ddit train --config=$(CONFIG) --workdir=$(RUN) $(TRAIN)
+	$(BIN)/ddit train --config=$(CONFIG) --workdir=$(RUN) \
+	  --stop_code=75 $(TRAIN)
 	$(BIN)/ddit evaluate --checkpoint=$(RUN) --config=$(CONFIG) \
 	  --out=$(RUN) $(EVALUATE)
 
