@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from ddit_jax.errors import check_choices
 from ddit_jax.sampling.image_sampler import MAX_STEPS
+from ddit_jax.sampling.text_planners import ORDERS, Order, Planner
 
 # Each preset's fields; docs/text_sampling.md has what they cost and give.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -76,16 +77,7 @@ class TextSampling:
   preset: Literal[
     "", "exact", "fast", "turbo", "short_answer", "long_answer", "caption"
   ] = ""
-  order: Literal[
-    "ancestral",
-    "first_hitting",
-    "confidence",
-    "margin",
-    "entropy",
-    "threshold",
-    "entropy_bound",
-    "remasking",
-  ] = "ancestral"
+  order: Order = "ancestral"
   num_steps: int = 16
   tokens_per_step: int = 0
   temperature: float = 1.0
@@ -147,25 +139,29 @@ class TextSampling:
         f"a call, and image_refresh_interval is {self.image_refresh_interval}, "
         "which does not: set one of them to 1"
       )
-    if self.order == "remasking" and (self.block_length or self.canvas_length):
+    has_blocks = self.block_length or self.canvas_length
+    if has_blocks and not self.planner.keeps_tokens:
       raise ValueError(
-        "order is 'remasking', which keeps no block: set block_length=0 and "
-        "canvas_length=0"
+        f"order is {self.order!r}, which masks tokens of a block again: set "
+        "block_length=0 and canvas_length=0"
       )
+
+  @property
+  def planner(self) -> Planner:
+    """Decides which positions change after a network call."""
+    kind = ORDERS[self.order]
+    names = [field.name for field in dataclasses.fields(kind)]
+    return kind(**{name: getattr(self, name) for name in names})
 
   @property
   def has_fixed_noise(self) -> bool:
     """Whether a position's draw has the same noise at every step."""
-    orders = ("ancestral", "first_hitting")
-    return self.order in orders or self.temperature == 0
+    return self.temperature == 0 or self.planner.has_fixed_noise
 
   @property
   def is_deterministic(self) -> bool:
     """True if nothing is drawn, neither tokens nor their order."""
-    is_order_drawn = self.order in ("ancestral", "first_hitting", "remasking")
-    if self.order in ("confidence", "margin", "entropy"):
-      is_order_drawn = self.choice_temperature > 0
-    return self.temperature == 0 and not is_order_drawn
+    return self.temperature == 0 and self.planner.is_deterministic
 
 
 _LARGEST = {

@@ -6,6 +6,7 @@ is a planner of `text_planners`; this is the loop around it. Rows do not wait
 for each other: each has its own step, and the network does not see the time.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +18,6 @@ from ddit_jax.diffusion.masked_diffusion import log_probabilities
 from ddit_jax.prng import key_for
 from ddit_jax.sampling.text_options import TextSampling
 from ddit_jax.sampling.text_planners import (
-  ORDERS,
   REMASK,
   TAKE,
   Beliefs,
@@ -92,11 +92,6 @@ class TextSampler(NamedTuple):
   mask_id: int
   end_id: int | None = None
 
-  @property
-  def planner(self):
-    """Decides which positions change."""
-    return ORDERS[self.sampling.order](self.sampling)
-
   def start(
     self,
     tokens: Int[Array, "batch length"],
@@ -109,10 +104,11 @@ class TextSampler(NamedTuple):
 
     def start_row(tokens, prompt_mask, key):
       length = tokens.shape[0]
-      plan = self.planner.start(~prompt_mask, key_for(key, "order"))
+      planner = self.sampling.planner
+      plan = planner.start(~prompt_mask, key_for(key, "order"))
       tokens = jnp.where(prompt_mask, tokens, self.mask_id)
       probabilities = prompt_mask.astype(jnp.float32)
-      num_kept = self.planner.max_steps(length)
+      num_kept = planner.max_steps(length)
       kept = tokens, probabilities
       row = PartialTexts(
         is_free=~prompt_mask,
@@ -213,7 +209,13 @@ class TextSampler(NamedTuple):
     text is that of one state a call.
     """
     noise = self._noise(row, key, log_p.shape[1:])
-    beliefs = jax.vmap(lambda x: beliefs_of(x, noise, self.sampling))(log_p)
+    draw = functools.partial(
+      beliefs_of,
+      noise=noise,
+      temperature=self.sampling.temperature,
+      top_p=self.sampling.top_p,
+    )
+    beliefs = jax.vmap(draw)(log_p)
 
     def verify(carry, seen):
       row, is_valid, last = carry
@@ -249,7 +251,8 @@ class TextSampler(NamedTuple):
   ) -> PartialTexts:
     """One routing of every position."""
     key = key_for(key, "routing", row.steps)
-    route, plan = self.planner.route(row.plan, beliefs, self._view(row), key)
+    view = self._view(row)
+    route, plan = self.sampling.planner.route(row.plan, beliefs, view, key)
     is_taken, is_masked = route == TAKE, route == REMASK
     tokens = jnp.where(is_taken, beliefs.token, row.tokens)
     probabilities = jnp.where(
@@ -278,7 +281,8 @@ class TextSampler(NamedTuple):
 
   def _ended(self, row: PartialTexts) -> PartialTexts:
     """Fills what is behind the end token, if all before it is known."""
-    stops = self.sampling.stops_at_end and self.planner.ends_early
+    planner = self.sampling.planner
+    stops = self.sampling.stops_at_end and planner.keeps_tokens
     if self.end_id is None or not stops:
       return row
     is_end = row.is_free & (row.tokens == self.end_id)
@@ -293,7 +297,8 @@ class TextSampler(NamedTuple):
     )
 
   def _is_done(self, row: PartialTexts) -> Bool[Array, ""]:
-    return self.planner.is_done(row.plan, row.tokens == self.mask_id)
+    is_masked = row.tokens == self.mask_id
+    return self.sampling.planner.is_done(row.plan, is_masked)
 
 
 def infill(

@@ -27,7 +27,7 @@ from ddit_jax.sampling.text_planners import ORDERS
     ),
     ({"image_refresh_interval": 0}, "image_refresh_interval must be in 1 to"),
     ({"image_refresh_interval": 2, "num_drafts": 2}, "set one of them to 1"),
-    ({"order": "remasking", "block_length": 4}, "order is 'remasking'"),
+    ({"order": "remasking", "block_length": 4}, "order is 'remasking', which"),
     ({"order": "random"}, "order must be one of"),
     ({"preset": "quick"}, "preset must be one of"),
     (
@@ -44,8 +44,17 @@ def test_bad_settings_name_the_value(values, part):
 
 def test_choices_are_the_tables():
   kinds = typing.get_type_hints(TextSampling)
-  assert set(typing.get_args(kinds["order"])) == set(ORDERS)
+  assert typing.get_args(kinds["order"]) == tuple(ORDERS)
   assert set(typing.get_args(kinds["preset"])) == {"", *PRESETS}
+
+
+@pytest.mark.parametrize("order", sorted(ORDERS))
+def test_an_orders_planner_has_the_values_of_the_config(order):
+  given = TextSampling(order=order, num_steps=5, threshold=0.3, max_entropy=2.0)
+  planner = given.planner
+  assert type(planner) is ORDERS[order]
+  for name, value in dataclasses.asdict(planner).items():
+    assert value == getattr(given, name)
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

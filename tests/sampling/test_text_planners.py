@@ -13,6 +13,7 @@ from ddit_jax.prng import row_keys
 from ddit_jax.sampling.text_options import TextSampling
 from ddit_jax.sampling.text_planners import (
   ORDERS,
+  REMASK,
   TAKE,
   Beliefs,
   RowView,
@@ -26,7 +27,7 @@ MASK = 3
 def taken_by(sampling, log_p, is_open, entropy=None, margin=None):
   """The positions that a planner's first step reveals."""
   log_p, is_open = jnp.asarray(log_p, jnp.float32), jnp.asarray(is_open)
-  planner = ORDERS[sampling.order](sampling)
+  planner = sampling.planner
   key = jax.random.key(0)
   beliefs = Beliefs(
     token=jnp.zeros(log_p.shape, jnp.int32),
@@ -106,7 +107,7 @@ def test_beliefs_are_what_their_names_say():
   p = np.array([[0.5, 0.3, 0.2, 0.0], [0.1, 0.7, 0.2, 0.0]])
   with np.errstate(divide="ignore"):
     log_p = jnp.asarray(np.log(p), jnp.float32)
-  beliefs = beliefs_of(log_p, None, TextSampling(temperature=0))
+  beliefs = beliefs_of(log_p, None, temperature=0.0, top_p=1.0)
   np.testing.assert_array_equal(beliefs.token, [0, 1])
   np.testing.assert_allclose(beliefs.log_p, np.log([0.5, 0.7]), rtol=1e-6)
   np.testing.assert_allclose(beliefs.margin, [0.2, 0.5], rtol=1e-6)
@@ -187,32 +188,42 @@ def test_no_order_takes_more_steps_than_it_says(order):
   assert calls <= len(trace) and (trace[-1] != MASK).all()
 
 
+def two_steps(planner):
+  """Routes of a row by a planner's first two steps, of 16 draws each."""
+  is_free = jnp.ones(8, bool)
+  beliefs = Beliefs(
+    jnp.zeros(8, jnp.int32), *jnp.linspace(-3, -1, 24).reshape(3, 8)
+  )
+
+  def routes(key):
+    keys = jax.random.split(key, 3)
+    plan = planner.start(is_free, keys[0])
+    start = RowView(is_free, is_free, is_free)
+    first, plan = planner.route(plan, beliefs, start, keys[1])
+    is_masked = first != TAKE
+    row = RowView(is_free, is_masked, is_masked)
+    return first, planner.route(plan, beliefs, row, keys[2])[0]
+
+  keys = jax.random.split(jax.random.key(0), 16)
+  return map(np.asarray, jax.vmap(routes)(keys))
+
+
 @pytest.mark.parametrize(
   ("order", "choice_temperature"),
   [*((order, 1.0) for order in ORDERS), ("confidence", 0.0)],
 )
-def test_an_order_is_deterministic_if_its_planner_draws_nothing(
-  order, choice_temperature
-):
+def test_a_planner_says_what_its_routes_do(order, choice_temperature):
   sampling = TextSampling(
     order=order,
     num_steps=4,
     temperature=0.0,
     choice_temperature=choice_temperature,
+    remask_probability=0.5,
   )
-  planner, is_open = ORDERS[order](sampling), jnp.ones(8, bool)
-  beliefs = Beliefs(
-    jnp.zeros(8, jnp.int32), *jnp.linspace(-3, -1, 24).reshape(3, 8)
-  )
-
-  def first_route(key):
-    plan = planner.start(is_open, key)
-    return planner.route(
-      plan, beliefs, RowView(is_open, is_open, is_open), key
-    )[0]
-
-  keys = jax.random.split(jax.random.key(0), 16)
-  routes = np.asarray(jax.vmap(first_route)(keys))
-  assert (routes == routes[0]).all() == sampling.is_deterministic
+  planner = sampling.planner
+  first, second = two_steps(planner)
+  assert (first == first[0]).all() == planner.is_deterministic
+  assert (second != REMASK).all() == planner.keeps_tokens
+  assert sampling.is_deterministic == planner.is_deterministic
   drawn = dataclasses.replace(sampling, temperature=1.0)
   assert not drawn.is_deterministic

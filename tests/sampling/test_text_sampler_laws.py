@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ddit_jax.sampling.text_options import TextSampling
+from ddit_jax.sampling.text_planners import ORDERS
 from tests.sampling import tabular
 from tests.sampling.tabular import LENGTH, MASK, START
 
@@ -74,6 +75,7 @@ def nucleus(p, top_p):
 )
 def test_verified_drafts_are_the_very_tokens(order, num_drafts):
   """Most drafts fail on this table, so both paths are taken."""
+  assert ORDERS[order].has_fixed_noise
   settings = {"order": order, "num_steps": 6}
   one = tabular.sampled(TABLE, TextSampling(**settings), 3000, keeps_trace=True)
   many = tabular.sampled(
