@@ -149,9 +149,7 @@ class TextSampling:
   @property
   def planner(self) -> Planner:
     """Decides which positions change after a network call."""
-    kind = ORDERS[self.order]
-    names = [field.name for field in dataclasses.fields(kind)]
-    return kind(**{name: getattr(self, name) for name in names})
+    return ORDERS[self.order](self)
 
   @property
   def has_fixed_noise(self) -> bool:

@@ -4,11 +4,11 @@ A planner looks at one row and routes each of its positions: the position stays
 as it is, takes the token that was drawn for it, or is masked again. `infill`
 does all else.
 
-To add an order, write a planner and name it in `Order` and `ORDERS`. Its fields
-are those of `TextSampling` that it reads, its class attributes what the sampler
-and the checks of the config ask of it. Compare its routes with a loop over
-Python lists in tests/sampling/test_text_planners.py, and say in
-docs/text_sampling.md what it reveals and costs.
+To add an order, write a planner and name it in `Order` and `ORDERS`. Its class
+attributes are what the sampler and the checks of the config ask of it. Compare
+its routes with a loop over Python lists in
+tests/sampling/test_text_planners.py, and say in docs/text_sampling.md what it
+reveals and costs.
 """
 
 import abc
@@ -91,15 +91,17 @@ def beliefs_of(
 
 @dataclasses.dataclass(frozen=True)
 class Planner(abc.ABC):
-  """An order; its fields are those of `TextSampling` that it reads.
+  """An order.
 
   Attributes:
+    sampling: the `TextSampling`, whose checks ask this class what it does.
     is_deterministic: whether its plans and routes draw nothing.
     has_fixed_noise: whether the tokens' draws have the same noise at each step.
     keeps_tokens: whether a token that was taken stays. Only then may a row stop
       at its end token, or be revealed in blocks.
   """
 
+  sampling: Any
   is_deterministic = True
   has_fixed_noise = False
   keeps_tokens = True
@@ -127,7 +129,6 @@ class Planner(abc.ABC):
     return ~is_masked.any()
 
 
-@dataclasses.dataclass(frozen=True)
 class Ancestral(Planner):
   """The paper's sampler: the step of each token is drawn beforehand (eq. 5).
 
@@ -137,20 +138,17 @@ class Ancestral(Planner):
   - (1 - 1 / T)^N) are left on average.
   """
 
-  num_steps: int
-  block_length: int
-
   is_deterministic = False
   has_fixed_noise = True
 
   def max_steps(self, length):
     # Each block takes steps of its own.
-    if self.block_length:
+    if self.sampling.block_length:
       return length
-    return min(length, self.num_steps)
+    return min(length, self.sampling.num_steps)
 
   def start(self, is_free, key):
-    return jax.random.randint(key, is_free.shape, 0, self.num_steps)
+    return jax.random.randint(key, is_free.shape, 0, self.sampling.num_steps)
 
   def route(self, plan, beliefs, row, key):
     del beliefs, key
@@ -171,31 +169,25 @@ class FirstHitting(Ancestral):
     return jax.random.permutation(key, is_free.shape[0])
 
 
-@dataclasses.dataclass(frozen=True)
 class Confidence(Planner):
   """The same number of tokens at each step, those of the highest scores."""
 
-  num_steps: int
-  tokens_per_step: int
-  block_length: int
-  choice_temperature: float
-
   @property
   def is_deterministic(self):
-    return self.choice_temperature == 0
+    return self.sampling.choice_temperature == 0
 
   def max_steps(self, length):
-    if self.tokens_per_step or self.block_length:
+    if self.sampling.tokens_per_step or self.sampling.block_length:
       return length
-    return min(length, self.num_steps)
+    return min(length, self.sampling.num_steps)
 
   def route(self, plan, beliefs, row, key):
     num_known = plan - row.is_masked.sum()
     score = self.score(beliefs)
-    if self.choice_temperature:
+    if self.sampling.choice_temperature:
       share = row.is_masked.sum() / jnp.maximum(plan, 1)
       noise = jax.random.gumbel(key, score.shape, jnp.float32)
-      score += self.choice_temperature * share * noise
+      score += self.sampling.choice_temperature * share * noise
     is_taken = _ranks(score, row.is_open) < self._count(plan, num_known)
     return jnp.where(row.is_open & is_taken, TAKE, STAY), plan
 
@@ -208,9 +200,9 @@ class Confidence(Planner):
 
     After step i, (i + 1) / num_steps of all are known, rounded up.
     """
-    if self.tokens_per_step:
-      return self.tokens_per_step
-    num_steps = self.num_steps
+    if self.sampling.tokens_per_step:
+      return self.sampling.tokens_per_step
+    num_steps = self.sampling.num_steps
     step = num_known * num_steps // jnp.maximum(num_free, 1)
     return -(-(step + 1) * num_free // num_steps) - num_known
 
@@ -229,20 +221,16 @@ class Entropy(Confidence):
     return -beliefs.entropy
 
 
-@dataclasses.dataclass(frozen=True)
 class Threshold(Planner):
   """All tokens that are probable enough (Fast-dLLM, arXiv:2505.22618)."""
 
-  threshold: float
-
   def route(self, plan, beliefs, row, key):
     del key
-    is_probable = beliefs.log_p >= jnp.log(self.threshold)
+    is_probable = beliefs.log_p >= jnp.log(self.sampling.threshold)
     is_taken = is_probable | (_ranks(beliefs.log_p, row.is_open) == 0)
     return jnp.where(row.is_open & is_taken, TAKE, STAY), plan
 
 
-@dataclasses.dataclass(frozen=True)
 class EntropyBound(Planner):
   """As many as a bound of their joint entropy allows (arXiv:2505.24857).
 
@@ -250,19 +238,16 @@ class EntropyBound(Planner):
   independently.
   """
 
-  max_entropy: float
-
   def route(self, plan, beliefs, row, key):
     del key
     rank = _ranks(beliefs.log_p, row.is_open)
     surest_first = jnp.argsort(rank)
     entropy = jnp.where(row.is_open, beliefs.entropy, 0)[surest_first]
     excess = jnp.cumsum(entropy) - jax.lax.cummax(entropy)
-    is_taken = (excess <= self.max_entropy)[rank] | (rank == 0)
+    is_taken = (excess <= self.sampling.max_entropy)[rank] | (rank == 0)
     return jnp.where(row.is_open & is_taken, TAKE, STAY), plan
 
 
-@dataclasses.dataclass(frozen=True)
 class Remasking(Planner):
   """ReMDM's capped schedule (arXiv:2503.00307): tokens may be masked again.
 
@@ -271,23 +256,20 @@ class Remasking(Planner):
   a), which keeps each position's probability of being known.
   """
 
-  num_steps: int
-  remask_probability: float
-
   is_deterministic = False
   keeps_tokens = False
 
   def max_steps(self, length):
-    return self.num_steps
+    return self.sampling.num_steps
 
   def start(self, is_free, key):
     return jnp.zeros((), jnp.int32)
 
   def route(self, plan, beliefs, row, key):
-    num_steps = self.num_steps
+    num_steps = self.sampling.num_steps
     known, next_known = plan / num_steps, (plan + 1) / num_steps
     remask = (1 - next_known) / jnp.maximum(known, 1 / num_steps)
-    remask = jnp.minimum(self.remask_probability, remask)
+    remask = jnp.minimum(self.sampling.remask_probability, remask)
     reveal = (next_known - (1 - remask) * known) / (1 - known)
     # Of rounding, nothing may be left at the end.
     reveal = jnp.where(plan + 1 == num_steps, 1.0, reveal)
@@ -297,7 +279,7 @@ class Remasking(Planner):
     return jnp.where(is_known & (uniform < remask), REMASK, route), plan + 1
 
   def is_done(self, plan, is_masked):
-    return plan >= self.num_steps
+    return plan >= self.sampling.num_steps
 
 
 # Names of `TextSampling.order`: a type for the config, and their planners.

@@ -48,15 +48,6 @@ def test_choices_are_the_tables():
   assert set(typing.get_args(kinds["preset"])) == {"", *PRESETS}
 
 
-@pytest.mark.parametrize("order", sorted(ORDERS))
-def test_an_orders_planner_has_the_values_of_the_config(order):
-  given = TextSampling(order=order, num_steps=5, threshold=0.3, max_entropy=2.0)
-  planner = given.planner
-  assert type(planner) is ORDERS[order]
-  for name, value in dataclasses.asdict(planner).items():
-    assert value == getattr(given, name)
-
-
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_a_preset_sets_its_fields_and_leaves_the_others(name):
   sampling = TextSampling(preset=name, top_p=0.8)
