@@ -19,7 +19,14 @@ from ddit_jax.train.step import TrainStep
 
 VOCAB, LENGTH, BATCH = 8, 4, 4
 NETWORK = Network(
-  size("tiny", depth=1, width=16, vocab_size=VOCAB, max_text_length=LENGTH)
+  size(
+    "tiny",
+    depth=1,
+    width=16,
+    vocab_size=VOCAB,
+    max_text_length=LENGTH,
+    num_null_image_tokens=2,
+  )
 )
 SETTINGS = OptimizerConfig(learning_rate=1e-2, warmup_steps=0, ema_decay=0.9)
 OPTIMIZER = SETTINGS.make(10)
@@ -49,13 +56,11 @@ def batch(*, is_broken=False, has_images=True, has_texts=True) -> DualBatch:
 
 
 @functools.cache
-def train_step(
-  model=None, *, num_microbatches=1, is_merged=False, has_task_norms=False
-):
+def train_step(*, num_microbatches=1, is_merged=False, has_task_norms=False):
   """The jitted step, whose programs all tests share."""
   return jax.jit(
     TrainStep(
-      model=model or Breakable(network=NETWORK, mask_id=VOCAB - 1),
+      model=Breakable(network=NETWORK, mask_id=VOCAB - 1),
       loss=DualLoss(text_weight=0.5, is_merged=is_merged),
       optimizer=SETTINGS,
       train=TrainConfig(num_steps=10, num_microbatches=num_microbatches),
@@ -146,24 +151,11 @@ def test_text_alone_is_seen_beside_the_null_image():
   no_image = np.zeros(BATCH, bool)
   alone = DualBatch(None, texts.replace(images=None))
   hidden = DualBatch(None, texts.replace(has_image=no_image))
-  network = Network(
-    size(
-      "tiny",
-      depth=1,
-      width=16,
-      vocab_size=VOCAB,
-      max_text_length=LENGTH,
-      num_null_image_tokens=2,
-    )
-  )
-  create = functools.partial(init_state, network, OPTIMIZER)
-  state = jax.jit(create)(jax.random.key(1))
   # Away from the zero heads, so that the text sees the null image.
-  params = jax.tree.map(lambda x: x + 0.1, state.params)
-  state = state.replace(params=params)
-  step = train_step(model=DualModel(network=network, mask_id=VOCAB - 1))
-  _, got = step(state, alone, NULL)
-  _, want = step(state, hidden, NULL)
+  params = jax.tree.map(lambda x: x + 0.1, fresh().params)
+  state = fresh().replace(params=params)
+  _, got = train_step()(state, alone, NULL)
+  _, want = train_step()(state, hidden, NULL)
   for name in ("loss/text", "grad_norm"):
     # Measured: equal; another compiler may add up in another order.
     np.testing.assert_allclose(got[name], want[name], rtol=1e-5)
