@@ -25,7 +25,8 @@ PROGRAMS = sorted(
 _FOLDERS = "configs|ddit_jax|docs|tools|tests|benchmarks|launch"
 _PATH = re.compile(rf"(?<![\w/.])(?:{_FOLDERS})/[\w/.*-]*")
 _DOTTED = re.compile(r"(?<![\w/.])ddit_jax(?:\.\w+)+")
-_LINK = re.compile(r"\]\(([^)#:]+)\)")
+_LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _CODE = re.compile(r"`([^`\n]+)`")
 _MEMBER = re.compile(r"([A-Z][a-z]\w+|[A-Z]{2}\w*[a-z]\w*)\.(\w+)")
 _CONFIG = re.compile(r"(?<![\w/])configs/\w+\.py(?::\w+)?")
@@ -110,8 +111,18 @@ def test_paths_and_names_exist(path):
   "path", [path for path in DOCUMENTS if path.suffix == ".md"], ids=name_of
 )
 def test_links_resolve(path):
-  links = _LINK.findall(path.read_text())
-  assert not [link for link in links if not (path.parent / link).exists()]
+  for link, anchor in _LINK.findall(path.read_text()):
+    target = path.parent / link if link else path
+    assert target.exists(), link
+    if anchor:
+      headings = _HEADING.findall(target.read_text())
+      assert anchor in map(anchor_of, headings), (link, anchor)
+
+
+def anchor_of(heading):
+  """What GitHub links to."""
+  kept = re.sub(r"[^\w\- ]", "", heading.lower())
+  return kept.replace(" ", "-")
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name_of)
