@@ -4,11 +4,10 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
+from ddit_jax.data.sources.registry import generated_spec
+
 # The `model.encoders_from` that needs no file.
 TOY_WEIGHTS = "toy"
-# The kind of source that needs no file.
-_GENERATED = "digits"
-
 _SUFFIX = "dry"
 _NUM_STEPS = 4
 _BATCH_SIZE, _IMAGE_SIZE, _TEXT_LENGTH = 8, 32, 12
@@ -16,16 +15,6 @@ _TOY_SIZES = {
   "sd3_medium": "toy_sd3",
   "end_to_end": "toy_end_to_end",
   "of_encoders": "toy_sd3",
-}
-# Kind of source -> texts of its generated replacement; others use questions.
-_TEXTS = {
-  "array_record": "captions",
-  "image_folder": "captions",
-  "pairs": "pairs",
-  "parquet": "captions",
-  "plain_text": "documents",
-  "tfds": "captions",
-  "webdataset": "captions",
 }
 # The tokenizer that is built from the words of the sources.
 _WORDS = "words"
@@ -104,10 +93,7 @@ def _shrink_data(data: ConfigDict, *, has_encoders: bool) -> None:
   kinds = {name: spec["kind"] for name, spec in data.sources.items()}
   if data.tokenizer != _WORDS:
     data.tokenizer = "" if has_encoders or not kinds else _WORDS
-  data.sources = {
-    name: {"kind": _GENERATED, "texts": _TEXTS.get(kind, "questions")}
-    for name, kind in kinds.items()
-  }
+  data.sources = {name: generated_spec(kind) for name, kind in kinds.items()}
   data.validation_sources = {}
   data.max_bad_share = 0.5
   for task in (data.text_to_image, data.image_to_text):

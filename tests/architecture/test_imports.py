@@ -16,7 +16,7 @@ MAY_IMPORT = {
   "json_files": {"files"},
   "prng": {"errors"},
   "batch": set(),
-  "config": {"errors"},
+  "config": {"data", "errors"},
   "evaluation": set(),
   "digits": {"evaluation"},
   "scoring": {"errors", "evaluation", "files", "json_files"},

@@ -1,4 +1,8 @@
-"""Opens any kind of source from a config's mapping."""
+"""Opens any kind of source from a config's mapping.
+
+To add a kind, write its `open_KIND(name, *, ...)`, which returns a `Source`,
+and add its row to `SOURCE_KINDS`.
+"""
 
 import importlib
 import inspect
@@ -6,38 +10,47 @@ import os
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from ddit_jax.data.example import Source
 from ddit_jax.errors import check_known
 
-# Kind -> module of this folder; its function is open_KIND.
-_MODULES = {
-  "array_record": "array_record",
-  "digits": "digits",
-  "easy_vqa": "vqa",
-  "gqa": "vqa",
-  "image_folder": "image_folder",
-  "llava": "llava",
-  "okvqa": "vqa",
-  "pairs": "pairs",
-  "parquet": "parquet",
-  "pope": "vqa",
-  "plain_text": "plain_text",
-  "textvqa": "vqa",
-  "tfds": "tfds",
-  "vizwiz": "vqa",
-  "vqav2": "vqa",
-  "webdataset": "webdataset",
-}
-# Kind -> the keys with which its examples are texts without images.
-_WITHOUT_IMAGES: Mapping[str, Mapping[str, Any]] = {
-  "digits": {"texts": "documents"},
-  "parquet": {"image_column": None},
-  "plain_text": {},
+
+class SourceKind(NamedTuple):
+  """What is known of a kind of source before one is opened.
+
+  Attributes:
+    module: the module of this folder that has its function open_KIND.
+    texts: what its texts are: `texts` of the kind "digits", which takes its
+      place in dry runs.
+    without_images: the keys and values with which its examples are texts
+      without images; {} if they always are, None if never.
+  """
+
+  module: str
+  texts: Literal["captions", "questions", "documents", "pairs"]
+  without_images: Mapping[str, Any] | None = None
+
+
+SOURCE_KINDS: Mapping[str, SourceKind] = {
+  "array_record": SourceKind("array_record", "captions"),
+  "digits": SourceKind("digits", "questions", {"texts": "documents"}),
+  "easy_vqa": SourceKind("vqa", "questions"),
+  "gqa": SourceKind("vqa", "questions"),
+  "image_folder": SourceKind("image_folder", "captions"),
+  "llava": SourceKind("llava", "questions"),
+  "okvqa": SourceKind("vqa", "questions"),
+  "pairs": SourceKind("pairs", "pairs"),
+  "parquet": SourceKind("parquet", "captions", {"image_column": None}),
+  "plain_text": SourceKind("plain_text", "documents", {}),
+  "pope": SourceKind("vqa", "questions"),
+  "textvqa": SourceKind("vqa", "questions"),
+  "tfds": SourceKind("tfds", "captions"),
+  "vizwiz": SourceKind("vqa", "questions"),
+  "vqav2": SourceKind("vqa", "questions"),
+  "webdataset": SourceKind("webdataset", "captions"),
 }
 _MAX_CHARACTERS = 2000
-SOURCE_KINDS = tuple(_MODULES)
 
 
 def open_source(name: str, spec: Mapping[str, Any]) -> Source:
@@ -77,10 +90,21 @@ def keys_of(kind: str) -> dict[str, bool]:
 
 def may_have_images(spec: Mapping[str, Any]) -> bool:
   """`example.has_images` of the source of a mapping, without opening it."""
-  keys = _WITHOUT_IMAGES.get(spec.get("kind"))
+  kind = SOURCE_KINDS.get(spec.get("kind"))
+  keys = kind and kind.without_images
   return keys is None or any(
     key not in spec or spec[key] != value for key, value in keys.items()
   )
+
+
+def generated_spec(kind: str) -> dict[str, str]:
+  """A mapping that generates texts of a kind, and needs no file.
+
+  Raises:
+    ValueError: the kind is unknown.
+  """
+  _check_kind(kind)
+  return {"kind": "digits", "texts": SOURCE_KINDS[kind].texts}
 
 
 def _opened(name: str, spec: dict[str, Any]) -> Source:
@@ -123,10 +147,14 @@ def _check_type(key: str, value: Any, hint: Any) -> None:
 
 
 def _opener(kind: str) -> Callable[..., Source]:
-  check_known([kind], SOURCE_KINDS, what="there is no source of kind")
+  _check_kind(kind)
   # Imported when used: some kinds need optional packages.
-  module = f"ddit_jax.data.sources.{_MODULES[kind]}"
+  module = f"ddit_jax.data.sources.{SOURCE_KINDS[kind].module}"
   try:
     return getattr(importlib.import_module(module), f"open_{kind}")
   except ImportError as error:
     raise ValueError(f"the kind {kind!r} cannot be used: {error}") from error
+
+
+def _check_kind(kind: str) -> None:
+  check_known([kind], SOURCE_KINDS, what="there is no source of kind")

@@ -1,7 +1,11 @@
 """Every kind of source is opened from a mapping, or refused kindly."""
 
 import importlib
+import inspect
 import json
+import pathlib
+import pkgutil
+import re
 import subprocess
 import sys
 
@@ -9,18 +13,61 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from ddit_jax.data.example import has_images
+from ddit_jax.data import sources
+from ddit_jax.data.example import has_images, has_pairs
 from ddit_jax.data.sources.registry import (
   SOURCE_KINDS,
+  generated_spec,
   keys_of,
   may_have_images,
   open_source,
 )
 from tests.source_files import encoded, write_shard
 
+REPOSITORY = pathlib.Path(__file__).parents[3]
+KEY = inspect.Parameter.KEYWORD_ONLY
+
+
+def openers(module):
+  """Kinds that a module opens: its functions open_KIND(name, *, ...)."""
+  for name, value in vars(importlib.import_module(module)).items():
+    is_own = getattr(value, "__module__", "") == module
+    if name.startswith("open_") and is_own:
+      parameters = inspect.signature(value).parameters.values()
+      if [each.name for each in parameters if each.kind != KEY] == ["name"]:
+        yield name.removeprefix("open_")
+
+
+def test_the_table_has_each_opener_of_the_folder():
+  found = {
+    kind: info.name
+    for info in pkgutil.iter_modules(sources.__path__)
+    for kind in openers(f"{sources.__name__}.{info.name}")
+  }
+  assert found == {kind: row.module for kind, row in SOURCE_KINDS.items()}
+
+
+def test_the_documentation_lists_each_kind():
+  section = (REPOSITORY / "docs/data.md").read_text()
+  section = section.partition("## Kinds of sources")[2].partition("\n\nThe ")[0]
+  names = " ".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))
+  assert sorted(re.findall(r"`(\w+)`", names)) == sorted(SOURCE_KINDS)
+
+
+@pytest.mark.parametrize("kind", SOURCE_KINDS)
+def test_texts_of_a_kind_are_generated_for_dry_runs(kind):
+  source = open_source("dry", generated_spec(kind))
+  texts = SOURCE_KINDS[kind].texts
+  assert has_pairs(source) == (texts == "pairs")
+  assert has_images(source) == (texts != "documents")
+
+
+def test_texts_of_unknown_kinds_are_not_generated():
+  with pytest.raises(ValueError, match=r"no source of kind 'webdatset'.*webd"):
+    generated_spec("webdatset")
+
 
 def test_every_kind_has_an_opener_with_keys():
-  assert len(SOURCE_KINDS) == 16
   for kind in SOURCE_KINDS:
     keys = keys_of(kind)
     assert keys and "name" not in keys
