@@ -42,8 +42,8 @@ from ddit_jax.digits.world import WORLDS
 from ddit_jax.evaluation.bootstrap import mean_interval
 from ddit_jax.experiment.config import SampleConfig
 from ddit_jax.pipelines.load import load
+from ddit_jax.pipelines.mesh_text_sampler import MeshTextSampler
 from ddit_jax.pipelines.pipeline import Pipeline
-from ddit_jax.pipelines.sampler import Sampler
 from ddit_jax.sampling.text_options import TextSampling
 from ddit_jax.sampling.text_sampler import Texts
 from ddit_jax.sharding.mesh import MeshConfig
@@ -159,21 +159,21 @@ def _states(facts) -> Callable[[str], bool]:
 class Ours:
   """Our sampler of one model: a pipeline's own, or that with T5."""
 
-  sampler: Sampler
+  sampler: MeshTextSampler
   mask_id: int
   end_id: int
 
   @classmethod
   def of(cls, model: Any, variables: Any, tokenizer: Tokenizer) -> "Ours":
     mesh = MeshConfig().make(jax.devices()[:1])
-    sampler = Sampler(model, variables, mesh)
+    sampler = MeshTextSampler(model, variables, mesh)
     return cls(sampler, tokenizer.mask_id, tokenizer.end_id)
 
   def texts(
     self, task: Task, settings: Mapping[str, Any], batch_size: int
   ) -> Texts:
     """Fills in the texts of a task."""
-    return self.sampler.tokens(
+    return self.sampler.fill(
       task.images,
       task.tokens,
       task.prompt_mask,

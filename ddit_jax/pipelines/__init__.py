@@ -8,8 +8,8 @@
 - `image_pipeline`: text to image, the part that both share.
 - `generated_images`: drawn images beside what draws them again.
 - `on_mesh`: what runs batch by batch over a mesh.
-- `image_batches`: jitted sampling of images.
-- `sampler`: the same of texts.
+- `mesh_image_sampler`: images batch by batch, as `sampling.image_sampler`.
+- `mesh_text_sampler`: texts batch by batch, as `sampling.text_sampler`.
 - `text_batches`: batches of texts that shrink, texts that grow.
 - `likelihood`: jitted likelihoods.
 - `ranking`: choices and pairs of images and captions, by likelihood.

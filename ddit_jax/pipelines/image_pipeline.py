@@ -18,7 +18,6 @@ from ddit_jax.experiment.model import DualModel
 from ddit_jax.models.module import Variables
 from ddit_jax.pipelines.edit_inputs import edited_images, masks
 from ddit_jax.pipelines.generated_images import GeneratedImages
-from ddit_jax.pipelines.image_batches import ImageRows, ImageSampler
 from ddit_jax.pipelines.inputs import (
   Changes,
   check_latents,
@@ -27,6 +26,7 @@ from ddit_jax.pipelines.inputs import (
   sample_config,
   text_list,
 )
+from ddit_jax.pipelines.mesh_image_sampler import ImageRows, MeshImageSampler
 from ddit_jax.sampling.step_cache import StepCache, check_can_calibrate
 
 _log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class ImagePipeline(abc.ABC):
     self.mesh = mesh
     self.sample = sample
     self.image_size = image_size
-    self._image_sampler = ImageSampler(model, variables, mesh)
+    self._image_sampler = MeshImageSampler(model, variables, mesh)
 
   @abc.abstractmethod
   def prompt_ids(

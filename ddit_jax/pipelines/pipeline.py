@@ -42,7 +42,7 @@ from ddit_jax.pipelines.likelihood import (
   ScoredTexts,
   scored_text,
 )
-from ddit_jax.pipelines.sampler import Sampler
+from ddit_jax.pipelines.mesh_text_sampler import MeshTextSampler
 from ddit_jax.sampling.text_sampler import Texts
 
 
@@ -87,7 +87,7 @@ class Pipeline(ImagePipeline):
     self.step = step
     self.input_size = input_size
     self.instructions = instructions
-    self._sampler = Sampler(model, variables, mesh)
+    self._text_sampler = MeshTextSampler(model, variables, mesh)
     self._likelihood = Likelihood(model, variables, mesh)
     self._encode = jax.jit(model.encode)
 
@@ -124,7 +124,7 @@ class Pipeline(ImagePipeline):
     other = copy.copy(self)
     other.variables, other.step = variables, step
     other._image_sampler = self._image_sampler.with_variables(variables)
-    other._sampler = self._sampler.with_variables(variables)
+    other._text_sampler = self._text_sampler.with_variables(variables)
     other._likelihood = self._likelihood.with_variables(variables)
     return other
 
@@ -295,7 +295,7 @@ class Pipeline(ImagePipeline):
       tokenizer=self.tokenizer,
     )
     on_call_end = callback_on_call_end
-    return self._sampler.tokens(
+    return self._text_sampler.fill(
       images,
       tokens,
       prompt_mask,

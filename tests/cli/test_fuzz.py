@@ -24,8 +24,8 @@ from ddit_jax.experiment.config import Config
 from ddit_jax.experiment.state_source import StateSource
 from ddit_jax.experiment.trainer import Trainer
 from ddit_jax.pipelines.abstract_sampling import AbstractSampling
-from ddit_jax.pipelines.image_batches import ImageSampler
-from ddit_jax.pipelines.sampler import Sampler
+from ddit_jax.pipelines.mesh_image_sampler import MeshImageSampler
+from ddit_jax.pipelines.mesh_text_sampler import MeshTextSampler
 from tests import tiny_run
 from tests.protocols import official_files
 
@@ -193,8 +193,8 @@ def stopped(monkeypatch, on_one_device, unchecked_shapes):
   for kind, names in (
     (StateSource, ("initialise", "restore")),
     (Trainer, ("fit",)),
-    (Sampler, ("tokens",)),
-    (ImageSampler, ("draw", "magnitude_ratios")),
+    (MeshTextSampler, ("fill",)),
+    (MeshImageSampler, ("draw", "magnitude_ratios")),
     (AbstractStep, ("trace",)),
     (AbstractSampling, ("trace",)),
   ):

@@ -1,4 +1,4 @@
-"""Jitted sampling of texts."""
+"""Texts batch by batch over a mesh: jitted calls of the text sampler."""
 
 import functools
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from ddit_jax.sharding.mesh import batch_ways
 _OnCallEnd = Callable[[np.ndarray, Texts], None]
 
 
-class Sampler(ModelOnMesh):
+class MeshTextSampler(ModelOnMesh):
   """The text sampler of one model.
 
   It compiles once per batch size and config. A row's draws follow from the
@@ -42,7 +42,7 @@ class Sampler(ModelOnMesh):
     )
     self._finish_texts = jax.jit(TextSampler.finish, static_argnums=0)
 
-  def tokens(
+  def fill(
     self,
     images: UInt8[np.ndarray, "rows height width 3"],
     tokens: Int[np.ndarray, "rows length"],
@@ -65,7 +65,7 @@ class Sampler(ModelOnMesh):
     sampler = TextSampler(config.text, mask_id, end_id)
     root = key_for(root_key(seed), "image_to_text")
 
-    def fill(rows, tokens, prompt_mask):
+    def filled(rows, tokens, prompt_mask):
       return in_batches(
         functools.partial(
           self._texts,
@@ -81,7 +81,7 @@ class Sampler(ModelOnMesh):
 
     length, canvas_length = tokens.shape[1], config.text.canvas_length
     return fill_growing_canvas(
-      fill,
+      filled,
       tokens,
       prompt_mask,
       canvas_length=canvas_length or length,

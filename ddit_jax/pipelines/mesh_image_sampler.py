@@ -1,4 +1,4 @@
-"""Jitted sampling of images."""
+"""Images batch by batch over a mesh: jitted calls of the image sampler."""
 
 import dataclasses
 import functools
@@ -68,7 +68,7 @@ def _roots(seed: int) -> tuple[jax.Array, jax.Array]:
 _COLUMNS = ("texts", "indices", "images", "masks")
 
 
-class ImageSampler(ModelOnMesh):
+class MeshImageSampler(ModelOnMesh):
   """The image sampler of one model.
 
   Compiles once per batch size and config. An image follows from the seed and
