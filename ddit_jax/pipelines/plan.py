@@ -27,7 +27,7 @@ from ddit_jax.planning.memory import (
   memory_by_kind,
   tree_bytes,
 )
-from ddit_jax.planning.roofline import with_cycles
+from ddit_jax.planning.roofline import program_flops, with_cycles
 from ddit_jax.planning.topology import Topology, open_topology
 from ddit_jax.planning.tpu_program import in_own_process, tpu_program
 from ddit_jax.planning.traced_flops import kernel_flops
@@ -38,6 +38,8 @@ _LIBRARIES = ("jax", "jaxlib", "libtpu")
 # (backward) to 73 % (forward): Dao 2023, arXiv 2307.08691, section 4.1.
 KERNEL_EFFICIENCY = 0.34
 _NUM_LARGEST = 10
+# Of the model's FLOPs; those of padded pixels are counted but not computed.
+_ALL_SEEN = 0.95
 _QUICK = (
   "quick: memory lacks the machine code, and times are estimates from FLOPs "
   "and bytes, not the compiler's"
@@ -74,6 +76,8 @@ class StepPlan:
     model_flops: part -> FLOPs of the global batch, without rematerialisation.
     ideal_seconds: network (in training forward and backward) and text encoder,
       forward, at peak.
+    compiled_flops: of the compiled products and custom kernels on one device,
+      with rematerialisation; never much fewer than the model's.
     compute_seconds: compiled cycles and custom kernels.
     compute_seconds_by_kind: of the cycles, see `WORK_KINDS`.
     kernel_seconds: custom kernels, their FLOPs at `KERNEL_EFFICIENCY` of the
@@ -115,6 +119,7 @@ class StepPlan:
   fits: bool | None = None
   hbm_peak_bytes: int | None = None
   hbm_bytes: dict[str, int] | None = None
+  compiled_flops: int | None = None
   compute_seconds: float | None = None
   compute_seconds_by_kind: dict[str, float] | None = None
   kernel_seconds: float | None = None
@@ -335,10 +340,19 @@ def _with_compute(
   flops = _known_kernel_flops(traced)
   if num_kernels(program) and not flops:
     plan = _noted(plan, "custom kernels of unknown FLOPs count no time")
+  compiled = program_flops(program) + flops
+  share = compiled * plan.num_devices / sum(plan.model_flops.values())
+  if share < _ALL_SEEN:
+    plan = _noted(
+      plan,
+      f"products of {share:.0%} of the model's FLOPs are seen in the program: "
+      "its times are too low",
+    )
   kernel = flops / (chip.peak_flops * KERNEL_EFFICIENCY)
   seconds = {kind: number / chip.clock_hz for kind, number in cycles.items()}
   return dataclasses.replace(
     plan,
+    compiled_flops=compiled,
     compute_seconds=sum(seconds.values()) + kernel,
     compute_seconds_by_kind=seconds,
     kernel_seconds=kernel,

@@ -60,8 +60,11 @@ def _memory(plan: StepPlan) -> list[str]:
 
 def _flops(plan: StepPlan) -> list[str]:
   head = "model FLOPs of a step over all devices, TFLOP:"
-  ideal = f"  ideal time: {_seconds(plan.ideal_seconds)}"
-  return [head, *_rows(plan.model_flops, 1e12), ideal]
+  lines = [head, *_rows(plan.model_flops, 1e12)]
+  if plan.compiled_flops is not None:
+    compiled = plan.compiled_flops * plan.num_devices
+    lines.append(f"  as compiled, with repeated work {compiled / 1e12:,.1f}")
+  return [*lines, f"  ideal time: {_seconds(plan.ideal_seconds)}"]
 
 
 def _compute(plan: StepPlan) -> list[str]:

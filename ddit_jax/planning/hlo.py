@@ -25,6 +25,7 @@ _BITS_OF = {"pred": 8, "token": 0}
 _BITS = re.compile(r"\d+")
 _KNOWN_TRIPS = re.compile(r"known_trip_count\D+(\d+)")
 _CONDITION = re.compile(r"condition=%?([\w.-]+)")
+_INDEX = re.compile(r"index=(\d+)")
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _FRAME = re.compile(r"stack_frame_id=(\d+)")
 _CALLING = ("while", "call", "conditional")
@@ -138,7 +139,8 @@ class HloText:
     """Iterations of a `while` instruction; None if unknown.
 
     Either the compiler annotates it, or the condition compares a counter that
-    starts at zero, as in `jax.lax.scan`, with a constant.
+    starts at zero, as in `jax.lax.scan`, with a constant. Loops that the
+    compiler makes of a product and a gather may count in twos.
     """
     if known := _KNOWN_TRIPS.search(loop.rest):
       return int(known[1])
@@ -147,14 +149,31 @@ class HloText:
     for line in tuple(lines):
       for callee in line.callees:
         lines += self.computations[callee]
-    limits = [
-      int(line.rest.split(")", 1)[0])
-      for line in lines
-      if line.opcode == "constant" and line.type.startswith("s32[]")
-    ]
+    limits = [value for line in lines if (value := _integer(line)) is not None]
     compares = [line.rest for line in lines if line.opcode == "compare"]
     is_counter = len(compares) == 1 and "direction=LT" in compares[0]
-    return limits[0] if is_counter and len(limits) == 1 else None
+    if not is_counter or len(limits) != 1:
+      return None
+    counters = [line for line in lines if line.opcode == "get-tuple-element"]
+    step = 1
+    if len(counters) == 1:
+      step = self._step(loop, int(_INDEX.search(counters[0].rest)[1]))
+    return math.ceil(limits[0] / step)
+
+  def _step(self, loop: Instruction, index: int) -> int:
+    """What the body adds to one of its values; 1 if it does not say so."""
+    (body,) = loop.callees
+    lines = {line.name: line for line in self.computations[body]}
+    root = next(line for line in lines.values() if line.is_root)
+    if root.opcode != "tuple" or index >= len(root.operands):
+      return 1
+    new = lines[root.operands[index]]
+    while new.opcode == "copy":
+      new = lines[new.operands[0]]
+    if new.opcode != "add":
+      return 1
+    added = [_integer(lines[name]) for name in new.operands]
+    return next((value for value in added if value is not None), 1)
 
   @functools.cached_property
   def has_cycles(self) -> bool:
@@ -265,6 +284,13 @@ def _instruction(found: re.Match) -> Instruction:
     is_root=found["root"] is not None,
     cycles=int(cycles[1]) if cycles else None,
   )
+
+
+def _integer(line: Instruction) -> int | None:
+  """The value of a constant that is one integer."""
+  if line.opcode != "constant" or not line.type.startswith(("s32[]", "u32[]")):
+    return None
+  return int(line.rest.split(")", 1)[0])
 
 
 def is_product(line: Instruction) -> bool:

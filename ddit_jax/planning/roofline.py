@@ -77,25 +77,37 @@ def with_cycles(program: HloText, chip: Chip | None) -> HloText:
   return dataclasses.replace(program, computations=computations)
 
 
+def program_flops(program: HloText) -> int:
+  """Operations of all matrix products that a program for TPUs executes.
+
+  Loops count all of their iterations; custom kernels count nothing.
+  """
+  work = _Work(program)
+  return sum(one.runs * work.flops(one) for one in program.schedule)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Work:
   """What the instructions of a program compute and move."""
 
   program: HloText
 
+  def flops(self, one: Executed) -> int:
+    """Operations of the products in one run of a line."""
+    return sum(
+      product_flops(inner, types) for inner, types in self._products(one)
+    )
+
   def seconds(self, one: Executed, chip: Chip) -> float:
     """Of one run of a line."""
     line = one.line
     if line.opcode in _FREE or line.opcode.endswith(_UNDER_WAY):
       return 0.0
-    flops = sum(
-      product_flops(inner, types) for inner, types in self._products(one)
-    )
     moved = 0
     if not holds_collective(self.program, line):
       moved = self._read(one) + self._written(one)
     return max(
-      flops / (chip.peak_flops * _PRODUCT_EFFICIENCY),
+      self.flops(one) / (chip.peak_flops * _PRODUCT_EFFICIENCY),
       moved / (chip.hbm_rate * _MEMORY_EFFICIENCY),
     )
 

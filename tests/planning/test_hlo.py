@@ -72,6 +72,23 @@ def test_a_loop_turns_as_often_as_its_condition_says():
   assert program.trip_count(program.computations["main.1"][2]) == 24
 
 
+def test_a_loop_may_count_in_twos():
+  """As those that the compiler makes of a product and a gather."""
+  counting = """\
+  %two = u32[] constant(2)
+  %i = u32[] get-tuple-element(%q), index=0
+  %kept = u32[]{:S(6)} copy(%i)
+  %next = u32[] add(%kept, %two)
+  %stored = u32[] copy(%next)
+  ROOT %t = (u32[], /*index=1*/f32[8]) tuple(%stored, %q)
+"""
+  text = PROGRAM.replace(
+    "  ROOT %t = (s32[], /*index=1*/f32[8]) tuple(%q, %q)\n", counting
+  )
+  program = HloText.parse(text.replace("s32[]", "u32[]"))
+  assert program.trip_count(program.computations["main.1"][2]) == 12
+
+
 def test_the_compilers_own_count_goes_first():
   known = 'body=%body, backend_config={"known_trip_count":{"n":"7"}}'
   program = HloText.parse(PROGRAM.replace("body=%body", known))

@@ -4,7 +4,7 @@ import pytest
 
 from ddit_jax.planning.chips import Chip
 from ddit_jax.planning.hlo import HloText
-from ddit_jax.planning.roofline import product_flops, with_cycles
+from ddit_jax.planning.roofline import product_flops, program_flops, with_cycles
 
 CHIP = Chip(peak_flops=1e6, source="", clock_hz=1e3, hbm_rate=1e4)
 
@@ -123,3 +123,21 @@ def test_cycles_follow_the_longer_of_operations_and_bytes():
 def test_an_estimate_takes_the_place_of_none():
   assert not HloText.parse(STEP).has_cycles
   assert with_cycles(HloText.parse(STEP), CHIP).has_cycles
+
+
+def test_a_program_multiplies_what_its_loops_repeat():
+  program = HloText.parse(STEP)
+  assert program_flops(program) == 2 * 100 * 100
+  looped = STEP.replace("ENTRY %main", "%main").replace("ROOT %d", "%d")
+  looped = looped.replace(
+    "bf_io->bf\n}",
+    "bf_io->bf\n  ROOT %t = (f32[1,100], f32[100,100]) tuple(%d, %q)\n}",
+  )
+  looped += """
+ENTRY %outer (x: f32[1,100]) -> f32[1,100] {
+  %x = (f32[1,100], f32[100,100]) parameter(0)
+  ROOT %w = (f32[1,100], f32[100,100]) while(%x), condition=%none, \
+body=%product, backend_config={"known_trip_count":{"n":"7"}}
+}
+"""
+  assert program_flops(HloText.parse(looped)) == 7 * 2 * 100 * 100
