@@ -3,23 +3,19 @@
 In reading order:
 
 - `config`: config files to a tree of frozen dataclasses.
-- `digits`: the embedded world of coloured digits.
-- `data`: records to batches on devices.
 - `batch`: the batch of one training step.
-- `models`: the MM-DiT.
-- `encoders`: the frozen text encoders and the autoencoder.
-- `lora`: adapters of low rank.
+- `data`: records to batches on devices.
 - `diffusion`: the mathematics of both diffusions.
 - `losses`: the dual loss.
-- `train`: one training step and the loop around it.
+- `models`: the MM-DiT.
+- `encoders`: the frozen text encoders and the autoencoder.
 - `sharding`: where arrays live.
-- `checkpoint`: atomic, verified checkpoints.
+- `train`: one training step and the loop around it.
 - `sampling`: images and texts from noise.
+- `lora`: adapters of low rank.
 - `post_training`: rewards and preferences in place of data.
+- `checkpoint`: atomic, verified checkpoints.
 - `conversion`: published weights to checkpoints and back.
-- `evaluation`: published scorers.
-- `scoring`: official files of the benchmarks to figures.
-- `protocols`: benchmarks as items for a model, and as official files.
 - `monitor`: metrics and images of a run.
 - `planning`: what a compiled program costs on a chip.
 - `report`: one self-contained report.html.
@@ -28,6 +24,10 @@ In reading order:
 - `serving`: a checkpoint behind HTTP.
 - `demo`: a checkpoint behind a page for a browser.
 - `cli`: the command line.
+- `digits`: the embedded world of coloured digits.
+- `evaluation`: published scorers.
+- `scoring`: official files of the benchmarks to figures.
+- `protocols`: benchmarks as items for a model, and as official files.
 - `prng`: random keys by purpose and step.
 - `files`: paths, regular files, locks, atomic writes.
 - `json_files`: untrusted JSON, and hashes.
