@@ -1,10 +1,12 @@
 """What the documents name exists: paths, modules, classes, config keys."""
 
 import ast
+import dataclasses
 import functools
 import importlib
 import pathlib
 import re
+import typing
 
 import pytest
 
@@ -163,6 +165,23 @@ def test_configs_and_overrides_load(path):
     default = "configs/ddit_sd3.py:all" if is_job else "configs/digits.py"
     config = configs[0] if configs else default
     load_job(Config, str(ROOT / config), overrides)
+
+
+def sections(part: type) -> set[type]:
+  """A config's dataclass and those below it."""
+  kinds = typing.get_type_hints(part).values()
+  below = map(sections, filter(dataclasses.is_dataclass, kinds))
+  return {part}.union(*below)
+
+
+def test_the_table_of_sections_has_every_dataclass_and_its_module():
+  text = (ROOT / "docs" / "configuration.md").read_text()
+  rows = [line for line in text.splitlines() if line.startswith("| ")]
+  for part in sections(Config):
+    module = "/".join(part.__module__.split(".")[1:])
+    assert any(
+      f"`{part.__name__}`" in row and f"`{module}.py`" in row for row in rows
+    ), part
 
 
 def test_the_map_has_every_part_in_reading_order():
