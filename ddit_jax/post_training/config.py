@@ -28,7 +28,7 @@ class RewardsConfig:
 
   Attributes:
     rewards: names of the modality's rewards in `post_training.rewards`, or
-      "module:function" of your own.
+      "module:function" of your own, installed or in the current folder.
     reward_weights: of their advantages; () weighs all alike.
     measured: more rewards, which are logged and not trained on; of methods on
       pairs of the data, those of held-out prompts.

@@ -2,14 +2,18 @@
 
 A reward takes a batch of `Outputs` and returns a finite number for each row.
 Its name is one of `IMAGE_REWARDS` or `TEXT_REWARDS`, or "module:function" for
-one's own.
+one's own, whose module is installed or lies in the current folder.
 """
 
 import dataclasses
 import functools
 import importlib
+import importlib.util
 import io
+import os
+import sys
 import time
+import types
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -158,6 +162,9 @@ TEXT_REWARDS: dict[str, Reward] = {
 def open_reward(name: str, known: Mapping[str, Reward]) -> Reward:
   """The reward of a name of `known` or of "module:function".
 
+  Only the trainer opens rewards, with the names of the config that it was
+  given: the module runs.
+
   Raises:
     InputError: there is none.
   """
@@ -170,15 +177,34 @@ def open_reward(name: str, known: Mapping[str, Reward]) -> Reward:
       "named module:function)"
     )
   try:
-    found = getattr(importlib.import_module(module), function)
+    found = getattr(_imported(module), function)
   # Importing a module runs it, and it may be unfinished.
   except Exception as error:
     raise InputError(
-      f"the reward {name!r} cannot be opened: {type(error).__name__}: {error}"
+      f"the reward {name!r} cannot be opened: {type(error).__name__}: {error} "
+      f"(modules are installed or lie in the current folder, {os.getcwd()})"
     ) from error
   if not callable(found):
     raise InputError(f"the reward {name!r} is {found!r}: name a function")
   return found
+
+
+def _imported(name: str) -> types.ModuleType:
+  """A module that is installed, or else one of the current folder.
+
+  The folder is on the path during the import alone. A file there can take the
+  place of no installed module, and none is run that the given one, which the
+  user has named, does not import.
+  """
+  package = name.partition(".")[0]
+  if package in sys.modules or importlib.util.find_spec(package):
+    return importlib.import_module(name)
+  folder = os.getcwd()
+  sys.path.append(folder)
+  try:
+    return importlib.import_module(name)
+  finally:
+    sys.path.remove(folder)
 
 
 def score(
