@@ -62,8 +62,8 @@ def joint_attention(
   image: StackedHeads,
   text: StackedHeads,
   *,
+  kernel: AttentionKernel,
   key_mask: Bool[Array, "batch keys"] | None = None,
-  kernel: AttentionKernel = "auto",
 ) -> tuple[Heads, Heads]:
   """Every query of both streams attends to all of their keys.
 
@@ -73,29 +73,16 @@ def joint_attention(
     image: queries, keys and values of the image tokens, or keys and values
       alone.
     text: queries, keys and values of the text tokens.
+    kernel: one that `choose_kernel` returned for them and the mesh.
     key_mask: True where a key may be attended to, image tokens first; None
       means everywhere. Every example needs one such key.
-    kernel: see `choose_kernel`.
 
   Returns:
     What the queries of the image (none, if it has none) and of the text take
     up.
-
-  Raises:
-    InputError: the kernel cannot run on the platform of the mesh.
   """
   num_image, num_text = image.shape[1], text.shape[1]
-  mesh = jax.sharding.get_abstract_mesh()
-  mesh_shape = _shape(mesh)
-  num_heads, head_dim = text.shape[3:]
-  kernel = choose_kernel(
-    kernel,
-    num_tokens=num_image + num_text,
-    num_heads=num_heads,
-    head_dim=head_dim,
-    dtype=text.dtype,
-    mesh=mesh,
-  )
+  mesh_shape = _shape(jax.sharding.get_abstract_mesh())
   ways = mesh_shape.get(_CONTEXT, 1)
   if key_mask is None and (num_image % ways or num_text % ways):
     key_mask = jnp.ones((len(text), num_image + num_text), bool)

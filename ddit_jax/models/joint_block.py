@@ -227,7 +227,7 @@ class JointBlock(nn.Module):
       image_qkv = image_keys
     text_qkv, text_later = text_stream.queries_keys_values(text, vector)
     image_attended, text_attended = joint_attention(
-      image_qkv, text_qkv, key_mask=key_mask, kernel=kernel
+      image_qkv, text_qkv, kernel=kernel, key_mask=key_mask
     )
     if image_keys is None:
       image = image_stream.add_results(image, image_attended, image_later)
@@ -242,12 +242,15 @@ class JointBlock(nn.Module):
   def _kernel(
     self, image: Tokens, text: Tokens, image_keys: StackedHeads | None
   ) -> AttentionKernel:
+    wanted = self.attention_kernel
     if image_keys is not None:
       # Others want as many queries as keys.
-      return "xla"
-    return choose_kernel(
+      wanted = "xla"
+    elif self.is_initializing():
       # Parameters are created without the devices that a kernel may need.
-      "auto" if self.is_initializing() else self.attention_kernel,
+      wanted = "auto"
+    return choose_kernel(
+      wanted,
       num_tokens=image.shape[1] + text.shape[1],
       num_heads=self.config.num_heads,
       head_dim=self.config.head_dim,

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 
 from ddit_jax.errors import InputError
-from ddit_jax.models.attention import joint_attention
+from ddit_jax.models.attention import choose_kernel, joint_attention
 from tests.models import oracles
 
 AXES = ("replica", "fsdp", "context", "tensor")
@@ -38,6 +38,19 @@ def drawn(num_image, num_text, heads):
 
 def stacked(part):
   return jnp.stack(part[:3], axis=2)
+
+
+def attended(image, text, kernel="auto", **options):
+  """By the kernel that a block would choose on the present mesh."""
+  chosen = choose_kernel(
+    kernel,
+    num_tokens=image.shape[1] + text.shape[1],
+    num_heads=text.shape[3],
+    head_dim=text.shape[4],
+    dtype=text.dtype,
+    mesh=jax.sharding.get_abstract_mesh(),
+  )
+  return joint_attention(image, text, kernel=chosen, **options)
 
 
 def joint(image, text):
@@ -78,11 +91,8 @@ def test_every_mesh_equals_loops_in_float64(
   @jax.jit
   def run(image, text):
     def attend(image, text):
-      return joint_attention(
-        *(image, text),
-        key_mask=None if mask is None else jnp.asarray(mask),
-        kernel=kernel,
-      )
+      key_mask = None if mask is None else jnp.asarray(mask)
+      return attended(image, text, kernel, key_mask=key_mask)
 
     out, pull = jax.vjp(attend, stacked(image), stacked(text))
     gradients = pull((image[3], text[3]))
@@ -107,7 +117,7 @@ def test_half_precision_goes_round_the_ring_with_float32_sums():
     tuple(x.astype(jnp.bfloat16) for x in part[:3]) for part in (image, text)
   )
   with jax.set_mesh(mesh_of(context=4)):
-    out = jax.jit(joint_attention)(stacked(image), stacked(text))
+    out = jax.jit(attended)(stacked(image), stacked(text))
   assert {x.dtype for x in out} == {jnp.dtype("bfloat16")}
   got = np.concatenate([np.asarray(x, np.float64) for x in out], axis=1)
   # Rounding of the result and of the weights of the second product.
@@ -129,4 +139,4 @@ def test_a_kernel_that_the_mesh_cannot_run_is_refused(sizes, kernel, message):
     jax.set_mesh(mesh_of(**sizes)),
     pytest.raises(InputError, match=message),
   ):
-    joint_attention(stacked(image), stacked(text), kernel=kernel)
+    attended(stacked(image), stacked(text), kernel)
