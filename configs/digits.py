@@ -5,8 +5,8 @@
 
 Hardware: cpu takes about 7 steps a second on two idle cores, nine minutes in
 all; gpu is sized for 20 minutes of one H100-class GPU (an estimate: it has not
-been trained to its end). README.md has the scores of cpu,
-docs/reproduction.md three of the paper's ablations on this data.
+been trained). README.md has the scores of cpu, docs/reproduction.md four of the
+paper's tables on this data.
 
 Variants:
   cpu (default): one nearly centred digit on 16 x 16 pixels.
