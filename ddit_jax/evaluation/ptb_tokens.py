@@ -4,7 +4,8 @@ Behaves like the tokenizer of Stanford CoreNLP 3.4.1 with -preserveLines and
 -lowerCase, which pycocoevalcap runs in Java: at each place the longest rule
 matches, of equals the first. A rule may look ahead, past the end of the line
 too: "A." at the end of a caption is one token or two, depending on the next
-caption. So a corpus is tokenized as a whole, in its order.
+caption. So a corpus is tokenized as a whole, in its order. Unlike there, no
+token is longer than 1,024 characters.
 """
 
 import re
@@ -232,6 +233,9 @@ _RULES: Sequence[tuple[str, _Form]] = (
   (r"[()\[\]{}]", _replaced(_BRACKETS)),
 )
 _COMPILED = [(re.compile(rule), form) for rule, form in _RULES]
+# No rule looks further. Many read on to the next blank, so in a long text
+# without one all tokens together would take a time that grows as its square.
+_LONGEST = 1024
 # Most tokens of captions, of which no other rule takes more.
 _SIMPLE = re.compile(
   r"[A-Za-z]+(?=[,;:!?]?[ \n])|,(?=[ \n])|\.(?=\n| [^.])"
@@ -281,7 +285,7 @@ def all_tokens(captions: Iterable[str]) -> list[list[str]]:
 def _tokens_of_line(text: str, place: int, end: int) -> list[str]:
   tokens = []
   while place < end:
-    match = _SIMPLE.match(text, place)
+    match = _SIMPLE.match(text, place, place + _LONGEST)
     if match and (token := match[0].lower()) not in _TWO_WORDS:
       tokens.append(token)
       place = match.end()
@@ -298,7 +302,7 @@ def _token(text: str, place: int) -> tuple[str, int]:
   """(the token at a place, where it ends); "" for what is left out."""
   longest, length = None, 0
   for rule, form in _COMPILED:
-    match = rule.match(text, place)
+    match = rule.match(text, place, place + _LONGEST)
     if match and match.end() - place > length:
       longest, length = (match, form), match.end() - place
   if longest is None:

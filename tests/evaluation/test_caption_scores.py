@@ -1,6 +1,8 @@
 """Caption scores against arithmetic in the open, and by hand."""
 
+import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -99,6 +101,38 @@ def test_rouge_takes_the_best_precision_and_the_best_recall():
   expected = (1 + beta) * precision * recall / (recall + beta * precision)
   assert score == pytest.approx(expected)
   assert list(rouge_l(["", "a"], [["a"], ["b"]])) == [0, 0]
+
+
+def common_length(first, second):
+  """The table, as in textbooks."""
+  table = np.zeros((len(first) + 1, len(second) + 1), int)
+  for i, word in enumerate(first):
+    for j, other in enumerate(second):
+      longer = max(table[i, j + 1], table[i + 1, j])
+      table[i + 1, j + 1] = table[i, j] + 1 if word == other else longer
+  return table[-1, -1]
+
+
+def test_rouge_has_the_longest_common_subsequence():
+  rng = np.random.default_rng(0)
+  for ours, theirs in itertools.pairwise(sentences(rng, 400)):
+    words, others = ours.split(), theirs.split()
+    common = common_length(words, others)
+    precision, recall = common / len(words), common / len(others)
+    beta = 1.2**2
+    want = 0.0
+    if common:
+      want = (1 + beta) * precision * recall / (recall + beta * precision)
+    assert rouge_l([ours], [[theirs]])[0] == want
+
+
+def test_rouge_of_long_texts_takes_no_product_of_their_lengths():
+  """It would be four thousand million steps."""
+  text = " ".join(map(str, range(20_000)))
+  begin = time.process_time()
+  assert rouge_l([text], [[text] * 10])[0] == pytest.approx(1)
+  # Measured: 0.6 s.
+  assert time.process_time() - begin < 20
 
 
 @pytest.mark.parametrize("score", [cider, bleu, rouge_l])

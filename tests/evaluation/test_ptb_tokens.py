@@ -1,5 +1,7 @@
 """Tokens as Stanford CoreNLP 3.4.1 printed them for the same lines."""
 
+import time
+
 import pytest
 
 from ddit_jax.evaluation.ptb_tokens import (
@@ -76,6 +78,18 @@ def test_the_next_caption_can_change_the_last_token():
 )
 def test_an_abbreviation_ends_a_sentence_before_a_capital(caption, expected):
   assert tokens(caption) == expected
+
+
+@pytest.mark.parametrize("part", ["x*", "\u2011"])
+def test_long_texts_without_blanks_take_no_square_of_their_length(part):
+  begin = time.process_time()
+  all_tokens([part * (100_000 // len(part))])
+  # Measured: 5 s at most; where each token is looked for to the end, 42 s.
+  assert time.process_time() - begin < 20
+
+
+def test_long_tokens_are_cut():
+  assert [len(x) for x in all_tokens(["x" * 3000])[0]] == [1024, 1024, 952]
 
 
 def test_punctuation_is_dropped_but_lower_case_brackets_stay():
