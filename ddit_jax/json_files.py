@@ -96,9 +96,17 @@ def write_json(
   Raises:
     ValueError: a number is infinite or NaN, which JSON does not have.
   """
-  text = json.dumps(value, indent=indent, allow_nan=False)
-  replace_file(path, f"{text}\n".encode())
+  replace_file(path, to_json(value, indent=indent))
   return path
+
+
+def to_json(value: Any, *, indent: int | None = None) -> bytes:
+  """A value as the contents of a JSON file.
+
+  Raises:
+    ValueError: as `write_json`.
+  """
+  return f"{json.dumps(value, indent=indent, allow_nan=False)}\n".encode()
 
 
 def to_json_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:

@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ddit_jax.cli.flags import Flag, Verb, check_out
+from ddit_jax.cli.flags import Flag, Verb, check_out, write_out
 from ddit_jax.errors import preparing, printable
 from ddit_jax.files import local_path
-from ddit_jax.json_files import write_json
 
 if TYPE_CHECKING:
   from ddit_jax.evaluation.paired import PairedDifference
@@ -47,9 +46,8 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
       for path in (values.first, values.second)
     )
     differences = compare(first, second)
-    if out is not None:
-      report = comparison_report(first, second, differences)
-      write_json(out, report, indent=1)
+    report = comparison_report(first, second, differences)
+    write_out(out, report, indent=1)
   print(printable(_summary(first, second, differences)))
   return 0
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ddit_jax.errors import InputError, suggest
-from ddit_jax.files import local_path
+from ddit_jax.files import appearing_file, local_path
+from ddit_jax.json_files import to_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +152,20 @@ def check_out(out: str | None, flag: str = "--out") -> pathlib.Path | None:
   if not os.access(path.parent, os.W_OK):
     raise InputError(f"{flag}={out} cannot be written: choose another folder")
   return path
+
+
+def write_out(path: pathlib.Path | None, value: Any, *, indent: int) -> None:
+  """Writes a value as JSON to what `check_out` returned.
+
+  Of several commands that write the same file the last one wins.
+
+  Raises:
+    ValueError: a number is infinite or NaN, which JSON does not have.
+  """
+  if path is not None:
+    contents = to_json(value, indent=indent)
+    with appearing_file(path) as file:
+      file.write(contents)
 
 
 def _argparse_options(flag: Flag) -> dict[str, Any]:

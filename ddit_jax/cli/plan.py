@@ -4,10 +4,9 @@ import argparse
 import pathlib
 from dataclasses import asdict
 
-from ddit_jax.cli.flags import Flag, Verb, check_out
+from ddit_jax.cli.flags import Flag, Verb, check_out, write_out
 from ddit_jax.config.load import load_config
 from ddit_jax.errors import InputError, preparing, suggest
-from ddit_jax.json_files import write_json
 
 _DESCRIPTION = """
 Compiles the training step of a config ahead of time, for devices that need not
@@ -107,9 +106,8 @@ def _sweep(
 
 def _write(found, path: pathlib.Path | None) -> None:
   """Writes plans as JSON, if a file was named."""
-  if path is not None:
-    with preparing():
-      write_json(path, found, indent=2)
+  with preparing():
+    write_out(path, found, indent=2)
 
 
 def _set_mesh(mesh: str | None, overrides: dict[str, str]) -> None:

@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from ddit_jax.cli.flags import Flag, Verb, check_out
+from ddit_jax.cli.flags import Flag, Verb, check_out, write_out
 from ddit_jax.errors import preparing, printable
 from ddit_jax.files import local_path
-from ddit_jax.json_files import write_json
 
 _DESCRIPTION = """
 Scores predictions by the rules of a benchmark's official scorer, from official
@@ -34,8 +33,7 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
   with preparing():
     scored = score_files(values.benchmark, predictions, references)
     result = report(values.benchmark, scored, predictions, references)
-    if out is not None:
-      write_json(out, result, indent=1)
+    write_out(out, result, indent=1)
   print(printable(_summary(result)))
   return 0
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from ddit_jax.cli.flags import write_out
 from ddit_jax.cli.main import main
 from ddit_jax.scoring.benchmarks import BENCHMARKS
 
@@ -140,3 +141,21 @@ def test_the_table_names_a_figure_and_a_source_for_each_benchmark():
     assert benchmark.headline and benchmark.source, name
     optional = [one.endswith("(optional)") for one in benchmark.references]
     assert optional == sorted(optional), name
+
+
+def test_of_two_results_for_one_file_the_last_is_there_whole(files):
+  """Each is written under a name of its own until it is complete."""
+  first, second = ({"figures": {"a": number}} for number in (1, 2))
+  real = os.replace
+
+  def replaced_late(*names):
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(os, "replace", real)
+      write_out(files / "o.json", second, indent=1)
+    return real(*names)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(os, "replace", replaced_late)
+    write_out(files / "o.json", first, indent=1)
+  assert json.loads((files / "o.json").read_text()) == first
+  assert not list(files.glob("*.partial"))
