@@ -23,9 +23,9 @@ from ddit_jax.planning.hlo import (
   type_bytes,
 )
 
-# Of the peak, by matrix products, and of the memory's rate. With these the sum
-# for the steps of stage 1 and stage 2b on v5p is what their compiler estimates,
-# to 2 %; single kinds of work differ by up to a half (docs/scale.md).
+# Of the peak, by matrix products, and of the memory's rate. With these the sums
+# for the steps of stage1 and stage2_highres on v5p are what their compiler
+# estimates, to 2 %; single kinds of work differ by up to a half: docs/scale.md.
 _PRODUCT_EFFICIENCY = 0.74
 _MEMORY_EFFICIENCY = 0.25
 # What has no work of its own: names, transfers under way, loops.

@@ -20,7 +20,7 @@ def test_the_kernel_equals_loops_in_float64(num_tokens, batch, has_mask):
 
 @pytest.mark.parametrize(
   ("num_tokens", "block"),
-  # 320 joint tokens are padded to 384, the 1,280 of stage 2b not at all, the
+  # 320 joint tokens are padded to 384, the 1,280 of `stage2_highres` not, the
   # 4,352 of 1,024 pixels to 4,480.
   [(1, 128), (128, 128), (320, 384), (1088, 384), (1280, 640), (4352, 640)],
 )
