@@ -9,7 +9,9 @@ blocks are unrolled, as theirs are, and attend in chunks for a CPU. Sizes go
 from the quickstart's, 4 blocks of 96 on 4 x 4 patches, to 8 of 384 on 24 x 24
 patches, those of 48 x 48 pixels. Weights and data are random.
 
-The sides take turns; a ratio is the median of those within a round.
+The sides take turns, with a pause before each, as PyTorch's threads go on to
+spin after a step and slow what follows; a ratio is the median of those within a
+round.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from ddit_jax.json_files import write_json
 
 _CONFIG = str(pathlib.Path(__file__).parent.parent / "configs" / "ddit_sd3.py")
 _TOKENS = 64
+_PAUSE_SECONDS = 1.0
 # What a step of `ddit train` has beside the image loss is switched off.
 _SETTINGS = {
   "data.image_to_text.batch_size": "0",
@@ -104,6 +107,7 @@ def measure(size: Size, rounds: int, is_compiled: bool) -> dict:
   seconds = {name: [] for name in sides}
   for number in range(rounds + 1):
     for name, step in sides.items():
+      time.sleep(_PAUSE_SECONDS)
       start = time.perf_counter()
       step()
       if number:  # The first compiles.
