@@ -32,12 +32,8 @@ _NAMED_SHARDS = 3
 _SAMPLED_RECORDS = 32
 # A part interrupted by a kill is written again.
 _BYTES_PER_PART, _RECORDS_PER_PART = 2**31, 8192
-
-
-_KEYS = {
-  *("format", "format_version", "fingerprint", "num_records", "num_bytes"),
-  *("shards", "removed", "bad_records", "counts", "source", "options"),
-}
+# What dataset.json says of all shards together.
+_FACTS = ("removed", "bad_records", "counts", "source", "options")
 
 
 class FolderFormat(NamedTuple):
@@ -169,9 +165,7 @@ def read_dataset(folder: str | os.PathLike, fmt: FolderFormat) -> Manifest:
   try:
     manifest = Manifest(
       shards=tuple(Shard(**shard) for shard in body["shards"]),
-      # Earlier versions did not write it.
-      counts=body.get("counts", {}),
-      **{k: body[k] for k in ("removed", "bad_records", "source", "options")},
+      **{key: body[key] for key in _FACTS},
     )
   except (KeyError, TypeError, ValueError) as error:
     raise InputError(
@@ -180,12 +174,10 @@ def read_dataset(folder: str | os.PathLike, fmt: FolderFormat) -> Manifest:
     ) from error
   if body.get("fingerprint") != shards_fingerprint(manifest.shards):
     raise InputError(f"{path} was changed: run {fmt.command} again")
-  # Earlier versions wrote no hash.
-  if set(body) - _KEYS:
-    try:
-      unsealed(body, path)
-    except ValueError as error:
-      raise InputError(f"{error}: run {fmt.command} again") from error
+  try:
+    unsealed(body, path)
+  except ValueError as error:
+    raise InputError(f"{error}: run {fmt.command} again") from error
   return manifest
 
 

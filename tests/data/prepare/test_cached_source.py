@@ -10,6 +10,7 @@ from ddit_jax.data.example import BadRecord
 from ddit_jax.data.prepare.cached_source import CachedSource
 from ddit_jax.data.text import tokenize_and_pad
 from ddit_jax.errors import InputError
+from ddit_jax.json_files import sealed
 from tests.data.prepare import tiny_cache as tiny
 
 
@@ -103,8 +104,8 @@ def test_damaged_options_are_refused(tmp_path, moments):
   path = tmp_path / "dataset.json"
   body = json.loads(path.read_text())
   body["options"]["moments"] = moments
-  # Without a hash, as earlier versions wrote it.
+  # With the hash of what it says now.
   del body["blake2b"]
-  path.write_text(json.dumps(body))
+  path.write_bytes(sealed(body))
   with pytest.raises(InputError, match=r"is damaged .*write the cache again"):
     CachedSource("tiny", tmp_path, removed={})
