@@ -5,7 +5,7 @@
 - `slices`: applies the table: one slice of our arrays per tensor
 - `safetensors_io`: safetensors files and shards, tensor by tensor
 - `source_tree`: which files of a source are read
-- `formats`: the three published formats, and other models by name
+- `formats`: recognises the published formats, and other models by name
 - `json_config`: the fields of a `config.json`
 - `configs`: configurations, from `config.json` or from shapes
 - `tokenizers`: tokenizer folders and the rows of the text head

@@ -36,9 +36,9 @@ _ASYNC_GATHERS = (
   _Option("xla_enable_async_all_gather", True, _OVERLAP),
 )
 
-# By `device_kind`. A chip that is absent, and v5e ("TPU v5 lite"), where the
-# compiler overlaps gathers by itself and seven published options changed no
-# line of the program, needs none.
+# By `device_kind`: "TPU v5" is v5p, "TPU v6 lite" v6e. A chip that is absent
+# needs none; v5e ("TPU v5 lite") is, because there the compiler overlaps
+# gathers by itself, and seven published options changed no line of the program.
 OPTIONS: dict[str, tuple[_Option, ...]] = {
   "TPU v5": (
     _Option("xla_tpu_enable_async_collective_fusion", True, _OVERLAP),

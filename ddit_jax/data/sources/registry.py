@@ -1,7 +1,8 @@
 """Opens any kind of source from a config's mapping.
 
 To add a kind, write its `open_KIND(name, *, ...)`, which returns a `Source`,
-and add its row to `SOURCE_KINDS`.
+and add its row to `SOURCE_KINDS` and to the table in docs/data.md, which
+tests/data/sources/test_registry.py compares.
 """
 
 import importlib
@@ -21,8 +22,8 @@ class SourceKind(NamedTuple):
 
   Attributes:
     module: the module of this folder that has its function open_KIND.
-    texts: what its texts are: `texts` of the kind "digits", which takes its
-      place in dry runs.
+    texts: what its texts are. A dry run replaces the source by a digit world of
+      these texts, `{"kind": "digits", "texts": ...}`.
     without_images: the keys and values with which its examples are texts
       without images; {} if they always are, None if never.
   """
