@@ -23,9 +23,9 @@ predicted range for the time of a step. Nothing is run or downloaded.
 A topology is a chip and the sides of a slice in chips: v4, v5e, v5p, v6e and
 tpu7x with the TPU compiler (pip install 'ddit_jax[tpu]'); cpu:N, N virtual
 devices of this machine; or h100 and h200, nodes x GPUs, with the figures that
-follow from shapes alone. A full-size step takes at least twelve minutes of one
+follow from shapes alone. A full-size step takes eight minutes or more of one
 core, nearly all of it in the TPU compiler's code generation, and 5 GiB. --quick
-stops before that, after about a minute: collectives are the same, memory lacks
+stops before that, after half a minute: collectives are the same, memory lacks
 the machine code, and times are estimated from FLOPs and bytes.
 """
 
@@ -56,35 +56,31 @@ def _run(values: argparse.Namespace, overrides: dict[str, str]) -> int:
       "leave it out"
     )
   run = _sweep if values.sweep else _plan
-  run(values.config, overrides, topology, json_path, values.step, values.quick)
+  run(values, overrides, topology, json_path)
   return 0
 
 
 def _plan(
-  path: str,
+  values: argparse.Namespace,
   overrides: dict[str, str],
   topology,
   json_path: pathlib.Path | None,
-  step: str,
-  is_quick: bool,
 ) -> None:
   from ddit_jax.experiment.config import Config
   from ddit_jax.pipelines.plan import make_plan
   from ddit_jax.pipelines.plan_text import plan_text
 
-  config = load_config(Config, path, overrides)
-  plan = make_plan(config, topology, step, is_quick)
+  config = load_config(Config, values.config, overrides)
+  plan = make_plan(config, topology, values.step, values.quick)
   print(plan_text(plan))
   _write(asdict(plan), json_path)
 
 
 def _sweep(
-  path: str,
+  values: argparse.Namespace,
   overrides: dict[str, str],
   topology,
   json_path: pathlib.Path | None,
-  step: str,
-  is_quick: bool,
 ) -> None:
   from ddit_jax.pipelines import plan_sweep
 
@@ -93,7 +89,9 @@ def _sweep(
 
   found = []
   print(plan_sweep.HEADER)
-  for candidate in plan_sweep.sweep(path, overrides, topology, step, is_quick):
+  for candidate in plan_sweep.sweep(
+    values.config, overrides, topology, values.step, values.quick
+  ):
     show(candidate)
     found = plan_sweep.mark_best([*found, candidate])
     # A sweep takes long, and may be stopped.
